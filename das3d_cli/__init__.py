@@ -1,0 +1,23 @@
+"""das3d: find defects on parts from an RGB image and a point cloud, after training on good parts only."""
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from das3d_cli.detector import Detector, Prediction
+
+try:
+    __version__ = version("das3d")
+except PackageNotFoundError:  # run from a source tree
+    __version__ = "unknown"
+
+__all__ = ["Detector", "Prediction", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the detector, and torch with it, when it is first asked for."""
+    if name in ("Detector", "Prediction"):
+        from das3d_cli import detector
+
+        return getattr(detector, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,3 @@
+from das3d_cli.cli import main
+
+main()

@@ -1,0 +1,67 @@
+"""Samples as tensors: a whole split on the device, and the float batches that the network eats."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+class Batch(NamedTuple):
+    """B samples. rgb: float32, (B, 3, S, S), in [0, 1]; depth: float32, (B, 1, S, S), in [0, 1]; foreground: bool,
+    (B, 1, S, S)."""
+
+    rgb: Tensor
+    depth: Tensor
+    foreground: Tensor
+
+
+class Parts(NamedTuple):
+    """N samples kept compactly. rgb: uint8, (N, 3, S, S); depth: float32, (N, 1, S, S); foreground: bool, (N, 1, S, S)."""
+
+    rgb: Tensor
+    depth: Tensor
+    foreground: Tensor
+
+    @classmethod
+    def stack(
+        cls,
+        rgb: NDArray[np.uint8],
+        depth: NDArray[np.float32],
+        foreground: NDArray[np.bool_],
+        *,
+        size: int,
+        device: torch.device,
+    ) -> Parts:
+        """From arrays (N, C, C, 3), (N, C, C) and (N, C, C); C is `size` or a whole multiple of it, then averaged down."""
+        parts = cls(
+            torch.from_numpy(rgb).to(device).permute(0, 3, 1, 2).contiguous(),
+            torch.from_numpy(depth).to(device)[:, None],
+            torch.from_numpy(foreground).to(device)[:, None],
+        )
+        return parts if depth.shape[-1] == size else parts._shrunk(depth.shape[-1] // size)
+
+    def __len__(self) -> int:
+        return len(self.depth)
+
+    def pick(self, indices: Tensor) -> Batch:
+        """The samples `indices`, int64, (B,)."""
+        return Batch(self.rgb[indices].float() / 255, self.depth[indices], self.foreground[indices])
+
+    def _shrunk(self, factor: int) -> Parts:
+        """Average over the part alone, so that its edge takes on nothing of the background."""
+        weight = F.avg_pool2d(self.foreground.float(), factor)
+        inside = weight >= 0.5
+        scale = torch.where(inside, 1 / weight.clamp_min(1e-6), 0.0)
+        rgb = F.avg_pool2d(self.rgb.float() * self.foreground, factor) * scale
+        depth = F.avg_pool2d(self.depth * self.foreground, factor) * scale
+        return Parts(rgb.round().to(torch.uint8), torch.where(inside, depth, background_depth(depth)), inside)
+
+
+def background_depth(depth_on_part: Tensor) -> Tensor:
+    """The depth of every background pixel: the part's largest. (B, 1, S, S), zero off the part, to (B, 1, 1, 1)."""
+    return depth_on_part.amax(dim=(1, 2, 3), keepdim=True)

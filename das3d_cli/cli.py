@@ -1,0 +1,86 @@
+"""The `das3d` command: one module of `das3d_cli.commands` per subcommand, imported when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from das3d_cli import __version__
+from das3d_cli.errors import Das3dError
+
+SUMMARIES = {
+    "preprocess": "Turn a data set of captures into a cache of model-ready samples.",
+    "synth-preview": "Draw the anomalies that training would synthesise.",
+    "train": "Train a detector on the good parts of one or more categories.",
+    "evaluate": "Measure a trained detector on the test split.",
+    "predict": "Judge one part: verdict, score and heat map.",
+}
+
+
+class Commands(TyperGroup):
+    """The subcommands; their options need the settings model, which `das3d --help` must not wait for."""
+
+    _brief = False
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(SUMMARIES)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in SUMMARIES:
+            return None
+        if self._brief:
+            return TyperCommand(cmd_name, help=SUMMARIES[cmd_name])
+        module = importlib.import_module(f"das3d_cli.commands.{cmd_name.replace('-', '_')}")
+        subcommand = typer.Typer(add_completion=False)
+        subcommand.command(cmd_name, help=SUMMARIES[cmd_name], no_args_is_help=False)(module.run)
+        return typer.main.get_command(subcommand)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        self._brief = True
+        super().format_help(ctx, formatter)
+
+
+app = typer.Typer(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"das3d {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback with an error.")] = False,
+) -> None:
+    """Find defects on parts from an RGB image and a point cloud, after training on good parts only."""
+
+
+def main() -> None:
+    """Run the command line; every error becomes one line on stderr and an exit code."""
+    try:
+        app()
+    except Das3dError as error:
+        _fail(str(error), error.exit_code)
+    except Exception as error:  # a defect of das3d itself; still one line
+        _fail(f"internal error: {type(error).__name__}: {error}; run again with `das3d --debug` for details", 1)
+
+
+def _fail(text: str, code: int) -> None:
+    if "--debug" in sys.argv[1:2]:
+        raise  # noqa: PLE0704  (called from an except block)
+    print("error: " + " ".join(text.split()), file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,61 @@
+"""das3d evaluate."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from das3d_cli import console
+from das3d_cli.commands.options import DEFAULT_CACHE, DEFAULT_RUNS, AsJson, Cache, Gpus, Run, Runs
+from das3d_cli.runs import newest_finished
+from das3d_cli.settings import resolve
+
+
+def run(
+    model: Run = None,
+    data: Cache = DEFAULT_CACHE,
+    runs: Runs = DEFAULT_RUNS,
+    gpus: Gpus = None,
+    pictures: Annotated[
+        Path | None,
+        typer.Option(
+            "--pictures", help="Write a picture and the raw anomaly map of every test part here.", show_default=False
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    settings = resolve({"hardware.gpus": gpus})
+    chosen = model or newest_finished(runs)
+    from das3d_cli.detector import Detector
+    from das3d_cli.evaluation import evaluate_detector
+    from das3d_cli.report.tables import as_json as plain
+    from das3d_cli.report.tables import metrics_table
+
+    detector = Detector.load(chosen, settings.hardware.gpus)
+    console.say(f"using {chosen} ({detector.category})")
+    evaluation = evaluate_detector(detector, data)
+    if pictures:
+        from das3d_cli.report.gallery import write_gallery
+
+        with console.progress("pictures") as bar:
+            task = bar.add_task("", total=len(evaluation.split.labels), note="")
+            write_gallery(pictures, evaluation, advance=lambda: bar.advance(task))
+    if as_json:
+        console.result(json.dumps({
+            "run": str(chosen), "category": detector.category, "threshold": detector.threshold,
+            "metrics": plain(evaluation.metrics), "verdicts": evaluation.verdicts(),
+            "pictures": str(pictures) if pictures else None,
+        }))  # fmt: skip
+        return
+    console.stdout.print(
+        metrics_table(evaluation.metrics, f"{detector.category}: {len(evaluation.split.labels)} test parts")
+    )
+    missed, alarms = evaluation.missed(), evaluation.false_alarms()
+    console.result(
+        f"at threshold {detector.threshold:.3f}: {len(missed)} defective parts missed, {len(alarms)} good parts rejected"
+    )
+    if pictures:
+        console.result(str(pictures))

@@ -1,0 +1,81 @@
+"""Options that several subcommands share, with help and defaults from the settings model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from das3d_cli.errors import UsageError
+from das3d_cli.settings import FIELDS, Modality, Preset
+
+DEFAULT_CACHE = Path("out")
+DEFAULT_RUNS = Path("runs")
+
+
+def option(key: str, *names: str) -> Any:
+    """A Typer option for the setting `key`; None, its default, leaves the setting to the other layers."""
+    field = FIELDS[key]
+    default = "" if field.default is None else f" (default: {field.default})"
+    return typer.Option(
+        *names, help=f"{field.description[:1].upper()}{field.description[1:]}.{default}", show_default=False
+    )
+
+
+Config = Annotated[Path | None, typer.Option("--config", help="TOML file of settings.", show_default=False)]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Any setting, as section.key=value; repeatable.", show_default=False
+    ),
+]
+Gpus = Annotated[str | None, option("hardware.gpus", "--gpus")]
+Workers = Annotated[int | None, option("hardware.workers", "--workers")]
+Seed = Annotated[int | None, option("seed", "--seed")]
+PresetName = Annotated[Preset | None, option("preset", "--preset")]
+ModalityName = Annotated[Modality | None, option("model.modality", "--modality")]
+Textures = Annotated[Path | None, option("synthesis.textures", "--textures")]
+Categories = Annotated[
+    list[str] | None,
+    typer.Option("--category", help="Category; repeatable, or several with commas, or all.", show_default=False),
+]
+Cache = Annotated[Path, typer.Option("--data", help="Cache that `das3d preprocess` wrote.")]
+Runs = Annotated[Path, typer.Option("--runs", help="Folder of the run folders.")]
+Run = Annotated[
+    Path | None,
+    typer.Option("--run", help="Run folder or model file. (default: the newest finished run)", show_default=False),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+
+
+def split_names(given: list[str] | None) -> list[str]:
+    """The names in repeated and comma-separated options; "all" alone stands for none given."""
+    names = [name for text in given or [] for name in text.split(",") if name]
+    return [] if names == ["all"] else names
+
+
+def pick_categories(available: list[str], given: list[str] | None, data: Path) -> list[str]:
+    """The categories that `--category` asks for; without it the only one that the cache holds.
+
+    Raises:
+        UsageError: the cache holds several and none is chosen.
+    """
+    wanted = split_names(given)
+    if wanted or not available:  # without a cache, opening it says what is missing
+        return wanted or ["all"]
+    if len(available) > 1 and not given:
+        raise UsageError(f"{data}: holds {', '.join(available)}; choose with --category, or --category all")
+    return available
+
+
+def pick_category(available: list[str], given: list[str] | None, data: Path) -> str:
+    """As `pick_categories`, for a command that works on one.
+
+    Raises:
+        UsageError: not exactly one.
+    """
+    names = pick_categories(available, given, data)
+    if len(names) != 1:
+        raise UsageError(f"{data}: holds {', '.join(available)}; choose one with --category")
+    return names[0]

@@ -1,0 +1,45 @@
+"""das3d synth-preview."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from das3d_cli import console
+from das3d_cli.commands.options import (
+    DEFAULT_CACHE,
+    Assignments,
+    Cache,
+    Categories,
+    Config,
+    ModalityName,
+    PresetName,
+    Seed,
+    Textures,
+    pick_category,
+)
+from das3d_cli.settings import resolve
+
+
+def run(
+    data: Cache = DEFAULT_CACHE,
+    category: Categories = None,
+    samples: Annotated[int, typer.Option("-n", "--samples", min=1, max=64, help="Rows of the sheet.")] = 8,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the two sheets.")] = Path("preview"),
+    seed: Seed = None,
+    preset: PresetName = None,
+    modality: ModalityName = None,
+    textures: Textures = None,
+    config: Config = None,
+    assignments: Assignments = None,
+) -> None:
+    flags = {"seed": seed, "preset": preset, "model.modality": modality, "synthesis.textures": textures}
+    settings = resolve(flags, assignments, config)
+    from das3d_cli.data.cache import categories, open_cache
+    from das3d_cli.report.preview import write_preview
+
+    name = pick_category(categories(data), category, data)
+    for path in write_preview(out, open_cache(data, name), settings, samples):
+        console.result(str(path))

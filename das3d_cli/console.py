@@ -1,0 +1,36 @@
+"""What people see on the terminal. Results go to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+stdout = Console(soft_wrap=True)
+stderr = Console(stderr=True, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """A line for people, on stderr, printed as it stands."""
+    stderr.print(text, markup=False, highlight=False)
+
+
+def result(text: str) -> None:
+    """The command's result, on stdout, printed as it stands."""
+    stdout.print(text, markup=False, highlight=False)
+
+
+@contextmanager
+def progress(text: str) -> Iterator[Progress]:
+    """A progress bar on stderr, drawn on a terminal only."""
+    columns = (
+        TextColumn(f"{text} {{task.description}}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=stderr, disable=not stderr.is_terminal, transient=True) as bar:
+        yield bar

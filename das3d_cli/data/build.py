@@ -1,0 +1,284 @@
+"""Fill the cache from a data set: what is done and unchanged is skipped, so that a killed run goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from das3d_cli import __version__
+from das3d_cli.data import cache
+from das3d_cli.data.cache import Manifest, Record
+from das3d_cli.data.capture import Geometry
+from das3d_cli.data.layouts import GOOD, SPLITS, Entry, Failure, Layout
+from das3d_cli.data.preprocess import measure_range, preprocess
+from das3d_cli.data.readers import check_size, read_capture, read_ground_truth
+from das3d_cli.data.summary import Row, Summary, rows_of
+from das3d_cli.data.workers import completed, process_pool
+from das3d_cli.errors import DataError, UsageError
+from das3d_cli.files import TEMPORARY, make_folder, reason
+from das3d_cli.settings import PreprocessSettings
+
+__all__ = ["Progress", "Row", "Summary", "build"]
+
+PROBES = 32  # train captures that a category's depth range is measured on
+
+Progress = Callable[[int, int, str], None]
+Tell = Callable[..., None]
+Range = tuple[float, float]
+Stamp = tuple[str, int, int]  # a source file's name, size in bytes, time of change in ns
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What a worker needs to make one sample."""
+
+    entry: Entry
+    folder: Path
+    key: str
+    settings: PreprocessSettings
+    depth_range: Range | None
+
+    @property
+    def path(self) -> str:
+        return f"{self.entry.split}/{self.entry.label}/{self.entry.name}.npz"
+
+    def record(self, geometry: Geometry) -> Record:
+        entry = self.entry
+        return Record(path=self.path, split=entry.split, label=entry.label, name=entry.name, key=self.key,
+                      geometry=geometry)  # fmt: skip
+
+
+def build(
+    layout: Layout,
+    dst: Path,
+    settings: PreprocessSettings,
+    *,
+    workers: int = 0,
+    progress: Progress | None = None,
+) -> Summary:
+    """Preprocess every entry of a data set into the cache at `dst`.
+
+    Args:
+        layout: the entries; its problems are listed among the failures.
+        dst: root of the cache; categories that the layout does not have are left alone.
+        settings: how to preprocess.
+        workers: parallel processes; 0 takes one per core, 1 works in this process; the result is the same.
+        progress: called with (samples done, samples in all, what is being done).
+
+    Raises:
+        UsageError: `dst` lies in the source, which is never written to.
+        DataError: the cache cannot be written. A capture that cannot be used is a failure in the summary.
+    """
+    names = sorted({entry.category for entry in layout.entries} | {item.category for item in layout.problems})
+    _check_apart(layout.root, dst, names)
+    done, total = 0, len(layout.entries)
+
+    def tell(text: str, finished: int = 0) -> None:
+        nonlocal done
+        done += finished
+        if progress:
+            progress(done, total, text)
+
+    summary = Summary()
+    try:
+        with process_pool(workers, jobs=total) as pool:
+            for category in names:
+                part = _build_category(category, layout, dst / category, settings, pool, tell)
+                summary.rows.extend(part.rows)
+                summary.failures.extend(part.failures)
+    finally:
+        for category in names:
+            _sweep(dst / category)
+    return summary
+
+
+def _build_category(
+    category: str,
+    layout: Layout,
+    folder: Path,
+    settings: PreprocessSettings,
+    pool: Executor | None,
+    tell: Tell,
+) -> Summary:
+    make_folder(folder)
+    files, failures = _stat(category, layout)
+    tell(category, len(failures))
+    failures += (problem for problem in layout.problems if problem.category == category)
+
+    probes = _probes(list(files))
+    range_key = _digest(settings.model_dump(mode="json"), [files[entry] for entry in probes])
+    depth_range: Range | None = None
+    try:
+        if settings.scaling == "category" and files:
+            tell(f"{category}: depth range")
+            depth_range = _known_range(folder, range_key) or _measure(probes, settings, pool)
+    except DataError as error:
+        failures.append(Failure(category, layout.root, f"{category}: {error}"))
+        tell(category, len(files))
+        files = {}
+
+    base = _digest(cache.VERSION, settings.model_dump(mode="json"), depth_range)
+    tasks = [_Task(entry, folder, _digest(base, files[entry]), settings, depth_range) for entry in files]
+    records, new = _run(tasks, failures, pool, lambda: tell(category, 1))
+    failures.sort(key=lambda failure: (failure.path, failure.reason))
+    _remove_stale(folder, {record.path for record in records})
+    cache.write_manifest(folder, Manifest(
+        version=cache.VERSION, das3d=__version__, category=category, settings=settings,
+        source=_digest(list(files.values())), depth_range_m=depth_range, depth_range_key=range_key,
+        counts=_counts(records), samples=records,
+        failures=[(_relative(failure.path, layout.root), failure.reason) for failure in failures],
+    ))  # fmt: skip
+    return Summary(rows_of(category, records, new), failures)
+
+
+def _run(
+    tasks: list[_Task], failures: list[Failure], pool: Executor | None, tick: Callable[[], None]
+) -> tuple[list[Record], set[str]]:
+    """Make what the cache lacks; return the records in the tasks' order, and the paths of the new ones."""
+    records: dict[str, Record] = {}
+    for task in tasks:
+        if record := _cached(task):
+            records[task.path] = record
+            tick()
+    lacking = [task for task in tasks if task.path not in records]
+    for result in completed(pool, _make, lacking):
+        if isinstance(result, Failure):
+            failures.append(result)
+        else:
+            records[result.path] = result
+        tick()
+    new = {task.path for task in lacking if task.path in records}
+    return [records[task.path] for task in tasks if task.path in records], new
+
+
+def _probes(entries: list[Entry]) -> list[Entry]:
+    """Good train captures, evenly spread by name."""
+    train = [entry for entry in entries if entry.split == "train" and entry.label == GOOD]
+    return [train[int(i)] for i in np.linspace(0, len(train) - 1, min(len(train), PROBES)).round()]
+
+
+def _known_range(folder: Path, key: str) -> Range | None:
+    try:
+        manifest = cache.read_manifest(folder)
+    except DataError:
+        return None
+    return manifest.depth_range_m if manifest.depth_range_key == key else None
+
+
+def _measure(probes: list[Entry], settings: PreprocessSettings, pool: Executor | None) -> Range:
+    """The depths in metres that become 0 and 1, the same for every part of the category."""
+    results = list(completed(pool, _probe, [(entry, settings) for entry in probes]))
+    ranges = [result for result in results if not isinstance(result, Failure)]
+    if not ranges:
+        example = next((f" ({result})" for result in results if isinstance(result, Failure)), "")
+        raise DataError("no usable train/good capture to take the depth range from; "
+                        f"add some or set preprocess.scaling=capture{example}")  # fmt: skip
+    near, far = min(near for near, _ in ranges), max(far for _, far in ranges)
+    return near - settings.headroom * (far - near), far
+
+
+def _probe(job: tuple[Entry, PreprocessSettings]) -> Range | Failure:
+    entry, settings = job
+    try:
+        return measure_range(
+            read_capture(entry.rgb, entry.xyz),
+            plane_distance_m=settings.plane_distance_mm / 1000, depth_axis=settings.depth_axis,
+        )  # fmt: skip
+    except Exception as error:  # noqa: BLE001  (`_make` meets it again and lists it)
+        return _failure(entry, error)
+
+
+def _make(task: _Task) -> Record | Failure:
+    entry, settings = task.entry, task.settings
+    try:
+        capture = read_capture(entry.rgb, entry.xyz)
+        truth = None
+        if entry.ground_truth:
+            truth = read_ground_truth(entry.ground_truth)
+            check_size(entry.ground_truth, truth, capture.xyz)
+        sample = preprocess(
+            capture, size=settings.size, plane_distance_m=settings.plane_distance_mm / 1000,
+            depth_axis=settings.depth_axis, depth_range=task.depth_range, ground_truth=truth,
+        )  # fmt: skip
+    except Exception as error:  # noqa: BLE001  (one odd capture must not cost the others, whatever it breaks)
+        return _failure(entry, error)
+    cache.write_sample(task.folder / task.path, sample, task.key)
+    return task.record(sample.geometry)
+
+
+def _failure(entry: Entry, error: Exception) -> Failure:
+    text = " ".join(str(error).split())
+    for path in filter(None, (entry.rgb, entry.xyz, entry.ground_truth)):
+        if text.startswith(f"{path}: "):
+            return Failure(entry.category, path, text.removeprefix(f"{path}: "))
+    reason = text if isinstance(error, DataError) else f"{type(error).__name__}: {text}"
+    return Failure(entry.category, entry.xyz, reason)
+
+
+def _cached(task: _Task) -> Record | None:
+    try:
+        sample, key = cache.read_stamped(task.folder / task.path)
+    except DataError:
+        return None
+    return task.record(sample.geometry) if key == task.key else None
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a killed worker, or a killed run before this one, left half written."""
+    for path in folder.glob(f"*/*/.*{TEMPORARY}"):
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def _remove_stale(folder: Path, keep: set[str]) -> None:
+    for path in folder.glob("*/*/*.npz"):
+        if path.relative_to(folder).as_posix() not in keep and cache.is_own(path):
+            try:
+                path.unlink()
+            except OSError as error:
+                raise DataError(f"{path}: cannot be removed: {reason(error)}; remove it by hand") from None
+
+
+def _counts(records: list[Record]) -> dict[str, dict[str, int]]:
+    return {split: dict(Counter(record.label for record in records if record.split == split)) for split in SPLITS}
+
+
+def _stat(category: str, layout: Layout) -> tuple[dict[Entry, list[Stamp]], list[Failure]]:
+    """The stamps of each entry's files: as good as their contents, and much quicker."""
+    stamps: dict[Entry, list[Stamp]] = {}
+    failures = []
+    for entry in (entry for entry in layout.entries if entry.category == category):
+        paths = [path for path in (entry.rgb, entry.xyz, entry.ground_truth) if path]
+        try:
+            stamps[entry] = [_stamp(path, layout.root) for path in paths]
+        except OSError as error:
+            failures.append(Failure(category, entry.xyz, f"cannot be read: {reason(error)}"))
+    return stamps, failures
+
+
+def _stamp(path: Path, root: Path) -> Stamp:
+    status = path.stat()
+    return _relative(path, root), status.st_size, status.st_mtime_ns
+
+
+def _relative(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
+
+
+def _digest(*values: Any) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _check_apart(source: Path, dst: Path, names: list[str]) -> None:
+    root, target = source.resolve(), dst.resolve()
+    if target.is_relative_to(root) or any(root.is_relative_to(target / name) for name in names):
+        raise UsageError(f"{dst}: lies in the data set {source}, which is never written to; choose another folder")

@@ -1,0 +1,244 @@
+"""The cache of preprocessed samples: one .npz per sample and one manifest per category.
+
+    <root>/<category>/manifest.json
+    <root>/<category>/<split>/<label>/<name>.npz
+
+Samples are stored uncompressed: deflate costs 10 ms more to write one and 2 ms more to read it, and saves two
+thirds of its 0.6 MB, which is less than a tenth of the capture it came from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from das3d_cli.data.capture import Geometry, Sample
+from das3d_cli.data.layouts import pick_categories
+from das3d_cli.errors import DataError
+from das3d_cli.files import make_folder, reason, write_whole
+from das3d_cli.settings import PreprocessSettings
+
+VERSION = 1  # of the files' form and of what preprocessing makes of a capture: any change redoes every sample
+MANIFEST = "manifest.json"
+ARRAYS = ("rgb", "depth", "foreground", "valid")
+AGAIN = "run das3d preprocess again"
+
+
+class Record(BaseModel):
+    """One cached sample; `key` stands for the source files and everything that was done to them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: str
+    split: str
+    label: str
+    name: str
+    key: str
+    geometry: Geometry
+
+
+class Manifest(BaseModel):
+    """What the cache of one category holds and how it was made.
+
+    Attributes:
+        version: of the cache's form.
+        das3d: version of the program that wrote it.
+        source: fingerprint of the source files' names, sizes and times.
+        depth_range_m: depths in metres that became 0 and 1; None where each capture has its own.
+        depth_range_key: stands for all that the range was measured from.
+        counts: split -> label -> number of samples.
+        failures: (file, reason) of every part that could not be used.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: int
+    das3d: str
+    category: str
+    settings: PreprocessSettings
+    source: str
+    depth_range_m: tuple[float, float] | None
+    depth_range_key: str
+    counts: dict[str, dict[str, int]]
+    samples: list[Record]
+    failures: list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Cache:
+    """One category's cache, opened."""
+
+    folder: Path
+    manifest: Manifest
+
+    def samples(self, split: str) -> list[Record]:
+        """The split's records in their fixed order; empty if there are none."""
+        return [record for record in self.manifest.samples if record.split == split]
+
+
+@dataclass(frozen=True)
+class Split:
+    """All N samples of a split, S x S pixels each, stacked in the order of the manifest.
+
+    Attributes:
+        rgb: uint8, (N, S, S, 3).
+        depth: float32, (N, S, S), in [0, 1].
+        foreground, valid, ground_truth: bool, (N, S, S). A part without annotation has no defect.
+        labels, names: N each.
+    """
+
+    rgb: NDArray[np.uint8]
+    depth: NDArray[np.float32]
+    foreground: NDArray[np.bool_]
+    valid: NDArray[np.bool_]
+    ground_truth: NDArray[np.bool_]
+    labels: list[str]
+    names: list[str]
+
+
+def categories(root: Path) -> list[str]:
+    """The categories cached under `root`, by name."""
+    return sorted(path.parent.name for path in root.glob(f"*/{MANIFEST}"))
+
+
+def open_cache(root: Path, category: str) -> Cache:
+    """Open the cache of one category.
+
+    Raises:
+        DataError: no cache there, or its manifest is damaged or of another version.
+        UsageError: there is a cache, but not of this category.
+    """
+    available = categories(root)
+    if not available:
+        raise DataError(f"{root}: holds no cache; run das3d preprocess first")
+    pick_categories([category], available, root)
+    return Cache(root / category, read_manifest(root / category))
+
+
+def load_split(cache: Cache, split: str) -> Split:
+    """Read all samples of a split into memory.
+
+    Raises:
+        DataError: the split is empty; a sample is missing, damaged or not the one that the manifest lists.
+    """
+    records = cache.samples(split)
+    if not records:
+        raise DataError(f"{cache.folder}: holds no {split} samples; check the source's {split}/ and {AGAIN}")
+    size = cache.manifest.settings.size
+    shape = (len(records), size, size)
+    stack = Split(
+        rgb=np.empty((*shape, 3), np.uint8),
+        depth=np.empty(shape, np.float32),
+        foreground=np.empty(shape, np.bool_),
+        valid=np.empty(shape, np.bool_),
+        ground_truth=np.zeros(shape, np.bool_),
+        labels=[record.label for record in records],
+        names=[record.name for record in records],
+    )
+    for index, record in enumerate(records):
+        sample, key = read_stamped(cache.folder / record.path)
+        if key != record.key or sample.depth.shape != shape[1:]:
+            raise DataError(f"{cache.folder / record.path}: is not the sample that {MANIFEST} lists; {AGAIN}")
+        stack.rgb[index], stack.depth[index] = sample.rgb, sample.depth
+        stack.foreground[index], stack.valid[index] = sample.foreground, sample.valid
+        if sample.ground_truth is not None:
+            stack.ground_truth[index] = sample.ground_truth
+    return stack
+
+
+def write_sample(path: Path, sample: Sample, key: str) -> None:
+    """Write a sample so that `path` holds all of it or what it held before; equal samples give equal bytes.
+
+    Raises:
+        DataError: the disk is full or the folder not writable.
+    """
+    arrays: dict[str, Any] = {name: getattr(sample, name) for name in ARRAYS}
+    if sample.ground_truth is not None:
+        arrays["ground_truth"] = sample.ground_truth
+    stamp = {"version": VERSION, "key": key, "geometry": dataclasses.asdict(sample.geometry)}
+    data = io.BytesIO()
+    np.savez(data, stamp=np.array(json.dumps(stamp, sort_keys=True)), **arrays)
+    make_folder(path.parent)
+    write_whole(path, data.getvalue())
+
+
+def read_sample(path: Path) -> Sample:
+    """Read a sample written by `write_sample`; no file can make it run code.
+
+    Raises:
+        DataError: missing, damaged, of another version, or not a sample at all.
+    """
+    return read_stamped(path)[0]
+
+
+def read_stamped(path: Path) -> tuple[Sample, str]:
+    """Read a sample and the key that it was written with. Raises as `read_sample`."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            stamp = json.loads(str(arrays["stamp"]))
+            if stamp["version"] == VERSION:
+                geometry = Geometry(**{**stamp["geometry"], "plane": tuple(stamp["geometry"]["plane"])})
+                fields = {name: arrays[name] for name in ARRAYS}
+                sample = Sample(**fields, geometry=geometry, ground_truth=arrays.get("ground_truth"))
+                return _checked(sample), str(stamp["key"])
+    except FileNotFoundError:
+        raise DataError(f"{path}: this sample is missing; {AGAIN}") from None
+    except Exception:  # noqa: BLE001  (a damaged or foreign file can break the reader anywhere)
+        raise DataError(f"{path}: damaged, or not a sample written by das3d; {AGAIN}") from None
+    raise DataError(f"{path}: written by another version of das3d; {AGAIN}")
+
+
+def is_own(path: Path) -> bool:
+    """Whether das3d, of any version, wrote this .npz."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return {"version", "key", "geometry"} <= set(json.loads(str(arrays["stamp"])))
+    except Exception:  # noqa: BLE001  (as above)
+        return False
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest; equal contents give equal bytes. Raises as `write_sample`."""
+    text = json.dumps(manifest.model_dump(mode="json"), sort_keys=True, indent=1)
+    make_folder(folder)
+    write_whole(folder / MANIFEST, (text + "\n").encode())
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and check the manifest of a category's folder.
+
+    Raises:
+        DataError: missing, damaged or of another version.
+    """
+    path = folder / MANIFEST
+    try:
+        tree = json.loads(path.read_bytes())
+        if tree["version"] == VERSION:
+            return Manifest.model_validate(tree)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; run das3d preprocess first") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {reason(error)}") from None
+    except (ValueError, TypeError, KeyError, ValidationError):
+        raise DataError(f"{path}: damaged, or not a manifest written by das3d; {AGAIN}") from None
+    raise DataError(f"{path}: written by another version of das3d; {AGAIN}")
+
+
+def _checked(sample: Sample) -> Sample:
+    shape = sample.depth.shape
+    masks: Sequence[NDArray[Any]] = [mask for mask in (sample.foreground, sample.valid, sample.ground_truth)
+                                     if mask is not None]  # fmt: skip
+    if not (sample.depth.dtype == np.float32 and len(shape) == 2
+            and sample.rgb.dtype == np.uint8 and sample.rgb.shape == (*shape, 3)
+            and all(mask.dtype == np.bool_ and mask.shape == shape for mask in masks)):  # fmt: skip
+        raise ValueError("not the arrays of a sample")
+    return sample

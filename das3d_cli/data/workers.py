@@ -1,0 +1,99 @@
+"""Work shared out among processes, or done in this one."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import Connection
+from typing import TypeVar
+
+import cv2
+
+from das3d_cli.errors import DataError
+
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+@contextlib.contextmanager
+def process_pool(workers: int, *, jobs: int) -> Iterator[Executor | None]:
+    """Yield `workers` processes (0: one per core; no more than `jobs`), or None to work in this process.
+
+    They start with the first job and use one thread each. An error here, or the end of this process of
+    whatever kind, ends them at once.
+
+    Raises:
+        DataError: a worker died.
+    """
+    count = min(workers or _cores(), jobs)
+    if count <= 1:
+        yield None
+        return
+    before = {name: os.environ.get(name) for name in THREADS}
+    os.environ.update(dict.fromkeys(THREADS, "1"))  # a worker's libraries look there as they load
+    context = multiprocessing.get_context("spawn")
+    lifeline, end = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(count, context, _start, (lifeline,))
+    try:
+        yield pool
+        pool.shutdown()
+    except BrokenProcessPool:
+        raise DataError("a worker process died, for want of memory perhaps; try fewer workers") from None
+    finally:
+        end.close()
+        pool.shutdown(cancel_futures=True)
+        lifeline.close()
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def completed(pool: Executor | None, work: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Result]:
+    """Yield the results as they come, in any order."""
+    if pool is None:
+        yield from map(work, jobs)
+        return
+    with _deaf_to_interrupts():
+        futures = [pool.submit(work, job) for job in jobs]
+    for future in as_completed(futures):
+        yield future.result()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Ctrl-C reaches every process. Those started here inherit deafness: the first one alone acts on it."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start(lifeline: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(1)
+    threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
+
+
+def _end_with(lifeline: Connection) -> None:
+    """End this process when the first one closes its end of the pipe, or ends, however that happens."""
+    with contextlib.suppress(EOFError, OSError):
+        lifeline.recv()
+    os._exit(1)

@@ -1,0 +1,131 @@
+"""The trained detector: `evaluate`, `predict` and other programs use this one class.
+
+detector = Detector.load("runs/tire-001")
+prediction = detector.predict(rgb, xyz)
+if prediction.anomalous:
+    print(prediction.score, prediction.defects[0].length_mm)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from das3d_cli import device as devices
+from das3d_cli import settings as setting_files
+from das3d_cli.batch import Parts
+from das3d_cli.data.capture import RawCapture, Sample
+from das3d_cli.data.preprocess import preprocess, to_raw
+from das3d_cli.engine import checkpoint
+from das3d_cli.engine.network import build_network
+from das3d_cli.errors import DataError
+from das3d_cli.measure import Defect, find_defects
+from das3d_cli.scoring import Scored, score
+from das3d_cli.settings import Settings
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The verdict on one part.
+
+    Attributes:
+        anomalous: the score reaches the threshold.
+        score: anomaly score, 0 to 1.
+        threshold: from the validation split's good parts.
+        anomaly_map: float32, (H, W), 0 to 1, in the raw image's own pixels.
+        defects: the regions over the threshold, strongest first.
+        sample: the part as the network saw it.
+    """
+
+    anomalous: bool
+    score: float
+    threshold: float
+    anomaly_map: NDArray[np.float32]
+    defects: list[Defect]
+    sample: Sample
+
+
+class Detector:
+    """A network with everything needed to treat a raw capture as its training data were treated."""
+
+    def __init__(self, model_file: dict[str, Any], settings: Settings, device: torch.device) -> None:
+        self.settings, self.device = settings, device
+        self.category: str = model_file["category"]
+        self.threshold: float = model_file["threshold"]
+        depth_range = model_file["depth_range_m"]
+        self.depth_range: tuple[float, float] | None = (depth_range[0], depth_range[1]) if depth_range else None
+        self.network = build_network(settings)
+        self.network.load_state_dict(model_file["network"])
+        self.network.to(device, memory_format=torch.channels_last).eval()
+
+    @classmethod
+    def load(cls, path: str | Path, gpus: str = "auto") -> Detector:
+        """Load a run folder's best model, or a model file; no code in the file is run.
+
+        Args:
+            path: a run folder or one of its .pt files.
+            gpus: "auto", "cpu" or a GPU's number.
+
+        Raises:
+            DataError: no model there, or one that is damaged or of another version.
+            UsageError: a GPU is asked for that is not there.
+        """
+        path = Path(path)
+        file = path / "checkpoints" / "best.pt" if path.is_dir() else path
+        device = devices.choose(gpus)
+        content = checkpoint.load(file, device)
+        try:
+            return cls(content, setting_files.load(content["settings"], file), device)
+        except (KeyError, TypeError, RuntimeError):
+            raise DataError(f"{file}: not a model of this version of das3d; train again") from None
+
+    def predict(self, rgb: NDArray[np.uint8], xyz: NDArray[np.float32]) -> Prediction:
+        """Judge one raw capture.
+
+        Args:
+            rgb: uint8, (H, W, 3).
+            xyz: float32, (H, W, 3), metres; missing points are (0, 0, 0) or NaN.
+
+        Raises:
+            DataError: the capture cannot be used; says why.
+        """
+        xyz = np.where((xyz == 0).all(axis=2, keepdims=True), np.float32(np.nan), xyz)
+        sample = self.prepare(RawCapture(rgb, xyz))
+        scored = self.score(sample.rgb[None], sample.depth[None], sample.foreground[None])
+        value = float(scored.scores[0])
+        anomaly_map = to_raw(scored.maps[0], sample.geometry)
+        anomalous = value >= self.threshold
+        level = min(self.threshold, float(anomaly_map.max()))  # resizing may lower the peak a little
+        defects = find_defects(anomaly_map, xyz, level) if anomalous else []
+        return Prediction(anomalous, value, self.threshold, anomaly_map, defects, sample)
+
+    def prepare(self, capture: RawCapture, ground_truth: NDArray[np.bool_] | None = None) -> Sample:
+        """Preprocess a capture exactly as the training data were."""
+        p = self.settings.preprocess
+        return preprocess(
+            capture,
+            size=p.size,
+            plane_distance_m=p.plane_distance_mm / 1000,
+            depth_axis=p.depth_axis,
+            depth_range=self.depth_range,
+            ground_truth=ground_truth,
+        )
+
+    def score(self, rgb: NDArray[np.uint8], depth: NDArray[np.float32], foreground: NDArray[np.bool_]) -> Scored:
+        """Judge stacked samples, (N, S, S, 3), (N, S, S) and (N, S, S); the maps come back at the samples' size."""
+        size = self.settings.model.size
+        parts = Parts.stack(rgb, depth, foreground, size=size, device=self.device)
+        scored = score(
+            self.network, parts.pick(torch.arange(len(parts), device=self.device)), self.settings.score.smoothing
+        )
+        if size == depth.shape[-1]:
+            return scored
+        maps = torch.nn.functional.interpolate(
+            torch.from_numpy(scored.maps)[:, None], size=depth.shape[-2:], mode="bilinear", align_corners=False
+        )
+        return Scored(maps[:, 0].numpy(), scored.scores)

@@ -1,0 +1,40 @@
+"""Which device the work runs on, and in which precision."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from das3d_cli.errors import UsageError
+
+
+def choose(gpus: str) -> torch.device:
+    """The device for `--gpus`: "auto", "all", "cpu", or numbers, of which the first is used.
+
+    Raises:
+        UsageError: a GPU is asked for that is not there; names `--gpus cpu`.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if gpus == "cpu" or (gpus == "auto" and count == 0):
+        return torch.device("cpu")
+    wanted = [0] if gpus in ("auto", "all") else [int(number) for number in gpus.split(",")]
+    if count == 0:
+        raise UsageError(f"--gpus {gpus}: no CUDA device on this machine; use --gpus cpu")
+    if max(wanted) >= count:
+        raise UsageError(f"--gpus {gpus}: this machine has GPU 0 to {count - 1}; use one of those or --gpus cpu")
+    return torch.device("cuda", wanted[0])
+
+
+def make_deterministic(device: torch.device) -> None:
+    """Make repeated runs agree: bit for bit on a CPU."""
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.benchmark = False
+        torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """bfloat16 where the hardware computes in it, float32 elsewhere: emulated bfloat16 is ten times slower."""
+    native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=native)

@@ -1,0 +1,46 @@
+"""Checkpoints: tensors and plain data only, so that loading one runs no code."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from das3d_cli.errors import DataError
+from das3d_cli.files import write_whole
+
+FORMAT = 1
+
+
+def save(path: Path, content: dict[str, Any]) -> None:
+    """Write tensors, numbers, strings, lists and dicts; atomically.
+
+    Raises:
+        DataError: the target cannot be written.
+    """
+    buffer = io.BytesIO()
+    torch.save({"das3d_format": FORMAT, **content}, buffer)
+    write_whole(path, buffer.getvalue())
+
+
+def load(path: Path, device: torch.device) -> dict[str, Any]:
+    """Read a checkpoint onto a device.
+
+    Raises:
+        DataError: there is none, it is damaged, holds more than plain data, or has another format.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no checkpoint here; the training was stopped before its first one: train again")
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError):
+        raise DataError(f"{path}: not a das3d checkpoint, or damaged; take another or train again") from None
+    if not isinstance(content, dict) or content.get("das3d_format") != FORMAT:
+        found = content.get("das3d_format") if isinstance(content, dict) else None
+        raise DataError(
+            f"{path}: checkpoint of format {found}, this das3d reads format {FORMAT}; train again or change version"
+        )
+    return content

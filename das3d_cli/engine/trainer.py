@@ -1,0 +1,210 @@
+"""Train one category: the joint loop of section 3.3, its validation, and its checkpoints."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from das3d_cli import losses, runs
+from das3d_cli.batch import Batch, Parts
+from das3d_cli.device import autocast
+from das3d_cli.engine import checkpoint
+from das3d_cli.engine.network import build_network
+from das3d_cli.engine.validation import validate
+from das3d_cli.errors import DataError
+from das3d_cli.model import Output
+from das3d_cli.settings import LossSettings, Settings
+from das3d_cli.synthesis.augment import augment
+from das3d_cli.synthesis.pose import turn
+from das3d_cli.synthesis.random import ItemRandom
+
+_REPORT_EVERY = 20  # steps between lines of metrics.jsonl
+_WARM_UP = 0.1  # share of the steps in which the learning rate rises
+
+Progress = Callable[[int, dict[str, float]], None]
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a training reads: good parts to learn from, good parts to validate on, and textures, on the device."""
+
+    train: Parts
+    validation: Parts
+    textures: Tensor
+
+
+class Trainer:
+    """The state of one training, and the steps that advance it.
+
+    Args:
+        settings: resolved settings; their preprocessing is that of the data.
+        data: tensors on the device.
+        identity: what the model file must say of itself besides the settings: category, preprocessing.
+        run: the run folder to write to.
+    """
+
+    def __init__(self, settings: Settings, data: Data, identity: dict[str, Any], run: Path) -> None:
+        self.settings, self.data, self.identity, self.run = settings, data, identity, run
+        self.device = data.textures.device
+        torch.manual_seed(settings.seed)
+        self.network = build_network(settings).to(self.device, memory_format=torch.channels_last)
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(), lr=settings.train.lr, weight_decay=settings.train.weight_decay
+        )
+        self.step = 0
+        self.best: dict[str, float] = {}
+
+    def fit(self, progress: Progress) -> None:
+        """Train to the end; an interruption leaves a checkpoint of the last finished step.
+
+        Raises:
+            DataError: the loss is no longer a number, or a checkpoint cannot be written.
+        """
+        total = self.settings.train.steps
+        recorded: list[dict[str, Tensor]] = []
+        started, started_at = time.perf_counter(), self.step
+        try:
+            while self.step < total:
+                recorded.append(self._advance())
+                self.step += 1
+                due = self.step % self.settings.train.validate_every == 0 or self.step == total
+                if self.step % _REPORT_EVERY == 0 or due:
+                    seconds = time.perf_counter() - started
+                    self._report(
+                        recorded, (self.step - started_at) * self.settings.train.batch_size / seconds, progress
+                    )
+                    recorded.clear()
+                if due:
+                    self._validate(progress)
+        except KeyboardInterrupt:
+            self.save_state()
+            raise
+
+    def _advance(self) -> dict[str, Tensor]:
+        """One optimiser step; returns the losses without waiting for the device."""
+        s = self.settings
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.step, s.train.steps, s.train.lr)
+        indices = batch_indices(s.seed, self.step, s.train.batch_size, len(self.data.train))
+        batch = self.data.train.pick(torch.from_numpy(indices).to(self.device))
+        places = torch.arange(len(indices), device=self.device)
+        random = ItemRandom.of(s.seed, self.step, places)
+        batch = turn(batch, random.fork(0), rotate=s.synthesis.rotate, flip=s.synthesis.flip)
+        augmented = augment(
+            *batch, self.data.textures, random.fork(1), modality=s.model.modality, **s.synthesis.augmentation()
+        )
+        self.network.train()
+        with autocast(self.device):
+            output = self.network(augmented.rgb, augmented.depth, batch.foreground.float())
+        terms = loss_terms(output, batch, augmented.mask, s.loss.focal_gamma)
+        loss = total_loss(terms, s.loss)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), s.train.clip)
+        self.optimizer.step()
+        return {"loss": loss.detach()} | {name: value.detach() for name, value in terms.items()}
+
+    def _report(self, recorded: list[dict[str, Tensor]], rate: float, progress: Progress) -> None:
+        means = {name: float(torch.stack([record[name] for record in recorded]).mean()) for name in recorded[0]}
+        if not np.isfinite(means["loss"]):
+            raise DataError(
+                f"{self.run}: the loss became {means['loss']} at step {self.step}; the last checkpoint is kept:"
+                " train again with a lower --set train.lr"
+            )
+        runs.append_metrics(self.run, {"step": self.step, **means, "images_per_second": rate})
+        progress(self.step, means | {"images_per_second": rate})
+
+    def _validate(self, progress: Progress) -> None:
+        found = validate(self.network, self.data.validation, self.data.textures, self.settings)
+        runs.append_metrics(self.run, {"step": self.step, "validation": found})
+        if not self.best or found["quality"] >= self.best["quality"]:
+            self.best = {"step": self.step, **found}
+            checkpoint.save(self.run / "checkpoints" / "best.pt", self._model_file())
+        self.save_state()
+        progress(self.step, found)
+
+    def _model_file(self) -> dict[str, Any]:
+        """All that a detector needs."""
+        return {
+            **self.identity,
+            "settings": self.settings.model_dump_json(),
+            "network": self.network.state_dict(),
+            "threshold": self.best["threshold"],
+            "step": self.best["step"],
+        }
+
+    def save_state(self) -> None:
+        """Write checkpoints/last.pt, from which `restore` goes on."""
+        state = {
+            **self.identity,
+            "settings": self.settings.model_dump_json(),
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "best": self.best,
+        }
+        checkpoint.save(self.run / "checkpoints" / "last.pt", state)
+
+    def restore(self) -> None:
+        """Go back to the state of checkpoints/last.pt.
+
+        Raises:
+            DataError: there is none, or it does not fit.
+        """
+        state = checkpoint.load(self.run / "checkpoints" / "last.pt", self.device)
+        try:
+            self.network.load_state_dict(state["network"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.step, self.best = state["step"], state["best"]
+        except (KeyError, ValueError, RuntimeError):
+            raise DataError(f"{self.run}: the checkpoint does not fit the run's settings; train again") from None
+        runs.truncate_metrics(self.run, self.step)
+
+
+def loss_terms(output: Output, normal: Batch, mask: Tensor, gamma: float) -> dict[str, Tensor]:
+    """The unweighted terms of Eq. 13 and of the two losses beside it, scalars."""
+    zero = mask.new_zeros(())
+    probability = output.logits.float().softmax(dim=1)[:, 1:]
+    return {
+        "reconstruct_depth": zero if output.depth is None else losses.reconstruction_loss(output.depth, normal.depth),
+        "reconstruct_rgb": zero if output.rgb is None else losses.reconstruction_loss(output.rgb, normal.rgb),
+        "ssim": zero if output.rgb is None else losses.ssim_loss(output.rgb, normal.rgb),
+        "focal": losses.focal_loss(output.logits, mask, gamma),
+        "dice": losses.dice_loss(probability, mask),
+        "false_alarm": losses.false_alarm_loss(probability, mask, normal.foreground.float()),
+    }
+
+
+def total_loss(terms: dict[str, Tensor], weights: LossSettings) -> Tensor:
+    """Eq. 13 with the settings' weights."""
+    return (
+        weights.reconstruction * (terms["reconstruct_depth"] + terms["reconstruct_rgb"])
+        + weights.ssim * terms["ssim"]
+        + weights.focal * terms["focal"]
+        + weights.dice * terms["dice"]
+        + weights.false_alarm * terms["false_alarm"]
+    )
+
+
+def learning_rate(step: int, steps: int, peak: float) -> float:
+    """One cycle: up from a twenty-fifth of the peak over the first tenth, then down to zero along a cosine."""
+    warm_up = max(1, round(_WARM_UP * steps))
+    if step < warm_up:
+        return peak * (0.04 + 0.96 * step / warm_up)
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
+
+
+def batch_indices(seed: int, step: int, batch_size: int, count: int) -> NDArray[np.int64]:
+    """The samples of one step: every sample once per pass over the data, in an order that depends on (seed, pass)."""
+    places = np.arange(step * batch_size, (step + 1) * batch_size)
+    orders = {p: np.random.default_rng((seed, p)).permutation(count) for p in set((places // count).tolist())}
+    return np.array([orders[place // count][place % count] for place in places.tolist()], dtype=np.int64)

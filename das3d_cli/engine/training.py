@@ -1,0 +1,138 @@
+"""Train one category from its cache: a run folder from start, or from where it was left, to summary.json."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from das3d_cli import __version__, runs
+from das3d_cli import settings as setting_files
+from das3d_cli.batch import Parts
+from das3d_cli.data.cache import Cache, Split, load_split, open_cache
+from das3d_cli.device import make_deterministic
+from das3d_cli.engine.trainer import Data, Progress, Trainer
+from das3d_cli.errors import DataError, UsageError
+from das3d_cli.settings import Settings
+from das3d_cli.synthesis.textures import folder_textures, procedural_textures
+
+_HELD_OUT = 0.15  # share of the training parts that stands in for a missing validation split
+
+
+def start(settings: Settings, cache: Cache, base: Path, device: torch.device) -> Trainer:
+    """Claim a run folder below `base` and make ready to train in it.
+
+    Raises:
+        DataError: the cache lacks good parts, or the folder cannot be written.
+        UsageError: the model's size does not divide the cache's.
+    """
+    settings = settings.model_copy(update={"preprocess": cache.manifest.settings})
+    data = load_data(settings, cache, device)
+    run = runs.claim(base, cache.manifest.category)
+    runs.write_json(run / "settings.json", settings.model_dump(mode="json"))
+    runs.write_json(run / "environment.json", environment(device))
+    return Trainer(settings, data, _identity(cache), run)
+
+
+def resume(run: Path, cache_root: Path, device: torch.device) -> Trainer:
+    """Make ready to go on with an unfinished run.
+
+    Raises:
+        DataError: not a run folder, without checkpoint, or its cache has changed since.
+        UsageError: the run is finished.
+    """
+    if not (run / "settings.json").is_file():
+        raise DataError(f"{run}: not a run folder; `das3d train` makes them below runs/")
+    if (run / "summary.json").is_file():
+        raise UsageError(f"{run}: this run is finished; start a new one without --resume")
+    settings = setting_files.load((run / "settings.json").read_text(encoding="utf-8"), run / "settings.json")
+    category = run.name.rpartition("-")[0]
+    cache = open_cache(cache_root, category)
+    if cache.manifest.settings != settings.preprocess:
+        raise DataError(
+            f"{cache.folder}: preprocessed with other settings than {run} began with; preprocess it as before"
+        )
+    trainer = Trainer(settings, load_data(settings, cache, device), _identity(cache), run)
+    trainer.restore()
+    return trainer
+
+
+def finish(trainer: Trainer, progress: Progress) -> dict[str, Any]:
+    """Train to the end and close the run; returns what summary.json holds."""
+    make_deterministic(trainer.device)
+    trainer.fit(progress)
+    summary = {
+        "category": trainer.identity["category"],
+        "finished": datetime.now(UTC).isoformat(timespec="microseconds"),
+        "steps": trainer.step,
+        "best": trainer.best,
+    }
+    runs.write_json(trainer.run / "summary.json", summary)
+    return summary
+
+
+def load_data(settings: Settings, cache: Cache, device: torch.device) -> Data:
+    """The good parts of train and validation, and the textures, on the device.
+
+    Without a validation split a fixed share of the training parts, picked by the seed, is held out instead.
+    """
+    size, cached = settings.model.size, cache.manifest.settings.size
+    if cached % size:
+        raise UsageError(
+            f"settings.model.size: {size} does not divide the cache's {cached} pixels;"
+            f" use {cached}, or preprocess with --size {size}"
+        )
+    train = _good(load_split(cache, "train"))
+    if cache.samples("validation"):
+        validation = _good(load_split(cache, "validation"))
+        chosen = np.arange(len(train[0]))
+    else:
+        order = np.random.default_rng(settings.seed).permutation(len(train[0]))
+        held = max(1, round(_HELD_OUT * len(order)))
+        validation, chosen = tuple(a[np.sort(order[:held])] for a in train), np.sort(order[held:])
+    if len(chosen) == 0 or len(validation[0]) == 0:
+        raise DataError(f"{cache.folder}: needs at least two good parts in train, or one each in train and validation")
+    s = settings.synthesis
+    make = procedural_textures if s.textures is None else lambda *args: folder_textures(s.textures, *args)
+    textures = torch.from_numpy(make(s.texture_count, size, settings.seed)).permute(0, 3, 1, 2).contiguous()
+    return Data(
+        train=Parts.stack(*(a[chosen] for a in train), size=size, device=device),
+        validation=Parts.stack(*validation, size=size, device=device),
+        textures=textures.to(device),
+    )
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Versions, platform and device, for the record."""
+    packages = ("torch", "numpy", "opencv-python-headless", "scikit-learn", "open3d-cpu", "pydantic")
+    versions = {}
+    for name in packages:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    return {
+        "das3d": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": str(device),
+        "gpu": gpu,
+        "threads": torch.get_num_threads(),
+        "packages": versions,
+    }
+
+
+def _identity(cache: Cache) -> dict[str, Any]:
+    depth_range = cache.manifest.depth_range_m
+    return {"category": cache.manifest.category, "depth_range_m": list(depth_range) if depth_range else None}
+
+
+def _good(split: Split) -> tuple[Any, Any, Any]:
+    good = np.array([label == "good" for label in split.labels])
+    return split.rgb[good], split.depth[good], split.foreground[good]

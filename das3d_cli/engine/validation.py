@@ -1,0 +1,45 @@
+"""Judge a network while it trains: on good parts that it never saw, and on synthetic defects made on them."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from das3d_cli.batch import Batch, Parts
+from das3d_cli.metrics import auroc, average_precision
+from das3d_cli.model import Das3d
+from das3d_cli.scoring import good_threshold, score
+from das3d_cli.settings import Settings
+from das3d_cli.synthesis.augment import augment
+from das3d_cli.synthesis.random import ItemRandom
+
+
+def validate(network: Das3d, parts: Parts, textures: Tensor, settings: Settings) -> dict[str, float]:
+    """Score the parts as they are and with synthetic defects, which are the same at every call.
+
+    Returns:
+        image_auroc and pixel_ap; quality, their mean; threshold, from the scores of the parts as they are.
+    """
+    everything = torch.arange(len(parts), device=textures.device)
+    batch = parts.pick(everything)
+    _, good = score(network, batch, settings.score.smoothing)
+    maps, scores, masks = [], [good], [np.zeros(0, dtype=bool)]
+    for version in range(settings.train.validation_defects):
+        random = ItemRandom.of(settings.seed + 1, version, everything)
+        arguments = settings.synthesis.augmentation() | {"normal_share": 0.0}
+        made = augment(*batch, textures, random, modality=settings.model.modality, **arguments)
+        found = score(network, Batch(made.rgb, made.depth, batch.foreground), settings.score.smoothing)
+        maps.append(found.maps)
+        scores.append(found.scores)
+        masks.append(made.mask[:, 0].cpu().numpy() > 0)
+    mask = np.concatenate(masks[1:])
+    labels = np.concatenate((np.zeros(len(good), dtype=bool), mask.any(axis=(1, 2))))
+    ranking = auroc(labels, np.concatenate(scores))
+    precision = average_precision(mask.ravel(), np.concatenate(maps).ravel())
+    return {
+        "image_auroc": ranking,
+        "pixel_ap": precision,
+        "quality": (ranking + precision) / 2,
+        "threshold": good_threshold(good, settings.score.good_share),
+    }

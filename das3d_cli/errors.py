@@ -1,0 +1,17 @@
+"""Errors that a user can mend. `cli.py` alone prints them and exits with their code."""
+
+
+class Das3dError(Exception):
+    """One line for the user: what is wrong, where, and how to mend it."""
+
+    exit_code = 1
+
+
+class UsageError(Das3dError):
+    """The command line or the settings are wrong."""
+
+    exit_code = 2
+
+
+class DataError(Das3dError):
+    """A file, a capture, a cache or a run cannot be used."""

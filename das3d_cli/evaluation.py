@@ -1,0 +1,61 @@
+"""A detector against its category's test split."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from das3d_cli.data.cache import Split, load_split, open_cache
+from das3d_cli.detector import Detector
+from das3d_cli.errors import DataError
+from das3d_cli.metrics import GOOD, Metrics, evaluate
+from das3d_cli.scoring import Scored
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The test split, what the detector said of it, and how good that is (`metrics`: "all", then each defect type)."""
+
+    detector: Detector
+    split: Split
+    scored: Scored
+    metrics: dict[str, Metrics]
+
+    def missed(self) -> list[int]:
+        """Places in the split of the defective parts that were passed."""
+        passed = self.scored.scores < self.detector.threshold
+        return [i for i, label in enumerate(self.split.labels) if label != GOOD and passed[i]]
+
+    def false_alarms(self) -> list[int]:
+        """Places in the split of the good parts that were rejected."""
+        rejected = self.scored.scores >= self.detector.threshold
+        return [i for i, label in enumerate(self.split.labels) if label == GOOD and rejected[i]]
+
+    def verdicts(self) -> list[dict[str, Any]]:
+        """One plain record per test part."""
+        return [
+            {"label": label, "name": name, "score": float(score), "anomalous": bool(score >= self.detector.threshold)}
+            for label, name, score in zip(self.split.labels, self.split.names, self.scored.scores, strict=True)
+        ]
+
+
+def evaluate_detector(detector: Detector, cache_root: Path) -> Evaluation:
+    """Score the test split of the detector's category.
+
+    Raises:
+        DataError: no cache, no test split, or a cache that was preprocessed otherwise than the training data.
+    """
+    cache = open_cache(cache_root, detector.category)
+    known = cache.manifest.depth_range_m
+    if cache.manifest.settings != detector.settings.preprocess or (known and known != detector.depth_range):
+        raise DataError(
+            f"{cache.folder}: preprocessed otherwise than this run's training data;"
+            " preprocess again with the run's settings, or train again on this cache"
+        )
+    split = load_split(cache, "test")
+    scored = detector.score(split.rgb, split.depth, split.foreground)
+    masks = split.ground_truth & (np.array(split.labels) != GOOD)[:, None, None]
+    return Evaluation(detector, split, scored, evaluate(split.labels, scored.scores, scored.maps, masks))

@@ -1,0 +1,69 @@
+"""Defects in millimetres: an anomaly map read against the point cloud."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Defect(NamedTuple):
+    """One connected region over the threshold.
+
+    Attributes:
+        score: the map's peak in the region, 0 to 1.
+        row, column: the peak's place in the raw image, pixels.
+        length_mm, width_mm: extent along and across the region's main direction; nan where nothing was measured.
+        area_mm2: area seen by the camera; nan where nothing was measured.
+    """
+
+    score: float
+    row: int
+    column: int
+    length_mm: float
+    width_mm: float
+    area_mm2: float
+
+
+def find_defects(anomaly_map: NDArray[np.float32], xyz: NDArray[np.float32], threshold: float) -> list[Defect]:
+    """The regions of a map at or over the threshold, strongest first.
+
+    Args:
+        anomaly_map: (H, W), 0 to 1.
+        xyz: (H, W, 3), metres, NaN where missing.
+        threshold: anomaly score from which on a pixel belongs to a defect.
+    """
+    count, labels = cv2.connectedComponents((anomaly_map >= threshold).astype(np.uint8), connectivity=8)
+    pitch = _pixel_pitch_m(xyz)
+    found = []
+    for label in range(1, count):
+        region = labels == label
+        peak = int(np.argmax(np.where(region, anomaly_map, -1.0)))
+        row, column = divmod(peak, anomaly_map.shape[1])
+        length, width = _extents_m(xyz[region], pitch)
+        area = float(region.sum()) * pitch * pitch
+        found.append(Defect(float(anomaly_map[row, column]), row, column, length * 1e3, width * 1e3, area * 1e6))
+    return sorted(found, key=lambda defect: -defect.score)
+
+
+def _pixel_pitch_m(xyz: NDArray[np.float32]) -> float:
+    """Typical distance between neighbouring points; a median, so that steps and missing points do not count."""
+    along = np.linalg.norm(np.diff(xyz[..., :2], axis=1), axis=2)
+    across = np.linalg.norm(np.diff(xyz[..., :2], axis=0), axis=2)
+    steps = np.concatenate((along.ravel(), across.ravel()))
+    steps = steps[np.isfinite(steps)]
+    return float(np.median(steps)) if len(steps) else float("nan")
+
+
+def _extents_m(points: NDArray[np.float32], pitch: float) -> tuple[float, float]:
+    points = points[np.isfinite(points).all(axis=1)].astype(np.float64)
+    if len(points) < 3:
+        return (pitch, pitch) if len(points) else (float("nan"), float("nan"))
+    centred = points - points.mean(axis=0)
+    _, _, axes = np.linalg.svd(centred, full_matrices=False)
+    # The 2nd to 98th percentile, so that one flying pixel does not stretch the defect; a point is a pixel wide.
+    low, high = np.percentile(centred @ axes[:2].T, [2, 98], axis=0)
+    length, width = sorted((high - low + pitch).tolist(), reverse=True)
+    return length, width

@@ -1,0 +1,195 @@
+"""The network of section 3.3: two reconstruction networks whose features feed a discriminator."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_LEVELS = 4  # resolutions of every UNet below its first
+_CONTRAST_GAIN = 20.0  # brings a depth contrast of a few hundredths to order one
+
+
+class Output(NamedTuple):
+    """What one forward pass gives; B samples of S x S pixels.
+
+    Attributes:
+        logits: (B, 2, S, S), normal and anomalous.
+        rgb: (B, 3, S, S) reconstruction F_I(I_a), or None for a depth-only model.
+        depth: (B, 1, S, S) reconstruction F_Z(Z_a), or None for an RGB-only model.
+    """
+
+    logits: Tensor
+    rgb: Tensor | None
+    depth: Tensor | None
+
+
+class Block(nn.Sequential):
+    """Two 3x3 convolutions, each with batch normalisation and ReLU."""
+
+    def __init__(self, channels_in: int, channels: int) -> None:
+        super().__init__(
+            nn.Conv2d(channels_in, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(inplace=True),
+        )
+
+
+class UNet(nn.Module):
+    """Encoder and decoder over `_LEVELS` halvings of the resolution.
+
+    Without skip connections a defect cannot slip past the bottleneck, which suits reconstruction; with them fine
+    detail reaches the output, which suits segmentation.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, width: int, *, skips: bool) -> None:
+        super().__init__()
+        widths = [width * min(2**level, 8) for level in range(_LEVELS + 1)]
+        self.skips = skips
+        self.down = nn.ModuleList([Block(a, b) for a, b in zip([channels_in, *widths], widths, strict=False)])
+        self.up = nn.ModuleList(
+            [
+                Block(below + (here if skips else 0), here)
+                for below, here in zip(widths[:0:-1], widths[-2::-1], strict=True)
+            ]
+        )
+        self.head = nn.Conv2d(width, channels_out, 3, padding=1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return the output and the features of the first two and the last two layers, as the paper taps them."""
+        encoded = []
+        for level, block in enumerate(self.down):
+            x = block(F.max_pool2d(x, 2) if level else x)
+            encoded.append(x)
+        decoded = []
+        for block, skip in zip(self.up, encoded[-2::-1], strict=True):
+            x = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+            x = block(torch.cat((x, skip), dim=1) if self.skips else x)
+            decoded.append(x)
+        return self.head(x), [encoded[0], encoded[1], decoded[-2], decoded[-1]]
+
+
+class Fuse(nn.Module):
+    """f_fuse and the first layer that reads it: features upsampled to one size, concatenated, mixed by a 1x1 convolution.
+
+    A 1x1 convolution commutes with upsampling and concatenation is a sum after it, so each group of features is
+    mixed at its own resolution: the same function for a fraction of the memory.
+    """
+
+    def __init__(self, channels_in: list[int], channels_out: int) -> None:
+        super().__init__()
+        self.mix = nn.ModuleList([nn.Conv2d(channels, channels_out, 1, bias=False) for channels in channels_in])
+        self.norm = nn.BatchNorm2d(channels_out)
+
+    def forward(self, features: list[Tensor], size: int) -> Tensor:
+        total: Tensor | float = 0.0
+        for mix, x in zip(self.mix, features, strict=True):
+            y = mix(x)
+            if y.shape[-1] != size:
+                y = F.interpolate(y, size=(size, size), mode="bilinear", align_corners=False)
+            total = total + y
+        return F.relu(self.norm(total))
+
+
+class Das3d(nn.Module):
+    """F_I, F_Z and D (Fig. 2).
+
+    Args:
+        modality: which images the network sees; with one of them there is one reconstruction network.
+        stem: pixels folded into channels at every network's input and unfolded at its output, per axis.
+        reconstruction_width, discriminator_width: channels of the first layer.
+        direct_inputs: give the discriminator the images, local depth contrast and the reconstruction's residuals.
+    """
+
+    def __init__(
+        self,
+        *,
+        modality: Literal["both", "rgb", "depth"],
+        stem: int,
+        reconstruction_width: int,
+        discriminator_width: int,
+        direct_inputs: bool,
+    ) -> None:
+        super().__init__()
+        self.stem = stem
+        self.direct_inputs = direct_inputs
+        self.uses_rgb, self.uses_depth = modality != "depth", modality != "rgb"
+        fold, width = stem * stem, reconstruction_width
+        taps = [width, 2 * width, 2 * width, width]
+        channels: list[int] = []
+        direct = 1  # the foreground
+        if self.uses_rgb:
+            self.reconstruct_rgb = UNet(3 * fold, 3 * fold, width, skips=False)
+            channels += taps
+            direct += 6
+        if self.uses_depth:
+            self.reconstruct_depth = UNet(fold, fold, width, skips=False)
+            channels += taps
+            direct += 6
+        if direct_inputs:
+            channels.append(direct * fold)
+        self.fuse = Fuse(channels, discriminator_width)
+        self.discriminate = UNet(discriminator_width, 2 * fold, discriminator_width, skips=True)
+
+    def forward(self, rgb: Tensor, depth: Tensor, foreground: Tensor) -> Output:
+        """Run the three networks.
+
+        Args:
+            rgb: float, (B, 3, S, S), in [0, 1].
+            depth: float, (B, 1, S, S), in [0, 1].
+            foreground: float, (B, 1, S, S), 0 or 1.
+        """
+        features: list[Tensor] = []
+        direct = [foreground]
+        rgb_rebuilt = depth_rebuilt = None
+        if self.uses_rgb:
+            rgb_rebuilt, taps = self._reconstruct(self.reconstruct_rgb, rgb)
+            features += taps
+            direct += [rgb, (rgb - rgb_rebuilt) * foreground]
+        if self.uses_depth:
+            depth_rebuilt, taps = self._reconstruct(self.reconstruct_depth, depth)
+            features += taps
+            residual = (depth - depth_rebuilt) * foreground * _CONTRAST_GAIN
+            direct += [depth, residual, depth_contrast(depth, foreground)]
+        if self.direct_inputs:
+            features.append(F.pixel_unshuffle(torch.cat([x.to(features[0].dtype) for x in direct], dim=1), self.stem))
+        logits, _ = self.discriminate(self.fuse(features, rgb.shape[-1] // self.stem))
+        return Output(F.pixel_shuffle(logits, self.stem), rgb_rebuilt, depth_rebuilt)
+
+    def _reconstruct(self, network: nn.Module, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        folded, taps = network(F.pixel_unshuffle(image, self.stem))
+        return F.pixel_shuffle(folded, self.stem), taps
+
+
+def depth_contrast(depth: Tensor, foreground: Tensor) -> Tensor:
+    """What a flat look at the depth hides: depth against its surroundings on the part, and its slopes.
+
+    Args:
+        depth: (B, 1, S, S), in [0, 1].
+        foreground: (B, 1, S, S), 0 or 1.
+
+    Returns:
+        (B, 4, S, S), zero off the part: depth minus its mean over the part within 1/16 and 1/8 of the side, and the
+        differences to the next pixel right and below, all scaled to order one.
+    """
+    channels = []
+    for share in (16, 8):
+        reach = depth.shape[-1] // share // 2
+        weight = _box_mean(foreground, reach)
+        mean = _box_mean(depth * foreground, reach) / weight.clamp_min(1e-6)
+        channels.append((depth - mean) * foreground)
+    for axis in (-1, -2):
+        both = foreground * foreground.roll(-1, axis)
+        channels.append((depth.roll(-1, axis) - depth) * both * 2)
+    return (torch.cat(channels, dim=1) * _CONTRAST_GAIN).clamp(-4, 4)
+
+
+def _box_mean(image: Tensor, reach: int) -> Tensor:
+    """Mean over 2 * reach + 1 pixels along both axes, one after the other, with zeros beyond the border."""
+    rows = F.avg_pool2d(image, (2 * reach + 1, 1), 1, (reach, 0))
+    return F.avg_pool2d(rows, (1, 2 * reach + 1), 1, (0, reach))

@@ -1,0 +1,93 @@
+"""What every picture needs: ink and paper, sans-serif lettering, and a file that is whole or not there."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from das3d_cli.errors import DataError
+from das3d_cli.files import write_whole
+
+Picture = NDArray[np.uint8]
+"""uint8, (H, W, 3), RGB."""
+
+Colour = tuple[int, int, int]
+
+PAPER: Colour = (250, 250, 248)
+INK: Colour = (34, 38, 44)
+FAINT: Colour = (112, 118, 126)
+OUTSIDE: Colour = (229, 231, 234)
+"""Where there is no part."""
+
+REGULAR, BOLD = 400, 600
+
+
+def blank(height: int, width: int, colour: Colour = PAPER) -> Picture:
+    """A picture of one colour."""
+    return np.full((height, width, 3), colour, dtype=np.uint8)
+
+
+def letter(
+    picture: Picture,
+    text: str,
+    x: float,
+    baseline: float,
+    size: int,
+    *,
+    weight: int = REGULAR,
+    colour: Colour = INK,
+) -> None:
+    """Write `text` into the picture, from `x` on, `size` pixels high."""
+    cv2.putText(picture, text, (round(x), round(baseline)), colour, _sans(), size, weight)
+
+
+def letter_width(text: str, size: int, weight: int = REGULAR) -> int:
+    """How many pixels `letter` will advance."""
+    return int(cv2.getTextSize((0, 0), text, (0, 0), _sans(), size, weight)[2])
+
+
+def wrap(text: str, width: int, size: int, weight: int = REGULAR) -> list[str]:
+    """The text in lines of at most `width` pixels; a single word may be wider."""
+    lines: list[str] = []
+    for word in text.split():
+        if lines and letter_width(f"{lines[-1]} {word}", size, weight) <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines
+
+
+@functools.cache
+def _sans() -> cv2.FontFace:
+    return cv2.FontFace("sans")
+
+
+def paste(picture: Picture, tile: Picture, left: int, top: int) -> None:
+    """Lay the tile over the picture, which must be large enough."""
+    height, width = tile.shape[:2]
+    picture[top : top + height, left : left + width] = tile
+
+
+def enlarge(picture: Picture, factor: int) -> Picture:
+    """Scaled up by a whole factor, so that every source pixel is a block of factor x factor pixels."""
+    if factor == 1:
+        return picture
+    height, width = picture.shape[:2]
+    size = (width * factor, height * factor)
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC), dtype=np.uint8)
+
+
+def write_png(path: Path, picture: Picture) -> None:
+    """Write the picture as PNG, whole or not at all.
+
+    Raises:
+        DataError: the file cannot be written there.
+    """
+    if not path.parent.is_dir():
+        raise DataError(f"{path}: cannot be written: there is no folder {path.parent}; make it first")
+    _, encoded = cv2.imencode(".png", np.ascontiguousarray(picture[..., ::-1]))
+    write_whole(path, encoded.tobytes())

@@ -1,0 +1,65 @@
+"""Pictures and raw maps of an evaluated test split, one of each per part, and a sheet of the most telling ones."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from das3d_cli.evaluation import Evaluation
+from das3d_cli.files import make_folder, write_whole
+from das3d_cli.report.draw import Picture, write_png
+from das3d_cli.report.heatmap import blend
+from das3d_cli.report.pictures import depth_picture, mask_picture, shaded_relief
+from das3d_cli.report.sheet import Tile, contact_sheet
+
+_COLUMNS = ("RGB", "depth", "relief", "ground truth", "heat map")
+_PER_TYPE = 2  # parts of each defect type on the overview
+
+
+def write_gallery(folder: Path, evaluation: Evaluation, advance: Callable[[], None]) -> None:
+    """Write folder/<label>/<name>.png and .npy, and folder/overview.png; creates the folder.
+
+    Raises:
+        DataError: the folder cannot be written.
+    """
+    split = evaluation.split
+    rows: dict[str, list[int]] = {}
+    for index, (label, name) in enumerate(zip(split.labels, split.names, strict=True)):
+        rows.setdefault(label, []).append(index)
+        make_folder(folder / label)
+        write_png(folder / label / f"{name}.png", _sheet(evaluation, [index], f"{label} {name}"))
+        data = io.BytesIO()
+        np.save(data, evaluation.scored.maps[index], allow_pickle=False)
+        write_whole(folder / label / f"{name}.npy", data.getvalue())
+        advance()
+    scores = evaluation.scored.scores
+    shown = [i for label in sorted(rows) for i in sorted(rows[label], key=lambda i: -scores[i])[:_PER_TYPE]]
+    title = f"{evaluation.detector.category}: the highest scores of each kind of part"
+    write_png(folder / "overview.png", _sheet(evaluation, shown, title))
+
+
+def _sheet(evaluation: Evaluation, indices: list[int], title: str) -> Picture:
+    return contact_sheet(
+        [_row(evaluation, index) for index in indices],
+        column_titles=_COLUMNS,
+        row_titles=[f"{evaluation.split.labels[i]} {evaluation.split.names[i]}" for i in indices],
+        title=title,
+        notes=[f"Heat map outlined where the anomaly map reaches the threshold, {evaluation.detector.threshold:.3f}."],
+    )
+
+
+def _row(evaluation: Evaluation, index: int) -> list[Tile]:
+    split, threshold = evaluation.split, evaluation.detector.threshold
+    score = float(evaluation.scored.scores[index])
+    part = split.foreground[index]
+    verdict = "anomalous" if score >= threshold else "normal"
+    return [
+        Tile(split.rgb[index]),
+        Tile(depth_picture(split.depth[index], part)),
+        Tile(shaded_relief(split.depth[index], part)),
+        Tile(mask_picture(split.ground_truth[index], part)),
+        Tile(blend(split.rgb[index], evaluation.scored.maps[index], threshold), f"{verdict}, score {score:.3f}"),
+    ]

@@ -1,0 +1,135 @@
+"""What training would synthesise, drawn: a sheet of samples, and a sheet of what each setting does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from das3d_cli.batch import Batch
+from das3d_cli.data.cache import Cache
+from das3d_cli.engine.training import load_data
+from das3d_cli.files import make_folder
+from das3d_cli.report.draw import Picture, write_png
+from das3d_cli.report.pictures import depth_picture, mask_picture, shaded_relief, signed_picture, ternary_picture
+from das3d_cli.report.sheet import Tile, contact_sheet
+from das3d_cli.settings import Settings
+from das3d_cli.synthesis.augment import Augmented, augment
+from das3d_cli.synthesis.pose import turn
+from das3d_cli.synthesis.random import ItemRandom
+
+_COLUMNS = (
+    "RGB I", "depth Z", "mask M_t", "change p_z Δ_Z", "mask M*", "RGB I_a", "depth Z_a", "relief of Z", "relief of Z_a",
+)  # fmt: skip
+# What each row of the settings sheet varies, and the values that it shows.
+_VARIED: tuple[tuple[str, str, tuple[float, ...]], ...] = (
+    ("alpha_max", "skew |α| up to", (0.0, 0.25, 0.5, 1.0, 2.0)),
+    ("sigma", "filter σ, share of the side", (0.002, 0.006, 0.012, 0.024, 0.04)),
+    ("strength", "strength p_z", (0.04, 0.1, 0.2, 0.4, 0.6)),
+    ("mask_threshold", "mask threshold t_p", (0.3, 0.4, 0.5, 0.6, 0.7)),
+    ("change_threshold", "change threshold t_h", (0.004, 0.012, 0.03, 0.06, 0.12)),
+    ("blob_radius", "patch radius, share of the side", (0.03, 0.06, 0.1, 0.15, 0.2)),
+    ("beta_max", "texture blend β up to", (0.0, 0.2, 0.4, 0.8, 1.0)),
+)
+
+
+def write_preview(folder: Path, cache: Cache, settings: Settings, count: int) -> list[Path]:
+    """Write samples.png and settings.png; returns their paths.
+
+    Raises:
+        DataError: the cache lacks training parts, or the folder cannot be written.
+    """
+    cached = cache.manifest.settings
+    settings = settings.model_copy(
+        update={"preprocess": cached, "model": settings.model.model_copy(update={"size": cached.size})}
+    )
+    data = load_data(settings, cache, torch.device("cpu"))
+    make_folder(folder)
+    paths = [folder / "samples.png", folder / "settings.png"]
+    indices = torch.arange(count)
+    batch = data.train.pick(indices % len(data.train))
+    random = ItemRandom.of(settings.seed, 0, indices)
+    batch = turn(batch, random.fork(0), rotate=settings.synthesis.rotate, flip=settings.synthesis.flip)
+    write_png(paths[0], _samples_sheet(cache.manifest.category, batch, data.textures, random.fork(1), settings))
+    one = Batch(*(tensor[:1] for tensor in data.train.pick(torch.arange(1))))
+    write_png(paths[1], _settings_sheet(cache.manifest.category, one, data.textures, settings))
+    return paths
+
+
+def _samples_sheet(category: str, batch: Batch, textures: Tensor, random: ItemRandom, settings: Settings) -> Picture:
+    arguments = settings.synthesis.augmentation() | {"normal_share": 0.0}
+    made = augment(*batch, textures, random, modality=settings.model.modality, **arguments)
+    rows, titles = [], []
+    for i in range(len(batch.depth)):
+        rows.append(_sample_row(batch, made, i))
+        seen = [name for name, changed in (("RGB", _differs(made.rgb[i], batch.rgb[i])),
+                                           ("depth", _differs(made.depth[i], batch.depth[i]))) if changed]  # fmt: skip
+        titles.append(f"{i + 1}: {' + '.join(seen) or 'normal'}")
+    notes = [
+        "M_t: blue is nearer to the camera (-1), red is farther (+1), Eq. 1 and 2. Change: the same colours, in millimetres"
+        " at its peak. M*: Eq. 7. I_a and Z_a: Eq. 8 and 6 after augmentation dropout (Eq. 12); the row's title says which"
+        " modality kept its defect. Relief: the depth, lit from the upper left."
+    ]
+    return contact_sheet(rows, _COLUMNS, titles, f"{category}: synthetic anomalies, seed {settings.seed}", notes)
+
+
+def _sample_row(batch: Batch, made: Augmented, i: int) -> list[Tile]:
+    part = batch.foreground[i, 0].numpy()
+    depth, depth_made = batch.depth[i, 0].numpy(), made.depth[i, 0].numpy()
+    change = made.change[i, 0].numpy()
+    limits = (float(depth[part].min()), float(depth[part].max()))
+    return [
+        Tile(_rgb(batch.rgb[i])),
+        Tile(depth_picture(depth, part, limits)),
+        Tile(ternary_picture(made.ternary[i, 0].numpy(), part)),
+        Tile(signed_picture(change, part), f"peak {change.flat[np.abs(change).argmax()]:+.2f}"),
+        Tile(
+            mask_picture(made.refined[i, 0].numpy() > 0, part),
+            f"{100 * made.refined[i].sum() / part.sum():.1f} % of the part",
+        ),
+        Tile(_rgb(made.rgb[i])),
+        Tile(depth_picture(depth_made, part, limits)),
+        Tile(shaded_relief(depth, part)),
+        Tile(shaded_relief(depth_made, part)),
+    ]
+
+
+def _settings_sheet(category: str, one: Batch, textures: Tensor, settings: Settings) -> Picture:
+    plain = settings.synthesis.augmentation() | {
+        "normal_share": 0.0,
+        "dropout": 0.0,
+        "strength_min": 0.3,
+        "strength_max": 0.3,
+    }
+    part = one.foreground[0, 0].numpy()
+    rows = []
+    for name, _, values in _VARIED:
+        row = []
+        for value in values:
+            random = ItemRandom.of(settings.seed, 0, torch.zeros(1, dtype=torch.int64))
+            made = augment(*one, textures, random, **(plain | _arguments(name, value)))
+            picture = _rgb(made.rgb[0]) if name == "beta_max" else shaded_relief(made.depth[0, 0].numpy(), part)
+            row += [Tile(picture, f"{value:g}"), Tile(mask_picture(made.refined[0, 0].numpy() > 0, part))]
+        rows.append(row)
+    notes = ["The same defect throughout; each row changes one setting, the value stands below. Left: relief of Z_a (RGB I_a in"
+             " the last row), right: the refined mask M*."]  # fmt: skip
+    titles = [title for _, title, _ in _VARIED]
+    return contact_sheet(rows, (), titles, f"{category}: what each synthesis setting does, seed {settings.seed}", notes)
+
+
+def _arguments(name: str, value: float) -> dict[str, Any]:
+    """A row's name and value as arguments of `augment`: a range shrinks to the one value."""
+    if name in ("sigma", "strength", "blob_radius"):
+        return {f"{name}_min": value, f"{name}_max": value}
+    return {name: value}
+
+
+def _differs(a: Tensor, b: Tensor) -> bool:
+    return bool((a != b).any())
+
+
+def _rgb(image: Tensor) -> Picture:
+    return np.asarray((image.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy())

@@ -1,0 +1,83 @@
+"""Contact sheets: a labelled grid of pictures on light paper."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from das3d_cli.report.draw import BOLD, FAINT, INK, Picture, blank, enlarge, letter, letter_width, paste, wrap
+
+
+class Tile(NamedTuple):
+    """A picture in a sheet, uint8 (H, W, 3) RGB, with a line below it or none."""
+
+    picture: Picture
+    caption: str = ""
+
+
+SMALLEST_TILE = 128
+"""Pixels; smaller tiles are enlarged by a whole factor, so that the lettering fits them."""
+
+
+def contact_sheet(
+    rows: Sequence[Sequence[Tile]],
+    column_titles: Sequence[str] = (),
+    row_titles: Sequence[str] = (),
+    title: str = "",
+    notes: Sequence[str] = (),
+) -> Picture:
+    """A labelled grid.
+
+    Args:
+        rows: tiles from left to right; rows may differ in length and tiles in size.
+        column_titles: one per column, or none.
+        row_titles: one per row, or none.
+        title: heading.
+        notes: small print below the grid, one paragraph each.
+
+    Returns:
+        uint8, (H, W, 3), RGB.
+    """
+    tiles = [tile.picture for row in rows for tile in row]
+    factor = max(1, -(-SMALLEST_TILE // max(max(tile.shape[:2]) for tile in tiles)))
+    cell_width = factor * max(tile.shape[1] for tile in tiles)
+    size = min(24, max(13, cell_width // 16))
+    gap, margin, line = size, 2 * size, round(1.35 * size)
+
+    row_labels = [wrap(text, 9 * size, size, BOLD) for text in row_titles]
+    label_width = max((letter_width(text, size, BOLD) + gap for label in row_labels for text in label), default=0)
+    column_labels = [wrap(text, cell_width, size, BOLD) for text in column_titles]
+    column_lines = max((len(label) for label in column_labels), default=0)
+    cell_heights = [factor * max(tile.picture.shape[0] for tile in row) for row in rows]
+    caption_heights = [line if any(tile.caption for tile in row) else 0 for row in rows]
+
+    grid_left = margin + label_width
+    columns = max(len(row) for row in rows)
+    width = grid_left + columns * (cell_width + gap) - gap + margin
+    heading = round(1.5 * size)
+    title_lines = wrap(title, width - 2 * margin, heading, BOLD)
+    note_lines = [text for note in notes for text in wrap(note, width - 2 * margin, size)]
+    grid_top = margin + len(title_lines) * 2 * heading + (column_lines * line + gap // 2 if column_lines else 0)
+    grid_height = sum(cell_heights) + sum(caption_heights) + gap * (len(rows) - 1)
+    note_height = len(note_lines) * line + gap if note_lines else 0
+    sheet = blank(grid_top + grid_height + note_height + margin, width)
+
+    for number, text in enumerate(title_lines):
+        letter(sheet, text, margin, margin + (2 * number + 0.8) * heading, heading, weight=BOLD)
+    for column, label in enumerate(column_labels):
+        left = grid_left + column * (cell_width + gap)
+        for number, text in enumerate(label):
+            baseline = grid_top - gap // 2 - (column_lines - 1 - number) * line
+            letter(sheet, text, left, baseline, size, weight=BOLD)
+    top = grid_top
+    for index, row in enumerate(rows):
+        for number, text in enumerate(row_labels[index] if index < len(row_labels) else []):
+            letter(sheet, text, margin, top + size + number * line, size, weight=BOLD)
+        for column, tile in enumerate(row):
+            left = grid_left + column * (cell_width + gap)
+            paste(sheet, enlarge(tile.picture, factor), left, top)
+            letter(sheet, tile.caption, left, top + cell_heights[index] + size + 1, size, colour=INK)
+        top += cell_heights[index] + caption_heights[index] + gap
+    for number, text in enumerate(note_lines):
+        letter(sheet, text, margin, top + size + number * line, size, colour=FAINT)
+    return sheet

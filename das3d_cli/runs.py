@@ -1,0 +1,93 @@
+"""A run folder: one training of one category, and everything that explains it.
+
+runs/tire-001/settings.json      resolved settings
+              environment.json   versions, platform, device
+              metrics.jsonl      one line per report or validation
+              checkpoints/       last.pt, best.pt
+              summary.json       written last: a run with it is finished
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from das3d_cli.errors import DataError, UsageError
+from das3d_cli.files import reason, write_whole
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON, keys in the order given, atomically."""
+    write_whole(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def claim(base: Path, category: str) -> Path:
+    """Make the next free folder base/<category>-NNN with checkpoints/ inside; two processes never share one.
+
+    Raises:
+        DataError: the folder cannot be made.
+    """
+    taken = [
+        int(path.name.rpartition("-")[2])
+        for path in base.glob(f"{category}-*")
+        if path.name.rpartition("-")[2].isdigit()
+    ]
+    number = max(taken, default=0) + 1
+    try:
+        while True:
+            run = base / f"{category}-{number:03d}"
+            try:
+                run.mkdir(parents=True)
+            except FileExistsError:
+                number += 1
+            else:
+                (run / "checkpoints").mkdir()
+                return run
+    except OSError as error:
+        raise DataError(f"{base}: cannot make a run folder here: {reason(error)}") from None
+
+
+def append_metrics(run: Path, record: Mapping[str, Any]) -> None:
+    """Add one line to metrics.jsonl."""
+    try:
+        with open(run / "metrics.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+    except OSError as error:
+        raise DataError(f"{run / 'metrics.jsonl'}: cannot be written: {reason(error)}") from None
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """All complete lines of metrics.jsonl; a line cut short by a crash is passed over."""
+    path = run / "metrics.jsonl"
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return records
+
+
+def truncate_metrics(run: Path, step: int) -> None:
+    """Drop the records of steps after `step`, which a resumed run will write again."""
+    kept = [record for record in read_metrics(run) if record.get("step", 0) <= step]
+    write_whole(run / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in kept).encode())
+
+
+def newest_finished(base: Path) -> Path:
+    """The run below `base` that finished last.
+
+    Raises:
+        UsageError: there is none.
+    """
+    finished = []
+    for path in base.glob("*/summary.json"):
+        try:
+            finished.append((json.loads(path.read_text(encoding="utf-8"))["finished"], path.parent))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    if not finished:
+        raise UsageError(f"{base}: no finished run here; train one with `das3d train`, or name one with --run")
+    return max(finished)[1]

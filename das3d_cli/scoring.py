@@ -1,0 +1,67 @@
+"""From the network's logits to an anomaly map, a score and a threshold; train, evaluate and predict share it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from das3d_cli.batch import Batch
+from das3d_cli.device import autocast
+from das3d_cli.model import Das3d
+
+_CHUNK = 16  # samples in one forward pass
+
+
+class Scored(NamedTuple):
+    """N parts judged. maps: float32, (N, S, S), in [0, 1]; scores: float64, (N,), in [0, 1]."""
+
+    maps: NDArray[np.float32]
+    scores: NDArray[np.float64]
+
+
+@torch.no_grad()
+def score(network: Das3d, batch: Batch, smoothing: float) -> Scored:
+    """Judge a batch of any length, in evaluation mode."""
+    network.eval()
+    maps = []
+    for rgb, depth, foreground in zip(*(tensor.split(_CHUNK) for tensor in batch), strict=True):
+        with autocast(depth.device):
+            output = network(rgb, depth, foreground.float())
+        maps.append(anomaly_maps(output.logits, foreground.float(), smoothing))
+    joined = torch.cat(maps)
+    return Scored(joined.cpu().numpy(), anomaly_scores(joined).double().cpu().numpy())
+
+
+def anomaly_maps(logits: Tensor, foreground: Tensor, smoothing: float) -> Tensor:
+    """Anomaly probability of every pixel, averaged over a small window.
+
+    Args:
+        logits: (B, 2, S, S).
+        foreground: (B, 1, S, S), 0 or 1. Off the part the map is zero.
+        smoothing: side of the window, share of the image side; rounded to an odd number of pixels.
+
+    Returns:
+        float32, (B, S, S), in [0, 1].
+    """
+    probability = logits.float().softmax(dim=1)[:, 1:] * foreground
+    reach = round(smoothing * logits.shape[-1] / 2)
+    if reach:
+        # As if the image went on beyond its border as it ends there: a part cut by the frame is judged as any other.
+        padded = F.pad(probability, (reach, reach, reach, reach), mode="replicate")
+        probability = F.avg_pool2d(padded, 2 * reach + 1, stride=1)
+    return probability[:, 0]
+
+
+def anomaly_scores(maps: Tensor) -> Tensor:
+    """One score per part: the peak of its anomaly map. (B, S, S) to (B,)."""
+    return maps.amax(dim=(1, 2))
+
+
+def good_threshold(scores: NDArray[np.float64], good_share: float) -> float:
+    """The score that a share of good parts stays below: a quantile of their scores."""
+    return float(np.quantile(scores, good_share))

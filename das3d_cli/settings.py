@@ -1,0 +1,366 @@
+"""Every setting of das3d: its default, range, unit, help and, where the paper is silent, the reason.
+
+Nothing else in the package holds a default. `resolve` merges the layers
+flags and --set > environment > --config file > preset > defaults and names the layer that a bad value came from.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from das3d_cli.errors import DataError, UsageError
+
+Modality = Literal["both", "rgb", "depth"]
+Preset = Literal["auto", "cpu", "default", "paper"]
+
+
+def setting(default: Any, text: str, *, why: str = "", **limits: Any) -> Any:
+    """A field with its one-line help and, for a choice that the paper leaves open, the reason."""
+    return Field(default, description=text, json_schema_extra={"why": why} if why else None, **limits)
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+
+class PreprocessSettings(Section):
+    size: int = setting(
+        256, "side of the square cached sample, pixels (the paper's 256)", ge=32, le=1024, multiple_of=16
+    )
+    plane_distance_mm: float = setting(
+        5.0, "points this close to the table plane are background, millimetres (the paper's 0.005 m)", gt=0, le=100
+    )
+    depth_axis: Literal["camera", "plane"] = setting(
+        "plane",
+        "depth along the camera's optical axis, or straight down to the table plane",
+        why="a table tilted from capture to capture tilts the part's camera depth, but not its height",
+    )
+    scaling: Literal["category", "capture"] = setting(
+        "category",
+        "scope of the depth range that is scaled to (0, 1)",
+        why="a category's fixed range keeps millimetres comparable: a defect cannot rescale its own part",
+    )
+    headroom: float = setting(
+        0.25, "free share of the depth range over the tallest part, for bumps", ge=0, le=1,
+        why="a bump higher than any good part must not be clipped away",
+    )  # fmt: skip
+
+
+class SynthesisSettings(Section):
+    perlin_scale_max: int = setting(
+        5,
+        "the noise lattice has 2^0 to 2^N cells along each axis",
+        ge=1,
+        le=6,
+        why="as in DRAEM, which the paper follows",
+    )
+    mask_threshold: float = setting(
+        0.5, "t_p of Eq. 1, on noise of unit range", gt=0, lt=0.9, why="DRAEM's value; 11 % of a sample at two signs"
+    )
+    blobs_max: int = setting(
+        4, "keep at most so many patches of the mask; 0 keeps the whole mask, as the paper does", ge=0, le=16,
+        why="real defects are few and small (0.04 to 0.7 % of an MVTec 3D-AD tire image)",
+    )  # fmt: skip
+    blob_radius_min: float = setting(0.02, "smallest patch radius, share of the image side", gt=0, le=1,
+        why="a defect of a few pixels must be learnt as well")  # fmt: skip
+    blob_radius_max: float = setting(0.20, "largest patch radius, share of the image side", gt=0, le=1,
+        why="gross defects stay in the mix")  # fmt: skip
+    skew_filter: bool = setting(True, "smooth the mask by the skew Gaussian filter, Eq. 3 to 5 (off: Table 6)")
+    alpha_max: float = setting(0.5, "each component of alpha is drawn from U(-a, a)", ge=0, le=5)
+    sigma_min: float = setting(0.002, "smallest standard deviation of the filter, share of the image side", gt=0, le=0.2,
+        why="half a pixel at 256: steep walls, as a drilled hole has")  # fmt: skip
+    sigma_max: float = setting(0.024, "largest standard deviation of the filter, share of the image side", gt=0, le=0.2,
+        why="six pixels at 256: soft dents and bumps")  # fmt: skip
+    kernel_norm: Literal["sum", "peak"] = setting(
+        "peak",
+        "norm() of Eq. 5: kernel of unit sum, or depth change of unit peak",
+        why="with unit sum a small blob fades below the sensor's noise and teaches the network to guess",
+    )
+    strength_min: float = setting(0.04, "p_min of Eq. 6, share of the depth range", gt=0, le=1,
+        why="clearly over the sensor's noise; weaker defects teach the network to guess")  # fmt: skip
+    strength_max: float = setting(0.6, "p_max of Eq. 6, share of the depth range", gt=0, le=1,
+        why="a hole through the part")  # fmt: skip
+    strength_scale: Literal["log", "uniform"] = setting(
+        "log", "distribution of p_z between its bounds", why="most real dents and bumps are shallow"
+    )
+    change_threshold: float = setting(
+        0.012, "t_h of Eq. 7: a smaller depth change counts as none, share of the depth range", gt=0, le=1,
+        why="just over the sensor's noise",
+    )  # fmt: skip
+    beta_max: float = setting(0.8, "beta of Eq. 8 is drawn from U(0, b)", ge=0, le=1)
+    dropout: float = setting(
+        0.45, "p_d of Eq. 12: chance that a modality keeps its normal image", ge=0, lt=1,
+        why="half of the defective samples then show in one modality alone, as stains and dents do",
+    )  # fmt: skip
+    normal_share: float = setting(
+        0.4, "share of samples left untouched, besides the p_d^2 of Eq. 12", ge=0, lt=1,
+        why="with a defect in nearly every sample the network lights up every good part",
+    )  # fmt: skip
+    rotate: bool = setting(True, "turn the whole sample by a random angle", why="parts lie as they fall")
+    flip: bool = setting(False, "mirror the whole sample at random", why="lettering and threads have a handedness")
+    textures: Path | None = setting(None, "folder of texture images, DTD for instance (default: a built-in set)")
+    texture_count: int = setting(256, "textures held in memory", ge=1, le=10_000)
+
+    def augmentation(self) -> dict[str, Any]:
+        """The keyword arguments of `das3d_cli.synthesis.augment.augment`."""
+        return self.model_dump(exclude={"rotate", "flip", "textures", "texture_count"})
+
+
+class ModelSettings(Section):
+    modality: Modality = setting("both", "what the detector looks at")
+    size: int = setting(256, "side of the network's input, pixels; the cache's size or a whole fraction of it", ge=32, le=1024,
+        multiple_of=16)  # fmt: skip
+    stem: int = setting(
+        2, "pixels folded into channels at the input, per axis", ge=1, le=2,
+        why="the full-resolution layers cost most and see least; folding keeps every pixel",
+    )  # fmt: skip
+    reconstruction_width: int = setting(32, "channels of the reconstruction networks' first layer", ge=4, le=256)
+    discriminator_width: int = setting(48, "channels of the discriminator's first layer", ge=4, le=256)
+    direct_inputs: bool = setting(
+        True, "show the discriminator the images, local depth contrast and residuals beside the paper's features",
+        why="a dent is a percent of the depth range; contrast gives it a direct path",
+    )  # fmt: skip
+
+
+class LossSettings(Section):
+    reconstruction: float = setting(1.0, "weight of Eq. 9 and the L2 part of Eq. 10", ge=0)
+    ssim: float = setting(1.0, "weight of the SSIM part of Eq. 10", ge=0)
+    focal: float = setting(5.0, "weight of Eq. 11", ge=0, why="its mean over a whole image is small beside the others")
+    focal_gamma: float = setting(2.0, "focusing exponent of the focal loss", ge=0, why="the focal loss paper's value")
+    dice: float = setting(1.0, "weight of the Dice loss on defective samples", ge=0,
+        why="small defects weigh as much as large ones; on an empty mask Dice would reward hedging")  # fmt: skip
+    false_alarm: float = setting(1.0, "weight of the squared score on untouched parts", ge=0,
+        why="forbids a low haze over the whole part, by which good parts would be ranked")  # fmt: skip
+
+
+class TrainSettings(Section):
+    steps: int = setting(6000, "optimiser steps", ge=1)
+    batch_size: int = setting(16, "samples per step", ge=1, le=1024)
+    lr: float = setting(2e-3, "peak learning rate of the one-cycle schedule (AdamW)", gt=0, le=1)
+    weight_decay: float = setting(1e-2, "AdamW weight decay", ge=0, le=1)
+    clip: float = setting(1.0, "largest gradient norm", gt=0)
+    validate_every: int = setting(500, "steps between validations (and checkpoints)", ge=1)
+    validation_defects: int = setting(4, "synthetic defective versions of each validation part", ge=1, le=64,
+        why="a few hundred samples rank two checkpoints reliably")  # fmt: skip
+
+
+class ScoreSettings(Section):
+    smoothing: float = setting(0.02, "side of the averaging window over the anomaly map, share of the image side", ge=0, le=0.5,
+        why="calms single pixels; a wider window erases cracks")  # fmt: skip
+    good_share: float = setting(
+        0.95, "share of the validation split's good parts that pass the threshold", gt=0, le=1,
+        why="a threshold over every good part seen would miss weak defects",
+    )  # fmt: skip
+
+
+class HardwareSettings(Section):
+    gpus: str = setting("auto", "0, or 0,1, or all, or cpu; auto takes a GPU where there is one",
+        pattern=r"^(auto|all|cpu|\d+(,\d+)*)$")  # fmt: skip
+    workers: int = setting(0, "parallel processes; 0 takes one per core", ge=0, le=256)
+
+
+class Settings(Section):
+    """All settings. `das3d SUBCOMMAND --set section.key=value` reaches every one of them."""
+
+    preset: Preset = setting(
+        "auto", "set of model and training sizes; auto takes cpu without a GPU and default with one"
+    )
+    seed: int = setting(0, "the one seed: everything random follows from it", ge=0, lt=2**31)
+    preprocess: PreprocessSettings = PreprocessSettings()
+    synthesis: SynthesisSettings = SynthesisSettings()
+    model: ModelSettings = ModelSettings()
+    loss: LossSettings = LossSettings()
+    train: TrainSettings = TrainSettings()
+    score: ScoreSettings = ScoreSettings()
+    hardware: HardwareSettings = HardwareSettings()
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        s = self.synthesis
+        for low, high in (("blob_radius_min", "blob_radius_max"), ("sigma_min", "sigma_max"),
+                          ("strength_min", "strength_max"), ("change_threshold", "strength_max")):  # fmt: skip
+            if getattr(s, low) > getattr(s, high):
+                raise ValueError(
+                    f"synthesis.{low} ({getattr(s, low)}) must not exceed synthesis.{high} ({getattr(s, high)})"
+                )
+        return self
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "cpu": {
+        "model.size": 128,
+        "model.reconstruction_width": 12,
+        "model.discriminator_width": 24,
+        "train.steps": 1200,
+        "train.batch_size": 8,
+        "train.validate_every": 200,
+    },
+    "paper": {
+        "preprocess.depth_axis": "camera",
+        "preprocess.scaling": "capture",
+        "preprocess.headroom": 0.0,
+        "synthesis.blobs_max": 0,
+        "synthesis.kernel_norm": "sum",
+        "synthesis.strength_scale": "uniform",
+        "synthesis.dropout": 0.5,
+        "synthesis.normal_share": 0.0,
+        "model.stem": 1,
+        "model.reconstruction_width": 64,
+        "model.discriminator_width": 64,
+        "model.direct_inputs": False,
+        "loss.focal": 1.0,
+        "loss.dice": 0.0,
+        "loss.false_alarm": 0.0,
+    },
+}
+
+
+class Value(NamedTuple):
+    """A value as given, and where it came from, for error messages."""
+
+    value: Any
+    source: str
+
+
+def fields(section: type[BaseModel] = Settings, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (dotted key, pydantic FieldInfo) of every setting."""
+    for name, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from fields(field.annotation, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", field
+
+
+FIELDS = dict(fields())
+
+
+def resolve(
+    flags: Mapping[str, Any] | None = None,
+    assignments: list[str] | None = None,
+    config: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    preset: str | None = None,
+) -> Settings:
+    """Merge all layers into one validated `Settings`.
+
+    Args:
+        flags: dotted key -> value of the command line's own options; None means not given.
+        assignments: `--set` options, each "section.key=value".
+        config: a TOML file.
+        environment: the process environment unless given; DAS3D_SECTION_KEY sets section.key.
+        preset: what preset "auto" stands for on this machine; without it "auto" adds nothing.
+
+    Raises:
+        UsageError: unknown key, bad value, unreadable file; names key, value and source.
+    """
+    given: dict[str, Value] = {}
+    given |= _from_config(config) if config else {}
+    given |= _from_environment(os.environ if environment is None else environment)
+    given |= {key: Value(value, f"--{key.split('.')[-1].replace('_', '-')}")
+              for key, value in (flags or {}).items() if value is not None}  # fmt: skip
+    given |= _from_assignments(assignments or [])
+
+    name = given["preset"].value if "preset" in given else "auto"
+    if name == "auto" and preset:
+        name = preset
+        given["preset"] = Value(preset, "auto")
+    layers = {key: Value(value, f"preset {name}") for key, value in PRESETS.get(str(name), {}).items()} | given
+    return _validate(layers)
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (dotted key, value) of a nested mapping."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def load(text: str, where: Path) -> Settings:
+    """Read settings that das3d itself saved as JSON.
+
+    Raises:
+        DataError: they are damaged or were written by a version with other settings.
+    """
+    try:
+        return Settings.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise DataError(
+            f"{where}: saved settings do not fit this version of das3d: {key}: {first['msg'].lower()}"
+        ) from None
+
+
+def _from_config(path: Path) -> dict[str, Value]:
+    try:
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"--config {path}: cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"--config {path}: not valid TOML: {error}") from None
+    return {_known(key, f"--config {path}"): Value(value, f"--config {path}") for key, value in flatten(tree)}
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Value]:
+    keys = {"DAS3D_" + key.replace(".", "_").upper(): key for key in FIELDS}
+    found = {}
+    for name, value in environment.items():
+        if name.startswith("DAS3D_"):
+            if name not in keys:
+                raise UsageError(f"{name}: no such setting (from the environment); unset it")
+            found[keys[name]] = Value(value, f"environment {name}")
+    return found
+
+
+def _from_assignments(assignments: list[str]) -> dict[str, Value]:
+    found = {}
+    for text in assignments:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise UsageError(f"--set {text}: expected section.key=value")
+        found[_known(key.strip(), "--set")] = Value(value.strip(), "--set")
+    return found
+
+
+def _known(key: str, source: str) -> str:
+    if key in FIELDS:
+        return key
+    import difflib
+
+    close = difflib.get_close_matches(key, FIELDS, n=1, cutoff=0.4)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    raise UsageError(f"settings.{key}: no such setting (from {source}){hint}")
+
+
+def _validate(layers: Mapping[str, Value]) -> Settings:
+    tree: dict[str, Any] = {}
+    for key, (value, _) in layers.items():
+        *parents, name = key.split(".")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[name] = value
+    try:
+        return Settings.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"] if str(part) in key_parts())
+        if key not in layers:
+            raise UsageError(f"settings: {first['msg'].removeprefix('Value error, ')}") from None
+        value, source = layers[key]
+        reason = first["msg"].replace("Input should be", "must be").replace("String should", "must")
+        raise UsageError(f"settings.{key}: {reason} (got {value}, from {source})") from None
+
+
+def key_parts() -> set[str]:
+    """The names that occur in dotted keys; pydantic's error locations hold type names besides."""
+    return {part for key in FIELDS for part in key.split(".")}

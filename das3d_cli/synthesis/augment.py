@@ -1,0 +1,170 @@
+"""Dual-modality anomaly synthesis: Eq. 1, 2, 5 to 8 and 12, for a batch on any device.
+
+random = ItemRandom.of(seed=0, step=0, indices=torch.arange(len(rgb)))
+augmented = augment(rgb, depth, foreground, textures, random, **SynthesisSettings().augmentation())
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from das3d_cli.synthesis.perlin import perlin
+from das3d_cli.synthesis.random import ItemRandom
+from das3d_cli.synthesis.skew_gaussian import covariance, filter_each, skew_kernel
+
+_ATTEMPTS = 4  # draws of a mask before the threshold gives way; an empty one has a chance of a few percent
+
+
+class Augmented(NamedTuple):
+    """What `augment` made; B items of S x S pixels.
+
+    Attributes:
+        rgb: float32, (B, 3, S, S), I_a after augmentation dropout.
+        depth: float32, (B, 1, S, S), Z_a after augmentation dropout.
+        mask: float32, (B, 1, S, S), the refined mask after dropout: 1 where the pair is anomalous.
+        ternary: float32, (B, 1, S, S), M_t: -1, 0 or 1.
+        change: float32, (B, 1, S, S), p_z * Delta_Z before dropout.
+        refined: float32, (B, 1, S, S), M* before dropout.
+    """
+
+    rgb: Tensor
+    depth: Tensor
+    mask: Tensor
+    ternary: Tensor
+    change: Tensor
+    refined: Tensor
+
+
+def augment(
+    rgb: Tensor,
+    depth: Tensor,
+    foreground: Tensor,
+    textures: Tensor,
+    random: ItemRandom,
+    *,
+    perlin_scale_max: int,
+    mask_threshold: float,
+    blobs_max: int,
+    blob_radius_min: float,
+    blob_radius_max: float,
+    skew_filter: bool,
+    alpha_max: float,
+    sigma_min: float,
+    sigma_max: float,
+    kernel_norm: Literal["sum", "peak"],
+    strength_min: float,
+    strength_max: float,
+    strength_scale: Literal["log", "uniform"],
+    change_threshold: float,
+    beta_max: float,
+    dropout: float,
+    normal_share: float,
+    modality: Literal["both", "rgb", "depth"] = "both",
+) -> Augmented:
+    """Make a defect on each part of the batch, in both modalities, then drop modalities at random.
+
+    Args:
+        rgb: float32, (B, 3, S, S), in [0, 1].
+        depth: float32, (B, 1, S, S), in [0, 1].
+        foreground: bool, (B, 1, S, S), M_f.
+        textures: uint8, (T, 3, S, S), the images I_u of Eq. 8.
+        random: one stream per item; the same stream makes the same defect wherever it stands in a batch.
+        modality: "rgb" or "depth" keeps the other modality normal, for training on one alone.
+
+    The other arguments are described in `das3d_cli.settings.SynthesisSettings`.
+    """
+    size = depth.shape[-1]
+    part = foreground[:, 0]
+    noise, picked = _draw_mask(random, part, perlin_scale_max, mask_threshold)
+    picked = _keep_blobs(random, picked, blobs_max, blob_radius_min, blob_radius_max)
+    ternary = noise.sign() * picked
+    if skew_filter:
+        change = _smooth(random, ternary, alpha_max, sigma_min * size, sigma_max * size) * part
+        if kernel_norm == "peak":
+            change = change / change.abs().amax(dim=(1, 2), keepdim=True).clamp_min(1e-6)
+    else:
+        change = ternary
+    draw = random.log_uniform if strength_scale == "log" else random.uniform
+    change = (draw(low=strength_min, high=strength_max)[:, None, None] * change)[:, None]
+    refined = ((change.abs() >= change_threshold) & foreground).to(depth.dtype)
+
+    texture = _pick_textures(random, textures)
+    beta = random.uniform(1, 1, 1, high=beta_max)
+    rgb_changed = (1 - refined) * rgb + refined * ((1 - beta) * texture + beta * rgb)
+    depth_changed = (depth + change).clamp(0, 1)
+
+    keep_rgb, keep_depth = _dropped(random, dropout, normal_share, modality)
+    return Augmented(
+        rgb=torch.where(keep_rgb, rgb, rgb_changed),
+        depth=torch.where(keep_depth, depth, depth_changed),
+        mask=refined * ~(keep_rgb & keep_depth),
+        ternary=ternary[:, None],
+        change=change,
+        refined=refined,
+    )
+
+
+def _draw_mask(random: ItemRandom, part: Tensor, scale_max: int, threshold: float) -> tuple[Tensor, Tensor]:
+    """Noise P and where |P| > t_p on the part (Eq. 1 and 2); an empty mask is drawn again, at last at its own peak."""
+    noise = torch.zeros_like(part, dtype=torch.float32)
+    peak = noise.amax(dim=(1, 2), keepdim=True)
+    for attempt in range(_ATTEMPTS):
+        drawn = perlin(random.fork(attempt), part.shape[-1], scale_max=scale_max) * part
+        noise = torch.where(peak <= threshold, drawn, noise)
+        peak = noise.abs().amax(dim=(1, 2), keepdim=True)
+        if part.device.type == "cpu" and bool((peak > threshold).all()):
+            break  # further draws would change nothing; a GPU draws them sooner than it answers the question
+    return noise, (noise.abs() > torch.minimum(peak * 0.9, torch.full_like(peak, threshold))) & part
+
+
+def _keep_blobs(random: ItemRandom, picked: Tensor, count: int, radius_min: float, radius_max: float) -> Tensor:
+    """Keep the mask within 1 to `count` discs centred on it; 0 keeps all of it."""
+    if count == 0:
+        return picked
+    size = picked.shape[-1]
+    batch = len(picked)
+    rank = picked.view(batch, -1).cumsum(dim=1)
+    ticket = (random.uniform(count) * rank[:, -1:]).long() + 1
+    centre = torch.searchsorted(rank, ticket).clamp_max(size * size - 1)
+    radius = random.log_uniform(count, low=radius_min * size, high=radius_max * size)
+    used = torch.arange(count, device=picked.device) <= random.integers(high=count)[:, None]
+    radius = torch.where(used, radius, torch.full_like(radius, -1.0))
+    axis = torch.arange(size, device=picked.device, dtype=radius.dtype)
+    rows = (axis - (centre // size)[..., None]) ** 2
+    columns = (axis - (centre % size)[..., None]) ** 2
+    distance = rows[..., :, None] + columns[..., None, :]
+    window = (distance <= (radius * radius.abs())[..., None, None]).any(dim=1)
+    return picked & window
+
+
+def _smooth(random: ItemRandom, ternary: Tensor, alpha_max: float, sigma_min: float, sigma_max: float) -> Tensor:
+    """G_s * M_t of Eq. 5 with a filter of unit sum of its own for every item (Eq. 3 and 4)."""
+    alpha = random.uniform(2, low=-alpha_max, high=alpha_max)
+    sigma = random.log_uniform(2, low=sigma_min, high=sigma_max)
+    sigma = torch.minimum(sigma, 4 * sigma.amin(dim=1, keepdim=True))  # keep the ellipse from becoming a line
+    kernel = skew_kernel(alpha, covariance(sigma, random.uniform(low=-0.7, high=0.7)), math.ceil(3 * sigma_max))
+    return filter_each(ternary.to(kernel.dtype), kernel)
+
+
+def _pick_textures(random: ItemRandom, textures: Tensor) -> Tensor:
+    """One texture per item, mirrored and transposed at random: float32, (B, 3, S, S), in [0, 1]."""
+    texture = textures[random.integers(high=len(textures))].to(torch.float32) / 255
+    texture = torch.where(random.bernoulli(1, 1, 1, probability=0.5), texture.flip(3), texture)
+    texture = torch.where(random.bernoulli(1, 1, 1, probability=0.5), texture.transpose(2, 3), texture)
+    return texture
+
+
+def _dropped(random: ItemRandom, dropout: float, normal_share: float, modality: str) -> tuple[Tensor, Tensor]:
+    """The signals d_I and d_Z of Eq. 12, bool, (B, 1, 1, 1)."""
+    untouched = random.bernoulli(1, 1, 1, probability=normal_share)
+    keep_rgb = random.bernoulli(1, 1, 1, probability=dropout) | untouched
+    keep_depth = random.bernoulli(1, 1, 1, probability=dropout) | untouched
+    if modality == "rgb":
+        return keep_rgb, torch.ones_like(keep_depth)
+    if modality == "depth":
+        return torch.ones_like(keep_rgb), keep_depth
+    return keep_rgb, keep_depth

@@ -1,0 +1,56 @@
+"""Perlin gradient noise (Perlin 1985) for a batch: every item has its own lattice, scale and rotation."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from das3d_cli.synthesis.random import ItemRandom
+
+_PERIOD = 64  # lattice cells before the noise repeats
+
+
+def perlin(random: ItemRandom, size: int, *, scale_max: int) -> Tensor:
+    """Noise images with 2^0 to 2^scale_max lattice cells along each axis, the lattice turned at random.
+
+    The sampling coordinates are turned, not the finished image, so nothing is interpolated twice.
+
+    Args:
+        random: one stream per item.
+        size: side of the images, pixels.
+        scale_max: largest power of two; drawn separately for the two axes.
+
+    Returns:
+        float32, (B, size, size), zero at lattice points, within about [-1, 1].
+    """
+    batch = len(random)
+    angle = random.uniform(low=-math.pi / 2, high=math.pi / 2)
+    cells = torch.exp2(random.integers(2, high=scale_max + 1).float())
+    shift = random.uniform(2, high=float(_PERIOD))
+    axis = (torch.arange(size, device=random.device) + 0.5) / size - 0.5
+    v, u = torch.meshgrid(axis, axis, indexing="ij")
+    cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
+    x = (cos * u - sin * v) * cells[:, 0, None, None] + shift[:, 0, None, None]
+    y = (sin * u + cos * v) * cells[:, 1, None, None] + shift[:, 1, None, None]
+
+    directions = random.uniform(_PERIOD * _PERIOD, high=2 * math.pi)
+    gradients = torch.stack((directions.cos(), directions.sin()), dim=-1)
+    x0, y0 = x.floor(), y.floor()
+    fx, fy = x - x0, y - y0
+
+    def corner(i: int, j: int) -> Tensor:
+        flat = ((y0.long() + j) % _PERIOD) * _PERIOD + (x0.long() + i) % _PERIOD
+        g = gradients.gather(1, flat.view(batch, -1, 1).expand(-1, -1, 2)).view(batch, size, size, 2)
+        return g[..., 0] * (fx - i) + g[..., 1] * (fy - j)
+
+    blend_x, blend_y = _fade(fx), _fade(fy)
+    top = torch.lerp(corner(0, 0), corner(1, 0), blend_x)
+    bottom = torch.lerp(corner(0, 1), corner(1, 1), blend_x)
+    return torch.lerp(top, bottom, blend_y) * math.sqrt(2)
+
+
+def _fade(t: Tensor) -> Tensor:
+    """Perlin's quintic ease curve: flat to the second derivative at both ends."""
+    return t * t * t * (t * (t * 6 - 15) + 10)

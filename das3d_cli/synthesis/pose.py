@@ -1,0 +1,52 @@
+"""Turn and mirror whole samples, as parts lie on the table."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from das3d_cli.batch import Batch, background_depth
+from das3d_cli.synthesis.random import ItemRandom
+
+
+def turn(batch: Batch, random: ItemRandom, *, rotate: bool, flip: bool) -> Batch:
+    """Turn every sample by its own angle about the image centre; mirror half of them if `flip`.
+
+    Resampling blurs, and test images are not blurred. So half of the samples turn by quarters, which is exact, and
+    the rest by any angle.
+    """
+    image = torch.cat((batch.rgb, batch.depth, batch.foreground.float()), dim=1)
+    if flip:
+        image = torch.where(random.bernoulli(1, 1, 1, probability=0.5), image.flip(3), image)
+    if not rotate:
+        return _unstack(image)
+    image = torch.where(random.bernoulli(1, 1, 1, probability=0.5), image.flip((2, 3)), image)
+    quarter = random.bernoulli(1, 1, 1, probability=0.5)
+    image = torch.where(quarter, image.transpose(2, 3).flip(2), image)
+    angle = random.uniform(low=-math.pi / 4, high=math.pi / 4)
+    freely = random.bernoulli(1, 1, 1, probability=0.5)
+    exact = _unstack(image)
+    turned = _rotated(exact, angle)
+    return Batch(*(torch.where(freely, a, b) for a, b in zip(turned, exact, strict=True)))
+
+
+def _unstack(image: Tensor) -> Batch:
+    return Batch(image[:, :3], image[:, 3:4], image[:, 4:] > 0.5)
+
+
+def _rotated(batch: Batch, angle: Tensor) -> Batch:
+    """Resample the part alone (weighted by the foreground), so that its edge takes on nothing of the background."""
+    foreground = batch.foreground.float()
+    image = torch.cat((batch.rgb * foreground, batch.depth * foreground, foreground), dim=1)
+    cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
+    matrix = torch.stack((cos, -sin, zero, sin, cos, zero), dim=1).view(-1, 2, 3)
+    grid = F.affine_grid(matrix, list(image.shape), align_corners=False)
+    image = F.grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    weight = image[:, 4:]
+    inside = weight >= 0.5
+    scale = torch.where(inside, 1 / weight.clamp_min(1e-6), 0.0)
+    depth = image[:, 3:4] * scale
+    return Batch(image[:, :3] * scale, torch.where(inside, depth, background_depth(depth)), inside)

@@ -1,0 +1,83 @@
+"""Random numbers that belong to an item, not to a device, a worker or a place in a batch.
+
+`ItemRandom` is a counter-based generator: SplitMix64 (Steele, Lea and Flood 2014) evaluated at any position, for a
+whole batch at once. Item i's numbers depend on (seed, step, index of item i) alone, and integer arithmetic makes
+them the same on every device.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+_GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
+_MIX_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
+_MIX_2 = 0x94D049BB133111EB - (1 << 64)
+
+
+def _mix(x: Tensor) -> Tensor:
+    x = (x ^ _shift(x, 30)) * _MIX_1
+    x = (x ^ _shift(x, 27)) * _MIX_2
+    return x ^ _shift(x, 31)
+
+
+def _shift(x: Tensor, bits: int) -> Tensor:
+    """Logical right shift; torch shifts int64 arithmetically."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+class ItemRandom:
+    """A stream of random numbers for each of B items.
+
+    Args:
+        keys: int64, (B,): one key per item; equal keys give equal streams.
+    """
+
+    def __init__(self, keys: Tensor) -> None:
+        self._keys = keys
+        self._drawn = 0
+
+    @classmethod
+    def of(cls, seed: int, step: int, indices: Tensor) -> ItemRandom:
+        """Streams for the items `indices` (int64, (B,)) at one step of one seed."""
+        return cls(torch.full_like(indices, seed)).fork(step).fork(indices)
+
+    @classmethod
+    def from_generator(cls, generator: torch.Generator, count: int) -> ItemRandom:
+        """Streams for `count` items with keys drawn from a torch generator, on the generator's device."""
+        info = torch.iinfo(torch.int64)
+        return cls(torch.randint(info.min, info.max, (count,), generator=generator, device=generator.device))
+
+    def fork(self, label: int | Tensor) -> ItemRandom:
+        """Streams of their own, told apart by `label` (one for all, or int64, (B,)); this one is not advanced."""
+        return ItemRandom(_mix(self._keys + _mix(torch.zeros_like(self._keys) + label + 1)))
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    @property
+    def device(self) -> torch.device:
+        return self._keys.device
+
+    def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
+        """float32, (B, *shape), uniform in [low, high)."""
+        count = math.prod(shape)
+        position = torch.arange(self._drawn + 1, self._drawn + count + 1, device=self.device)
+        self._drawn += count
+        bits = _shift(_mix(self._keys[:, None] + position * _GOLDEN), 40)
+        unit = bits.to(torch.float32) * 2.0**-24
+        return (low + (high - low) * unit).view(-1, *shape)
+
+    def log_uniform(self, *shape: int, low: float, high: float) -> Tensor:
+        """float32, (B, *shape), with a uniform logarithm in [log low, log high)."""
+        return torch.exp(self.uniform(*shape, low=math.log(low), high=math.log(high)))
+
+    def integers(self, *shape: int, high: int) -> Tensor:
+        """int64, (B, *shape), uniform in {0, ..., high - 1}; high is far below 2^24."""
+        return (self.uniform(*shape) * high).long().clamp_(max=high - 1)
+
+    def bernoulli(self, *shape: int, probability: float) -> Tensor:
+        """bool, (B, *shape), True with the given probability."""
+        return self.uniform(*shape) < probability

@@ -1,0 +1,80 @@
+"""Everything a developer runs: `nox -l` lists it. The first two are also how a newcomer sets das3d up."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import nox
+
+nox.options.sessions = ["lint", "typecheck", "tests"]
+nox.options.reuse_existing_virtualenvs = True
+
+ROOT = Path(__file__).parent
+DEMO_PARTS = (("hole", "000"), ("dent", "001"), ("stain", "002"), ("good", "003"))
+PROJECT = nox.project.load_toml("pyproject.toml")
+
+
+def install(session: nox.Session, *groups: str) -> None:
+    """The project as it stands, with the tested versions of what it needs."""
+    needs = nox.project.dependency_groups(PROJECT, *groups) if groups else []
+    session.install("-c", "constraints.txt", "-e", ".", *needs)
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Preprocess, preview, train, evaluate and predict on sample_data/: 10 minutes at most on 2 CPU cores."""
+    install(session)
+    folder = ROOT / "demo"
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir()
+    session.chdir(folder)
+    session.run(
+        "das3d", "preprocess", str(ROOT / "sample_data" / "mvtec3d"), "out", "--category", "tire", "--size", "128"
+    )
+    session.run("das3d", "synth-preview", "--out", "preview")
+    session.run("das3d", "train", "--category", "tire", "--preset", "cpu", "--gpus", "cpu")
+    session.run("das3d", "evaluate", "--pictures", "evaluation")
+    for label, name in DEMO_PARTS:
+        part = ROOT / "sample_data" / "mvtec3d" / "tire" / "test" / label
+        xyz, rgb = part / "xyz" / f"{name}.tiff", part / "rgb" / f"{name}.png"
+        session.run("das3d", "predict", str(xyz), str(rgb), "--heatmap", f"{label}-{name}.png")
+    session.log("the preview, the run, the evaluation and the heat maps are in:")
+    print(folder)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The test suite."""
+    install(session, "test")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style and formatting."""
+    session.install("-c", "constraints.txt", *nox.project.dependency_groups(PROJECT, "lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def typecheck(session: nox.Session) -> None:
+    """mypy --strict over the package."""
+    install(session, "typecheck")
+    session.run("mypy")
+
+
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """Time preprocessing, synthesis, a training step and a forward pass; pass --gpus 0 for a GPU."""
+    install(session)
+    session.run("python", "tests/bench.py", *session.posargs)
+
+
+@nox.session(default=False)
+def gpu(session: nox.Session) -> None:
+    """The tests that need a CUDA device."""
+    install(session, "test")
+    session.run("pytest", "-m", "gpu", *session.posargs)

@@ -1,0 +1,257 @@
+"""Build: every usable capture is cached once, whatever the workers, and again only when something changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from das3d_cli.data import build as building
+from das3d_cli.data.build import build
+from das3d_cli.data.cache import load_split, open_cache, read_sample
+from das3d_cli.data.layouts import find_entries
+from das3d_cli.data.preprocess import measure_range, preprocess
+from das3d_cli.data.readers import read_capture, read_ground_truth
+from das3d_cli.data.summary import Summary
+from das3d_cli.errors import DataError, UsageError
+from das3d_cli.settings import PreprocessSettings
+
+SMALL = PreprocessSettings(size=48)
+OF_CATEGORY = {"train/good": 4, "validation/good": 2, "test/bump": 1, "test/good": 1, "test/stain": 1}
+
+
+def run(root: Path, dst: Path, settings: PreprocessSettings = SMALL, workers: int = 1, **options: Any) -> Summary:
+    return build(find_entries(root, ["tire"]), dst, settings, workers=workers, **options)
+
+
+def counts(summary: Summary) -> tuple[int, int]:
+    return sum(row.new for row in summary.rows), sum(row.skipped for row in summary.rows)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def built(shared_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Summary]:
+    """The cache of "tire", for reading only."""
+    dst = tmp_path_factory.mktemp("built") / "out"
+    return dst, run(shared_dataset, dst)
+
+
+@pytest.fixture
+def dst(built: tuple[Path, Summary], tmp_path: Path) -> Path:
+    """A copy of that cache that fits `dataset` and that a test may change."""
+    return Path(shutil.copytree(built[0], tmp_path / "out"))
+
+
+def test_samples_are_those_of_preprocess_in_one_depth_range(shared_dataset: Path, built: tuple[Path, Summary]) -> None:
+    opened = open_cache(built[0], "tire")
+    geometry: dict[str, Any] = {"plane_distance_m": 0.005, "depth_axis": SMALL.depth_axis}
+    entries = find_entries(shared_dataset, ["tire"]).entries
+    ranges = [measure_range(read_capture(e.rgb, e.xyz), **geometry) for e in entries if e.split == "train"]
+    near, far = min(r[0] for r in ranges), max(r[1] for r in ranges)
+    near -= SMALL.headroom * (far - near)
+    assert opened.manifest.depth_range_m == (near, far)
+    for entry, record in zip(entries, opened.manifest.samples, strict=True):
+        assert entry.ground_truth
+        sample = read_sample(built[0] / "tire" / record.path)
+        expected = preprocess(read_capture(entry.rgb, entry.xyz), size=48, depth_range=(near, far),
+                              ground_truth=read_ground_truth(entry.ground_truth), **geometry)  # fmt: skip
+        assert record.geometry == sample.geometry == expected.geometry
+        for name in ("rgb", "depth", "foreground", "valid", "ground_truth"):
+            assert np.array_equal(getattr(sample, name), getattr(expected, name))
+
+
+def test_summary_and_manifest_count_alike(built: tuple[Path, Summary]) -> None:
+    dst, summary = built
+    assert {f"{row.split}/{row.label}": row.samples for row in summary.rows} == OF_CATEGORY
+    assert counts(summary) == (9, 0)
+    assert summary.failures == []
+    for row in summary.rows:
+        assert row.tilt_mean_deg == pytest.approx(6, abs=0.1)
+        assert row.tilt_mean_deg <= row.tilt_max_deg
+        assert 0.015 < row.missing_fraction < 0.04
+    assert all(row["samples"] == row["new"] + row["skipped"] for row in summary.as_dicts())
+    manifest = json.loads((dst / "tire/manifest.json").read_bytes())
+    assert manifest["counts"] == {"train": {"good": 4}, "validation": {"good": 2},
+                                  "test": {"bump": 1, "good": 1, "stain": 1}}  # fmt: skip
+    assert manifest["settings"] == SMALL.model_dump()
+    assert load_split(open_cache(dst, "tire"), "test").labels == ["bump", "good", "stain"]
+
+
+def test_several_workers_write_the_same_bytes(
+    shared_dataset: Path, built: tuple[Path, Summary], tmp_path: Path
+) -> None:
+    summary = run(shared_dataset, tmp_path / "out", workers=2)
+    assert summary == built[1]
+    assert contents(tmp_path / "out") == contents(built[0])
+
+
+def test_capture_scaling_has_no_common_range(dataset: Path, tmp_path: Path) -> None:
+    run(dataset, tmp_path / "out", PreprocessSettings(size=48, scaling="capture"))
+    opened = open_cache(tmp_path / "out", "tire")
+    assert opened.manifest.depth_range_m is None
+    assert len({record.geometry.near_m for record in opened.manifest.samples}) == 9
+
+
+def test_what_is_done_and_unchanged_is_skipped(dataset: Path, dst: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("work done twice")
+
+    before = contents(dst)
+    monkeypatch.setattr(building, "read_capture", refuse)
+    assert counts(run(dataset, dst)) == (0, 9)
+    assert contents(dst) == before
+
+
+def test_changes_are_done_again(dataset: Path, dst: Path) -> None:
+    before = contents(dst)
+    test_file = dataset / "tire/test/bump/rgb/000.png"
+    os.utime(test_file, ns=(0, 0))
+    assert counts(run(dataset, dst)) == (1, 8)
+    (dataset / "tire/test/bump/gt/000.png").touch()
+    assert counts(run(dataset, dst)) == (1, 8)
+    assert contents(dst).keys() == before.keys()
+    assert counts(run(dataset, dst, PreprocessSettings(size=64))) == (9, 0)
+    assert load_split(open_cache(dst, "tire"), "train").depth.shape == (4, 64, 64)
+
+
+def test_lost_and_damaged_samples_are_made_again(dataset: Path, dst: Path) -> None:
+    before = contents(dst)
+    (dst / "tire/train/good/001.npz").unlink()
+    damaged = dst / "tire/validation/good/000.npz"
+    damaged.write_bytes(damaged.read_bytes()[:-500])
+    assert counts(run(dataset, dst)) == (2, 7)
+    assert contents(dst) == before
+
+
+def test_killed_run_goes_on(dataset: Path, built: tuple[Path, Summary], tmp_path: Path) -> None:
+    dst = tmp_path / "out"
+
+    def stop(done: int, total: int, text: str) -> None:
+        assert total == 9
+        assert text.startswith("tire")
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(dataset, dst, progress=stop)
+    left = contents(dst)
+    assert len(left) == 5
+    assert all(left[name] == contents(built[0])[name] for name in left)
+    (dst / "tire/train/good/.009.npz.das3d-tmp").write_bytes(b"half")
+    assert counts(run(dataset, dst)) == (4, 5)
+    assert contents(dst) == contents(built[0])
+
+
+def test_unusable_captures_are_listed_and_the_rest_is_done(dataset: Path, dst: Path) -> None:
+    train = dataset / "tire/train/good"
+    tiff = train / "xyz/000.tiff"
+    tiff.write_bytes(tiff.read_bytes()[:5000])
+    (train / "xyz/001.tiff").unlink()
+    summary = run(dataset, dst)
+    told = {failure.path.relative_to(dataset).as_posix(): failure.reason for failure in summary.failures}
+    assert told.keys() == {"tire/train/good/xyz/000.tiff", "tire/train/good/rgb/001.png"}
+    assert told["tire/train/good/xyz/000.tiff"].startswith("damaged or unsupported TIFF")
+    assert sum(row.samples for row in summary.rows) == 7
+    assert not (dst / "tire/train/good/000.npz").exists()
+    manifest = open_cache(dst, "tire").manifest
+    assert dict(manifest.failures) == told
+    assert manifest.counts["train"] == {"good": 2}
+
+
+def test_ground_truth_of_another_size_is_a_failure(dataset: Path, dst: Path, part: Callable[..., Any]) -> None:
+    import cv2
+
+    path = dataset / "tire/test/bump/gt/000.png"
+    cv2.imwrite(str(path), part().ground_truth[:50].astype(np.uint8))
+    (failure,) = run(dataset, dst).failures
+    assert failure.path == path
+    assert "is 50 x 120 pixels" in failure.reason
+
+
+def test_no_train_captures_no_common_range(dataset: Path, tmp_path: Path) -> None:
+    shutil.rmtree(dataset / "tire/train")
+    summary = run(dataset, tmp_path / "out")
+    assert summary.rows == []
+    assert "no usable train/good capture" in summary.failures[0].reason
+    assert counts(run(dataset, tmp_path / "out", PreprocessSettings(size=48, scaling="capture"))) == (5, 0)
+
+
+def test_stale_samples_go_and_foreign_files_stay(dataset: Path, dst: Path) -> None:
+    for kind, suffix in (("rgb", "png"), ("xyz", "tiff"), ("gt", "png")):
+        (dataset / f"tire/test/stain/{kind}/000.{suffix}").unlink()
+    foreign = dst / "tire/test/stain/mine.npz"
+    np.savez(foreign, a=np.zeros(3))
+    note = dst / "tire/notes.txt"
+    note.write_text("mine")
+    assert counts(run(dataset, dst)) == (0, 8)
+    assert foreign.exists()
+    assert note.exists()
+    assert not (dst / "tire/test/stain/000.npz").exists()
+
+
+def test_source_is_never_written_to(dataset: Path, tmp_path: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in dataset.rglob("*")}
+    for root, target in ((dataset, dataset), (dataset, dataset / "out"), (dataset / "tire", dataset)):
+        with pytest.raises(UsageError, match="which is never written to; choose another folder"):
+            run(root, target)
+    run(dataset, tmp_path / "out")
+    assert {path: path.stat().st_mtime_ns for path in dataset.rglob("*")} == before
+
+
+@pytest.mark.parametrize("place", ["out", "out/tire/train"])
+def test_unwritable_target_is_one_error(shared_dataset: Path, tmp_path: Path, place: str) -> None:
+    (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / place).write_text("a file in the way")
+    with pytest.raises(DataError, match=r"cannot be written: .*choose another folder"):
+        run(shared_dataset, tmp_path / "out")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_no_process_outlives_the_first(tmp_path: Path, number: int) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(f"""
+import time
+from pathlib import Path
+from das3d_cli.data.workers import completed, process_pool
+def work(index):
+    import os
+    Path({str(tmp_path)!r}, f"{{index}}.pid").write_text(str(os.getpid()))
+    time.sleep(0.2)
+if __name__ == "__main__":
+    with process_pool(2, jobs=1000) as pool:
+        for _ in completed(pool, work, range(1000)): pass
+""")
+    child = subprocess.Popen([sys.executable, str(script)], stderr=subprocess.PIPE, start_new_session=True)
+    deadline = time.monotonic() + 30
+    while not (tmp_path / "3.pid").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    workers = {int(path.read_text()) for path in tmp_path.glob("[01].pid")}
+    assert workers
+    (os.killpg if number == signal.SIGINT else os.kill)(child.pid, number)
+    _, stderr = child.communicate(timeout=20)
+    assert stderr.count(b"Traceback") <= 1  # the first process's own
+    while any(alive(pid) for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(alive(pid) for pid in workers)
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text() if Path("/proc").exists() else True

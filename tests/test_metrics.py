@@ -1,0 +1,183 @@
+"""The figures against definitions followed literally: every pair of items, every threshold."""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from das3d_cli.metrics import Metrics, aupro, auroc, average_precision, evaluate
+
+
+def auroc_by_pairs(truth, scores):
+    above = [(a > n) + 0.5 * (a == n) for a in scores[truth] for n in scores[~truth]]
+    return float(np.mean(above))
+
+
+def average_precision_by_thresholds(truth, scores):
+    total, recall_before = 0.0, 0.0
+    for threshold in sorted(set(scores.tolist()), reverse=True):
+        picked = scores >= threshold
+        recall = (picked & truth).sum() / truth.sum()
+        total += (recall - recall_before) * (picked & truth).sum() / picked.sum()
+        recall_before = recall
+    return total
+
+
+def aupro_by_thresholds(masks, maps, limit):
+    regions = []
+    for index, mask in enumerate(masks):
+        count, numbers = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+        regions += [(index, numbers == number) for number in range(1, count)]
+    rates, overlaps = [0.0], [0.0]
+    for threshold in sorted(set(maps.ravel().tolist()), reverse=True):
+        found = maps >= threshold
+        rates.append(found[~masks].mean())
+        overlaps.append(np.mean([found[index][region].mean() for index, region in regions]))
+    area = 0.0
+    for left in range(len(rates) - 1):
+        x0, x1, y0, y1 = rates[left], rates[left + 1], overlaps[left], overlaps[left + 1]
+        if x0 >= limit:
+            break
+        if x1 > limit:
+            x1, y1 = limit, y0 + (y1 - y0) * (limit - x0) / (x1 - x0)
+        area += (x1 - x0) * (y0 + y1) / 2
+    return area / limit
+
+
+@pytest.fixture(params=[0, 1, 2, 3], ids=lambda levels: f"seed{levels}")
+def rng(request):
+    return np.random.default_rng(request.param)
+
+
+def some_maps(rng, levels, size=14):
+    """Three images with many regions, touching at corners and borders, and scores of `levels` values."""
+    masks = rng.random((3, size, size)) < 0.12
+    masks[1, 3:9, 4:11] = True
+    masks[2] = False
+    maps = np.clip(rng.normal(0.4, 0.2, masks.shape) + 0.15 * masks, 0, 1)
+    return masks, (np.round(maps * levels) / levels).astype(np.float32)
+
+
+@pytest.mark.parametrize("levels", [1, 2, 5, 40, 10**6])
+def test_auroc_and_average_precision_match_their_definitions(rng, levels):
+    truth = rng.random(60) < 0.3
+    scores = np.round((rng.random(60) + 0.3 * truth) * levels) / levels
+    assert auroc(truth, scores) == pytest.approx(auroc_by_pairs(truth, scores), abs=1e-12)
+    assert average_precision(truth, scores) == pytest.approx(average_precision_by_thresholds(truth, scores), abs=1e-12)
+
+
+@pytest.mark.parametrize("levels", [1, 3, 10, 10**6])
+@pytest.mark.parametrize("limit", [0.01, 0.3, 1.0])
+def test_aupro_matches_a_loop_over_every_threshold(rng, levels, limit):
+    masks, maps = some_maps(rng, levels)
+    assert aupro(masks, maps, limit) == pytest.approx(aupro_by_thresholds(masks, maps, limit), abs=1e-12)
+
+
+def test_pixel_figures_match_scikit_learn(rng):
+    masks, maps = some_maps(rng, levels=20, size=64)
+    assert auroc(masks, maps) == pytest.approx(roc_auc_score(masks.ravel(), maps.ravel()), abs=1e-12)
+    assert average_precision(masks, maps) == pytest.approx(
+        average_precision_score(masks.ravel(), maps.ravel()), abs=1e-12
+    )
+
+
+def test_aupro_weighs_regions_alike_and_pixel_auroc_does_not():
+    masks = np.zeros((1, 40, 40), bool)
+    masks[0, 2:32, 2:32] = True  # found
+    masks[0, 36:38, 36:38] = True  # missed
+    maps = np.zeros(masks.shape, np.float32)
+    maps[0, 2:32, 2:32] = 1.0
+    # Both regions are found together with every normal pixel at the last threshold: PRO rises from 1/2 to 1.
+    assert aupro(masks, maps, limit=1.0) == pytest.approx(0.75)
+    assert auroc(masks, maps) > 0.99
+
+
+def test_regions_that_touch_at_a_corner_are_one():
+    masks = np.zeros((1, 12, 12), bool)
+    masks[0, 2:4, 2:4] = masks[0, 4, 4] = True
+    maps = np.zeros(masks.shape, np.float32)
+    maps[0, 2:4, 2:4] = 1.0
+    # 4 of 5 pixels at no false positive; two regions would give (1 + 0) / 2.
+    assert aupro(masks, maps, limit=1.0) == pytest.approx((0.8 + 1.0) / 2)
+
+
+@pytest.mark.parametrize("perfect", [True, False])
+def test_perfect_and_worst_maps(perfect):
+    masks = np.zeros((2, 16, 16), bool)
+    masks[0, 4:8, 4:8] = True
+    maps = (masks if perfect else ~masks).astype(np.float32)
+    expected = 1.0 if perfect else 0.0
+    assert auroc(masks, maps) == expected
+    assert aupro(masks, maps) == expected
+    assert (average_precision(masks, maps) == 1.0) is perfect
+
+
+@pytest.mark.parametrize("present", [True, False])
+def test_a_single_class_is_undefined_not_an_error(present):
+    masks = np.full((2, 5, 5), present)
+    maps = np.linspace(0, 1, 50, dtype=np.float32).reshape(masks.shape)
+    for value in (auroc(masks, maps), average_precision(masks, maps), aupro(masks, maps)):
+        assert math.isnan(value)
+
+
+def test_nothing_is_undefined_not_an_error():
+    assert math.isnan(auroc([], []))
+    assert math.isnan(aupro(np.zeros((0, 4, 4), bool), np.zeros((0, 4, 4), np.float32)))
+
+
+def test_nan_scores_are_refused():
+    with pytest.raises(ValueError, match="NaN"):
+        auroc([True, False], [1.0, math.nan])
+    with pytest.raises(ValueError, match="NaN"):
+        auroc([True, False], [math.nan, 1.0])
+
+
+LABELS = ["hole", "good", "bent", "good", "hole"]
+
+
+class TestEvaluate:
+    @pytest.fixture
+    def parts(self, rng):
+        masks = np.zeros((5, 20, 20), bool)
+        masks[0, 3:9, 3:9] = masks[2, 10:12, 1:18] = masks[4, 15:19, 2:7] = True
+        maps = (rng.random(masks.shape) * 0.8 + 0.2 * masks).astype(np.float32)
+        return np.array([0.9, 0.3, 0.2, 0.4, 0.35]), maps, masks
+
+    def test_overall_figures_cover_all_parts(self, parts):
+        scores, maps, masks = parts
+        truth = np.array([True, False, True, False, True])
+        assert evaluate(LABELS, scores, maps, masks)["all"] == Metrics(
+            auroc(truth, scores),
+            average_precision(truth, scores),
+            auroc(masks, maps),
+            average_precision(masks, maps),
+            aupro(masks, maps),
+            5,
+        )
+
+    def test_each_type_is_measured_against_the_good_parts_alone(self, parts):
+        scores, maps, masks = parts
+        results = evaluate(LABELS, scores, maps, masks)
+        assert list(results) == ["all", "bent", "hole"]
+        hole = [0, 1, 3, 4]
+        assert results["hole"].samples == 2
+        assert results["hole"].image_auroc == pytest.approx(0.75)
+        assert results["hole"].pixel_auroc == auroc(masks[hole], maps[hole])
+        assert results["hole"].aupro_30 == aupro(masks[hole], maps[hole])
+        assert results["bent"].image_auroc == 0.0
+
+    def test_without_defects_the_figures_are_undefined(self, parts):
+        scores, maps, masks = parts
+        only_good = evaluate(["good"] * 5, scores, maps, np.zeros_like(masks))
+        assert list(only_good) == ["all"]
+        assert all(math.isnan(value) for value in only_good["all"][:-1])
+
+    def test_without_good_parts_pixels_still_count(self, parts):
+        scores, maps, masks = parts
+        result = evaluate(["hole"] * 5, scores, maps, masks)["all"]
+        assert math.isnan(result.image_auroc)
+        assert 0 < result.aupro_30 < 1

@@ -1,0 +1,111 @@
+"""What the network promises: shapes, modalities, and that the fused design is the paper's."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from das3d_cli.model import Das3d, Fuse, UNet, depth_contrast
+from das3d_cli.scoring import anomaly_maps, anomaly_scores, good_threshold
+
+
+def network(**changed):
+    torch.manual_seed(0)
+    arguments = {"modality": "both", "stem": 2, "reconstruction_width": 4, "discriminator_width": 4, "direct_inputs": True}
+    return Das3d(**(arguments | changed))
+
+
+def images(batch=2, size=64):
+    generator = torch.Generator().manual_seed(0)
+    foreground = torch.zeros(batch, 1, size, size)
+    foreground[:, :, 8:-8, 8:-8] = 1
+    return (
+        torch.rand(batch, 3, size, size, generator=generator),
+        torch.rand(batch, 1, size, size, generator=generator),
+        foreground,
+    )
+
+
+@pytest.mark.parametrize("stem", [1, 2])
+@pytest.mark.parametrize("direct", [True, False])
+@pytest.mark.parametrize("modality", ["both", "rgb", "depth"])
+def test_shapes(stem, direct, modality):
+    output = network(stem=stem, direct_inputs=direct, modality=modality)(*images())
+    assert output.logits.shape == (2, 2, 64, 64)
+    assert (output.rgb is None) == (modality == "depth")
+    assert (output.depth is None) == (modality == "rgb")
+    if modality == "both":
+        assert output.rgb.shape == (2, 3, 64, 64) and output.depth.shape == (2, 1, 64, 64)
+
+
+@pytest.mark.parametrize(("modality", "unseen"), [("rgb", 1), ("depth", 0)])
+def test_one_modality_does_not_look_at_the_other(modality, unseen):
+    model = network(modality=modality).eval()
+    given = list(images())
+    before = model(*given).logits
+    given[unseen] = 1 - given[unseen]
+    assert torch.equal(model(*given).logits, before)
+
+
+def test_every_parameter_learns():
+    model = network()
+    output = model(*images())
+    (output.logits.square().mean() + output.rgb.square().mean() + output.depth.square().mean()).backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().any()] == []
+
+
+def test_reconstruction_has_no_way_around_its_bottleneck():
+    """With the bottleneck's output cut off, nothing of the input may reach the output."""
+    torch.manual_seed(0)
+    unet = UNet(1, 1, 4, skips=False).eval()
+    unet.down[-1].register_forward_hook(lambda module, given, output: torch.zeros_like(output))
+    a, b = (unet(torch.rand(1, 1, 64, 64))[0] for _ in range(2))
+    assert torch.equal(a, b)
+
+
+def test_fuse_equals_concatenation_of_upsampled_features():
+    torch.manual_seed(0)
+    fuse = Fuse([3, 5], 4).eval()
+    small, large = torch.rand(2, 5, 8, 8), torch.rand(2, 3, 16, 16)
+    joined = torch.cat((large, F.interpolate(small, size=(16, 16), mode="bilinear")), dim=1)
+    weight = torch.cat([mix.weight for mix in fuse.mix], dim=1)
+    assert torch.allclose(fuse([large, small], 16), F.relu(fuse.norm(F.conv2d(joined, weight))), atol=1e-5)
+
+
+def test_depth_contrast_sees_a_dent_and_not_the_slant():
+    x = torch.linspace(0.2, 0.6, 64).expand(1, 1, 64, 64)
+    part = torch.zeros(1, 1, 64, 64)
+    part[..., 6:-6, 6:-6] = 1
+    flat = depth_contrast(x * part, part)
+    assert flat[:, :2, 16:-16, 16:-16].abs().max() < 1e-3
+    assert flat[part.expand_as(flat) == 0].abs().max() == 0
+    dented = x.clone()
+    dented[..., 30:34, 30:34] += 0.02
+    assert depth_contrast(dented * part, part)[0, :2, 30:34, 30:34].min() > 0.1
+
+
+class TestScoring:
+    def test_certain_logits_give_a_certain_map(self):
+        logits = torch.zeros(1, 2, 32, 32)
+        logits[:, 0] = 20
+        logits[:, :, 10:20, 10:20] = torch.tensor([0.0, 20.0]).view(1, 2, 1, 1)
+        part = torch.ones(1, 1, 32, 32)
+        maps = anomaly_maps(logits, part, smoothing=0.0)
+        assert maps[0, 10:20, 10:20].min() > 0.999 and maps[0, :10].max() < 1e-3
+        assert anomaly_scores(maps).item() == maps.max()
+
+    def test_nothing_is_found_off_the_part(self):
+        part = torch.zeros(1, 1, 32, 32)
+        part[..., :16] = 1
+        assert anomaly_maps(torch.tensor([0.0, 9.0]).view(1, 2, 1, 1).expand(1, 2, 32, 32), part, 0.0)[..., 16:].max() == 0
+
+    def test_smoothing_averages_over_the_window(self):
+        logits = torch.zeros(1, 2, 50, 50)
+        logits[:, 0] = 30
+        logits[0, :, 25, 25] = torch.tensor([0.0, 30.0])
+        assert anomaly_maps(logits, torch.ones(1, 1, 50, 50), 0.04).max().item() == pytest.approx(1 / 9, rel=1e-4)
+
+    def test_threshold_is_passed_by_the_share_asked_for(self):
+        scores = torch.linspace(0, 1, 101).double().numpy()
+        assert (scores <= good_threshold(scores, 0.95)).mean() == pytest.approx(0.95, abs=0.01)

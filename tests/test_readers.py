@@ -1,0 +1,213 @@
+"""Readers: values come through untouched, and every bad file is one line that names it."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+
+from das3d_cli.data.capture import RawCapture
+from das3d_cli.data.readers import read_capture, read_ground_truth, read_rgb, read_xyz
+from das3d_cli.errors import DataError
+
+XYZ = np.random.default_rng(0).uniform(0.2, 0.9, (24, 32, 3)).astype(np.float32)
+RGB = np.random.default_rng(1).integers(0, 256, (24, 32, 3)).astype(np.uint8)
+
+
+def save_png(path: Path, image: Any) -> Path:
+    ok, data = cv2.imencode(".png", image)
+    assert ok
+    path.write_bytes(data.tobytes())
+    return path
+
+
+def save_tiff(path: Path, values: Any, **options: Any) -> Path:
+    tifffile.imwrite(path, values, **{"photometric": "minisblack", **options})
+    return path
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big")
+
+
+def with_values(**changes: float) -> Any:
+    xyz = XYZ.copy()
+    for axis, value in changes.items():
+        xyz[3, 4, "xyz".index(axis)] = value
+    return xyz
+
+
+# tifffile writes "minisblack" as a page per row, and "rgb", as most programs do, as one page
+FORMS: list[dict[str, Any]] = [
+    {},
+    {"photometric": "rgb"},
+    {"photometric": "rgb", "compression": "zlib", "rowsperstrip": 5},
+    {"compression": "zlib", "rowsperstrip": 5},
+]
+
+
+@pytest.mark.parametrize("options", [*FORMS, {"bigtiff": True}, {"byteorder": ">"}])
+def test_points_come_through_bit_by_bit(tmp_path: Path, options: dict[str, Any]) -> None:
+    xyz = read_xyz(save_tiff(tmp_path / "größe 1.tiff", XYZ, **options))
+    assert xyz.dtype == np.float32
+    assert np.array_equal(xyz, XYZ)
+
+
+def test_missing_points_are_nan_in_all_three(tmp_path: Path) -> None:
+    stored = XYZ.copy()
+    stored[0, 0] = 0
+    stored[1, 1, 2] = np.nan
+    stored[2, 2, :2] = 0  # a point on the optical axis is no missing one
+    xyz = read_xyz(save_tiff(tmp_path / "a.tiff", stored))
+    expected = np.zeros((24, 32), bool)
+    expected[0, 0] = expected[1, 1] = True
+    assert np.array_equal(np.isnan(xyz), np.repeat(expected[..., None], 3, axis=2))
+    assert np.array_equal(xyz[~expected], stored[~expected])
+
+
+def test_colours_come_in_the_order_red_green_blue(tmp_path: Path) -> None:
+    rgb = read_rgb(save_png(tmp_path / "größe 1.PNG", RGB[..., ::-1]))
+    assert rgb.dtype == np.uint8
+    assert rgb.flags.c_contiguous
+    assert np.array_equal(rgb, RGB)
+
+
+def test_capture_holds_both(tmp_path: Path, capture: Callable[..., RawCapture]) -> None:
+    part = capture("ring", seed=2)
+    rgb = save_png(tmp_path / "a.png", part.rgb[..., ::-1])
+    read = read_capture(rgb, save_tiff(tmp_path / "a.tiff", np.nan_to_num(part.xyz)))
+    assert np.array_equal(read.rgb, part.rgb)
+    assert np.array_equal(read.xyz, part.xyz, equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        lambda mask: mask.astype(np.uint8),
+        lambda mask: mask.astype(np.uint16) * 300,
+        lambda mask: np.stack([mask * 0, mask * 0, mask * 255], axis=2).astype(np.uint8),
+        lambda mask: np.stack([mask * 9, mask * 0, mask * 0, mask * 0 + 255], axis=2).astype(np.uint8),
+    ],
+    ids=["grey", "16-bit", "red", "opaque alpha"],
+)
+def test_ground_truth_is_whatever_is_above_zero(tmp_path: Path, stored: Callable[[Any], Any]) -> None:
+    mask = RGB[..., 0] > 200
+    truth = read_ground_truth(save_png(tmp_path / "a.png", stored(mask)))
+    assert truth.dtype == np.bool_
+    assert np.array_equal(truth, mask)
+
+
+BAD_XYZ = {
+    "2-D": (XYZ[..., 0], "H x W x 3"),
+    "channels first": (XYZ.transpose(2, 0, 1).copy(), "is 3 x 24 x 32"),
+    "four channels": (np.concatenate([XYZ, XYZ[..., :1]], axis=2), "H x W x 3"),
+    "integer": ((XYZ * 1000).astype(np.uint16), "holds uint16"),
+    "infinite": (with_values(z=np.inf), "infinite"),
+    "infinite beside nan": (with_values(x=np.nan, y=-np.inf), "infinite"),
+    "beyond float32": (XYZ.astype(np.float64) * 1e300, "infinite"),
+    "zeros": (XYZ * 0, "every point is missing"),
+    "all nan": (XYZ * np.nan, "every point is missing"),
+    "millimetres": (XYZ * 1000, "millimetres"),
+    "millimetres downwards": (-XYZ * 1000, "millimetres"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_XYZ)
+def test_unusable_point_cloud(tmp_path: Path, name: str) -> None:
+    values, complaint = BAD_XYZ[name]
+    assert complaint in refusal(read_xyz, save_tiff(tmp_path / "a.tiff", values))
+
+
+BAD_RGB = {
+    "grey": (RGB[..., 0], "grey"),
+    "16-bit": (RGB.astype(np.uint16) * 257, "16 bits"),
+    "alpha": (np.concatenate([RGB, RGB[..., :1]], axis=2), "alpha"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_RGB)
+def test_unusable_colour_image(tmp_path: Path, name: str) -> None:
+    image, complaint = BAD_RGB[name]
+    assert complaint in refusal(read_rgb, save_png(tmp_path / "a.png", image))
+
+
+def test_swapped_files(tmp_path: Path) -> None:
+    png, tiff = save_png(tmp_path / "a.png", RGB), save_tiff(tmp_path / "a.tiff", XYZ)
+    assert "swapped" in refusal(read_xyz, png)
+    assert "swapped" in refusal(read_rgb, tiff)
+    with pytest.raises(DataError, match="swapped"):
+        read_capture(tiff, png)
+
+
+def test_sizes_that_differ(tmp_path: Path) -> None:
+    png, tiff = save_png(tmp_path / "a.png", RGB[:20]), save_tiff(tmp_path / "a.tiff", XYZ)
+    with pytest.raises(DataError, match=r"a\.png: is 20 x 32 pixels, but its point cloud is 24 x 32"):
+        read_capture(png, tiff)
+
+
+@pytest.mark.parametrize("reader", [read_xyz, read_rgb, read_ground_truth])
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [(None, "no such file"), (b"", "is empty"), (b"hello", "is not a"), ("folder", "cannot be read")],
+)
+def test_no_readable_file(tmp_path: Path, reader: Callable[[Path], Any], content: Any, complaint: str) -> None:
+    path = tmp_path / "a.png"
+    if content == "folder":
+        path.mkdir()
+    elif content is not None:
+        path.write_bytes(content)
+    assert complaint in refusal(reader, path)
+
+
+@pytest.mark.parametrize("options", FORMS)
+def test_truncated_point_cloud_is_refused_or_whole(
+    tmp_path: Path, options: dict[str, Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    whole = save_tiff(tmp_path / "a.tiff", XYZ, **options).read_bytes()
+    path = tmp_path / "cut.tiff"
+    for length in {*range(1, 400, 7), *range(400, len(whole), len(whole) // 60), len(whole) - 1}:
+        path.write_bytes(whole[:length])
+        try:
+            xyz = read_xyz(path)
+        except DataError:
+            continue
+        assert np.array_equal(xyz, XYZ)  # nothing but the mark of the last page's end was cut off
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("reader", [read_rgb, read_ground_truth])
+def test_no_damaged_image_gets_through(
+    tmp_path: Path, reader: Callable[[Path], Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    whole = save_png(tmp_path / "a.png", RGB).read_bytes()
+    path = tmp_path / "cut.png"
+    for place in {*range(1, 60), *range(60, len(whole), len(whole) // 40), len(whole) - 1}:
+        path.write_bytes(whole[:place])
+        refusal(reader, path)
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        refusal(reader, path)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_odd_colour_profile_is_read_in_silence(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    whole = save_png(tmp_path / "a.png", RGB[..., ::-1]).read_bytes()
+    profile = chunk(b"iCCP", b"broken\0\0" + zlib.compress(b"no profile at all"))
+    (tmp_path / "a.png").write_bytes(whole[:33] + profile + whole[33:])
+    assert np.array_equal(read_rgb(tmp_path / "a.png"), RGB)
+    assert capfd.readouterr() == ("", "")
+
+
+def refusal(reader: Callable[[Path], Any], path: Path) -> str:
+    """The complaint, which must be one line that begins with the file."""
+    with pytest.raises(DataError) as caught:
+        reader(path)
+    text = str(caught.value)
+    assert text.startswith(f"{path}: ")
+    assert "\n" not in text
+    return text

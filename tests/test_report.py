@@ -1,0 +1,328 @@
+"""Pictures that lie where they say, tables that show every figure, and files that are whole or not there."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import math
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from rich.console import Console
+
+from das3d_cli.errors import DataError
+from das3d_cli.data.summary import Row
+from das3d_cli.metrics import Metrics
+from das3d_cli.report.draw import OUTSIDE, PAPER, write_png
+from das3d_cli.report.heatmap import blend, layout, overlay
+from das3d_cli.report.pictures import (
+    DEFECT,
+    depth_picture,
+    mask_picture,
+    shaded_relief,
+    signed_picture,
+    ternary_picture,
+)
+from das3d_cli.report.sheet import Tile, contact_sheet
+from das3d_cli.report.tables import as_json, metrics_table, preprocess_table
+
+
+@pytest.fixture
+def disc():
+    """A flat round part of 64 x 64 pixels and its foreground."""
+    y, x = np.mgrid[-32:32, -32:32]
+    foreground = np.hypot(x, y) < 26
+    return np.where(foreground, 0.5, 1.0).astype(np.float32), foreground
+
+
+def some_rgb(height, width):
+    smooth = cv2.resize(np.random.default_rng(0).integers(40, 200, (6, 6, 3), np.uint8), (width, height))
+    return np.asarray(smooth)
+
+
+def picture_in(image, height, width):
+    place = layout(height, width)
+    return image[place.top : place.top + place.scale * height, place.left : place.left + place.scale * width]
+
+
+SIZES = [(168, 200), (480, 640), (800, 800), (700, 90), (30, 900), (1, 1), (2100, 1500)]
+
+
+class TestHeatMap:
+    @pytest.mark.parametrize(("height", "width"), SIZES)
+    def test_a_calm_part_is_shown_as_it_was_taken(self, height, width):
+        rgb = some_rgb(height, width)
+        image = overlay(rgb, np.zeros((height, width)), threshold=0.5, score=0.0, anomalous=False)
+        shown = picture_in(image, height, width)
+        scale = layout(height, width).scale
+        assert shown.shape == (scale * height, scale * width, 3)
+        blocks = shown.reshape(height, scale, width, scale, 3).mean(axis=(1, 3))
+        assert np.abs(blocks - rgb).max() <= 2
+
+    @pytest.mark.parametrize(("height", "width"), [(168, 200), (480, 640)])
+    def test_a_hot_pixel_glows_where_it_lies(self, height, width):
+        rgb, anomaly_map = np.full((height, width, 3), 90, np.uint8), np.zeros((height, width), np.float32)
+        row, column = 40, 130
+        anomaly_map[row - 2 : row + 3, column - 2 : column + 3] = 1.0
+        shown = picture_in(overlay(rgb, anomaly_map, threshold=0.5, score=1.0, anomalous=True), height, width).astype(
+            int
+        )
+        rows, columns = np.nonzero(np.abs(shown - 90).max(axis=-1) > 20)
+        scale = layout(height, width).scale
+        assert rows.mean() / scale == pytest.approx(row + 0.5, abs=0.6)
+        assert columns.mean() / scale == pytest.approx(column + 0.5, abs=0.6)
+        assert np.ptp(rows) < 16 * scale
+
+    def test_the_outline_runs_round_what_reaches_the_threshold(self):
+        anomaly_map = np.zeros((100, 100), np.float32)
+        anomaly_map[20:40, 20:40], anomaly_map[60:80, 60:80] = 0.6, 0.5
+        black = np.zeros((100, 100, 3), np.uint8)
+        white = blend(black, anomaly_map, 0.55).min(axis=-1) > 100
+        assert white[19, 25:35].all()
+        assert white[25:35, 40].all()
+        assert not white[20:40, 20:40].any()
+        assert not white[50:].any()
+
+    def test_brightness_grows_with_the_map_on_a_black_part(self):
+        anomaly_map = np.tile(np.linspace(0, 1, 64, dtype=np.float32), (8, 1))
+        shown = blend(np.zeros((8, 64, 3), np.uint8), anomaly_map, threshold=2.0)[4].astype(float)
+        assert (np.diff(shown @ [0.299, 0.587, 0.114]) > -1).all()
+        assert (shown[:16] == 0).all()
+
+    @pytest.mark.parametrize(("height", "width"), SIZES)
+    def test_the_lettering_fits_and_is_readable(self, height, width):
+        def render(**kwargs):
+            return overlay(np.zeros((height, width, 3), np.uint8), np.zeros((height, width)), **kwargs)
+
+        image = render(threshold=0.25, score=0.9, anomalous=True, defect_mm=12.3, title="tire / hole / 003")
+        place = layout(height, width)
+        assert place.size >= 13
+        assert place.size >= max(image.shape[:2]) / 80
+        border = np.concatenate([image[:4].reshape(-1, 3), image[:, -4:].reshape(-1, 3), image[:, :4].reshape(-1, 3)])
+        assert (border == PAPER).all(), "something was cut off"
+        header = image[: place.top]
+        assert ((header != PAPER).any(axis=-1)).sum() > 300
+        normal = render(threshold=0.25, score=0.1, anomalous=False)
+        assert (normal[: place.top, :200] != header[:, :200]).any()
+
+    @pytest.mark.parametrize("threshold", [0.0, 1.0, 1.5, -0.1, 1e-9])
+    def test_thresholds_at_and_past_the_ends_serve(self, threshold):
+        anomaly_map = np.linspace(0, 1, 400, dtype=np.float32).reshape(20, 20)
+        image = overlay(some_rgb(20, 20), anomaly_map, threshold=threshold, score=0.5, anomalous=True)
+        assert image.dtype == np.uint8
+
+    def test_the_legend_marks_the_threshold_at_its_height(self):
+        rgb, calm = np.zeros((480, 480, 3), np.uint8), np.zeros((480, 480))
+        place = layout(480, 480)
+        low, high = (overlay(rgb, calm, threshold=t, score=0, anomalous=False) for t in (0.4, 0.6))
+        beside = slice(place.left + 480, None)
+        rows = np.nonzero((low[:, beside] != high[:, beside]).any(axis=(1, 2)))[0] - place.top
+        # Labels and colours differ between the ends of the bar, and nowhere past them.
+        assert rows.min() > 0
+        assert rows.max() < 480
+        bar = low[place.top : place.top + 480, place.left + 480 + place.size + 2].astype(int)
+        marked = np.nonzero(bar.sum(axis=1) == sum(PAPER))[0]
+        assert abs(marked.mean() - 0.6 * 479) <= 1
+
+
+class TestPictures:
+    def test_near_is_brighter_than_far(self, disc):
+        _, foreground = disc
+        ramp = np.tile(np.linspace(0, 1, 64, dtype=np.float32), (64, 1))
+        row = depth_picture(ramp, foreground)[32, 8:56].astype(float) @ [0.299, 0.587, 0.114]
+        assert (np.diff(row) < 1).all()
+        assert row[0] - row[-1] > 100
+
+    def test_given_limits_make_depths_comparable(self, disc):
+        depth, foreground = disc
+        dented = depth + 0.2 * (np.hypot(*np.mgrid[-32:32, -32:32]) < 6)
+        before, after = (depth_picture(d, foreground, (0.4, 0.8)) for d in (depth, dented))
+        changed = (before != after).any(axis=-1)
+        np.testing.assert_array_equal(changed & foreground, dented != depth)
+
+    def test_relief_is_lit_from_the_upper_left(self, disc):
+        _, foreground = disc
+        y, x = np.mgrid[-32:32, -32:32] / 64
+        bump = (0.5 - 0.3 * np.exp(-(x**2 + y**2) / 0.02)).astype(np.float32)
+        relief = shaded_relief(bump, foreground).mean(axis=-1)
+        assert relief[27, 27] > relief[32, 32] > relief[37, 37]
+        dent = shaded_relief(1 - bump, foreground).mean(axis=-1)
+        assert dent[27, 27] < dent[37, 37]
+
+    def test_the_step_to_the_background_leaves_no_rim(self, disc):
+        relief = shaded_relief(*disc)
+        assert len(np.unique(relief[disc[1]], axis=0)) == 1
+
+    def test_signs_have_the_colours_of_the_paper(self, disc):
+        _, foreground = disc
+        mask = np.zeros((64, 64), np.int8)
+        mask[30, 30], mask[40, 40] = -1, 1
+        picture = ternary_picture(mask, foreground).astype(int)
+        assert picture[30, 30, 2] > picture[30, 30, 0] + 80
+        assert picture[40, 40, 0] > picture[40, 40, 2] + 80
+        assert (picture[35, 35] == 255).all()
+
+    def test_signed_changes_are_symmetric_about_white(self, disc):
+        _, foreground = disc
+        change = np.zeros((64, 64), np.float32)
+        change[20:24, 30], change[40:44, 30] = [-1, -0.5, -0.25, 0], [1, 0.5, 0.25, 0]
+        picture = signed_picture(change, foreground).astype(int)
+        luminance = picture @ [0.299, 0.587, 0.114]
+        assert (np.diff(luminance[20:24, 30]) > 0).all()
+        assert (np.diff(luminance[40:44, 30]) > 0).all()
+        doubled = signed_picture(change, foreground, limit=2.0)
+        np.testing.assert_array_equal(doubled[20, 30], picture[21, 30])
+
+    def test_masks_cover_just_their_pixels(self, disc):
+        _, foreground = disc
+        mask = np.zeros((64, 64), bool)
+        mask[28:36, 20:30] = True
+        np.testing.assert_array_equal((mask_picture(mask, foreground) == DEFECT).all(axis=-1), mask)
+
+    def test_outside_the_part_is_neutral_and_an_empty_part_no_error(self, disc):
+        depth, foreground = disc
+        nothing = np.zeros_like(foreground)
+        for part in (foreground, nothing):
+            for picture in (
+                depth_picture(depth, part),
+                shaded_relief(depth, part),
+                mask_picture(nothing, part),
+                ternary_picture(np.zeros((64, 64)), part),
+                signed_picture(np.zeros((64, 64)), part),
+            ):
+                assert picture.shape == (64, 64, 3)
+                assert picture.dtype == np.uint8
+                assert (picture[~part] == OUTSIDE).all()
+
+
+def tile(colour, height=130, width=160):
+    return np.full((height, width, 3), colour, np.uint8)
+
+
+def colour_box(sheet, colour):
+    rows, columns = np.nonzero((sheet == colour).all(axis=-1))
+    assert len(rows), f"{colour} is not in the sheet"
+    assert len(rows) == (np.ptp(rows) + 1) * (np.ptp(columns) + 1), "covered by something"
+    return rows.min(), columns.min(), np.ptp(rows) + 1, np.ptp(columns) + 1
+
+
+class TestContactSheet:
+    colours = (((9, 0, 0), (0, 9, 0), (0, 0, 9)), ((9, 9, 0), (0, 9, 9), (9, 0, 9)))
+
+    def test_tiles_stand_in_a_grid_and_nothing_covers_them(self):
+        rows = [[Tile(tile(colour)) for colour in row] for row in self.colours]
+        sheet = contact_sheet(rows, ["one", "two", "three"], ["a", "b"], "Title", ["a note " * 60])
+        boxes = np.array([[colour_box(sheet, colour) for colour in row] for row in self.colours])
+        assert (boxes[..., 2:] == (130, 160)).all()
+        assert (np.diff(boxes[..., 0], axis=0) > 130).all()
+        assert (np.diff(boxes[..., 0], axis=1) == 0).all()
+        assert (np.diff(boxes[..., 1], axis=1) > 160).all()
+        assert (np.diff(boxes[..., 1], axis=0) == 0).all()
+
+    def test_long_labels_make_room_instead_of_running_into_tiles(self):
+        rows = [[Tile(tile(colour), "caption") for colour in row] for row in self.colours]
+        words = "a rather long label of several words"
+        sheet = contact_sheet(rows, [words] * 3, [words] * 2, words * 5, [words * 5])
+        for row in self.colours:
+            for colour in row:
+                colour_box(sheet, colour)
+        assert (sheet[:, -3:] == PAPER).all()
+
+    @pytest.mark.parametrize("where", ["column_titles", "row_titles", "title", "notes"])
+    def test_every_label_is_written(self, where):
+        rows = [[Tile(tile((9, 0, 0)))]]
+        labelled = contact_sheet(rows, **{where: "Label" if where == "title" else ["Label"]})
+        inked = (labelled != PAPER).any(axis=-1) & (labelled != (9, 0, 0)).any(axis=-1)
+        assert inked.sum() > 50
+
+    def test_labels_do_not_run_into_each_other(self):
+        rows = [[Tile(tile((9, 0, 0)))]]
+        words = "a rather long label of several words"
+        labels = {"column_titles": [words], "row_titles": [words], "title": words, "notes": [words]}
+
+        def ink(**kwargs):
+            sheet = contact_sheet(rows, **kwargs)
+            return int(((sheet != PAPER).any(axis=-1) & (sheet != (9, 0, 0)).any(axis=-1)).sum())
+
+        assert ink(**labels) == sum(ink(**{where: label}) for where, label in labels.items())
+
+    def test_tiny_and_unequal_tiles_and_ragged_rows(self):
+        rows = [
+            [Tile(tile((9, 0, 0), 20, 30)), Tile(tile((0, 9, 0), 10, 10))],
+            [Tile(tile((0, 0, 9), 16, 16))],
+        ]
+        sheet = contact_sheet(rows)
+        assert colour_box(sheet, (9, 0, 0))[2:] == (100, 150)
+        assert colour_box(sheet, (0, 9, 0))[2:] == (50, 50)
+        assert colour_box(sheet, (0, 0, 9))[2:] == (80, 80)
+
+
+def raise_disk_full(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+class TestWritePng:
+    def test_comes_back_as_written(self, tmp_path):
+        picture = some_rgb(30, 40)
+        write_png(tmp_path / "picture.png", picture)
+        np.testing.assert_array_equal(cv2.imread(str(tmp_path / "picture.png"))[..., ::-1], picture)
+        assert os.listdir(tmp_path) == ["picture.png"]
+
+    @pytest.mark.parametrize("method", ["write_bytes", "replace"])
+    def test_a_full_disk_leaves_the_old_file_and_nothing_else(self, tmp_path, monkeypatch, method):
+        target = tmp_path / "picture.png"
+        target.write_bytes(b"old")
+        monkeypatch.setattr(*((Path, method) if method == "write_bytes" else (os, method)), raise_disk_full)
+        with pytest.raises(DataError, match=r"picture\.png: cannot be written.*no space left"):
+            write_png(target, some_rgb(8, 8))
+        assert os.listdir(tmp_path) == ["picture.png"]
+        assert target.read_bytes() == b"old"
+
+    @pytest.mark.parametrize("name", ["absent/picture.png", "file/picture.png", "folder"])
+    def test_targets_that_cannot_be_written_are_one_line(self, tmp_path, name):
+        (tmp_path / "file").touch()
+        (tmp_path / "folder").mkdir()
+        with pytest.raises(DataError, match="cannot be written") as error:
+            write_png(tmp_path / name, some_rgb(8, 8))
+        assert str(tmp_path / name) in str(error.value)
+        assert "\n" not in str(error.value)
+        assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
+
+
+def text_of(table):
+    console = Console(file=io.StringIO(), width=120, color_system=None)
+    console.print(table)
+    return [
+        [cell.strip() for cell in line.split("│")[1:-1]] for line in console.file.getvalue().splitlines() if "│" in line
+    ]
+
+
+RESULTS = {
+    "all": Metrics(0.98765, 0.5, 0.25, 0.125, 0.9, 12),
+    "[red]hole[/red]": Metrics(math.nan, 1.0, 0.0, math.nan, math.nan, 3),
+}
+
+
+class TestTables:
+    def test_metrics_have_three_decimals_and_dashes_and_names_are_no_markup(self):
+        assert text_of(metrics_table(RESULTS, "tire")) == [
+            ["all", "0.988", "0.500", "0.250", "0.125", "0.900", "12"],
+            ["[red]hole[/red]", "-", "1.000", "0.000", "-", "-", "3"],
+        ]
+
+    def test_json_knows_no_nan(self):
+        plain = json.loads(json.dumps(as_json(RESULTS), allow_nan=False))
+        assert plain["all"] == RESULTS["all"]._asdict()
+        assert plain["[red]hole[/red]"]["image_auroc"] is None
+        assert plain["[red]hole[/red]"]["samples"] == 3
+
+    def test_preprocessing_tells_shares_and_angles(self):
+        rows = [Row("tire", "test", "hole", 7, 3, 4, 0.1234, 4.25, 9.0), Row("foam", "test", "good", 2, 0, 2, 0.0, 1.0, 1.5)]
+        assert text_of(preprocess_table(rows)) == [
+            ["tire", "test", "hole", "7", "3", "12.3%", "4.2°", "9.0°"],
+            ["foam", "test", "good", "2", "0", "0.0%", "1.0°", "1.5°"],
+        ]

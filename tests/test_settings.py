@@ -1,0 +1,85 @@
+"""One settings model: layers in order, mistakes in one line that names key, value and source."""
+
+from __future__ import annotations
+
+import pytest
+
+from das3d_cli.errors import DataError, UsageError
+from das3d_cli.settings import FIELDS, PRESETS, Settings, load, resolve
+
+
+def resolved(**given):
+    return resolve(**({"environment": {}} | given))
+
+
+def test_layers_override_one_another_in_order(tmp_path):
+    config = tmp_path / "my.toml"
+    config.write_text("seed = 1\n[train]\nsteps = 10\nbatch_size = 2\nlr = 0.5\n")
+    environment = {"DAS3D_TRAIN_STEPS": "20", "DAS3D_TRAIN_BATCH_SIZE": "3", "PATH": "/bin"}
+    found = resolved(config=config, environment=environment, flags={"train.steps": 30, "train.lr": None}, preset="cpu")
+    assert (found.train.steps, found.train.batch_size, found.train.lr, found.seed) == (30, 3, 0.5, 1)
+    assert found.model.size == PRESETS["cpu"]["model.size"]
+    assert resolved(flags={"train.steps": 30}, assignments=["train.steps=40"]).train.steps == 40
+
+
+def test_a_preset_yields_to_everything_given(tmp_path):
+    assert resolved(assignments=["preset=paper", "model.stem=2"]).model.stem == 2
+    assert resolved(assignments=["preset=paper"]).model.stem == 1
+    assert resolved(assignments=["preset=paper"], preset="cpu").model.stem == 1
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_is_valid_and_names_known_settings(name):
+    assert set(PRESETS[name]) <= set(FIELDS)
+    assert resolved(assignments=[f"preset={name}"]).preset == name
+
+
+def test_every_setting_explains_itself():
+    assert [key for key, field in FIELDS.items() if not field.description] == []
+
+
+@pytest.mark.parametrize(
+    ("given", "parts"),
+    [
+        ({"assignments": ["train.lr=-1"]}, ["settings.train.lr", "-1", "--set", "greater than 0"]),
+        ({"assignments": ["train.lrr=1"]}, ["settings.train.lrr", "no such setting", "did you mean train.lr?"]),
+        ({"assignments": ["train.lr"]}, ["--set train.lr", "section.key=value"]),
+        ({"assignments": ["model.stem=3"]}, ["settings.model.stem", "less than or equal to 2", "got 3"]),
+        ({"assignments": ["synthesis.flip=perhaps"]}, ["settings.synthesis.flip", "perhaps"]),
+        ({"assignments": ["preset=huge"]}, ["settings.preset", "huge", "--set"]),
+        ({"assignments": ["synthesis.sigma_min=0.1"]}, ["synthesis.sigma_min (0.1)", "synthesis.sigma_max"]),
+        ({"assignments": ["hardware.gpus=first"]}, ["settings.hardware.gpus", "first"]),
+        ({"flags": {"train.batch_size": 0}}, ["settings.train.batch_size", "got 0", "--batch-size"]),
+        ({"environment": {"DAS3D_TRAIN_STEPS": "many"}}, ["settings.train.steps", "many", "DAS3D_TRAIN_STEPS"]),
+        ({"environment": {"DAS3D_TRIAN_STEPS": "1"}}, ["DAS3D_TRIAN_STEPS", "no such setting"]),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_line_that_names_key_value_and_source(given, parts):
+    with pytest.raises(UsageError) as error:
+        resolved(**given)
+    text = str(error.value)
+    assert "\n" not in text
+    assert [part for part in parts if part not in text] == []
+
+
+@pytest.mark.parametrize(("text", "part"), [("steps = ", "not valid TOML"), ("steps = 1", "settings.steps"), (None, "cannot be read"),
+                                            ("[train]\nstep = 1", "did you mean train.steps?")])  # fmt: skip
+def test_a_bad_config_file_is_named(tmp_path, text, part):
+    config = tmp_path / "bad.toml"
+    if text is not None:
+        config.write_text(text)
+    with pytest.raises(UsageError) as error:
+        resolved(config=config)
+    assert str(config) in str(error.value) and part in str(error.value)
+
+
+def test_saved_settings_come_back_and_foreign_ones_are_refused(tmp_path):
+    settings = resolved(assignments=["train.steps=7", "synthesis.textures=/some/where"])
+    assert load(settings.model_dump_json(), tmp_path) == settings
+    for text in ("{}x", '{"train": {"steps": 0}}', '{"unheard_of": 1}'):
+        with pytest.raises(DataError, match="do not fit this version"):
+            load(text, tmp_path)
+
+
+def test_the_defaults_are_valid():
+    assert Settings() == resolved()

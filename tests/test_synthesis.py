@@ -1,0 +1,219 @@
+"""Perlin noise, the skew Gaussian filter and the augmentation, each against the paper's equation or a property."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy import integrate, signal, stats
+
+from das3d_cli.batch import Batch
+from das3d_cli.settings import SynthesisSettings
+from das3d_cli.synthesis.augment import augment
+from das3d_cli.synthesis.perlin import perlin
+from das3d_cli.synthesis.pose import turn
+from das3d_cli.synthesis.random import ItemRandom
+from das3d_cli.synthesis.skew_gaussian import covariance, filter_each, skew_kernel, skew_normal_pdf
+
+SIZE = 64
+
+
+def streams(count=16, step=0):
+    return ItemRandom.of(0, step, torch.arange(count))
+
+
+@pytest.fixture
+def parts():
+    """A slanted disc with its own colour per pixel, on a background at its largest depth."""
+    y, x = torch.meshgrid(torch.arange(SIZE), torch.arange(SIZE), indexing="ij")
+    disc = ((x - 30) ** 2 + (y - 34) ** 2 < 24**2)[None, None].expand(16, 1, SIZE, SIZE)
+    depth = torch.where(disc, 0.3 + 0.004 * x.float(), 0.52)
+    rgb = torch.rand(16, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)) * disc
+    return Batch(rgb, depth, disc)
+
+
+@pytest.fixture
+def textures():
+    return torch.randint(0, 256, (9, 3, SIZE, SIZE), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+
+def make(parts, textures, random=None, **changed):
+    return augment(*parts, textures, random or streams(), **(SynthesisSettings().augmentation() | changed))
+
+
+ALWAYS = {"dropout": 0.0, "normal_share": 0.0}
+
+
+class TestPerlin:
+    def test_is_smooth_centred_and_of_unit_range(self):
+        noise = perlin(streams(64), SIZE, scale_max=3)
+        assert noise.abs().max() <= 1.05
+        assert abs(noise.mean()) < 0.05
+        assert noise.diff(dim=1).abs().max() < 0.4  # eight cells over 64 pixels
+
+    def test_scale_sets_the_grain(self):
+        def grain(scale):
+            noise = perlin(ItemRandom.of(0, 0, torch.arange(400)), SIZE, scale_max=scale)
+            return float(noise.diff(dim=2).abs().mean())
+
+        assert grain(1) < grain(3) < grain(5)
+
+    def test_is_zero_at_lattice_points_as_perlin_defined_it(self):
+        """Between two neighbouring zeros of an axis-aligned one-cell lattice the noise is not constant."""
+        noise = perlin(streams(32), SIZE, scale_max=1)
+        assert (noise.amax(dim=(1, 2)) - noise.amin(dim=(1, 2))).min() > 0.05
+
+
+class TestSkewNormal:
+    @pytest.mark.parametrize("alpha", [(0.0, 0.0), (0.5, -0.3), (-2.0, 1.0)])
+    @pytest.mark.parametrize("sigma", [((1.0, 0.0), (0.0, 1.0)), ((4.0, 1.5), (1.5, 2.0))])
+    def test_equals_the_formula_by_scipy(self, alpha, sigma):
+        points = np.random.default_rng(0).normal(size=(50, 2)) * 2
+        expected = 2 * stats.multivariate_normal([0, 0], sigma).pdf(points) * stats.norm.cdf(points @ np.array(alpha))
+        actual = skew_normal_pdf(torch.tensor(points), torch.tensor(alpha, dtype=torch.float64),
+                                 torch.tensor(sigma, dtype=torch.float64))  # fmt: skip
+        np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-15)
+
+    def test_is_a_density(self):
+        def density(y, x):
+            return float(skew_normal_pdf(torch.tensor([x, y]), torch.tensor([0.5, -0.2]), torch.tensor([[1.0, 0.3], [0.3, 2.0]])))
+
+        assert integrate.dblquad(density, -8, 8, -8, 8, epsabs=1e-3)[0] == pytest.approx(1, abs=1e-3)
+
+    def test_kernel_has_unit_sum_and_ends_at_three_deviations(self):
+        sigma = covariance(torch.tensor([[1.0, 1.0], [3.0, 2.0]]), torch.tensor([0.0, 0.5]))
+        kernel = skew_kernel(torch.zeros(2, 2), sigma, radius=12)
+        assert torch.allclose(kernel.sum(dim=(1, 2)), torch.ones(2))
+        reach = [int((k.sum(0) > 0).sum()) for k in kernel]
+        assert reach == [7, 19]
+        assert torch.allclose(kernel, kernel.flip((1, 2)))  # without skew it is symmetric
+
+    def test_skew_moves_the_peak_towards_alpha(self):
+        kernel = skew_kernel(torch.tensor([[0.5, 0.0]]), covariance(torch.tensor([[3.0, 3.0]]), torch.zeros(1)), 10)
+        row, column = divmod(int(kernel[0].argmax()), 21)
+        assert row > 10 and column == 10
+
+    def test_convolution_equals_scipy_for_each_item(self):
+        generator = torch.Generator().manual_seed(0)
+        images = torch.rand(3, 20, 24, generator=generator)
+        kernels = torch.rand(3, 7, 7, generator=generator)
+        for image, kernel, result in zip(images, kernels, filter_each(images, kernels), strict=True):
+            np.testing.assert_allclose(result, signal.convolve2d(image, kernel, mode="same"), atol=1e-5)
+
+
+class TestAugment:
+    def test_the_change_stays_on_the_part_and_matches_the_mask(self, parts, textures):
+        made = make(parts, textures, **ALWAYS)
+        outside = ~parts.foreground
+        assert torch.equal(made.depth[outside], parts.depth[outside])
+        assert torch.equal(made.rgb[outside.expand_as(made.rgb)], parts.rgb[outside.expand_as(made.rgb)])
+        assert not made.mask[outside].any()
+        threshold = SynthesisSettings().change_threshold
+        assert torch.equal(made.mask > 0, (made.change.abs() >= threshold) & parts.foreground)  # Eq. 7
+        clean = made.mask == 0
+        assert (made.depth - parts.depth)[clean].abs().max() < threshold
+        assert torch.equal((made.rgb == parts.rgb).all(1, keepdim=True) | ~clean, torch.ones_like(clean))
+
+    def test_depth_is_the_sum_of_equation_6(self, parts, textures):
+        made = make(parts, textures, **ALWAYS)
+        assert torch.allclose(made.depth, (parts.depth + made.change).clamp(0, 1))
+
+    def test_colour_is_a_blend_of_part_and_texture(self, parts, textures):
+        """Eq. 8 with beta 0 pastes a texture; all its pixels are 8-bit values."""
+        made = make(parts, textures, **ALWAYS, beta_max=0.0)
+        inside = made.rgb[(made.mask > 0).expand_as(made.rgb)] * 255
+        assert (inside - inside.round()).abs().max() < 1e-3
+
+    @pytest.mark.parametrize("step", range(5))
+    def test_never_empty(self, parts, textures, step):
+        made = make(parts, textures, ItemRandom.of(1, step, torch.arange(16)), **ALWAYS)
+        assert (made.ternary.abs().sum(dim=(1, 2, 3)) > 0).all()
+        assert (made.mask.sum(dim=(1, 2, 3)) > 0).all()
+
+    def test_not_empty_even_where_the_noise_hardly_reaches(self, parts, textures):
+        tiny = torch.zeros_like(parts.foreground)
+        tiny[:, :, 30:33, 30:33] = True
+        made = make(Batch(parts.rgb, parts.depth, tiny), textures, **ALWAYS, mask_threshold=0.85)
+        assert (made.ternary.abs().sum(dim=(1, 2, 3)) > 0).all()
+
+    def test_ternary_mask_has_both_signs_and_no_other_values(self, parts, textures):
+        made = make(parts, textures, **ALWAYS)
+        assert set(made.ternary.unique().tolist()) == {-1.0, 0.0, 1.0}
+
+    def test_strength_is_the_peak_of_the_change(self, parts, textures):
+        made = make(parts, textures, **ALWAYS, strength_min=0.2, strength_max=0.2)
+        assert torch.allclose(made.change.abs().amax(dim=(1, 2, 3)), torch.tensor(0.2))
+
+    def test_kernel_of_unit_sum_never_exceeds_the_strength(self, parts, textures):
+        made = make(parts, textures, **ALWAYS, strength_min=0.2, strength_max=0.2, kernel_norm="sum")
+        peaks = made.change.abs().amax(dim=(1, 2, 3))
+        assert peaks.max() <= 0.2 + 1e-5 and peaks.min() < 0.15
+
+    def test_without_the_filter_the_change_is_the_mask(self, parts, textures):
+        made = make(parts, textures, **ALWAYS, skew_filter=False, strength_min=0.1, strength_max=0.1)
+        assert torch.allclose(made.change, 0.1 * made.ternary)
+
+    def test_fewer_blobs_leave_less_of_the_mask(self, parts, textures):
+        few = make(parts, textures, **ALWAYS, blobs_max=1, blob_radius_min=0.05, blob_radius_max=0.06)
+        whole = make(parts, textures, **ALWAYS, blobs_max=0)
+        assert few.ternary.abs().mean() < 0.2 * whole.ternary.abs().mean()
+        rows, columns = np.nonzero(few.ternary[0, 0].numpy())
+        assert max(np.ptp(rows), np.ptp(columns)) <= 2 * 0.06 * SIZE
+
+    def test_dropout_follows_equation_12(self, parts, textures):
+        many = [make(parts, textures, ItemRandom.of(0, step, torch.arange(16)), dropout=0.5, normal_share=0.0) for step in range(40)]
+        rgb = torch.cat([(m.rgb != parts.rgb).any(1).any(-1).any(-1) for m in many])
+        depth = torch.cat([(m.depth != parts.depth).any(1).any(-1).any(-1) for m in many])
+        masked = torch.cat([m.mask.any(1).any(-1).any(-1) for m in many])
+        assert torch.equal(masked, rgb | depth)
+        for case in (rgb & depth, rgb & ~depth, ~rgb & depth, ~rgb & ~depth):
+            assert case.float().mean() == pytest.approx(0.25, abs=0.06)
+
+    def test_normal_share_comes_on_top(self, parts, textures):
+        many = [make(parts, textures, ItemRandom.of(0, step, torch.arange(16)), dropout=0.0, normal_share=0.4) for step in range(40)]
+        assert torch.cat([m.mask.any(1).any(-1).any(-1) for m in many]).float().mean() == pytest.approx(0.6, abs=0.06)
+
+    @pytest.mark.parametrize(("modality", "untouched"), [("rgb", "depth"), ("depth", "rgb")])
+    def test_one_modality_leaves_the_other_alone(self, parts, textures, modality, untouched):
+        made = make(parts, textures, modality=modality)
+        assert torch.equal(getattr(made, untouched), getattr(parts, untouched))
+        changed = getattr(made, modality) != getattr(parts, modality)
+        assert torch.equal(changed.any(1).any(-1).any(-1), made.mask.any(1).any(-1).any(-1))
+
+    def test_an_item_does_not_depend_on_its_batch(self, parts, textures):
+        together = make(parts, textures)
+        alone = make(Batch(*(t[3:4] for t in parts)), textures, ItemRandom.of(0, 0, torch.tensor([3])))
+        for a, b in zip(together, alone, strict=True):
+            assert torch.allclose(a[3:4], b, atol=1e-6)
+
+    def test_repeats_bit_for_bit(self, parts, textures):
+        for a, b in zip(make(parts, textures), make(parts, textures), strict=True):
+            assert torch.equal(a, b)
+
+
+class TestTurn:
+    def test_everything_turns_together(self, parts):
+        """A sample whose three images are the same picture stays one."""
+        mark = torch.zeros(16, 1, SIZE, SIZE)
+        mark[:, :, 20:30, 34:52] = 1
+        turned = turn(Batch(mark.expand(-1, 3, -1, -1), 1 - mark, mark > 0), streams(), rotate=True, flip=True)
+        assert torch.equal(turned.rgb[:, :1] > 0.5, turned.foreground)
+        assert torch.allclose(turned.depth[turned.foreground], torch.tensor(0.0), atol=1e-5)
+        areas = turned.foreground.sum(dim=(1, 2, 3)).float()
+        assert areas.min() > 0.9 * 180 and areas.max() < 1.1 * 180
+
+    def test_part_does_not_mix_with_the_background(self, parts):
+        flat = Batch(parts.rgb * 0 + 0.7 * parts.foreground, torch.where(parts.foreground, 0.2, 0.2), parts.foreground)
+        turned = turn(flat, streams(), rotate=True, flip=False)
+        assert torch.allclose(turned.rgb[turned.foreground.expand(-1, 3, -1, -1)], torch.tensor(0.7), atol=1e-4)
+        assert turned.rgb[~turned.foreground.expand(-1, 3, -1, -1)].max() == 0
+
+    def test_background_holds_the_largest_depth_of_the_part(self, parts):
+        turned = turn(parts, streams(), rotate=True, flip=False)
+        for depth, part in zip(turned.depth, turned.foreground, strict=True):
+            assert depth[~part].unique().numel() == 1
+            assert depth[~part].max() >= depth[part].max() - 1e-6
+
+    def test_off_means_off(self, parts):
+        still = turn(parts, streams(), rotate=False, flip=False)
+        assert all(torch.equal(a, b) for a, b in zip(still, parts, strict=True))

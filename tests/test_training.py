@@ -1,0 +1,258 @@
+"""Training: repeatable, resumable, honest about its inputs; and the detector that comes out of it."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from das3d_cli import runs
+from das3d_cli.batch import Parts
+from das3d_cli.data.build import build
+from das3d_cli.data.cache import Cache, load_split, open_cache
+from das3d_cli.data.layouts import find_entries
+from das3d_cli.detector import Detector
+from das3d_cli.device import choose
+from das3d_cli.engine import checkpoint, training
+from das3d_cli.engine.trainer import Trainer, batch_indices, learning_rate
+from das3d_cli.errors import DataError, UsageError
+from das3d_cli.evaluation import evaluate_detector
+from das3d_cli.settings import PreprocessSettings, resolve
+
+CPU = torch.device("cpu")
+TINY = ["model.size=64", "model.reconstruction_width=4", "model.discriminator_width=4", "train.steps=6", "train.batch_size=2",
+        "train.validate_every=3", "train.validation_defects=2", "synthesis.texture_count=8"]  # fmt: skip
+
+
+def settings(*more: str):
+    return resolve({}, [*TINY, *more], environment={})
+
+
+@pytest.fixture(scope="module")
+def cache_root(shared_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("cache")
+    build(find_entries(shared_dataset), root, PreprocessSettings(size=64), workers=1)
+    return root
+
+
+@pytest.fixture(scope="module")
+def cache(cache_root: Path) -> Cache:
+    return open_cache(cache_root, "tire")
+
+
+def ignore(step: int, values: dict[str, float]) -> None:
+    pass
+
+
+def trained(cache: Cache, base: Path, *more: str) -> Trainer:
+    trainer = training.start(settings(*more), cache, base, CPU)
+    training.finish(trainer, ignore)
+    return trainer
+
+
+@pytest.fixture(scope="module")
+def finished(cache: Cache, tmp_path_factory: pytest.TempPathFactory) -> Trainer:
+    return trained(cache, tmp_path_factory.mktemp("runs"))
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return checkpoint.load(path, CPU)["network"]
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+class TestRun:
+    def test_folder_holds_everything_that_explains_it(self, finished: Trainer):
+        run = finished.run
+        assert run.name == "tire-001"
+        assert json.loads((run / "settings.json").read_text())["train"]["steps"] == 6
+        assert json.loads((run / "environment.json").read_text())["packages"]["torch"]
+        assert json.loads((run / "summary.json").read_text())["category"] == "tire"
+        records = runs.read_metrics(run)
+        assert [record["step"] for record in records if "validation" in record] == [3, 6]
+        assert all(math.isfinite(record["loss"]) for record in records if "loss" in record)
+
+    def test_repeats_bit_for_bit(self, finished: Trainer, cache: Cache, tmp_path: Path):
+        again = trained(cache, tmp_path)
+        assert same(weights(finished.run / "checkpoints/last.pt"), weights(again.run / "checkpoints/last.pt"))
+
+    def test_seed_matters(self, finished: Trainer, cache: Cache, tmp_path: Path):
+        other = trained(cache, tmp_path, "seed=1")
+        assert not same(weights(finished.run / "checkpoints/last.pt"), weights(other.run / "checkpoints/last.pt"))
+
+    @pytest.mark.parametrize("stop", [1, 3, 4])
+    def test_interrupted_and_resumed_equals_uninterrupted(
+        self, finished: Trainer, cache: Cache, cache_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
+    ):
+        trainer = training.start(settings(), cache, tmp_path, CPU)
+        advance = Trainer._advance
+
+        def advance_until(self: Trainer):
+            if self.step == stop:
+                raise KeyboardInterrupt
+            return advance(self)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Trainer, "_advance", advance_until)
+            with pytest.raises(KeyboardInterrupt):
+                training.finish(trainer, ignore)
+        assert not (trainer.run / "summary.json").exists()
+        resumed = training.resume(trainer.run, cache_root, CPU)
+        assert resumed.step == stop
+        training.finish(resumed, ignore)
+        for name in ("last.pt", "best.pt"):
+            assert same(weights(finished.run / "checkpoints" / name), weights(resumed.run / "checkpoints" / name))
+        assert resumed.best == finished.best
+        steps = [record["step"] for record in runs.read_metrics(resumed.run)]
+        assert steps == sorted(steps)
+
+    def test_test_split_is_never_read(self, cache_root: Path, tmp_path: Path):
+        root = Path(shutil.copytree(cache_root, tmp_path / "cache"))
+        shutil.rmtree(root / "tire" / "test")
+        trained(open_cache(root, "tire"), tmp_path / "runs")
+
+    def test_without_validation_split_part_of_train_is_held_out(self, cache: Cache):
+        samples = [record for record in cache.manifest.samples if record.split != "validation"]
+        lacking = Cache(cache.folder, cache.manifest.model_copy(update={"samples": samples}))
+        whole, data = training.load_data(settings(), cache, CPU), training.load_data(settings(), lacking, CPU)
+        assert len(data.validation) >= 1
+        assert len(data.train) + len(data.validation) == len(whole.train)
+        kept = {tensor.numpy().tobytes() for tensor in data.train.depth}
+        assert not any(tensor.numpy().tobytes() in kept for tensor in data.validation.depth)
+
+    def test_diverging_loss_stops_with_a_message(self, cache: Cache, tmp_path: Path):
+        trainer = training.start(settings("train.steps=20"), cache, tmp_path, CPU)
+        with torch.no_grad():
+            next(trainer.network.parameters()).fill_(float("nan"))
+        with pytest.raises(DataError, match="loss became nan.*train.lr"):
+            training.finish(trainer, ignore)
+
+    @pytest.mark.parametrize("modality", ["rgb", "depth"])
+    def test_one_modality(self, cache: Cache, tmp_path: Path, modality: str):
+        trainer = trained(cache, tmp_path, f"model.modality={modality}")
+        split = load_split(cache, "test")
+        detector = Detector.load(trainer.run, "cpu")
+        changed = {"rgb": split.depth * 0.5, "depth": split.rgb // 2}[modality]
+        given = {"rgb": (split.rgb, changed), "depth": (changed, split.depth)}[modality]
+        before = detector.score(split.rgb, split.depth, split.foreground).scores
+        assert np.array_equal(before, detector.score(*given, split.foreground).scores)
+
+    def test_paper_preset_runs(self, cache: Cache, tmp_path: Path):
+        small = ["preset=paper", *(text for text in TINY if "width" not in text), "model.reconstruction_width=4"]
+        paper = resolve({}, [*small, "train.steps=2", "train.validate_every=2"], environment={})
+        assert paper.model.stem == 1 and not paper.model.direct_inputs
+        training.finish(training.start(paper, cache, tmp_path, CPU), ignore)
+
+    def test_size_that_does_not_divide_the_cache(self, cache: Cache, tmp_path: Path):
+        with pytest.raises(UsageError, match="settings.model.size: 48 does not divide the cache's 64"):
+            training.start(settings("model.size=48"), cache, tmp_path, CPU)
+        assert not list(tmp_path.iterdir())
+
+    def test_resuming_what_cannot_be_resumed(self, finished: Trainer, cache_root: Path, tmp_path: Path):
+        with pytest.raises(UsageError, match="is finished"):
+            training.resume(finished.run, cache_root, CPU)
+        with pytest.raises(DataError, match="not a run folder"):
+            training.resume(tmp_path, cache_root, CPU)
+        fresh = Path(shutil.copytree(finished.run, tmp_path / "tire-009"))
+        (fresh / "summary.json").unlink()
+        (fresh / "checkpoints" / "last.pt").unlink()
+        with pytest.raises(DataError, match="no checkpoint here"):
+            training.resume(fresh, cache_root, CPU)
+
+
+class TestDetector:
+    def test_scores_do_not_depend_on_the_batch(self, finished: Trainer, cache: Cache):
+        split = load_split(cache, "test")
+        detector = Detector.load(finished.run, "cpu")
+        together = detector.score(split.rgb, split.depth, split.foreground)
+        alone = detector.score(split.rgb[1:2], split.depth[1:2], split.foreground[1:2])
+        np.testing.assert_allclose(together.maps[1], alone.maps[0], atol=1e-5)
+
+    def test_predict_treats_a_raw_capture_as_the_cache_does(self, finished: Trainer, cache: Cache, shared_dataset: Path):
+        from das3d_cli.data.readers import read_capture
+
+        record = cache.samples("test")[0]
+        split = load_split(cache, "test")
+        detector = Detector.load(finished.run, "cpu")
+        folder = shared_dataset / "tire" / "test" / record.label
+        capture = read_capture(folder / "rgb" / f"{record.name}.png", folder / "xyz" / f"{record.name}.tiff")
+        prediction = detector.predict(capture.rgb, capture.xyz)
+        assert np.array_equal(prediction.sample.depth, split.depth[0])
+        assert prediction.score == pytest.approx(float(detector.score(split.rgb, split.depth, split.foreground).scores[0]), abs=1e-6)
+        assert prediction.anomaly_map.shape == capture.rgb.shape[:2]
+        assert prediction.anomalous == (prediction.score >= prediction.threshold)
+
+    def test_a_model_file_is_enough(self, finished: Trainer, tmp_path: Path):
+        file = Path(shutil.copy(finished.run / "checkpoints" / "best.pt", tmp_path / "tire.pt"))
+        assert Detector.load(file, "cpu").category == "tire"
+
+    def test_evaluation_uses_the_same_scores(self, finished: Trainer, cache: Cache, cache_root: Path):
+        evaluation = evaluate_detector(Detector.load(finished.run, "cpu"), cache_root)
+        assert set(evaluation.metrics) == {"all"} | set(evaluation.split.labels) - {"good"}
+        assert evaluation.metrics["all"].samples == len(evaluation.split.labels)
+        assert len(evaluation.verdicts()) == len(evaluation.split.labels)
+
+    def test_a_cache_preprocessed_otherwise_is_refused(self, finished: Trainer, shared_dataset: Path, tmp_path: Path):
+        build(find_entries(shared_dataset, ["tire"]), tmp_path, PreprocessSettings(size=64, plane_distance_mm=4), workers=1)
+        with pytest.raises(DataError, match="preprocessed otherwise"):
+            evaluate_detector(Detector.load(finished.run, "cpu"), tmp_path)
+
+    def test_bad_model_files(self, finished: Trainer, tmp_path: Path):
+        class Evil:
+            def __reduce__(self):
+                return (Path.touch, (tmp_path / "ran",))
+
+        (tmp_path / "text.pt").write_text("hello")
+        whole = (finished.run / "checkpoints" / "best.pt").read_bytes()
+        (tmp_path / "cut.pt").write_bytes(whole[: len(whole) // 2])
+        torch.save({"das3d_format": 99}, tmp_path / "future.pt")
+        torch.save({"das3d_format": checkpoint.FORMAT, "evil": Evil()}, tmp_path / "evil.pt")
+        torch.save({"das3d_format": checkpoint.FORMAT}, tmp_path / "hollow.pt")
+        for name, reason in (("text", "not a das3d checkpoint"), ("cut", "not a das3d checkpoint"), ("future", "format 99"),
+                             ("evil", "not a das3d checkpoint"), ("hollow", "not a model"), ("absent", "no checkpoint")):  # fmt: skip
+            with pytest.raises(DataError, match=reason) as error:
+                Detector.load(tmp_path / f"{name}.pt", "cpu")
+            assert "\n" not in str(error.value)
+        assert not (tmp_path / "ran").exists()
+
+
+class TestPieces:
+    def test_every_sample_comes_once_per_pass(self):
+        seen = np.concatenate([batch_indices(0, step, 4, 10) for step in range(5)])
+        assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10))
+        assert list(seen[:10]) != list(seen[10:])
+
+    def test_learning_rate_rises_then_falls_to_zero(self):
+        rates = [learning_rate(step, 100, 1.0) for step in range(101)]
+        assert max(rates) == rates[10] == 1.0
+        assert rates[:11] == sorted(rates[:11]) and rates[10:] == sorted(rates[10:], reverse=True)
+        assert rates[100] == pytest.approx(0)
+
+    def test_shrinking_does_not_mix_part_and_background(self):
+        foreground = np.zeros((1, 8, 8), bool)
+        foreground[:, :, :5] = True
+        depth = np.where(foreground, 0.25, 1.0).astype(np.float32)
+        rgb = np.where(foreground[..., None], 200, 0).astype(np.uint8).repeat(3, -1)
+        parts = Parts.stack(rgb, depth, foreground, size=4, device=CPU)
+        assert parts.foreground[0, 0].sum(1).tolist() == [3, 3, 3, 3]
+        assert parts.depth.unique().tolist() == [0.25]
+        assert parts.rgb[0, :, :, :3].unique().tolist() == [200] and parts.rgb[0, :, :, 3].max() == 0
+
+    def test_gpus(self, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        assert choose("auto") == choose("cpu") == CPU
+        with pytest.raises(UsageError, match="--gpus cpu"):
+            choose("0")
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+        assert choose("auto") == choose("all") == choose("0,1") == torch.device("cuda", 0)
+        assert choose("1") == torch.device("cuda", 1)
+        with pytest.raises(UsageError, match="GPU 0 to 1"):
+            choose("2")
