@@ -75,7 +75,7 @@ def main() -> None:
         app()
     except Das3dError as error:
         _fail(str(error), error.exit_code)
-    except Exception as error:  # a defect of das3d itself; still one line
+    except Exception as error:  # noqa: BLE001  (a defect of das3d itself; still one line)
         _fail(f"internal error: {type(error).__name__}: {error}; run again with `das3d --debug` for details", 1)
 
 

@@ -61,7 +61,7 @@ class Detector:
         self.depth_range: tuple[float, float] | None = (depth_range[0], depth_range[1]) if depth_range else None
         self.network = build_network(settings)
         self.network.load_state_dict(model_file["network"])
-        self.network.to(device, memory_format=torch.channels_last).eval()
+        self.network.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
     @classmethod
     def load(cls, path: str | Path, gpus: str = "auto") -> Detector:

@@ -30,10 +30,11 @@ def ssim_map(a: Tensor, b: Tensor) -> Tensor:
     groups = stack.shape[1]
     stack = F.conv2d(stack, kernel.view(1, 1, 1, -1).expand(groups, -1, -1, -1), groups=groups)
     stack = F.conv2d(stack, kernel.view(1, 1, -1, 1).expand(groups, -1, -1, -1), groups=groups)
-    mean_a, mean_b, square_a, square_b, product = stack.split(channels, dim=1)
+    mean_a, mean_b, square_a, square_b, product = torch.split(stack, channels, dim=1)
     var_a, var_b, cov = square_a - mean_a**2, square_b - mean_b**2, product - mean_a * mean_b
     luminance = (2 * mean_a * mean_b + _C1) / (mean_a**2 + mean_b**2 + _C1)
-    return luminance * (2 * cov + _C2) / (var_a + var_b + _C2)
+    similarity: Tensor = luminance * (2 * cov + _C2) / (var_a + var_b + _C2)
+    return similarity
 
 
 @functools.cache

@@ -29,7 +29,7 @@ def score(network: Das3d, batch: Batch, smoothing: float) -> Scored:
     """Judge a batch of any length, in evaluation mode."""
     network.eval()
     maps = []
-    for rgb, depth, foreground in zip(*(tensor.split(_CHUNK) for tensor in batch), strict=True):
+    for rgb, depth, foreground in zip(*(torch.split(tensor, _CHUNK) for tensor in batch), strict=True):
         with autocast(depth.device):
             output = network(rgb, depth, foreground.float())
         maps.append(anomaly_maps(output.logits, foreground.float(), smoothing))

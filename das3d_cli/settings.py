@@ -104,12 +104,14 @@ class SynthesisSettings(Section):
     )  # fmt: skip
     rotate: bool = setting(True, "turn the whole sample by a random angle", why="parts lie as they fall")
     flip: bool = setting(False, "mirror the whole sample at random", why="lettering and threads have a handedness")
+    relight: float = setting(0.15, "change of light from sample to sample, share of its brightness", ge=0, lt=1,
+        why="a few dozen good parts show too few lights, and a new one is no defect")  # fmt: skip
     textures: Path | None = setting(None, "folder of texture images, DTD for instance (default: a built-in set)")
     texture_count: int = setting(256, "textures held in memory", ge=1, le=10_000)
 
     def augmentation(self) -> dict[str, Any]:
         """The keyword arguments of `das3d_cli.synthesis.augment.augment`."""
-        return self.model_dump(exclude={"rotate", "flip", "textures", "texture_count"})
+        return self.model_dump(exclude={"rotate", "flip", "relight", "textures", "texture_count"})
 
 
 class ModelSettings(Section):

@@ -12,7 +12,13 @@ from das3d_cli.scoring import anomaly_maps, anomaly_scores, good_threshold
 
 def network(**changed):
     torch.manual_seed(0)
-    arguments = {"modality": "both", "stem": 2, "reconstruction_width": 4, "discriminator_width": 4, "direct_inputs": True}
+    arguments = {
+        "modality": "both",
+        "stem": 2,
+        "reconstruction_width": 4,
+        "discriminator_width": 4,
+        "direct_inputs": True,
+    }
     return Das3d(**(arguments | changed))
 
 
@@ -98,7 +104,9 @@ class TestScoring:
     def test_nothing_is_found_off_the_part(self):
         part = torch.zeros(1, 1, 32, 32)
         part[..., :16] = 1
-        assert anomaly_maps(torch.tensor([0.0, 9.0]).view(1, 2, 1, 1).expand(1, 2, 32, 32), part, 0.0)[..., 16:].max() == 0
+        assert (
+            anomaly_maps(torch.tensor([0.0, 9.0]).view(1, 2, 1, 1).expand(1, 2, 32, 32), part, 0.0)[..., 16:].max() == 0
+        )
 
     def test_smoothing_averages_over_the_window(self):
         logits = torch.zeros(1, 2, 50, 50)

@@ -55,6 +55,6 @@ def test_ranges_and_shares():
     whole = random.integers(3, high=5)
     assert whole.unique().tolist() == [0, 1, 2, 3, 4]
     logs = random.log_uniform(low=0.01, high=1.0)
-    assert 0.01 <= logs.min() and logs.max() < 1.0
+    assert logs.min() >= 0.01 and logs.max() < 1.0
     assert (logs < 0.1).float().mean() == pytest.approx(0.5, abs=0.05)
     assert random.bernoulli(probability=0.3).float().mean() == pytest.approx(0.3, abs=0.05)

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from das3d_cli.errors import DataError
 from das3d_cli.data.summary import Row
+from das3d_cli.errors import DataError
 from das3d_cli.metrics import Metrics
 from das3d_cli.report.draw import OUTSIDE, PAPER, write_png
 from das3d_cli.report.heatmap import blend, layout, overlay
@@ -270,7 +270,7 @@ class TestWritePng:
         picture = some_rgb(30, 40)
         write_png(tmp_path / "picture.png", picture)
         np.testing.assert_array_equal(cv2.imread(str(tmp_path / "picture.png"))[..., ::-1], picture)
-        assert os.listdir(tmp_path) == ["picture.png"]
+        assert [path.name for path in tmp_path.iterdir()] == ["picture.png"]
 
     @pytest.mark.parametrize("method", ["write_bytes", "replace"])
     def test_a_full_disk_leaves_the_old_file_and_nothing_else(self, tmp_path, monkeypatch, method):
@@ -279,7 +279,7 @@ class TestWritePng:
         monkeypatch.setattr(*((Path, method) if method == "write_bytes" else (os, method)), raise_disk_full)
         with pytest.raises(DataError, match=r"picture\.png: cannot be written.*no space left"):
             write_png(target, some_rgb(8, 8))
-        assert os.listdir(tmp_path) == ["picture.png"]
+        assert [path.name for path in tmp_path.iterdir()] == ["picture.png"]
         assert target.read_bytes() == b"old"
 
     @pytest.mark.parametrize("name", ["absent/picture.png", "file/picture.png", "folder"])
@@ -290,7 +290,7 @@ class TestWritePng:
             write_png(tmp_path / name, some_rgb(8, 8))
         assert str(tmp_path / name) in str(error.value)
         assert "\n" not in str(error.value)
-        assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
+        assert sorted([path.name for path in tmp_path.iterdir()]) == ["file", "folder"]
 
 
 def text_of(table):
@@ -321,7 +321,10 @@ class TestTables:
         assert plain["[red]hole[/red]"]["samples"] == 3
 
     def test_preprocessing_tells_shares_and_angles(self):
-        rows = [Row("tire", "test", "hole", 7, 3, 4, 0.1234, 4.25, 9.0), Row("foam", "test", "good", 2, 0, 2, 0.0, 1.0, 1.5)]
+        rows = [
+            Row("tire", "test", "hole", 7, 3, 4, 0.1234, 4.25, 9.0),
+            Row("foam", "test", "good", 2, 0, 2, 0.0, 1.0, 1.5),
+        ]
         assert text_of(preprocess_table(rows)) == [
             ["tire", "test", "hole", "7", "3", "12.3%", "4.2°", "9.0°"],
             ["foam", "test", "good", "2", "0", "0.0%", "1.0°", "1.5°"],

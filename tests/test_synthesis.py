@@ -76,7 +76,9 @@ class TestSkewNormal:
 
     def test_is_a_density(self):
         def density(y, x):
-            return float(skew_normal_pdf(torch.tensor([x, y]), torch.tensor([0.5, -0.2]), torch.tensor([[1.0, 0.3], [0.3, 2.0]])))
+            return float(
+                skew_normal_pdf(torch.tensor([x, y]), torch.tensor([0.5, -0.2]), torch.tensor([[1.0, 0.3], [0.3, 2.0]]))
+            )
 
         assert integrate.dblquad(density, -8, 8, -8, 8, epsabs=1e-3)[0] == pytest.approx(1, abs=1e-3)
 
@@ -161,7 +163,10 @@ class TestAugment:
         assert max(np.ptp(rows), np.ptp(columns)) <= 2 * 0.06 * SIZE
 
     def test_dropout_follows_equation_12(self, parts, textures):
-        many = [make(parts, textures, ItemRandom.of(0, step, torch.arange(16)), dropout=0.5, normal_share=0.0) for step in range(40)]
+        many = [
+            make(parts, textures, ItemRandom.of(0, step, torch.arange(16)), dropout=0.5, normal_share=0.0)
+            for step in range(40)
+        ]
         rgb = torch.cat([(m.rgb != parts.rgb).any(1).any(-1).any(-1) for m in many])
         depth = torch.cat([(m.depth != parts.depth).any(1).any(-1).any(-1) for m in many])
         masked = torch.cat([m.mask.any(1).any(-1).any(-1) for m in many])
@@ -170,7 +175,10 @@ class TestAugment:
             assert case.float().mean() == pytest.approx(0.25, abs=0.06)
 
     def test_normal_share_comes_on_top(self, parts, textures):
-        many = [make(parts, textures, ItemRandom.of(0, step, torch.arange(16)), dropout=0.0, normal_share=0.4) for step in range(40)]
+        many = [
+            make(parts, textures, ItemRandom.of(0, step, torch.arange(16)), dropout=0.0, normal_share=0.4)
+            for step in range(40)
+        ]
         assert torch.cat([m.mask.any(1).any(-1).any(-1) for m in many]).float().mean() == pytest.approx(0.6, abs=0.06)
 
     @pytest.mark.parametrize(("modality", "untouched"), [("rgb", "depth"), ("depth", "rgb")])

@@ -89,7 +89,13 @@ class TestRun:
 
     @pytest.mark.parametrize("stop", [1, 3, 4])
     def test_interrupted_and_resumed_equals_uninterrupted(
-        self, finished: Trainer, cache: Cache, cache_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
+        self,
+        finished: Trainer,
+        cache: Cache,
+        cache_root: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        stop: int,
     ):
         trainer = training.start(settings(), cache, tmp_path, CPU)
         advance = Trainer._advance
@@ -131,7 +137,7 @@ class TestRun:
         trainer = training.start(settings("train.steps=20"), cache, tmp_path, CPU)
         with torch.no_grad():
             next(trainer.network.parameters()).fill_(float("nan"))
-        with pytest.raises(DataError, match="loss became nan.*train.lr"):
+        with pytest.raises(DataError, match=r"loss became nan.*train\.lr"):
             training.finish(trainer, ignore)
 
     @pytest.mark.parametrize("modality", ["rgb", "depth"])
@@ -151,7 +157,7 @@ class TestRun:
         training.finish(training.start(paper, cache, tmp_path, CPU), ignore)
 
     def test_size_that_does_not_divide_the_cache(self, cache: Cache, tmp_path: Path):
-        with pytest.raises(UsageError, match="settings.model.size: 48 does not divide the cache's 64"):
+        with pytest.raises(UsageError, match=r"settings\.model\.size: 48 does not divide the cache's 64"):
             training.start(settings("model.size=48"), cache, tmp_path, CPU)
         assert not list(tmp_path.iterdir())
 
@@ -175,7 +181,9 @@ class TestDetector:
         alone = detector.score(split.rgb[1:2], split.depth[1:2], split.foreground[1:2])
         np.testing.assert_allclose(together.maps[1], alone.maps[0], atol=1e-5)
 
-    def test_predict_treats_a_raw_capture_as_the_cache_does(self, finished: Trainer, cache: Cache, shared_dataset: Path):
+    def test_predict_treats_a_raw_capture_as_the_cache_does(
+        self, finished: Trainer, cache: Cache, shared_dataset: Path
+    ):
         from das3d_cli.data.readers import read_capture
 
         record = cache.samples("test")[0]
@@ -185,7 +193,9 @@ class TestDetector:
         capture = read_capture(folder / "rgb" / f"{record.name}.png", folder / "xyz" / f"{record.name}.tiff")
         prediction = detector.predict(capture.rgb, capture.xyz)
         assert np.array_equal(prediction.sample.depth, split.depth[0])
-        assert prediction.score == pytest.approx(float(detector.score(split.rgb, split.depth, split.foreground).scores[0]), abs=1e-6)
+        assert prediction.score == pytest.approx(
+            float(detector.score(split.rgb, split.depth, split.foreground).scores[0]), abs=1e-6
+        )
         assert prediction.anomaly_map.shape == capture.rgb.shape[:2]
         assert prediction.anomalous == (prediction.score >= prediction.threshold)
 
@@ -200,7 +210,12 @@ class TestDetector:
         assert len(evaluation.verdicts()) == len(evaluation.split.labels)
 
     def test_a_cache_preprocessed_otherwise_is_refused(self, finished: Trainer, shared_dataset: Path, tmp_path: Path):
-        build(find_entries(shared_dataset, ["tire"]), tmp_path, PreprocessSettings(size=64, plane_distance_mm=4), workers=1)
+        build(
+            find_entries(shared_dataset, ["tire"]),
+            tmp_path,
+            PreprocessSettings(size=64, plane_distance_mm=4),
+            workers=1,
+        )
         with pytest.raises(DataError, match="preprocessed otherwise"):
             evaluate_detector(Detector.load(finished.run, "cpu"), tmp_path)
 

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from das3d_cli import console
-from das3d_cli.commands.options import Assignments, AsJson, Categories, Config, PresetName, Workers, option, split_names
+from das3d_cli.commands.options import AsJson, Assignments, Categories, Config, PresetName, Workers, option, split_names
 from das3d_cli.settings import resolve
 
 

@@ -24,6 +24,7 @@ from das3d_cli.errors import DataError
 from das3d_cli.model import Output
 from das3d_cli.settings import LossSettings, Settings
 from das3d_cli.synthesis.augment import augment
+from das3d_cli.synthesis.light import relight
 from das3d_cli.synthesis.pose import turn
 from das3d_cli.synthesis.random import ItemRandom
 
@@ -56,7 +57,8 @@ class Trainer:
         self.settings, self.data, self.identity, self.run = settings, data, identity, run
         self.device = data.textures.device
         torch.manual_seed(settings.seed)
-        self.network = build_network(settings).to(self.device, memory_format=torch.channels_last)
+        self.network = build_network(settings).to(self.device)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=settings.train.lr, weight_decay=settings.train.weight_decay
         )
@@ -99,6 +101,7 @@ class Trainer:
         places = torch.arange(len(indices), device=self.device)
         random = ItemRandom.of(s.seed, self.step, places)
         batch = turn(batch, random.fork(0), rotate=s.synthesis.rotate, flip=s.synthesis.flip)
+        batch = batch._replace(rgb=relight(batch.rgb, random.fork(2), s.synthesis.relight))
         augmented = augment(
             *batch, self.data.textures, random.fork(1), modality=s.model.modality, **s.synthesis.augmentation()
         )
@@ -108,7 +111,7 @@ class Trainer:
         terms = loss_terms(output, batch, augmented.mask, s.loss.focal_gamma)
         loss = total_loss(terms, s.loss)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), s.train.clip)
         self.optimizer.step()
         return {"loss": loss.detach()} | {name: value.detach() for name, value in terms.items()}

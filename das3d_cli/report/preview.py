@@ -68,12 +68,12 @@ def _samples_sheet(category: str, batch: Batch, textures: Tensor, random: ItemRa
         seen = [name for name, changed in (("RGB", _differs(made.rgb[i], batch.rgb[i])),
                                            ("depth", _differs(made.depth[i], batch.depth[i]))) if changed]  # fmt: skip
         titles.append(f"{i + 1}: {' + '.join(seen) or 'normal'}")
-    notes = [
-        "M_t: blue is nearer to the camera (-1), red is farther (+1), Eq. 1 and 2. Change: the same colours, in millimetres"
-        " at its peak. M*: Eq. 7. I_a and Z_a: Eq. 8 and 6 after augmentation dropout (Eq. 12); the row's title says which"
+    note = (
+        "M_t: blue is nearer to the camera (-1), red is farther (+1), Eq. 1 and 2. Change: the same colours; its peak is"
+        " a share of the depth range. M*: Eq. 7. I_a and Z_a: Eq. 8 and 6 after augmentation dropout (Eq. 12); the row's title says which"
         " modality kept its defect. Relief: the depth, lit from the upper left."
-    ]
-    return contact_sheet(rows, _COLUMNS, titles, f"{category}: synthetic anomalies, seed {settings.seed}", notes)
+    )
+    return contact_sheet(rows, _COLUMNS, titles, f"{category}: synthetic anomalies, seed {settings.seed}", [note])
 
 
 def _sample_row(batch: Batch, made: Augmented, i: int) -> list[Tile]:
@@ -114,10 +114,14 @@ def _settings_sheet(category: str, one: Batch, textures: Tensor, settings: Setti
             picture = _rgb(made.rgb[0]) if name == "beta_max" else shaded_relief(made.depth[0, 0].numpy(), part)
             row += [Tile(picture, f"{value:g}"), Tile(mask_picture(made.refined[0, 0].numpy() > 0, part))]
         rows.append(row)
-    notes = ["The same defect throughout; each row changes one setting, the value stands below. Left: relief of Z_a (RGB I_a in"
-             " the last row), right: the refined mask M*."]  # fmt: skip
+    note = (
+        "The same defect throughout; each row changes one setting, the value stands below. Left: relief of Z_a"
+        " (RGB I_a in the last row), right: the refined mask M*."
+    )
     titles = [title for _, title, _ in _VARIED]
-    return contact_sheet(rows, (), titles, f"{category}: what each synthesis setting does, seed {settings.seed}", notes)
+    return contact_sheet(
+        rows, (), titles, f"{category}: what each synthesis setting does, seed {settings.seed}", [note]
+    )
 
 
 def _arguments(name: str, value: float) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from rich.text import Text
 from das3d_cli.data.summary import Row
 from das3d_cli.metrics import OVERALL, Metrics
 
-
 _METRIC_TITLES = {
     "image_auroc": "I-AUROC",
     "image_ap": "I-AP",

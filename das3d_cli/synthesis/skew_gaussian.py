@@ -21,7 +21,8 @@ def skew_normal_pdf(x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
     """
     quadratic = (x * torch.linalg.solve(sigma, x.unsqueeze(-1)).squeeze(-1)).sum(-1)
     phi = torch.exp(-0.5 * quadratic) / (2 * math.pi * torch.linalg.det(sigma).sqrt())
-    return 2 * phi * torch.special.ndtr((alpha * x).sum(-1))
+    skewed: Tensor = 2 * phi * torch.special.ndtr((alpha * x).sum(-1))
+    return skewed
 
 
 def covariance(sigma: Tensor, correlation: Tensor) -> Tensor:
@@ -57,6 +58,6 @@ def filter_each(images: Tensor, kernels: Tensor) -> Tensor:
     (height, width), reach = images.shape[-2:], kernels.shape[-1]
     shape = (height + reach - 1, width + reach - 1)
     product = torch.fft.rfft2(images, s=shape) * torch.fft.rfft2(kernels, s=shape)
-    full = torch.fft.irfft2(product, s=shape)
+    full: Tensor = torch.fft.irfft2(product, s=shape)
     start = reach // 2
     return full[:, start : start + height, start : start + width]

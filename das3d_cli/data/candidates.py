@@ -1,0 +1,184 @@
+"""The planes of a capture, and how much like a table each is: judged on a coarse grid of cells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+_CELLS = 100  # along the longer side of the image
+_CANDIDATES = 5
+_RANSAC_POINTS, _RANSAC_ROUNDS = 1200, 300  # 99.9 % sure of a plane that holds 30 % of the points
+_FLAT_SLOPE = 0.35  # a cell of the table is inclined to the table by less than 20 degrees
+_MIN_TABLE = 0.03  # of the measured cells
+_MAX_UNDER = 0.3  # of the table's own cells
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Block means of the capture: points (h, w, 3) in metres or NaN, measured (h, w), side in pixels."""
+
+    points: NDArray[np.float64]
+    measured: NDArray[np.bool_]
+    side: int
+
+    @property
+    def centres(self) -> tuple[slice, slice]:
+        """The pixels in the middle of the cells."""
+        first, (rows, columns) = self.side // 2, self.measured.shape
+        return slice(first, rows * self.side, self.side), slice(first, columns * self.side, self.side)
+
+    def heights(self, plane: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Heights over a plane, (h, w), metres."""
+        return np.asarray(self.points @ plane[:3] + plane[3])
+
+    def along(self, height: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Cells whose neighbourhood runs along the plane of these heights; beside a missing cell it may."""
+        flat = self.measured.copy()
+        for axis in (0, 1):
+            ahead, behind, middle = [slice(None)] * 2, [slice(None)] * 2, [slice(None)] * 2
+            ahead[axis], behind[axis], middle[axis] = slice(2, None), slice(None, -2), slice(1, -1)
+            rise = np.abs(height[tuple(ahead)] - height[tuple(behind)])
+            run = np.linalg.norm(self.points[tuple(ahead)] - self.points[tuple(behind)], axis=2)
+            flat[tuple(middle)] &= ~(rise > _FLAT_SLOPE * run)
+        return flat
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A plane, the cells that lie on it and above it, its hull in the image, and its score as a table.
+
+    The plane is (a, b, c, d) with the unit normal towards the camera. A score of 0: cannot be a table.
+    """
+
+    plane: NDArray[np.float64]
+    on: NDArray[np.bool_]
+    above: NDArray[np.bool_]
+    hull: NDArray[np.bool_]
+    score: float
+
+
+def cell_means(xyz: NDArray[np.float32], measured: NDArray[np.bool_]) -> Cells:
+    """Means over square blocks, some hundred along the longer side; a block needs a quarter of its points."""
+    side = max(1, round(max(measured.shape) / _CELLS))
+    height, width = max(1, measured.shape[0] // side), max(1, measured.shape[1] // side)
+    known = measured[: height * side, : width * side]
+    zeroed = np.where(known[..., None], xyz[: height * side, : width * side], np.float32(0))
+    share = cv2.resize(known.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
+    means = cv2.resize(zeroed, (width, height), interpolation=cv2.INTER_AREA).astype(np.float64)
+    enough = share >= 0.25
+    points = np.full(means.shape, np.nan)
+    points[enough] = means[enough] / share[enough, None]
+    return Cells(points, enough, side)
+
+
+def find_candidates(cells: Cells, distance: float, seed: int) -> list[Candidate]:
+    """Planes, the largest first; each is sought among the cells that no earlier one explains."""
+    found: list[Candidate] = []
+    left, total = cells.measured.copy(), cells.measured.sum()
+    # a band as wide as the distance would take a thin part's top and the table for one plane
+    band = float(np.clip(4 * _depth_noise(cells), distance / 5, distance))
+    while len(found) < _CANDIDATES and left.sum() >= max(12, _MIN_TABLE * total):
+        plane = _ransac(cells.points[left], band, seed)
+        if plane is None:
+            break
+        candidate = _judge(cells, _refine(cells, plane, band), distance)
+        found.append(candidate)
+        explained = candidate.on | (candidate.above & candidate.hull)
+        if candidate.score > 0 and explained.sum() > 0.97 * total:
+            break
+        left &= ~(np.abs(cells.heights(plane)) < distance)
+    return found
+
+
+def _depth_noise(cells: Cells) -> float:
+    """Standard deviation of the cells' depths in metres, from second differences, which no plane has."""
+    z = cells.points[..., 2]
+    bends = np.abs(z[:, :-2] - 2 * z[:, 1:-1] + z[:, 2:])
+    bends = bends[np.isfinite(bends)]
+    return 1.4826 * float(np.median(bends)) / np.sqrt(6) if bends.size else 0.0
+
+
+def _ransac(points: NDArray[np.float64], band: float, seed: int) -> NDArray[np.float64] | None:
+    import open3d as o3d
+
+    if len(points) > _RANSAC_POINTS:
+        points = points[np.random.default_rng(seed).choice(len(points), _RANSAC_POINTS, replace=False)]
+    o3d.utility.random.seed(seed)
+    cloud = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(points))
+    # probability 1: no early stop, which would make the result depend on the number of threads
+    plane = np.asarray(cloud.segment_plane(band, 3, _RANSAC_ROUNDS, probability=1.0)[0], dtype=np.float64)
+    return _towards_camera(plane) if np.linalg.norm(plane[:3]) > 0 else None
+
+
+def _towards_camera(plane: NDArray[np.float64]) -> NDArray[np.float64]:
+    plane = plane / np.linalg.norm(plane[:3])
+    return plane if plane[3] >= 0 else -plane
+
+
+def _refine(cells: Cells, plane: NDArray[np.float64], least: float) -> NDArray[np.float64]:
+    """Least squares over the plane's flat inliers, those within three times their own spread."""
+    band = least
+    for _ in range(4):
+        height = cells.heights(plane)
+        points = cells.points[cells.along(height) & (np.abs(height) < band)]
+        if len(points) < 12:
+            break
+        centre = points.mean(axis=0)
+        normal = np.linalg.eigh(np.cov((points - centre).T))[1][:, 0]
+        plane = _towards_camera(np.append(normal, -normal @ centre))
+        spread = 1.4826 * float(np.median(np.abs(points @ plane[:3] + plane[3])))
+        band = max(3 * spread, least)
+    return plane
+
+
+def _judge(cells: Cells, plane: NDArray[np.float64], distance: float) -> Candidate:
+    """Score a plane as a table by the geometric mean of the areas on it and above it.
+
+    A part's top or side has nothing above it, and what is opaque has nothing under it inside its own hull.
+    Above counts in full inside the plane's hull in the image, by a quarter outside it, and not at all from
+    a third of the camera's own height on (a table over the floor, say).
+    """
+    height = cells.heights(plane)
+    on = cells.along(height) & (np.abs(height) < distance)
+    on &= cv2.boxFilter(on.astype(np.float32), -1, (3, 3), borderType=cv2.BORDER_REPLICATE) > 0.5
+    above = cells.measured & (height > distance)
+    if on.sum() < max(12, _MIN_TABLE * cells.measured.sum()):
+        return Candidate(plane, on, above, on, 0.0)
+    hull = hull_of(on)
+    under = cells.measured & (height < -2 * distance) & hull
+    if under.sum() > _MAX_UNDER * on.sum():
+        return Candidate(plane, on, above, hull, 0.0)
+    standing = above & (height < plane[3] / 3)
+    # half a cell: a part may be too small for the cells
+    area = 0.5 + (standing & hull).sum() + 0.25 * (standing & ~hull).sum()
+    score = float(np.sqrt((on.sum() - under.sum()) * area))
+    return Candidate(plane, on, above, hull, score / 2 if _leans_down(cells, plane, on) else score)
+
+
+def hull_of(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The convex hull of a mask's pixels, as a mask of the same size."""
+    rows, columns = np.nonzero(mask)
+    filled = np.zeros(mask.shape, np.uint8)
+    cv2.fillConvexPoly(filled, cv2.convexHull(np.stack([columns, rows], axis=1).astype(np.int32)), 1)
+    return filled.astype(bool)
+
+
+def _leans_down(cells: Cells, plane: NDArray[np.float64], on: NDArray[np.bool_]) -> bool:
+    """Whether the normal clearly points to the image's lower border.
+
+    To an upright camera that looks down, a wall's does and a table's does not.
+    """
+    rows = np.nonzero(on)[0]
+    y = cells.points[on][:, 1] / np.abs(cells.points[on][:, 2])
+    return bool(plane[1] * np.sign(np.cov(rows, y)[0, 1]) > 0.2)
+
+
+def is_wall(cells: Cells, other: Candidate, table: Candidate, distance: float) -> bool:
+    """Whether a plane bounds the scene behind the table: it is steep, and nothing was measured beyond it."""
+    if abs(other.plane[:3] @ table.plane[:3]) > 0.5 or other.on.sum() < _MIN_TABLE * cells.measured.sum():
+        return False
+    beyond = cells.measured & (cells.heights(other.plane) < -4 * distance)
+    return bool(beyond.sum() < 0.02 * other.on.sum())

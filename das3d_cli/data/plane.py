@@ -1,0 +1,209 @@
+"""The table under the part, and with it the part: a RANSAC plane, and the points that stand on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from das3d_cli.data.candidates import Candidate, Cells, cell_means, find_candidates, hull_of, is_wall
+from das3d_cli.data.fill import enclosed
+from das3d_cli.errors import DataError
+
+_MIN_RIM = 0.5  # a table makes up this share of the outline of all that was measured
+_JUMP = 1.02  # neighbours whose depths differ by more than 2 % belong to two surfaces
+_NEAR = 0.08  # of the table's extent
+_3X3 = np.ones((3, 3), np.uint8)
+
+
+@dataclass(frozen=True)
+class Table:
+    """The table of one capture and the part that stands on it.
+
+    Attributes:
+        plane: (a, b, c, d), unit normal towards the camera: a*x + b*y + c*z + d is the height in metres.
+        tilt_deg: angle between the normal and the optical axis, degrees.
+        foreground: bool, (H, W): the part, as far as it was measured.
+    """
+
+    plane: tuple[float, float, float, float]
+    tilt_deg: float
+    foreground: NDArray[np.bool_]
+
+
+def find_part(xyz: NDArray[np.float32], *, plane_distance_m: float = 0.005, seed: int = 0) -> Table:
+    """Find the table in an organised point cloud, and the points that stand on it.
+
+    Points within `plane_distance_m` of the plane, under it, or beside the table's area are background. Only
+    where the sensor's noise is a sizeable share of that distance does the cut adapt to it. Where the
+    background was removed from a capture before, all that was measured is the part.
+
+    Args:
+        xyz: float32, (H, W, 3), metres in the camera's frame, missing points NaN.
+        plane_distance_m: points this near to the plane belong to the table.
+        seed: of the RANSAC.
+
+    Raises:
+        DataError: nothing was measured, there is no table, or nothing stands on it.
+    """
+    measured = ~np.isnan(xyz[..., 2])
+    if not measured.any():
+        raise DataError("all points are missing")
+    cells = cell_means(xyz, measured)
+    candidates = find_candidates(cells, plane_distance_m, seed)
+    tables = [candidate for candidate in candidates if candidate.score > 0]
+    table = max(tables, key=lambda candidate: candidate.score, default=None)
+    if _is_cut_out(cells, measured, table):
+        return _cut_out(xyz, measured)
+    if table is None:
+        raise DataError("no table plane found: no flat area has a part standing on it and nothing under it")
+    walls = [other.plane for other in candidates if is_wall(cells, other, table, plane_distance_m)]
+    foreground = _standing_on(xyz, measured, cells, table, walls, plane_distance_m)
+    if not foreground.any():
+        raise DataError(f"no part found: nothing stands over {plane_distance_m * 1000:g} mm above the table")
+    a, b, c, d = (float(v) for v in table.plane)
+    return Table((a, b, c, d), float(np.degrees(np.arccos(min(1.0, abs(c))))), foreground)
+
+
+def _is_cut_out(cells: Cells, measured: NDArray[np.bool_], table: Candidate | None) -> bool:
+    """Whether the background was removed before: nothing measured at the frame, no table around the part."""
+    edge = max(1, min(measured.shape) // 100)
+    at_frame = measured.sum() - measured[edge:-edge, edge:-edge].sum()
+    if at_frame > 0.002 * measured.sum():
+        return False
+    if table is None or not table.above.any():
+        return True
+    inner = cv2.erode(hull_of(cells.measured).astype(np.uint8), _3X3, iterations=2)
+    rim = cells.measured & (inner == 0)
+    return bool((rim & table.on).sum() < _MIN_RIM * rim.sum())
+
+
+def _cut_out(xyz: NDArray[np.float32], measured: NDArray[np.bool_]) -> Table:
+    """All that was measured, over a frontal plane through its farthest points, as the table is unknown."""
+    z = xyz[..., 2][measured]
+    return Table((0.0, 0.0, -float(np.sign(np.median(z))), float(np.abs(z).max())), 0.0, measured)
+
+
+def _height(xyz: NDArray[np.float32], plane: NDArray[np.float64]) -> NDArray[np.float32]:
+    return np.asarray(xyz @ plane[:3].astype(np.float32) + np.float32(plane[3]))
+
+
+def _standing_on(
+    xyz: NDArray[np.float32],
+    measured: NDArray[np.bool_],
+    cells: Cells,
+    table: Candidate,
+    walls: list[NDArray[np.float64]],
+    distance: float,
+) -> NDArray[np.bool_]:
+    """Measured points over the table: cut at the distance, or at three times the noise where that is more."""
+    height = _height(xyz, table.plane)
+    noise = _noise(xyz[..., 2], height, cells, table)
+    noisy = noise > distance / 6
+    some_noisy = bool(noisy[cells.centres].any())
+    if some_noisy:
+        height = height - _bend(cells, table, distance, height.shape)
+    low = np.maximum(np.float32(distance), 3 * noise)
+    mask = height > low
+    for wall in walls:
+        mask &= _height(xyz, wall) > np.maximum(np.float32(4 * distance), 6 * noise)
+    mask = _over_area(xyz, mask, cells, table)
+    mask = _without_specks(mask, mask & (height > low + 2 * noise))
+    return _with_foot(mask, noisy, np.asarray(height / low)) if some_noisy and mask.any() else mask
+
+
+def _noise(z: NDArray[np.float32], height: NDArray[np.float32], cells: Cells, table: Candidate) -> NDArray[np.float32]:
+    """Standard deviation of the heights, (H, W), metres: as measured on the table, growing with the depth.
+
+    A triangulated depth is uncertain by its square; of that, a table seen at a slant passes on to its heights
+    a share that falls with the depth.
+    """
+    ratio = np.abs(height[cells.centres] / z[cells.centres])[table.on]
+    ratio = ratio[np.isfinite(ratio)]
+    return np.float32(1.4826 * np.median(ratio) if ratio.size else 0) * np.abs(z)
+
+
+def _bend(cells: Cells, table: Candidate, distance: float, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """The table's height as a noisy sensor distorts it, (H, W), metres: of third order in row and column."""
+    height = cells.heights(table.plane)
+    on, flat = table.on, cells.along(height)
+    rows, columns = (np.linspace(-1, 1, n) for n in height.shape)
+    terms = np.stack([np.outer(rows**i, columns**j) for i in range(4) for j in range(4 - i)])
+    for _ in range(4):
+        weights = np.linalg.lstsq(terms[:, on].T, height[on], rcond=None)[0]
+        bend = np.tensordot(weights, terms, axes=1)
+        on = flat & (np.abs(height - bend) < distance)
+    bend = np.clip(bend, -4 * distance, 4 * distance).astype(np.float32)
+    return np.asarray(cv2.resize(bend, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR))
+
+
+def _over_area(xyz: NDArray[np.float32], mask: NDArray[np.bool_], cells: Cells, table: Candidate) -> NDArray[np.bool_]:
+    """The mask without what stands beside the table.
+
+    A part that crosses the image's border, or stands at the table's edge, hides the table under itself. So a
+    surface without a jump in depth stays whole if a third of it is over the table's area, or if it begins
+    there and is either mostly level or small. Of other surfaces, the points over the area stay.
+    """
+    axes = np.linalg.svd(table.plane[None, :3])[2][1:].T  # (3, 2): two directions along the table
+    places = cells.points @ axes
+    area = cv2.convexHull(places[table.on].astype(np.float32))
+    if np.count_nonzero(_beside(area, places[table.above])) <= 2:
+        return mask
+    z = np.where(mask, np.abs(xyz[..., 2]), np.float32(1e6))
+    smooth = mask & (z < _JUMP * cv2.erode(z, _3X3))
+    count, labels = cv2.connectedComponents(smooth.astype(np.uint8), connectivity=4)
+    in_cells = np.where(cells.measured, labels[cells.centres], 0)
+    level = cells.along(cells.heights(table.plane))
+    whole = np.zeros(count, bool)
+    for label in np.unique(in_cells[in_cells > 0]):
+        its = in_cells == label
+        beside = _beside(area, places[its])
+        small = np.ptp(places[its], axis=0).max() < np.ptp(area, axis=(0, 1)).max() / 3
+        begins = beside.min() < _NEAR and (level[its].mean() > 0.5 or small)
+        whole[label] = begins or np.mean(beside == 0) > 1 / 3
+    kept = whole[labels]
+    rest = mask & ~kept
+    kept[rest] = _beside(area, xyz[rest] @ axes.astype(np.float32)) == 0
+    return np.asarray(kept)
+
+
+def _beside(area: NDArray[np.float32], points: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How far points (N, 2) lie outside a convex polygon, (N,), in shares of its extent, at most 0.1.
+
+    Looked up in a raster.
+    """
+    grid, margin = 256, 26
+    origin, extent = area.min(axis=(0, 1)), float(np.ptp(area, axis=(0, 1)).max())
+    scale = (grid - 1) / max(extent, 1e-9)
+    outside = np.ones((grid + 2 * margin, grid + 2 * margin), np.uint8)
+    cv2.fillConvexPoly(outside, np.rint((area - origin) * scale + margin).astype(np.int32), 0)
+    distance = np.minimum(cv2.distanceTransform(outside, cv2.DIST_L2, 3) / grid, 0.1)
+    where = np.clip(np.rint((points - origin) * scale + margin), 0, len(outside) - 1).astype(np.int32)
+    return np.asarray(distance[where[:, 1], where[:, 0]], dtype=np.float32)
+
+
+def _without_specks(mask: NDArray[np.bool_], seeds: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Connected components that are large enough and hold enough seeds."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    smallest = max(6.0, 4e-5 * mask.size)
+    seeded = np.bincount(labels[seeds], minlength=count)
+    keep = (stats[:, cv2.CC_STAT_AREA] >= smallest) & (seeded >= smallest / 2)
+    keep[0] = False
+    return np.asarray(keep[labels])
+
+
+def _with_foot(mask: NDArray[np.bool_], noisy: NDArray[np.bool_], level: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """The mask with what a noisy sensor loses of a foot: a pixel around it, and floors inside it (a bowl's).
+
+    Such a sensor smears the foot over its neighbour pixels. `level` is the height in shares of the cut's; it
+    must exceed a half, of a floor on average.
+    """
+    ring = cv2.dilate(mask.astype(np.uint8), _3X3).astype(bool)
+    foot = mask | (noisy & ring & (level > 0.5))
+    rest = noisy & ~foot & (np.abs(level) < 2)
+    count, labels = cv2.connectedComponents(rest.astype(np.uint8), connectivity=4)
+    excess = np.bincount(labels[rest], weights=level[rest] - 0.5, minlength=count)
+    floor = rest & (excess > 0)[labels]
+    return np.asarray(foot | (floor & enclosed(~np.isnan(level) & ~floor, foot)))

@@ -1,0 +1,286 @@
+"""The command as a user runs it: its own process, its exit code, its two output streams."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+
+from das3d_cli.settings import FIELDS
+
+PACKAGE = Path(__file__).parents[1] / "das3d_cli"
+TINY = ("--set", "model.size=64", "--set", "model.reconstruction_width=4", "--set", "model.discriminator_width=4",
+        "--set", "train.validate_every=2", "--steps", "4", "--batch-size", "2", "--set", "synthesis.texture_count=8")  # fmt: skip
+
+
+def das3d(*arguments: object, cwd: Path, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command; `NO_COLOR` and a fixed width keep its text the same everywhere."""
+    return subprocess.run(
+        [sys.executable, "-m", "das3d_cli", *map(str, arguments)],
+        cwd=cwd,
+        env=os.environ | {"NO_COLOR": "1", "COLUMNS": "160"} | (environment or {}),
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def ok(done: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def fails(done: subprocess.CompletedProcess[str], code: int, *parts: str) -> None:
+    """One line on stderr that holds the parts, nothing on stdout, the exit code, and no traceback."""
+    assert done.returncode == code, (done.returncode, done.stderr)
+    assert "Traceback" not in done.stderr
+    line = done.stderr.strip().splitlines()[-1]
+    assert line.startswith("error: "), done.stderr
+    assert [part for part in parts if part not in line] == [], line
+
+
+@pytest.fixture(scope="module")
+def place(shared_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the README's three lines have been typed."""
+    folder = tmp_path_factory.mktemp("work")
+    shutil.copytree(shared_dataset, folder / "mvtec3d")
+    part = folder / "mvtec3d" / "tire" / "test"
+    label = min(path.name for path in part.iterdir() if path.name != "good")
+    name = min((part / label / "rgb").iterdir()).stem
+    shutil.copy(part / label / "rgb" / f"{name}.png", folder / "part.png")
+    shutil.copy(part / label / "xyz" / f"{name}.tiff", folder / "part.tiff")
+    ok(das3d("preprocess", "mvtec3d/", "out/", "--size", 64, cwd=folder))
+    ok(das3d("train", "--category", "tire", "--gpus", "cpu", *TINY, cwd=folder))
+    return folder
+
+
+class TestMainPath:
+    def test_predict_writes_a_heat_map_and_says_which_run_it_used(self, place: Path):
+        done = ok(das3d("predict", "part.tiff", "part.png", "--heatmap", "out.png", cwd=place))
+        assert "score" in done.stdout and "threshold" in done.stdout
+        assert "using runs/tire-001 (tire)" in done.stderr
+        raw = cv2.imread(str(place / "part.png"))
+        picture = cv2.imread(str(place / "out.png"))
+        assert picture.shape[0] > raw.shape[0] and picture.shape[1] > raw.shape[1]
+
+    def test_predict_as_json(self, place: Path):
+        found = json.loads(ok(das3d("predict", "part.tiff", "part.png", "--json", cwd=place)).stdout)
+        assert found["category"] == "tire" and 0 <= found["score"] <= 1
+        assert found["anomalous"] == (found["score"] >= found["threshold"])
+
+    def test_exit_code_tells_the_verdict_only_when_asked(self, place: Path, tmp_path: Path):
+        from das3d_cli.engine import checkpoint
+
+        content = checkpoint.load(place / "runs/tire-001/checkpoints/best.pt", __import__("torch").device("cpu"))
+        for threshold, code in ((0.0, 4), (1.1, 0)):
+            checkpoint.save(tmp_path / "model.pt", content | {"threshold": threshold})
+            arguments = ("predict", "part.tiff", "part.png", "--run", tmp_path / "model.pt")
+            assert das3d(*arguments, cwd=place).returncode == 0
+            assert das3d(*arguments, "--fail-on-anomaly", cwd=place).returncode == code
+
+    def test_evaluate(self, place: Path, tmp_path: Path):
+        done = ok(das3d("evaluate", "--pictures", tmp_path / "pictures", cwd=place))
+        assert "I-AUROC" in done.stdout and "all" in done.stdout
+        assert (tmp_path / "pictures" / "overview.png").stat().st_size > 1000
+        maps = list((tmp_path / "pictures").glob("*/*.npy"))
+        found = json.loads(ok(das3d("evaluate", "--json", cwd=place)).stdout)
+        assert len(maps) == found["metrics"]["all"]["samples"] == len(found["verdicts"])
+
+    def test_preview_needs_no_training(self, place: Path, tmp_path: Path):
+        done = ok(das3d("synth-preview", "--category", "cookie", "-n", 2, "--out", tmp_path / "preview", cwd=place))
+        for path in done.stdout.split():
+            assert cv2.imread(path).std() > 10
+
+    def test_interrupted_training_goes_on(self, place: Path):
+        import signal
+        import time
+
+        process = subprocess.Popen(
+            [sys.executable, "-m", "das3d_cli", "train", "--category", "tire", *TINY, "--steps", "2000", "--gpus", "cpu",
+             "--runs", "long"], cwd=place, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        metrics = place / "long" / "tire-001" / "metrics.jsonl"
+        for _ in range(600):
+            if metrics.exists() and metrics.stat().st_size:
+                break
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        _, text = process.communicate(timeout=60)
+        assert process.returncode == 130, text
+        assert "das3d train --resume long/tire-001" in text and "Traceback" not in text
+        assert (place / "long/tire-001/checkpoints/last.pt").exists()
+        fails(das3d("train", "--resume", "long/tire-001", "--steps", 5, cwd=place), 2, "--resume", "give no others")
+        fails(das3d("predict", "part.tiff", "part.png", "--runs", "long", cwd=place), 2, "no finished run here")
+
+    def test_several_categories(self, place: Path):
+        done = ok(das3d("train", "--category", "all", "--runs", "many", "--gpus", "cpu", "--json", *TINY, cwd=place))
+        assert [summary["category"] for summary in json.loads(done.stdout)] == ["cookie", "tire"]
+
+    def test_nothing_but_the_result_goes_to_stdout(self, place: Path):
+        done = ok(das3d("train", "--category", "cookie", "--runs", "quiet", "--gpus", "cpu", *TINY, cwd=place))
+        assert done.stdout == "quiet/cookie-001\n"
+        assert "training cookie" in done.stderr
+
+
+class TestUsage:
+    def test_help_lists_all_commands(self, tmp_path: Path):
+        text = ok(das3d("--help", cwd=tmp_path)).stdout
+        assert [c for c in ("preprocess", "synth-preview", "train", "evaluate", "predict") if c not in text] == []
+
+    def test_help_of_a_command_shows_the_settings_own_words(self, tmp_path: Path):
+        text = " ".join(ok(das3d("train", "--help", cwd=tmp_path, environment={"COLUMNS": "400"})).stdout.split())
+        for key in ("train.steps", "seed", "model.modality"):
+            assert FIELDS[key].description[1:] in text
+
+    @pytest.mark.parametrize(
+        ("arguments", "code", "parts"),
+        [
+            (["train", "--gpus", "0"], 2, ["--gpus 0", "--gpus cpu"]),
+            (["train", "--data", "nowhere", "--gpus", "cpu"], 1, ["nowhere", "das3d preprocess"]),
+            (["train", "--category", "tyre", "--gpus", "cpu"], 2, ["tyre", "tire"]),
+            (["train", "--gpus", "cpu"], 2, ["cookie, tire", "--category"]),
+            (["train", "--set", "train.lr=-1"], 2, ["settings.train.lr", "-1", "--set"]),
+            (["train", "--steps", "0"], 2, ["settings.train.steps", "--steps"]),
+            (["train", "--config", "absent.toml"], 2, ["absent.toml"]),
+            (["train", "--category", "tire", "--gpus", "cpu", "--textures", "nowhere"], 1, ["nowhere"]),
+            (["train", "--resume", "nowhere"], 1, ["nowhere", "not a run folder"]),
+            (["train", "--category", "tire", "--gpus", "cpu", "--runs", "part.png"], 1, ["part.png"]),
+            (["preprocess", "nowhere", "x"], 1, ["nowhere"]),
+            (["preprocess", "mvtec3d", "x", "--category", "foam"], 2, ["foam", "cookie, tire"]),
+            (["preprocess", "mvtec3d", "mvtec3d/out"], 2, ["mvtec3d/out"]),
+            (["preprocess", "runs", "x"], 1, ["runs", "train,validation,test"]),
+            (["preprocess", "mvtec3d", "part.png"], 1, ["part.png", "cannot be written"]),
+            (["evaluate", "--run", "nowhere"], 1, ["nowhere"]),
+            (["evaluate", "--data", "nowhere"], 1, ["nowhere"]),
+            (["evaluate", "--pictures", "part.png"], 1, ["part.png"]),
+            (["predict", "part.png", "part.tiff"], 1, ["part.png", "swapped"]),
+            (["predict", "absent.tiff", "part.png"], 1, ["absent.tiff"]),
+            (["predict", "part.tiff", "part.png", "--heatmap", "no/where.png"], 1, ["no/where.png"]),
+            (["predict", "part.tiff", "part.png", "--runs", "mvtec3d"], 2, ["no finished run"]),
+            (["synth-preview", "--category", "all"], 2, ["choose one"]),
+        ],
+    )  # fmt: skip
+    def test_bad_input_is_one_line(self, place: Path, arguments: Sequence[str], code: int, parts: Sequence[str]):
+        before = sorted(path for path in place.rglob("*"))
+        fails(das3d(*arguments, cwd=place), code, *parts)
+        assert sorted(path for path in place.rglob("*")) == before
+
+    def test_environment_reaches_the_settings(self, place: Path):
+        fails(das3d("train", cwd=place, environment={"DAS3D_TRAIN_LR": "fast"}), 2, "DAS3D_TRAIN_LR", "fast")
+
+
+class TestBadCaptures:
+    """`predict` on files that a camera, a copy or a person can have spoilt."""
+
+    @pytest.mark.parametrize(
+        ("change", "part"),
+        [
+            (lambda xyz, rgb: (np.zeros_like(xyz), rgb), "missing"),
+            (lambda xyz, rgb: (xyz[..., 2], rgb), "H x W x 3"),
+            (lambda xyz, rgb: ((xyz * 1000).astype(np.int16), rgb), "int16"),
+            (lambda xyz, rgb: (np.where(xyz > 0.4, np.inf, xyz).astype(np.float32), rgb), "inf"),
+            (lambda xyz, rgb: (xyz[:-2], rgb), "size"),
+            (lambda xyz, rgb: (xyz, rgb[..., 0]), "grey"),
+            (lambda xyz, rgb: (xyz, rgb.astype(np.uint16) * 257), "16"),
+            (lambda xyz, rgb: (xyz, np.dstack((rgb, rgb[..., :1]))), "alpha"),
+        ],
+        ids=["all missing", "2-D", "integer", "inf", "other size", "grey", "16-bit", "alpha"],
+    )  # fmt: skip
+    def test_unusable_values(self, place: Path, tmp_path: Path, change, part: str):
+        xyz, rgb = change(tifffile.imread(place / "part.tiff"), cv2.imread(str(place / "part.png")))
+        tifffile.imwrite(tmp_path / "bad.tiff", xyz)
+        cv2.imwrite(str(tmp_path / "bad.png"), rgb)
+        done = das3d("predict", tmp_path / "bad.tiff", tmp_path / "bad.png", "--heatmap", tmp_path / "x.png", cwd=place)
+        fails(done, 1, part)
+        assert not (tmp_path / "x.png").exists()
+
+    @pytest.mark.parametrize("kind", ["tiff", "png"])
+    @pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+    def test_cut_short(self, place: Path, tmp_path: Path, kind: str, share: float):
+        files = {name: Path(shutil.copy(place / f"part.{name}", tmp_path)) for name in ("tiff", "png")}
+        whole = files[kind].read_bytes()
+        files[kind].write_bytes(whole[: int(share * len(whole))])
+        fails(das3d("predict", files["tiff"], files["png"], cwd=place), 1, str(files[kind]))
+
+    def test_unusable_captures_are_listed_and_the_rest_goes_on(self, dataset: Path, tmp_path: Path):
+        victim = min((dataset / "tire/train/good/xyz").iterdir())
+        victim.write_bytes(victim.read_bytes()[:100])
+        done = das3d(
+            "preprocess", dataset, tmp_path / "out", "--category", "tire", "--size", 64, "--workers", 1, cwd=tmp_path
+        )
+        assert done.returncode == 1
+        assert f"failed: {victim}: " in done.stderr and "Traceback" not in done.stderr
+        assert len(list((tmp_path / "out").glob("tire/*/*/*.npz"))) == len(list(dataset.glob("tire/*/*/xyz/*"))) - 1
+
+
+class TestBadRuns:
+    @pytest.mark.parametrize(
+        ("spoil", "part"),
+        [
+            (lambda run: (run / "checkpoints/best.pt").unlink(), "no checkpoint"),
+            (lambda run: (run / "checkpoints/best.pt").write_bytes(b"PK junk"), "not a das3d checkpoint"),
+        ],
+    )
+    def test_unusable_run(self, place: Path, tmp_path: Path, spoil, part: str):
+        run = Path(shutil.copytree(place / "runs" / "tire-001", tmp_path / "tire-001"))
+        spoil(run)
+        fails(das3d("predict", "part.tiff", "part.png", "--run", run, cwd=place), 1, str(run), part)
+
+    def test_corrupted_cache(self, place: Path, tmp_path: Path):
+        root = Path(shutil.copytree(place / "out", tmp_path / "out"))
+        victim = min(root.glob("tire/test/*/*.npz"))
+        victim.write_bytes(victim.read_bytes()[:1000])
+        fails(das3d("evaluate", "--data", root, cwd=place), 1, str(victim), "das3d preprocess")
+
+
+def imports_of(path: Path) -> set[str]:
+    """The das3d_cli modules that a file imports at its top level."""
+    found = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("das3d_cli"):
+            found |= (
+                {node.module} if node.module != "das3d_cli" else {f"das3d_cli.{alias.name}" for alias in node.names}
+            )
+    return {name.removeprefix("das3d_cli.") for name in found}
+
+
+class TestStructure:
+    # Each layer may import from its own and the ones below it.
+    LAYERS = (
+        ("errors",), ("files",), ("settings", "runs"),
+        ("data", "device", "batch", "model", "losses", "synthesis", "scoring", "metrics", "measure"),
+        ("engine", "detector", "evaluation"), ("report",), ("commands", "cli", "console"), ("__main__",),
+    )  # fmt: skip
+    PLAIN = ("synthesis", "model.py", "losses.py", "scoring.py", "metrics.py", "measure.py", "batch.py",
+             "data/plane.py", "data/preprocess.py", "data/readers.py")  # fmt: skip
+
+    def test_imports_point_down(self):
+        rank = {name: level for level, names in enumerate(self.LAYERS) for name in names} | {"__version__": 0, "": 0}
+        for path in PACKAGE.rglob("*.py"):
+            own = path.relative_to(PACKAGE).with_suffix("").parts[0]
+            if own == "__init__":
+                continue
+            above = {name for name in imports_of(path) if rank[name.split(".")[0]] > rank[own]}
+            assert not above, f"{path.name} imports from above: {above}"
+
+    def test_numerical_modules_know_no_settings(self):
+        for name in self.PLAIN:
+            for path in [PACKAGE / name] if name.endswith(".py") else (PACKAGE / name).glob("*.py"):
+                assert "settings" not in imports_of(path), path
+
+    def test_help_does_not_wait_for_heavy_modules(self):
+        script = "import sys; sys.argv = ['das3d', '--help']\nfrom das3d_cli.cli import app\ntry: app()\nexcept SystemExit: pass\n" \
+                 "print([m for m in ('torch', 'open3d', 'cv2', 'numpy', 'sklearn', 'pydantic.main') if m in sys.modules])"  # fmt: skip
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+        assert done.stdout.strip().splitlines()[-1] == "[]"

@@ -1,0 +1,289 @@
+"""The part found in rendered scenes whose truth is known, and in real captures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+from numpy.typing import NDArray
+
+from das3d_cli.data.plane import find_part
+from das3d_cli.errors import DataError
+
+REAL = Path(__file__).parents[2] / "shared" / "realscans"
+TABLE, FLOOR, WALL = 0, -2, -3
+
+
+@dataclass
+class Box:
+    """A box or an upright cylinder on the table; metres, the table's plane is z = 0."""
+
+    x: float
+    y: float
+    size: tuple[float, float, float]
+    yaw: float = 0.0
+    bottom: float = 0.0
+    round: bool = False
+
+
+@dataclass
+class Scene:
+    """A camera that looks at the table's middle from `distance` metres; the table spans x0, x1, y0, y1."""
+
+    parts: list[Box]
+    pitch: float = 45.0
+    distance: float = 0.8
+    shape: tuple[int, int] = (240, 320)
+    focal: float = 262.0
+    table: tuple[float, float, float, float] = (-5.0, 5.0, -5.0, 5.0)
+    floor: float | None = None
+    wall: float | None = None
+    noise: float = 0.0  # metres at one metre; grows with the square
+    quantised: bool = False
+    dropped: float = 0.0
+
+    def render(self, seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """The points (H, W, 3), and what each pixel shows: a part's number from 1 on, or table, floor, wall."""
+        rng = np.random.default_rng(seed)
+        (height, width), pitch = self.shape, np.radians(self.pitch)
+        forward = np.array([0, np.cos(pitch), -np.sin(pitch)])
+        to_world = np.stack([[1, 0, 0], np.cross(forward, [1, 0, 0]), forward], axis=1)
+        rows, columns = np.mgrid[:height, :width].astype(float)
+        rays = np.stack([columns - width / 2 + 0.5, rows - height / 2 + 0.5, np.full_like(rows, self.focal)], axis=-1)
+        rays /= self.focal
+        depth, shown = self._cast(-forward * self.distance, (rays @ to_world.T).reshape(-1, 3))
+        depth, shown = depth.reshape(self.shape), shown.reshape(self.shape)
+        if self.quantised:  # a disparity of focal length 580 and baseline 0.075 m in eighths, smeared
+            blur = cv2.GaussianBlur(rng.normal(size=self.shape), (0, 0), 1.5)
+            depth = 43.5 / (np.round((43.5 / depth + 0.06 * blur / blur.std()) * 8) / 8)
+        depth = depth + rng.normal(size=self.shape) * self.noise * depth**2
+        depth[~np.isfinite(depth) | (rng.random(self.shape) < self.dropped)] = np.nan
+        return (rays * depth[..., None]).astype(np.float32), shown
+
+    def _cast(self, eye: NDArray[np.float64], rays: NDArray[np.float64]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        depth, shown = np.full(len(rays), np.inf), np.full(len(rays), -1)
+
+        def put(t: NDArray[Any], what: int, hit: NDArray[np.bool_]) -> None:
+            nearer = hit & (t > 0) & (t < depth)
+            depth[nearer], shown[nearer] = t[nearer], what
+
+        with np.errstate(all="ignore"):
+            t = -eye[2] / rays[:, 2]
+            x, y = (eye[:2, None] + t * rays[:, :2].T).tolist()
+            x, y = np.array(x), np.array(y)
+            put(t, TABLE, (x > self.table[0]) & (x < self.table[1]) & (y > self.table[2]) & (y < self.table[3]))
+            if self.floor is not None:
+                put((-self.floor - eye[2]) / rays[:, 2], FLOOR, np.ones(len(rays), bool))
+            if self.wall is not None:
+                put((self.wall - eye[1]) / rays[:, 1], WALL, np.ones(len(rays), bool))
+            for number, part in enumerate(self.parts, 1):
+                cos, sin = np.cos(part.yaw), np.sin(part.yaw)
+                turn = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
+                half = np.array(part.size) / 2
+                start = (eye - [part.x, part.y, part.bottom + half[2]]) @ turn
+                ray = rays @ turn
+                one, two = (-half - start) / ray, (half - start) / ray
+                enter, leave = np.minimum(one, two), np.maximum(one, two)
+                if part.round:
+                    a, b = (ray[:, :2] ** 2).sum(axis=1), ray[:, :2] @ start[:2]
+                    root = np.sqrt(b * b - a * (start[:2] @ start[:2] - half[0] ** 2))
+                    first = np.maximum((-b - root) / a, enter[:, 2])
+                    put(first, number, first < np.minimum((-b + root) / a, leave[:, 2]))
+                else:
+                    put(enter.max(axis=1), number, enter.max(axis=1) < leave.min(axis=1))
+        return depth, shown
+
+
+def iou(found: NDArray[np.bool_], xyz: NDArray[np.float32], shown: NDArray[np.int64]) -> float:
+    measured, truth = np.isfinite(xyz[..., 2]), shown >= 1
+    return float((found & truth & measured).sum() / ((found | truth) & measured).sum())
+
+
+TABLETOP = [
+    Box(-0.12, 0.0, (0.14, 0.07, 0.2), yaw=0.4),
+    Box(0.1, -0.05, (0.09, 0.09, 0.11), round=True),
+    Box(0.05, 0.15, (0.2, 0.15, 0.06), yaw=-0.3),
+    Box(0.05, 0.15, (0.08, 0.08, 0.1), bottom=0.06, round=True),
+]
+KINECT = {"quantised": True, "noise": 0.0005}
+CLOSE = {"pitch": 85.0, "distance": 0.5, "focal": 880.0, "noise": 4e-4, "shape": (264, 264)}
+
+
+@pytest.mark.parametrize(
+    "scene",
+    [
+        pytest.param(Scene(TABLETOP, **KINECT), id="tabletop"),
+        pytest.param(Scene(TABLETOP, pitch=30, **KINECT), id="oblique"),
+        pytest.param(Scene(TABLETOP, dropped=0.4, **KINECT), id="40 percent missing"),
+        pytest.param(Scene(TABLETOP, table=(-0.3, 5, -5, 0.3), floor=0.75, **KINECT), id="floor beside the table"),
+        pytest.param(Scene(TABLETOP, pitch=32, table=(-5, 5, -5, 0.35), wall=0.35, **KINECT), id="wall at the table"),
+        pytest.param(
+            Scene(TABLETOP, pitch=25, table=(-5, 5, -5, 0.3), floor=0.75, wall=1.2, **KINECT), id="wall far behind"
+        ),
+        pytest.param(Scene([Box(0, 0, (0.12, 0.11, 0.03))], **CLOSE), id="flat top over most of the image"),
+        pytest.param(Scene([Box(0, 0, (0.12, 0.11, 0.008))], **CLOSE), id="thin and flat"),
+        pytest.param(Scene([Box(0, 0, (0.06, 0.5, 0.03))], **CLOSE), id="crosses two borders"),
+        pytest.param(Scene([Box(0.2, 0, (0.5, 0.5, 0.03))], **CLOSE), id="crosses three borders"),
+        pytest.param(
+            Scene([Box(0, 0, (0.05, 0.05, 0.03)), Box(0.04, 0, (0.008, 0.008, 0.01), round=True)], **CLOSE),
+            id="a speck beside the part is the part's",
+        ),
+    ],
+)
+def test_the_part_of_a_rendered_scene_is_found(scene: Scene) -> None:
+    xyz, shown = scene.render()
+    assert iou(find_part(xyz).foreground, xyz, shown) > 0.96
+
+
+def test_what_stands_beside_the_table_is_background() -> None:
+    cupboard = Box(0.25, 0.9, (0.3, 0.3, 1.2), yaw=0.3, bottom=-0.75)
+    scene = Scene([*TABLETOP, cupboard], pitch=25, table=(-5, 5, -5, 0.3), floor=0.75, **KINECT)
+    xyz, shown = scene.render()
+    assert (shown == len(scene.parts)).sum() > 1000
+    shown[shown == len(scene.parts)] = FLOOR
+    assert iou(find_part(xyz).foreground, xyz, shown) > 0.96
+
+
+def test_a_small_part_beside_a_large_one_is_kept_whole() -> None:
+    xyz, shown = Scene([Box(0, 0, (0.05, 0.05, 0.03)), Box(0.045, 0, (0.01, 0.01, 0.01))], **CLOSE).render()
+    found = find_part(xyz).foreground
+    assert found[shown == 2].mean() > 0.9
+
+
+@pytest.mark.parametrize("distance", [0.003, 0.005, 0.012])
+def test_with_little_noise_the_cut_is_exactly_at_the_distance(distance: float) -> None:
+    """A ramp that rises out of the table is cut at the asked height, not above and not under it."""
+    rows, columns = np.mgrid[:240, :320]
+    relief = np.clip((columns - 80) * 2e-4, 0, 0.03) * ((rows > 60) & (rows < 180) & (columns < 240))
+    z = 0.5 - relief + np.random.default_rng(0).normal(size=relief.shape) * 5e-5
+    xyz = np.stack([(columns - 160) * z / 900, (rows - 120) * z / 900, z], axis=-1).astype(np.float32)
+    found = find_part(xyz, plane_distance_m=distance).foreground
+    assert found[relief > distance + 3e-4].all()
+    assert not found[relief < distance - 3e-4].any()
+
+
+def test_the_plane_is_the_tables() -> None:
+    scene = Scene(TABLETOP, pitch=40, distance=0.9, **KINECT)
+    table = find_part(scene.render()[0])
+    a, b, c, d = table.plane
+    assert np.linalg.norm([a, b, c]) == pytest.approx(1)
+    assert table.tilt_deg == pytest.approx(50, abs=0.3)
+    assert d == pytest.approx(0.9 * np.sin(np.radians(40)), abs=0.002)
+    assert (a, b, c) == pytest.approx((0, -np.cos(np.radians(40)), -np.sin(np.radians(40))), abs=0.006)
+
+
+def test_a_camera_that_looks_down_minus_z_sees_the_same() -> None:
+    xyz, _ = Scene(TABLETOP, **KINECT).render()
+    flipped = xyz * np.array([1, -1, -1], np.float32)
+    one, other = find_part(xyz), find_part(flipped)
+    assert (one.foreground ^ other.foreground).sum() <= 0.001 * one.foreground.sum()
+    assert other.plane == pytest.approx(np.array(one.plane) * [1, -1, -1, 1], abs=1e-4)
+
+
+def test_a_missing_border_changes_nothing_inside() -> None:
+    xyz, shown = Scene(TABLETOP, **KINECT).render()
+    xyz[:30] = xyz[-20:] = np.nan
+    xyz[:, :30] = xyz[:, -20:] = np.nan
+    assert iou(find_part(xyz).foreground, xyz, shown) > 0.96
+
+
+def test_points_under_the_table_are_background() -> None:
+    xyz, shown = Scene([Box(0, 0, (0.05, 0.05, 0.03))], **CLOSE).render()
+    hole = np.zeros(shown.shape, bool)
+    hole[20:60, 20:60] = True
+    xyz[hole] *= 1.2
+    found = find_part(xyz).foreground
+    assert not found[hole].any()
+    assert iou(found, xyz, shown) > 0.98
+
+
+def test_the_hole_of_a_ring_is_background() -> None:
+    rows, columns = np.mgrid[:264, :264] - 132
+    radius = np.hypot(rows, columns)
+    z = np.where((radius > 40) & (radius < 90), 0.48, 0.5)
+    z += np.random.default_rng(0).normal(size=z.shape) * 1e-4
+    xyz = np.stack([columns * z / 900, rows * z / 900, z], axis=-1).astype(np.float32)
+    assert np.array_equal(find_part(xyz).foreground, (radius > 40) & (radius < 90))
+
+
+@pytest.mark.parametrize("shape", ["dome", "box"])
+def test_a_capture_whose_background_is_gone_is_all_part(shape: str) -> None:
+    rows, columns = np.mgrid[:200, :200] - 100
+    radius = np.hypot(rows, columns)
+    z = 0.5 - np.sqrt(np.maximum(0, 0.03**2 - (radius * 4e-4) ** 2)) if shape == "dome" else np.full(radius.shape, 0.45)
+    z = z + np.random.default_rng(0).normal(size=z.shape) * 1e-4
+    xyz = np.stack([columns * z / 900, rows * z / 900, z], axis=-1).astype(np.float32)
+    xyz[radius > 70] = np.nan
+    table = find_part(xyz)
+    assert np.array_equal(table.foreground, radius <= 70)
+    assert table.tilt_deg == 0
+    heights = xyz[radius <= 70] @ np.array(table.plane[:3]) + table.plane[3]
+    assert heights.min() >= -1e-6
+
+
+def test_the_result_is_the_same_bit_for_bit() -> None:
+    xyz, _ = Scene(TABLETOP, dropped=0.2, **KINECT).render()
+    one, other = find_part(xyz, seed=3), find_part(xyz.copy(), seed=3)
+    assert one.plane == other.plane
+    assert np.array_equal(one.foreground, other.foreground)
+
+
+def _unstructured() -> NDArray[np.float32]:
+    return np.random.default_rng(0).uniform(0.4, 1.4, (120, 160, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("xyz", "message"),
+    [
+        pytest.param(np.full((60, 80, 3), np.nan, np.float32), "all points are missing", id="all missing"),
+        pytest.param(_unstructured(), "no table plane found", id="no plane"),
+        pytest.param(Scene([], **CLOSE).render()[0], "no part found", id="empty table"),
+        pytest.param(np.ones((2, 2, 3), np.float32), "no table plane found", id="four points"),
+        pytest.param(np.ones((60, 80, 3), np.float32), "no table plane found", id="one point, repeated"),
+    ],
+)
+def test_what_cannot_be_used_is_said_in_one_line(xyz: NDArray[np.float32], message: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        find_part(xyz)
+    assert "\n" not in str(caught.value)
+
+
+def _real(name: str) -> NDArray[np.float32]:
+    path = REAL / name / "xyz.tiff"
+    if not path.is_file():
+        pytest.skip("the real captures are not here")
+    return np.asarray(tifffile.imread(path))
+
+
+@pytest.mark.parametrize("name", ["tabletop_a", "tabletop_b"])
+def test_real_tabletops_agree_with_their_annotation(name: str) -> None:
+    xyz = _real(name)
+    label = cv2.imread(str(REAL / name / "label.png"), cv2.IMREAD_UNCHANGED)
+    truth = np.where(label >= 20, 1, 0)
+    assert iou(find_part(xyz).foreground, xyz, truth) > 0.985
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "background"),
+    [
+        # (row, column) on the bottles and the carton; on the carpet: near, under the bottles, far corners
+        ("milk_cartoon", [(215, 140), (160, 280), (190, 445)], [(420, 400), (360, 300), (25, 60), (25, 590)]),
+        # on the mug and its handle; on the table, the wall, in the handle
+        ("table_mug_stereo", [(320, 385), (290, 380), (312, 492)], [(450, 580), (400, 250), (60, 500), (330, 455)]),
+    ],
+)
+def test_other_real_captures_have_a_sensible_part(
+    name: str, part: list[tuple[int, int]], background: list[tuple[int, int]]
+) -> None:
+    xyz = _real(name)
+    found = find_part(xyz).foreground
+    for pixels, wanted in ((part, 1.0), (background, 0.0)):
+        for row, column in pixels:
+            window = np.s_[row - 4 : row + 5, column - 4 : column + 5]
+            measured = np.isfinite(xyz[window][..., 2])
+            assert not measured.any() or found[window][measured].mean() == pytest.approx(wanted, abs=0.2), (row, column)

@@ -1,0 +1,243 @@
+"""Raw captures into samples: properties that follow from the definition, on surfaces whose truth is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from das3d_cli.data.capture import Geometry, RawCapture, Sample
+from das3d_cli.data.preprocess import measure_range, preprocess, to_raw
+from das3d_cli.errors import DataError
+
+FOCAL, TABLE_M, NOISE_M = 400.0, 0.4, 5e-5
+COLOUR = (200, 120, 40)
+
+
+def relief(height: NDArray[np.floating[Any]], *, tilt_deg: float = 0.0, seed: int = 0) -> RawCapture:
+    """A pinhole camera's view of a table with the given heights in metres; the part has one colour."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.indices(height.shape) - np.array(height.shape)[:, None, None] / 2 + 0.5
+    rays = np.stack([columns / FOCAL, rows / FOCAL, np.ones_like(rows)], axis=-1)
+    tilt = np.radians(tilt_deg)
+    normal = np.array([0, -np.sin(tilt), -np.cos(tilt)])
+    over = height + rng.normal(size=height.shape) * NOISE_M
+    xyz = rays * ((over - TABLE_M * np.cos(tilt)) / (rays @ normal))[..., None]
+    rgb = np.where((height > 0)[..., None], np.array(COLOUR), 230).astype(np.uint8)
+    return RawCapture(rgb, xyz.astype(np.float32))
+
+
+def disc(shape: tuple[int, int], radius: float, height: float = 0.02, hole: float = -1.0) -> NDArray[np.float64]:
+    rows, columns = np.indices(shape) - np.array(shape)[:, None, None] / 2 + 0.5
+    distance = np.hypot(rows, columns)
+    return np.where((distance < radius) & (distance >= hole), height, 0.0)
+
+
+def prepared(capture: RawCapture, size: int = 64, axis: Literal["camera", "plane"] = "plane", **options: Any) -> Sample:
+    options = {"depth_range": (-0.03, 0.0), **options}
+    return preprocess(capture, size=size, plane_distance_m=0.005, depth_axis=axis, **options)
+
+
+@pytest.mark.parametrize(("shape", "size"), [((160, 160), 64), ((120, 160), 50), ((160, 90), 64), ((96, 96), 160)])
+def test_part_and_background_do_not_mix(shape: tuple[int, int], size: int) -> None:
+    height = disc(shape, 30)
+    sample = prepared(relief(height), size)
+    inside = sample.foreground
+    assert sample.rgb.shape == (size, size, 3)
+    assert sample.rgb.dtype == np.uint8
+    assert sample.depth.dtype == np.float32
+    # 20 mm high is 1/3 of the way from -30 mm to 0
+    assert np.abs(sample.depth[inside] - 1 / 3).max() < 8 * NOISE_M / 0.03
+    assert (sample.rgb[inside] == COLOUR).all()
+    assert (sample.rgb[~inside] == 0).all()
+    assert (sample.depth[~inside] == sample.depth[inside].max()).all()
+    assert (sample.valid == inside).all()
+    side = max(shape)
+    assert inside.sum() == pytest.approx((height > 0).sum() * (size / side) ** 2, rel=0.04)
+    rows, columns = np.nonzero(inside)
+    assert (rows.mean(), columns.mean()) == pytest.approx(((size - 1) / 2, (size - 1) / 2), abs=0.3)
+
+
+def test_geometry_tells_where_the_sample_came_from() -> None:
+    capture = relief(disc((120, 160), 30), tilt_deg=10)
+    capture.xyz[:30, :40] = np.nan
+    geometry = prepared(capture).geometry
+    assert (geometry.raw_height, geometry.raw_width, geometry.pad_top, geometry.pad_left) == (120, 160, 20, 0)
+    assert geometry.missing_fraction == pytest.approx(1 / 16)
+    assert geometry.tilt_deg == pytest.approx(10, abs=0.1)
+    assert (geometry.near_m, geometry.far_m) == (-0.03, 0.0)
+    assert geometry.plane == pytest.approx(
+        (0, -np.sin(np.radians(10)), -np.cos(np.radians(10)), TABLE_M * np.cos(np.radians(10))), abs=2e-3
+    )
+
+
+@pytest.mark.parametrize("tilt", [-20.0, 0.0, 8.0, 25.0])
+def test_over_the_plane_a_tilted_table_does_not_tilt_the_part(tilt: float) -> None:
+    sample = prepared(relief(disc((160, 160), 45), tilt_deg=tilt))
+    assert np.abs(sample.depth[sample.foreground] - 1 / 3).max() < 0.02
+
+
+def test_along_the_camera_a_tilted_table_tilts_the_part() -> None:
+    sample = prepared(relief(disc((160, 160), 45), tilt_deg=10), axis="camera", depth_range=(0.3, 0.5))
+    depth = np.where(sample.foreground, sample.depth, np.nan)
+    # on a plane inclined by 10 degrees, depth changes by tan(10 deg) / focal per pixel and metre
+    slope = np.nanmean(depth[40:50, 32]) - np.nanmean(depth[14:24, 32])
+    assert abs(slope) * 0.2 == pytest.approx(0.38 * np.tan(np.radians(10)) * 26 * 2.5 / FOCAL, rel=0.05)
+
+
+def test_the_range_maps_linearly_onto_0_to_1_and_clips() -> None:
+    rows = np.indices((160, 160))[0]
+    height = np.where(disc((160, 160), 60) > 0, 0.01 + 0.0001 * rows, 0)
+    wide = prepared(relief(height), depth_range=(-0.04, 0.0))
+    narrow = prepared(relief(height), depth_range=(-0.02, -0.015))
+    expected = np.clip((wide.depth * 0.04 - 0.02) / 0.005, 0, 1)
+    both = wide.foreground & narrow.foreground
+    assert np.abs(narrow.depth - expected)[both].max() < 1e-3
+    assert narrow.depth.min() == 0
+    assert narrow.depth.max() == 1
+
+
+def test_a_captures_own_range_spans_the_part_and_a_small_defect_does_not_change_it() -> None:
+    rows = np.indices((160, 160))[0]
+    height = np.where(disc((160, 160), 60) > 0, 0.01 + 0.0001 * rows, 0)
+    sound = prepared(relief(height), depth_range=None)
+    assert sound.geometry.near_m == pytest.approx(-0.01 - 0.0001 * 140, abs=5e-4)
+    assert sound.geometry.far_m == pytest.approx(-0.01 - 0.0001 * 20, abs=5e-4)
+    height[80:86, 80:86] += 0.02
+    bumped = prepared(relief(height), depth_range=None)
+    assert bumped.geometry.near_m == pytest.approx(sound.geometry.near_m, abs=3e-4)
+    assert bumped.geometry.far_m == pytest.approx(sound.geometry.far_m, abs=3e-4)
+
+
+@pytest.mark.parametrize("axis", ["camera", "plane"])
+def test_the_measured_range_is_the_one_that_none_takes(axis: Literal["camera", "plane"]) -> None:
+    capture = relief(disc((120, 160), 40), tilt_deg=12)
+    sample = prepared(capture, axis=axis, depth_range=None)
+    measured = measure_range(capture, plane_distance_m=0.005, depth_axis=axis)
+    assert measured == (sample.geometry.near_m, sample.geometry.far_m)
+    assert measured[0] < measured[1]
+
+
+def test_missing_points_inside_the_part_are_filled_from_the_part() -> None:
+    rows, columns = np.indices((160, 160)) - 80
+    dome = 0.03 - 2e-6 * (rows**2 + columns**2)
+    height = np.where(np.hypot(rows, columns) < 60, dome, 0)
+    capture = relief(height)
+    holes = np.zeros(height.shape, bool)
+    holes[70:95, 60:75] = holes[100:104, 60:120] = True
+    holes |= (np.random.default_rng(1).random(height.shape) < 0.1) & (height > 0)
+    capture.xyz[holes] = np.nan
+    whole, holed = prepared(relief(height), 80), prepared(capture, 80)
+    assert holed.foreground[35:48, 30:38].all()
+    assert not holed.valid[36:47, 31:37].any()
+    assert whole.valid[36:47, 31:37].all()
+    both = whole.foreground & holed.foreground
+    assert both.sum() > 0.98 * whole.foreground.sum()
+    assert np.abs(whole.depth - holed.depth)[both].max() * 0.03 < 7e-4
+    assert not (holed.valid & ~holed.foreground).any()
+
+
+def test_a_shadow_beside_the_part_and_a_rings_hole_stay_background() -> None:
+    height = disc((160, 160), 60, hole=25)
+    rows, columns = np.indices(height.shape) - 80
+    shadow = (height == 0) & (np.hypot(rows, columns - 8) < 60) & (np.hypot(rows, columns) > 25)
+    shadow |= (height == 0) & (np.hypot(rows, columns) < 26) & (np.hypot(rows, columns - 8) > 25)
+    assert shadow.sum() > 500
+    capture = relief(height)
+    capture.xyz[shadow] = np.nan
+    foreground = prepared(capture, 160).foreground
+    assert not foreground[np.hypot(rows, columns) < 17].any()
+    assert foreground[shadow].mean() < 0.05
+    assert foreground[height > 0].mean() > 0.99
+
+
+@pytest.mark.parametrize("shape", [(120, 200), (200, 120), (90, 90)])
+def test_a_map_finds_its_way_back_to_raw_pixels(shape: tuple[int, int]) -> None:
+    height = disc(shape, 40)
+    geometry = prepared(relief(height), 64).geometry
+    row, column = shape[0] // 2 + 13, shape[1] // 2 - 21
+    spot = np.zeros(shape, np.float32)
+    spot[row - 3 : row + 4, column - 3 : column + 4] = 1
+    side = max(shape)
+    top, left = geometry.pad_top, geometry.pad_left
+    square = cv2.copyMakeBorder(
+        spot, top, side - shape[0] - top, left, side - shape[1] - left, cv2.BORDER_CONSTANT, value=0
+    )
+    back = to_raw(cv2.resize(square, (64, 64), interpolation=cv2.INTER_AREA), geometry)
+    assert back.shape == shape
+    assert back.dtype == np.float32
+    weights = back / back.sum()
+    rows, columns = np.indices(shape)
+    assert ((rows * weights).sum(), (columns * weights).sum()) == pytest.approx((row, column), abs=0.2)
+
+
+def test_the_samples_foreground_comes_back_onto_the_raw_part() -> None:
+    height = disc((120, 200), 40)
+    sample = prepared(relief(height), 100)
+    back = to_raw(sample.foreground.astype(np.float32), sample.geometry) > 0.5
+    assert (back ^ (height > 0)).sum() < 0.05 * (height > 0).sum()
+
+
+def test_a_tiny_defect_stays_in_the_ground_truth_and_a_large_one_keeps_its_area() -> None:
+    truth = np.zeros((160, 160), bool)
+    truth[70, 71] = truth[95:97, 60] = True
+    truth[75:95, 80:110] = True
+    small = prepared(relief(disc((160, 160), 60)), 40, ground_truth=truth).ground_truth
+    assert small is not None
+    assert small.dtype == np.bool_
+    assert cv2.connectedComponents(small.astype(np.uint8))[0] - 1 == 3
+    assert small[70 // 4, 71 // 4]
+    assert small[19:24, 20:28].sum() == pytest.approx(600 / 16, rel=0.1)
+    assert prepared(relief(disc((160, 160), 60))).ground_truth is None
+
+
+def test_the_result_is_the_same_bit_for_bit(capture: Callable[..., RawCapture]) -> None:
+    one, other = (prepared(capture("ring", missing=0.1), depth_range=None) for _ in range(2))
+    for name in ("rgb", "depth", "foreground", "valid"):
+        assert np.array_equal(getattr(one, name), getattr(other, name)), name
+    assert one.geometry == other.geometry
+
+
+def test_the_capture_is_not_written_to(capture: Callable[..., RawCapture]) -> None:
+    taken = capture("disc", missing=0.1)
+    rgb, xyz = taken.rgb.copy(), taken.xyz.copy()
+    prepared(taken)
+    assert np.array_equal(taken.rgb, rgb)
+    assert np.array_equal(taken.xyz, xyz, equal_nan=True)
+
+
+GOOD = relief(disc((60, 80), 20))
+
+
+@pytest.mark.parametrize(
+    ("capture", "truth", "message"),
+    [
+        pytest.param(RawCapture(GOOD.rgb[:, :70], GOOD.xyz), None, "of one size", id="other width"),
+        pytest.param(RawCapture(GOOD.rgb[..., 0], GOOD.xyz), None, r"\(H, W, 3\)", id="grey"),
+        pytest.param(RawCapture(GOOD.rgb, GOOD.xyz[..., 2]), None, r"\(H, W, 3\)", id="depth only"),
+        pytest.param(RawCapture(GOOD.rgb, np.full_like(GOOD.xyz, np.nan)), None, "missing", id="all missing"),
+        pytest.param(relief(np.zeros((60, 80))), None, "no part found", id="empty table"),
+        pytest.param(GOOD, np.zeros((60, 70), bool), "ground truth", id="ground truth of another size"),
+    ],
+)
+def test_what_cannot_be_used_is_said_in_one_line(
+    capture: RawCapture, truth: NDArray[np.bool_] | None, message: str
+) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        prepared(capture, ground_truth=truth)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("depth_range", [(0.0, 0.0), (0.5, 0.4), (np.nan, 1.0), (0.0, np.inf)])
+def test_a_depth_range_that_is_none_is_refused(depth_range: tuple[float, float]) -> None:
+    with pytest.raises(ValueError, match="depth_range"):
+        prepared(GOOD, depth_range=depth_range)
+
+
+def test_to_raw_keeps_a_constant_map() -> None:
+    geometry = Geometry((0.0, 0.0, -1.0, 1.0), 0.0, 0.0, 1.0, 30, 50, 10, 0, 0.0)
+    assert (to_raw(np.full((16, 16), 0.25, np.float32), geometry) == 0.25).all()
