@@ -59,6 +59,7 @@ class Detector:
         self.threshold: float = model_file["threshold"]
         depth_range = model_file["depth_range_m"]
         self.depth_range: tuple[float, float] | None = (depth_range[0], depth_range[1]) if depth_range else None
+        self.window_px: int | None = model_file["window_px"]
         self.network = build_network(settings)
         self.network.load_state_dict(model_file["network"])
         self.network.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
@@ -113,6 +114,7 @@ class Detector:
             plane_distance_m=p.plane_distance_mm / 1000,
             depth_axis=p.depth_axis,
             depth_range=self.depth_range,
+            window_px=self.window_px,
             ground_truth=ground_truth,
         )
 

@@ -49,8 +49,10 @@ def evaluate_detector(detector: Detector, cache_root: Path) -> Evaluation:
         DataError: no cache, no test split, or a cache that was preprocessed otherwise than the training data.
     """
     cache = open_cache(cache_root, detector.category)
-    known = cache.manifest.depth_range_m
-    if cache.manifest.settings != detector.settings.preprocess or (known and known != detector.depth_range):
+    made = cache.manifest
+    if (made.settings, made.depth_range_m, made.window_px) != (
+        detector.settings.preprocess, detector.depth_range, detector.window_px,
+    ):  # fmt: skip
         raise DataError(
             f"{cache.folder}: preprocessed otherwise than this run's training data;"
             " preprocess again with the run's settings, or train again on this cache"

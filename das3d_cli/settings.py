@@ -41,6 +41,11 @@ class PreprocessSettings(Section):
         "depth along the camera's optical axis, or straight down to the table plane",
         why="a table tilted from capture to capture tilts the part's camera depth, but not its height",
     )
+    frame: Literal["part", "image"] = setting(
+        "part",
+        "what the square sample shows: a window around the part, of one size for the category, or the whole image",
+        why="the same network sees the part larger: a defect of a few pixels becomes one of twice as many",
+    )
     scaling: Literal["category", "capture"] = setting(
         "category",
         "scope of the depth range that is scaled to (0, 1)",
@@ -206,6 +211,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "paper": {
         "preprocess.depth_axis": "camera",
+        "preprocess.frame": "image",
         "preprocess.scaling": "capture",
         "preprocess.headroom": 0.0,
         "synthesis.blobs_max": 0,

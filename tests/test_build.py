@@ -20,7 +20,7 @@ from das3d_cli.data import build as building
 from das3d_cli.data.build import build
 from das3d_cli.data.cache import load_split, open_cache, read_sample
 from das3d_cli.data.layouts import find_entries
-from das3d_cli.data.preprocess import measure_range, preprocess
+from das3d_cli.data.preprocess import measure, preprocess
 from das3d_cli.data.readers import read_capture, read_ground_truth
 from das3d_cli.data.summary import Summary
 from das3d_cli.errors import DataError, UsageError
@@ -59,14 +59,16 @@ def test_samples_are_those_of_preprocess_in_one_depth_range(shared_dataset: Path
     opened = open_cache(built[0], "tire")
     geometry: dict[str, Any] = {"plane_distance_m": 0.005, "depth_axis": SMALL.depth_axis}
     entries = find_entries(shared_dataset, ["tire"]).entries
-    ranges = [measure_range(read_capture(e.rgb, e.xyz), **geometry) for e in entries if e.split == "train"]
+    ranges = [measure(read_capture(e.rgb, e.xyz), **geometry) for e in entries if e.split == "train"]
     near, far = min(r[0] for r in ranges), max(r[1] for r in ranges)
     near -= SMALL.headroom * (far - near)
     assert opened.manifest.depth_range_m == (near, far)
+    window = round(1.1 * max(r.span_px for r in ranges))
+    assert opened.manifest.window_px == window
     for entry, record in zip(entries, opened.manifest.samples, strict=True):
         assert entry.ground_truth
         sample = read_sample(built[0] / "tire" / record.path)
-        expected = preprocess(read_capture(entry.rgb, entry.xyz), size=48, depth_range=(near, far),
+        expected = preprocess(read_capture(entry.rgb, entry.xyz), size=48, depth_range=(near, far), window_px=window,
                               ground_truth=read_ground_truth(entry.ground_truth), **geometry)  # fmt: skip
         assert record.geometry == sample.geometry == expected.geometry
         for name in ("rgb", "depth", "foreground", "valid", "ground_truth"):
@@ -186,7 +188,10 @@ def test_no_train_captures_no_common_range(dataset: Path, tmp_path: Path) -> Non
     summary = run(dataset, tmp_path / "out")
     assert summary.rows == []
     assert "no usable train/good capture" in summary.failures[0].reason
-    assert counts(run(dataset, tmp_path / "out", PreprocessSettings(size=48, scaling="capture"))) == (5, 0)
+    assert counts(run(dataset, tmp_path / "out", PreprocessSettings(size=48, scaling="capture", frame="image"))) == (
+        5,
+        0,
+    )
 
 
 def test_stale_samples_go_and_foreign_files_stay(dataset: Path, dst: Path) -> None:

@@ -25,7 +25,7 @@ SIZE = 32
 def make_sample(seed: int = 0, *, annotated: bool = True) -> Sample:
     rng = np.random.default_rng(seed)
     masks = rng.random((3, SIZE, SIZE)) < 0.5
-    geometry = Geometry((0.1, -0.2, -0.97, 0.4), 7.3, 0.371, 0.4, 480, 640, 80, 0, 0.1 / 3)
+    geometry = Geometry((0.1, -0.2, -0.97, 0.4), 7.3, 0.371, 0.4, 480, 640, 640, 80, 0, 0.1 / 3)
     return Sample(
         rgb=rng.integers(0, 256, (SIZE, SIZE, 3)).astype(np.uint8),
         depth=rng.random((SIZE, SIZE)).astype(np.float32),
@@ -45,7 +45,7 @@ def make_cache(root: Path, seeds: dict[str, list[int]]) -> Path:
                                         geometry=sample.geometry))  # fmt: skip
     cache.write_manifest(root / "tire", cache.Manifest(
         version=cache.VERSION, das3d="0", category="tire", settings=PreprocessSettings(size=SIZE), source="",
-        depth_range_m=(0.3, 0.4), depth_range_key="", counts={}, samples=records, failures=[],
+        depth_range_m=(0.3, 0.4), window_px=None, extent_key="", counts={}, samples=records, failures=[],
     ))  # fmt: skip
     return root
 

@@ -153,9 +153,9 @@ class TestUsage:
             (["train", "--set", "train.lr=-1"], 2, ["settings.train.lr", "-1", "--set"]),
             (["train", "--steps", "0"], 2, ["settings.train.steps", "--steps"]),
             (["train", "--config", "absent.toml"], 2, ["absent.toml"]),
-            (["train", "--category", "tire", "--gpus", "cpu", "--textures", "nowhere"], 1, ["nowhere"]),
+            (["train", "--category", "tire", "--gpus", "cpu", "--textures", "nowhere", *TINY], 1, ["nowhere"]),
             (["train", "--resume", "nowhere"], 1, ["nowhere", "not a run folder"]),
-            (["train", "--category", "tire", "--gpus", "cpu", "--runs", "part.png"], 1, ["part.png"]),
+            (["train", "--category", "tire", "--gpus", "cpu", "--runs", "part.png", *TINY], 1, ["part.png"]),
             (["preprocess", "nowhere", "x"], 1, ["nowhere"]),
             (["preprocess", "mvtec3d", "x", "--category", "foam"], 2, ["foam", "cookie, tire"]),
             (["preprocess", "mvtec3d", "mvtec3d/out"], 2, ["mvtec3d/out"]),
@@ -164,7 +164,7 @@ class TestUsage:
             (["evaluate", "--run", "nowhere"], 1, ["nowhere"]),
             (["evaluate", "--data", "nowhere"], 1, ["nowhere"]),
             (["evaluate", "--pictures", "part.png"], 1, ["part.png"]),
-            (["predict", "part.png", "part.tiff"], 1, ["part.png", "swapped"]),
+            (["predict", "part.png", "part.tiff"], 1, ["part.tiff", "swapped"]),
             (["predict", "absent.tiff", "part.png"], 1, ["absent.tiff"]),
             (["predict", "part.tiff", "part.png", "--heatmap", "no/where.png"], 1, ["no/where.png"]),
             (["predict", "part.tiff", "part.png", "--runs", "mvtec3d"], 2, ["no finished run"]),
@@ -199,7 +199,7 @@ class TestBadCaptures:
     )  # fmt: skip
     def test_unusable_values(self, place: Path, tmp_path: Path, change, part: str):
         xyz, rgb = change(tifffile.imread(place / "part.tiff"), cv2.imread(str(place / "part.png")))
-        tifffile.imwrite(tmp_path / "bad.tiff", xyz)
+        tifffile.imwrite(tmp_path / "bad.tiff", xyz, photometric="minisblack")
         cv2.imwrite(str(tmp_path / "bad.png"), rgb)
         done = das3d("predict", tmp_path / "bad.tiff", tmp_path / "bad.png", "--heatmap", tmp_path / "x.png", cwd=place)
         fails(done, 1, part)

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from das3d_cli.data.capture import Geometry, RawCapture, Sample
-from das3d_cli.data.preprocess import measure_range, preprocess, to_raw
+from das3d_cli.data.preprocess import measure, preprocess, to_raw
 from das3d_cli.errors import DataError
 
 FOCAL, TABLE_M, NOISE_M = 400.0, 0.4, 5e-5
@@ -31,14 +31,21 @@ def relief(height: NDArray[np.floating[Any]], *, tilt_deg: float = 0.0, seed: in
     return RawCapture(rgb, xyz.astype(np.float32))
 
 
-def disc(shape: tuple[int, int], radius: float, height: float = 0.02, hole: float = -1.0) -> NDArray[np.float64]:
-    rows, columns = np.indices(shape) - np.array(shape)[:, None, None] / 2 + 0.5
+def disc(
+    shape: tuple[int, int],
+    radius: float,
+    height: float = 0.02,
+    hole: float = -1.0,
+    centre: tuple[float, float] | None = None,
+) -> NDArray[np.float64]:
+    middle = np.array(centre or (shape[0] / 2, shape[1] / 2))
+    rows, columns = np.indices(shape) - middle[:, None, None] + 0.5
     distance = np.hypot(rows, columns)
     return np.where((distance < radius) & (distance >= hole), height, 0.0)
 
 
 def prepared(capture: RawCapture, size: int = 64, axis: Literal["camera", "plane"] = "plane", **options: Any) -> Sample:
-    options = {"depth_range": (-0.03, 0.0), **options}
+    options = {"depth_range": (-0.03, 0.0), "window_px": None, **options}
     return preprocess(capture, size=size, plane_distance_m=0.005, depth_axis=axis, **options)
 
 
@@ -117,7 +124,7 @@ def test_a_captures_own_range_spans_the_part_and_a_small_defect_does_not_change_
 def test_the_measured_range_is_the_one_that_none_takes(axis: Literal["camera", "plane"]) -> None:
     capture = relief(disc((120, 160), 40), tilt_deg=12)
     sample = prepared(capture, axis=axis, depth_range=None)
-    measured = measure_range(capture, plane_distance_m=0.005, depth_axis=axis)
+    measured = measure(capture, plane_distance_m=0.005, depth_axis=axis)[:2]
     assert measured == (sample.geometry.near_m, sample.geometry.far_m)
     assert measured[0] < measured[1]
 
@@ -239,5 +246,49 @@ def test_a_depth_range_that_is_none_is_refused(depth_range: tuple[float, float])
 
 
 def test_to_raw_keeps_a_constant_map() -> None:
-    geometry = Geometry((0.0, 0.0, -1.0, 1.0), 0.0, 0.0, 1.0, 30, 50, 10, 0, 0.0)
+    geometry = Geometry((0.0, 0.0, -1.0, 1.0), 0.0, 0.0, 1.0, 30, 50, 50, 10, 0, 0.0)
     assert (to_raw(np.full((16, 16), 0.25, np.float32), geometry) == 0.25).all()
+
+
+class TestWindow:
+    """A window of one size follows the part; the whole image is what the paper shows."""
+
+    def test_the_part_is_centred_and_larger(self) -> None:
+        capture = relief(disc((120, 160), 30, centre=(50, 110)))
+        whole, near = prepared(capture), prepared(capture, window_px=70)
+        assert near.foreground.sum() > 3 * whole.foreground.sum()
+        rows, columns = np.nonzero(near.foreground)
+        size = near.depth.shape[0]
+        assert abs(rows.mean() - (size - 1) / 2) < 1.5
+        assert abs(columns.mean() - (size - 1) / 2) < 1.5
+        assert near.geometry.side == 70
+
+    def test_a_window_may_reach_over_the_edge_of_the_image(self) -> None:
+        sample = prepared(relief(disc((120, 160), 30, centre=(32, 128))), window_px=100)
+        assert sample.geometry.pad_top > 0
+        assert sample.foreground.any(axis=1).sum() == pytest.approx(0.6 * sample.depth.shape[0], abs=3)
+
+    def test_a_larger_part_widens_it_so_that_nothing_is_lost(self) -> None:
+        capture = relief(disc((120, 160), 45))
+        sample = prepared(capture, window_px=40)
+        assert sample.geometry.side >= 90
+        assert not sample.foreground[0].any()
+
+    @pytest.mark.parametrize("window_px", [None, 70, 150])
+    def test_a_map_finds_its_way_back(self, window_px: int | None) -> None:
+        height = disc((120, 160), 30, centre=(50, 110))
+        sample = prepared(relief(height), window_px=window_px)
+        raw = to_raw(sample.foreground.astype(np.float32), sample.geometry) > 0.5
+        truth = height > 0
+        assert raw.shape == truth.shape
+        assert (raw & truth).sum() / (raw | truth).sum() > 0.93
+
+    def test_span_does_not_depend_on_how_the_part_lies(self) -> None:
+        spans = []
+        for turned in (False, True):
+            bar = np.zeros((160, 160))
+            bar[70:90, 30:130] = 0.02
+            capture = relief(bar.T.copy() if turned else bar)
+            spans.append(measure(capture, plane_distance_m=0.005, depth_axis="plane").span_px)
+        assert spans[0] == pytest.approx(spans[1], abs=2)
+        assert spans[0] == pytest.approx(np.hypot(100, 20), abs=4)

@@ -19,7 +19,7 @@ from das3d_cli.data import cache
 from das3d_cli.data.cache import Manifest, Record
 from das3d_cli.data.capture import Geometry
 from das3d_cli.data.layouts import GOOD, SPLITS, Entry, Failure, Layout
-from das3d_cli.data.preprocess import measure_range, preprocess
+from das3d_cli.data.preprocess import Extent, measure, preprocess
 from das3d_cli.data.readers import check_size, read_capture, read_ground_truth
 from das3d_cli.data.summary import Row, Summary, rows_of
 from das3d_cli.data.workers import completed, process_pool
@@ -29,11 +29,13 @@ from das3d_cli.settings import PreprocessSettings
 
 __all__ = ["Progress", "Row", "Summary", "build"]
 
-PROBES = 32  # train captures that a category's depth range is measured on
+PROBES = 32  # train captures that a category's depth range and window are measured on
+_MARGIN = 1.1  # of the window around the largest part
 
 Progress = Callable[[int, int, str], None]
 Tell = Callable[..., None]
 Range = tuple[float, float]
+Common = tuple[Range | None, int | None]  # a category's depth range in metres and window in pixels
 Stamp = tuple[str, int, int]  # a source file's name, size in bytes, time of change in ns
 
 
@@ -45,7 +47,7 @@ class _Task:
     folder: Path
     key: str
     settings: PreprocessSettings
-    depth_range: Range | None
+    common: Common
 
     @property
     def path(self) -> str:
@@ -115,25 +117,25 @@ def _build_category(
     failures += (problem for problem in layout.problems if problem.category == category)
 
     probes = _probes(list(files))
-    range_key = _digest(settings.model_dump(mode="json"), [files[entry] for entry in probes])
-    depth_range: Range | None = None
+    extent_key = _digest(settings.model_dump(mode="json"), [files[entry] for entry in probes])
+    common: Common = (None, None)
     try:
-        if settings.scaling == "category" and files:
-            tell(f"{category}: depth range")
-            depth_range = _known_range(folder, range_key) or _measure(probes, settings, pool)
+        if files and (settings.scaling == "category" or settings.frame == "part"):
+            tell(f"{category}: size of the parts")
+            common = _known(folder, extent_key) or _measure(probes, settings, pool)
     except DataError as error:
         failures.append(Failure(category, layout.root, f"{category}: {error}"))
         tell(category, len(files))
         files = {}
 
-    base = _digest(cache.VERSION, settings.model_dump(mode="json"), depth_range)
-    tasks = [_Task(entry, folder, _digest(base, files[entry]), settings, depth_range) for entry in files]
+    base = _digest(cache.VERSION, settings.model_dump(mode="json"), common)
+    tasks = [_Task(entry, folder, _digest(base, files[entry]), settings, common) for entry in files]
     records, new = _run(tasks, failures, pool, lambda: tell(category, 1))
     failures.sort(key=lambda failure: (failure.path, failure.reason))
     _remove_stale(folder, {record.path for record in records})
     cache.write_manifest(folder, Manifest(
         version=cache.VERSION, das3d=__version__, category=category, settings=settings,
-        source=_digest(list(files.values())), depth_range_m=depth_range, depth_range_key=range_key,
+        source=_digest(list(files.values())), depth_range_m=common[0], window_px=common[1], extent_key=extent_key,
         counts=_counts(records), samples=records,
         failures=[(_relative(failure.path, layout.root), failure.reason) for failure in failures],
     ))  # fmt: skip
@@ -166,30 +168,32 @@ def _probes(entries: list[Entry]) -> list[Entry]:
     return [train[int(i)] for i in np.linspace(0, len(train) - 1, min(len(train), PROBES)).round()]
 
 
-def _known_range(folder: Path, key: str) -> Range | None:
+def _known(folder: Path, key: str) -> Common | None:
     try:
         manifest = cache.read_manifest(folder)
     except DataError:
         return None
-    return manifest.depth_range_m if manifest.depth_range_key == key else None
+    return (manifest.depth_range_m, manifest.window_px) if manifest.extent_key == key else None
 
 
-def _measure(probes: list[Entry], settings: PreprocessSettings, pool: Executor | None) -> Range:
-    """The depths in metres that become 0 and 1, the same for every part of the category."""
+def _measure(probes: list[Entry], settings: PreprocessSettings, pool: Executor | None) -> Common:
+    """What all parts of the category share: the depths in metres that become 0 and 1, and the window's side."""
     results = list(completed(pool, _probe, [(entry, settings) for entry in probes]))
-    ranges = [result for result in results if not isinstance(result, Failure)]
-    if not ranges:
+    extents = [result for result in results if not isinstance(result, Failure)]
+    if not extents:
         example = next((f" ({result})" for result in results if isinstance(result, Failure)), "")
-        raise DataError("no usable train/good capture to take the depth range from; "
-                        f"add some or set preprocess.scaling=capture{example}")  # fmt: skip
-    near, far = min(near for near, _ in ranges), max(far for _, far in ranges)
-    return near - settings.headroom * (far - near), far
+        raise DataError("no usable train/good capture to measure the parts on; add some, "
+                        f"or set preprocess.scaling=capture and preprocess.frame=image{example}")  # fmt: skip
+    near, far = min(extent.near_m for extent in extents), max(extent.far_m for extent in extents)
+    depth_range = (near - settings.headroom * (far - near), far) if settings.scaling == "category" else None
+    window = round(_MARGIN * max(extent.span_px for extent in extents)) if settings.frame == "part" else None
+    return depth_range, window
 
 
-def _probe(job: tuple[Entry, PreprocessSettings]) -> Range | Failure:
+def _probe(job: tuple[Entry, PreprocessSettings]) -> Extent | Failure:
     entry, settings = job
     try:
-        return measure_range(
+        return measure(
             read_capture(entry.rgb, entry.xyz),
             plane_distance_m=settings.plane_distance_mm / 1000, depth_axis=settings.depth_axis,
         )  # fmt: skip
@@ -207,7 +211,8 @@ def _make(task: _Task) -> Record | Failure:
             check_size(entry.ground_truth, truth, capture.xyz)
         sample = preprocess(
             capture, size=settings.size, plane_distance_m=settings.plane_distance_mm / 1000,
-            depth_axis=settings.depth_axis, depth_range=task.depth_range, ground_truth=truth,
+            depth_axis=settings.depth_axis, depth_range=task.common[0], window_px=task.common[1],
+            ground_truth=truth,
         )  # fmt: skip
     except Exception as error:  # noqa: BLE001  (one odd capture must not cost the others, whatever it breaks)
         return _failure(entry, error)

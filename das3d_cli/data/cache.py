@@ -54,7 +54,8 @@ class Manifest(BaseModel):
         das3d: version of the program that wrote it.
         source: fingerprint of the source files' names, sizes and times.
         depth_range_m: depths in metres that became 0 and 1; None where each capture has its own.
-        depth_range_key: stands for all that the range was measured from.
+        window_px: side in raw pixels of the window around each part; None where the sample shows the whole image.
+        extent_key: stands for all that these two were measured from.
         counts: split -> label -> number of samples.
         failures: (file, reason) of every part that could not be used.
     """
@@ -67,7 +68,8 @@ class Manifest(BaseModel):
     settings: PreprocessSettings
     source: str
     depth_range_m: tuple[float, float] | None
-    depth_range_key: str
+    window_px: int | None
+    extent_key: str
     counts: dict[str, dict[str, int]]
     samples: list[Record]
     failures: list[tuple[str, str]]

@@ -31,8 +31,9 @@ class Geometry:
         tilt_deg: angle between the plane's normal and the optical axis, degrees.
         near_m, far_m: the depths in metres that were scaled to 0 and 1.
         raw_height, raw_width: size of the raw images in pixels.
-        pad_top, pad_left: rows and columns added before the raw image to make it a square of side
-            `max(raw_height, raw_width)`.
+        side: side in raw pixels of the square that the sample shows.
+        pad_top, pad_left: rows and columns of that square before the raw image begins; negative where the square
+            begins inside the raw image.
         missing_fraction: share of raw points without a measurement.
     """
 
@@ -42,6 +43,7 @@ class Geometry:
     far_m: float
     raw_height: int
     raw_width: int
+    side: int
     pad_top: int
     pad_left: int
     missing_fraction: float

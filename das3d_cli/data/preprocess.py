@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -19,15 +20,29 @@ _TAIL_PERCENT = 0.5  # of the part's points, left out of the range at either end
 _MIN_SPAN_M = 1e-3
 
 
-def measure_range(capture: RawCapture, *, plane_distance_m: float, depth_axis: DepthAxis) -> tuple[float, float]:
-    """The part's (nearest, farthest) depth in metres, without the half percent of points at either end.
+class Extent(NamedTuple):
+    """How much room a part takes.
+
+    Attributes:
+        near_m, far_m: nearest and farthest depth in metres, without the half percent of points at either end.
+        span_px: diameter of the smallest circle around the part, raw pixels; the same however the part is turned.
+    """
+
+    near_m: float
+    far_m: float
+    span_px: float
+
+
+def measure(capture: RawCapture, *, plane_distance_m: float, depth_axis: DepthAxis) -> Extent:
+    """How much room the capture's part takes.
 
     Raises:
         DataError: as `preprocess`.
     """
     _check(capture)
     table = find_part(capture.xyz, plane_distance_m=plane_distance_m, seed=_SEED)
-    return _range_of(_depth(capture.xyz, table, depth_axis)[table.foreground])
+    near, far = _range_of(_depth(capture.xyz, table, depth_axis)[table.foreground])
+    return Extent(near, far, 2 * _circle(table.foreground)[2])
 
 
 def preprocess(
@@ -37,6 +52,7 @@ def preprocess(
     plane_distance_m: float,
     depth_axis: DepthAxis,
     depth_range: tuple[float, float] | None,
+    window_px: int | None,
     ground_truth: NDArray[np.bool_] | None = None,
 ) -> Sample:
     """Cut the part out of a capture and bring it to a square of `size` x `size` pixels.
@@ -50,6 +66,8 @@ def preprocess(
         depth_range: depths in metres that become 0 and 1 (beyond them is clipped). None: this capture's own
             range, the paper's reading, but without the half percent of points at either end: a small
             defect that sticks out is clipped and does not rescale the part.
+        window_px: side in raw pixels of a square window about the part, which grows where the part does not fit into
+            it. None: the whole image, padded to a square.
         ground_truth: bool, (H, W), or None.
 
     Returns:
@@ -70,10 +88,10 @@ def preprocess(
     holes = enclosed(measured, table.foreground)
     part = table.foreground | holes
     depth = fill(depth, table.foreground, holes)
+    side, top, left = _frame(part, window_px)
     height, width = part.shape
-    side = max(height, width)
-    top, left = (side - height) // 2, (side - width) // 2
-    geometry = Geometry(table.plane, table.tilt_deg, near, far, height, width, top, left, float(1 - measured.mean()))
+    missing = float(1 - measured.mean())
+    geometry = Geometry(table.plane, table.tilt_deg, near, far, height, width, side, top, left, missing)
 
     weight = part.astype(np.float32)
     coverage = _resize(_square(weight, geometry), size)
@@ -92,11 +110,12 @@ def preprocess(
 
 
 def to_raw(map_: NDArray[np.float32], geometry: Geometry) -> NDArray[np.float32]:
-    """An (S, S) map in the raw image's own (H, W): resized to the square, and the padding cut off."""
-    side = max(geometry.raw_height, geometry.raw_width)
-    square = _resize(np.asarray(map_, dtype=np.float32), side)
-    top, left = geometry.pad_top, geometry.pad_left
-    return square[top : top + geometry.raw_height, left : left + geometry.raw_width]
+    """An (S, S) map in the raw image's own (H, W): resized to the square and laid where it was cut out, else zero."""
+    square = _resize(np.asarray(map_, dtype=np.float32), geometry.side)
+    raw = np.zeros((geometry.raw_height, geometry.raw_width), np.float32)
+    inside, of_square = _overlap(geometry)
+    raw[inside] = square[of_square]
+    return raw
 
 
 def _check(capture: RawCapture, ground_truth: NDArray[np.bool_] | None = None) -> None:
@@ -122,14 +141,39 @@ def _range_of(depth: NDArray[np.float32]) -> tuple[float, float]:
     return near - lacking / 2, far + lacking / 2
 
 
+def _circle(part: NDArray[np.bool_]) -> tuple[float, float, float]:
+    """(row, column, radius) of the smallest circle around the part, pixels."""
+    outlines, _ = cv2.findContours(part.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    (column, row), radius = cv2.minEnclosingCircle(np.concatenate(outlines))
+    return float(row), float(column), float(radius) + 0.5  # a pixel is half a pixel wider than its middle
+
+
+def _frame(part: NDArray[np.bool_], window_px: int | None) -> tuple[int, int, int]:
+    """Side of the square, and the rows and columns of it before the image begins."""
+    height, width = part.shape
+    whole = max(height, width)
+    if window_px is None:
+        return whole, (whole - height) // 2, (whole - width) // 2
+    row, column, radius = _circle(part)
+    side = max(window_px, math.ceil(2 * radius))
+    return side, round(side / 2 - row), round(side / 2 - column)
+
+
+def _overlap(geometry: Geometry) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """The pixels that image and square share, as slices of the image and of the square."""
+    of_image, of_square = [], []
+    for length, before in ((geometry.raw_height, geometry.pad_top), (geometry.raw_width, geometry.pad_left)):
+        start, stop = max(0, -before), min(length, geometry.side - before)
+        of_image.append(slice(start, stop))
+        of_square.append(slice(start + before, stop + before))
+    return (of_image[0], of_image[1]), (of_square[0], of_square[1])
+
+
 def _square(image: NDArray[np.float32], geometry: Geometry) -> NDArray[np.float32]:
-    """The image centred in a square of zeros."""
-    side = max(geometry.raw_height, geometry.raw_width)
-    if image.shape[:2] == (side, side):
-        return image
-    square = np.zeros((side, side, *image.shape[2:]), np.float32)
-    top, left = geometry.pad_top, geometry.pad_left
-    square[top : top + geometry.raw_height, left : left + geometry.raw_width] = image
+    """The square cut out of the image, zero beyond the image."""
+    square = np.zeros((geometry.side, geometry.side, *image.shape[2:]), np.float32)
+    of_image, inside = _overlap(geometry)
+    square[inside] = image[of_image]
     return square
 
 

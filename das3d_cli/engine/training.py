@@ -129,8 +129,9 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def _identity(cache: Cache) -> dict[str, Any]:
-    depth_range = cache.manifest.depth_range_m
-    return {"category": cache.manifest.category, "depth_range_m": list(depth_range) if depth_range else None}
+    manifest = cache.manifest
+    depth_range = list(manifest.depth_range_m) if manifest.depth_range_m else None
+    return {"category": manifest.category, "depth_range_m": depth_range, "window_px": manifest.window_px}
 
 
 def _good(split: Split) -> tuple[Any, Any, Any]:
