@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from das3d_cli import __version__
-from das3d_cli.errors import Das3dError
+from das3d_cli.errors import Das3dError, UsageError
 
 SUMMARIES = {
     "preprocess": "Turn a data set of captures into a cache of model-ready samples.",
@@ -36,7 +36,7 @@ class Commands(TyperGroup):
             return TyperCommand(cmd_name, help=SUMMARIES[cmd_name])
         module = importlib.import_module(f"das3d_cli.commands.{cmd_name.replace('-', '_')}")
         subcommand = typer.Typer(add_completion=False)
-        subcommand.command(cmd_name, help=SUMMARIES[cmd_name], no_args_is_help=False)(module.run)
+        subcommand.command(cmd_name, help=SUMMARIES[cmd_name])(module.run)
         return typer.main.get_command(subcommand)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
@@ -47,7 +47,6 @@ class Commands(TyperGroup):
 app = typer.Typer(
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"]},
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -72,15 +71,20 @@ def _options(
 def main() -> None:
     """Run the command line; every error becomes one line on stderr and an exit code."""
     try:
-        app()
+        code = app(args=sys.argv[1:] or ["--help"], prog_name="das3d", standalone_mode=False)
     except Das3dError as error:
         _fail(str(error), error.exit_code)
-    except Exception as error:  # noqa: BLE001  (a defect of das3d itself; still one line)
+    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(130)
+    except typer.TyperException as error:
+        _fail(f"{error.format_message().rstrip('.')}; see das3d --help", UsageError.exit_code)
+    except Exception as error:  # noqa: BLE001  (what is not foreseen is still one line)
         _fail(f"internal error: {type(error).__name__}: {error}; run again with `das3d --debug` for details", 1)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
-def _fail(text: str, code: int) -> None:
+def _fail(text: str, code: int) -> NoReturn:
     if "--debug" in sys.argv[1:2]:
         raise  # noqa: PLE0704  (called from an except block)
-    print("error: " + " ".join(text.split()), file=sys.stderr)
+    print("error: " + " ".join(text.splitlines()), file=sys.stderr)
     sys.exit(code)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-stdout = Console(soft_wrap=True)
-stderr = Console(stderr=True, soft_wrap=True)
+stdout = Console(soft_wrap=True, emoji=False)
+stderr = Console(stderr=True, soft_wrap=True, emoji=False)
 
 
 def say(text: str) -> None:
@@ -19,14 +20,14 @@ def say(text: str) -> None:
 
 def result(text: str) -> None:
     """The command's result, on stdout, printed as it stands."""
-    stdout.print(text, markup=False, highlight=False)
+    typer.echo(text)
 
 
 @contextmanager
 def progress(text: str) -> Iterator[Progress]:
     """A progress bar on stderr, drawn on a terminal only."""
     columns = (
-        TextColumn(f"{text} {{task.description}}"),
+        TextColumn(f"{text} {{task.description}}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),

@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 from das3d_cli import device as devices
 from das3d_cli import settings as setting_files
 from das3d_cli.batch import Parts
+from das3d_cli.data.cache import VERSION
 from das3d_cli.data.capture import RawCapture, Sample
 from das3d_cli.data.preprocess import preprocess, to_raw
+from das3d_cli.data.readers import as_points, as_rgb, check_size
 from das3d_cli.engine import checkpoint
 from das3d_cli.engine.network import build_network
 from das3d_cli.errors import DataError
@@ -69,7 +71,7 @@ class Detector:
         """Load a run folder's best model, or a model file; no code in the file is run.
 
         Args:
-            path: a run folder or one of its .pt files.
+            path: a run folder, or its checkpoints/best.pt, wherever that was copied.
             gpus: "auto", "cpu" or a GPU's number.
 
         Raises:
@@ -78,8 +80,14 @@ class Detector:
         """
         path = Path(path)
         file = path / "checkpoints" / "best.pt" if path.is_dir() else path
+        if path.is_dir() and not file.is_file():
+            raise DataError(f"{path}: no checkpoint in this run folder; its training did not come so far: train again")
         device = devices.choose(gpus)
         content = checkpoint.load(file, device)
+        if "optimizer" in content:
+            raise DataError(f"{file}: the state of a training, not a model; use best.pt beside it")
+        if content.get("preprocessing") != VERSION:
+            raise DataError(f"{file}: its training data were preprocessed by another version of das3d; train again")
         try:
             return cls(content, setting_files.load(content["settings"], file), device)
         except (KeyError, TypeError, RuntimeError):
@@ -95,15 +103,20 @@ class Detector:
         Raises:
             DataError: the capture cannot be used; says why.
         """
-        xyz = np.where((xyz == 0).all(axis=2, keepdims=True), np.float32(np.nan), xyz)
+        rgb, xyz = as_rgb(rgb, "rgb"), as_points(xyz, "xyz")
+        check_size("rgb", rgb, xyz)
         sample = self.prepare(RawCapture(rgb, xyz))
         scored = self.score(sample.rgb[None], sample.depth[None], sample.foreground[None])
         value = float(scored.scores[0])
         anomaly_map = to_raw(scored.maps[0], sample.geometry)
-        anomalous = value >= self.threshold
+        anomalous = bool(self.anomalous(scored.scores)[0])
         level = min(self.threshold, float(anomaly_map.max()))  # resizing may lower the peak a little
         defects = find_defects(anomaly_map, xyz, level) if anomalous else []
         return Prediction(anomalous, value, self.threshold, anomaly_map, defects, sample)
+
+    def anomalous(self, scores: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """The verdicts on parts with these scores, (N,)."""
+        return scores >= self.threshold
 
     def prepare(self, capture: RawCapture, ground_truth: NDArray[np.bool_] | None = None) -> Sample:
         """Preprocess a capture exactly as the training data were."""

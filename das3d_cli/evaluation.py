@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from das3d_cli.data.cache import Split, load_split, open_cache
+from das3d_cli.data.capture import GOOD
 from das3d_cli.detector import Detector
 from das3d_cli.errors import DataError
-from das3d_cli.metrics import GOOD, Metrics, evaluate
+from das3d_cli.metrics import Metrics, evaluate
 from das3d_cli.scoring import Scored
 
 
@@ -26,19 +27,25 @@ class Evaluation:
 
     def missed(self) -> list[int]:
         """Places in the split of the defective parts that were passed."""
-        passed = self.scored.scores < self.detector.threshold
+        passed = ~self.detector.anomalous(self.scored.scores)
         return [i for i, label in enumerate(self.split.labels) if label != GOOD and passed[i]]
 
     def false_alarms(self) -> list[int]:
         """Places in the split of the good parts that were rejected."""
-        rejected = self.scored.scores >= self.detector.threshold
+        rejected = self.detector.anomalous(self.scored.scores)
         return [i for i, label in enumerate(self.split.labels) if label == GOOD and rejected[i]]
 
     def verdicts(self) -> list[dict[str, Any]]:
         """One plain record per test part."""
         return [
-            {"label": label, "name": name, "score": float(score), "anomalous": bool(score >= self.detector.threshold)}
-            for label, name, score in zip(self.split.labels, self.split.names, self.scored.scores, strict=True)
+            {"label": label, "name": name, "score": float(score), "anomalous": bool(verdict)}
+            for label, name, score, verdict in zip(
+                self.split.labels,
+                self.split.names,
+                self.scored.scores,
+                self.detector.anomalous(self.scored.scores),
+                strict=True,
+            )
         ]
 
 

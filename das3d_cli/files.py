@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import math
 import os
 from pathlib import Path
+from typing import Any
 
 from das3d_cli.errors import DataError
 
@@ -44,3 +47,16 @@ def make_folder(path: Path) -> None:
 def reason(error: OSError) -> str:
     """What the system says of an error, to go into a sentence."""
     return (error.strerror or str(error)).lower()
+
+
+def as_json(content: Any, indent: int | None = None) -> str:
+    """Content as strict JSON; what is not a number there (nan, infinity) becomes null."""
+    return json.dumps(_finite(content), indent=indent, allow_nan=False)
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content

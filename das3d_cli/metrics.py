@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-GOOD = "good"
+from das3d_cli.data.capture import GOOD
+
 OVERALL = "all"
 
 

@@ -183,10 +183,16 @@ def depth_contrast(depth: Tensor, foreground: Tensor) -> Tensor:
         weight = _box_mean(foreground, reach)
         mean = _box_mean(depth * foreground, reach) / weight.clamp_min(1e-6)
         channels.append((depth - mean) * foreground)
-    for axis in (-1, -2):
-        both = foreground * foreground.roll(-1, axis)
-        channels.append((depth.roll(-1, axis) - depth) * both * 2)
+    channels += [2 * _slope(depth, foreground, axis) for axis in (-1, -2)]
     return (torch.cat(channels, dim=1) * _CONTRAST_GAIN).clamp(-4, 4)
+
+
+def _slope(depth: Tensor, foreground: Tensor, axis: int) -> Tensor:
+    """Difference to the next pixel along an axis; zero where either is off the part, and at the last pixel."""
+    size = depth.shape[axis] - 1
+    step = depth.narrow(axis, 1, size) - depth.narrow(axis, 0, size)
+    both = foreground.narrow(axis, 1, size) * foreground.narrow(axis, 0, size)
+    return F.pad(step * both, (0, 1) if axis == -1 else (0, 0, 0, 1))
 
 
 def _box_mean(image: Tensor, reach: int) -> Tensor:

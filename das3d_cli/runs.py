@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from das3d_cli.errors import DataError, UsageError
-from das3d_cli.files import reason, write_whole
+from das3d_cli.files import as_json, reason, write_whole
 
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON, keys in the order given, atomically."""
-    write_whole(path, (json.dumps(content, indent=2) + "\n").encode())
+    write_whole(path, (as_json(content, indent=2) + "\n").encode())
 
 
 def claim(base: Path, category: str) -> Path:
@@ -53,7 +53,7 @@ def append_metrics(run: Path, record: Mapping[str, Any]) -> None:
     """Add one line to metrics.jsonl."""
     try:
         with open(run / "metrics.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write(as_json(record) + "\n")
     except OSError as error:
         raise DataError(f"{run / 'metrics.jsonl'}: cannot be written: {reason(error)}") from None
 
@@ -73,7 +73,7 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
 def truncate_metrics(run: Path, step: int) -> None:
     """Drop the records of steps after `step`, which a resumed run will write again."""
     kept = [record for record in read_metrics(run) if record.get("step", 0) <= step]
-    write_whole(run / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in kept).encode())
+    write_whole(run / "metrics.jsonl", "".join(as_json(record) + "\n" for record in kept).encode())
 
 
 def newest_finished(base: Path) -> Path:

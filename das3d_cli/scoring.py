@@ -38,7 +38,7 @@ def score(network: Das3d, batch: Batch, smoothing: float) -> Scored:
 
 
 def anomaly_maps(logits: Tensor, foreground: Tensor, smoothing: float) -> Tensor:
-    """Anomaly probability of every pixel, averaged over a small window.
+    """Anomaly probability of every pixel of the part, averaged over the part within a small window.
 
     Args:
         logits: (B, 2, S, S).
@@ -51,9 +51,9 @@ def anomaly_maps(logits: Tensor, foreground: Tensor, smoothing: float) -> Tensor
     probability = logits.float().softmax(dim=1)[:, 1:] * foreground
     reach = round(smoothing * logits.shape[-1] / 2)
     if reach:
-        # As if the image went on beyond its border as it ends there: a part cut by the frame is judged as any other.
-        padded = F.pad(probability, (reach, reach, reach, reach), mode="replicate")
-        probability = F.avg_pool2d(padded, 2 * reach + 1, stride=1)
+        window = (2 * reach + 1, 1, reach)
+        share = F.avg_pool2d(foreground, *window).clamp_min(1e-6)
+        probability = F.avg_pool2d(probability, *window) / share * foreground
     return probability[:, 0]
 
 
@@ -63,5 +63,5 @@ def anomaly_scores(maps: Tensor) -> Tensor:
 
 
 def good_threshold(scores: NDArray[np.float64], good_share: float) -> float:
-    """The score that a share of good parts stays below: a quantile of their scores."""
-    return float(np.quantile(scores, good_share))
+    """The least score of an anomalous part: just over the quantile of good parts' scores that `good_share` names."""
+    return float(np.nextafter(np.quantile(scores, good_share), np.inf))

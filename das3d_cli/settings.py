@@ -1,7 +1,7 @@
 """Every setting of das3d: its default, range, unit, help and, where the paper is silent, the reason.
 
-Nothing else in the package holds a default. `resolve` merges the layers
-flags and --set > environment > --config file > preset > defaults and names the layer that a bad value came from.
+`resolve` merges the layers
+flags > --set > environment > --config file > preset > defaults and names the layer that a bad value came from.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def setting(default: Any, text: str, *, why: str = "", **limits: Any) -> Any:
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, allow_inf_nan=False)
 
 
 class PreprocessSettings(Section):
@@ -74,7 +74,7 @@ class SynthesisSettings(Section):
     )  # fmt: skip
     blob_radius_min: float = setting(0.02, "smallest patch radius, share of the image side", gt=0, le=1,
         why="a defect of a few pixels must be learnt as well")  # fmt: skip
-    blob_radius_max: float = setting(0.20, "largest patch radius, share of the image side", gt=0, le=1,
+    blob_radius_max: float = setting(0.15, "largest patch radius, share of the image side", gt=0, le=1,
         why="gross defects stay in the mix")  # fmt: skip
     skew_filter: bool = setting(True, "smooth the mask by the skew Gaussian filter, Eq. 3 to 5 (off: Table 6)")
     alpha_max: float = setting(0.5, "each component of alpha is drawn from U(-a, a)", ge=0, le=5)
@@ -137,7 +137,8 @@ class ModelSettings(Section):
 
 class LossSettings(Section):
     reconstruction: float = setting(1.0, "weight of Eq. 9 and the L2 part of Eq. 10", ge=0)
-    ssim: float = setting(1.0, "weight of the SSIM part of Eq. 10", ge=0)
+    ssim: float = setting(0.3, "weight of the SSIM part of Eq. 10", ge=0,
+        why="at 1 it is most of the loss, and the discriminator learns late")  # fmt: skip
     focal: float = setting(5.0, "weight of Eq. 11", ge=0, why="its mean over a whole image is small beside the others")
     focal_gamma: float = setting(2.0, "focusing exponent of the focal loss", ge=0, why="the focal loss paper's value")
     dice: float = setting(1.0, "weight of the Dice loss on defective samples", ge=0,
@@ -153,7 +154,7 @@ class TrainSettings(Section):
     weight_decay: float = setting(1e-2, "AdamW weight decay", ge=0, le=1)
     clip: float = setting(1.0, "largest gradient norm", gt=0)
     validate_every: int = setting(500, "steps between validations (and checkpoints)", ge=1)
-    validation_defects: int = setting(4, "synthetic defective versions of each validation part", ge=1, le=64,
+    validation_defects: int = setting(6, "synthetic defective versions of each validation part", ge=1, le=64,
         why="a few hundred samples rank two checkpoints reliably")  # fmt: skip
 
 
@@ -167,7 +168,7 @@ class ScoreSettings(Section):
 
 
 class HardwareSettings(Section):
-    gpus: str = setting("auto", "0, or 0,1, or all, or cpu; auto takes a GPU where there is one",
+    gpus: str = setting("auto", "0, or 0,1, or all, or cpu; auto takes a GPU where there is one, and of several the first is used",
         pattern=r"^(auto|all|cpu|\d+(,\d+)*)$")  # fmt: skip
     workers: int = setting(0, "parallel processes; 0 takes one per core", ge=0, le=256)
 
@@ -196,6 +197,10 @@ class Settings(Section):
                 raise ValueError(
                     f"synthesis.{low} ({getattr(s, low)}) must not exceed synthesis.{high} ({getattr(s, high)})"
                 )
+        if self.model.size % (16 * self.model.stem):
+            raise ValueError(
+                f"model.size ({self.model.size}) must be a multiple of {16 * self.model.stem} at model.stem {self.model.stem}"
+            )
         return self
 
 
@@ -203,9 +208,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     "cpu": {
         "model.size": 128,
-        "model.reconstruction_width": 12,
-        "model.discriminator_width": 24,
-        "train.steps": 1200,
+        "model.reconstruction_width": 8,
+        "model.discriminator_width": 16,
+        "train.steps": 1000,
         "train.batch_size": 8,
         "train.validate_every": 200,
     },
@@ -219,10 +224,12 @@ PRESETS: dict[str, dict[str, Any]] = {
         "synthesis.strength_scale": "uniform",
         "synthesis.dropout": 0.5,
         "synthesis.normal_share": 0.0,
+        "synthesis.relight": 0.0,
         "model.stem": 1,
         "model.reconstruction_width": 64,
         "model.discriminator_width": 64,
         "model.direct_inputs": False,
+        "loss.ssim": 1.0,
         "loss.focal": 1.0,
         "loss.dice": 0.0,
         "loss.false_alarm": 0.0,
@@ -271,9 +278,9 @@ def resolve(
     given: dict[str, Value] = {}
     given |= _from_config(config) if config else {}
     given |= _from_environment(os.environ if environment is None else environment)
+    given |= _from_assignments(assignments or [])
     given |= {key: Value(value, f"--{key.split('.')[-1].replace('_', '-')}")
               for key, value in (flags or {}).items() if value is not None}  # fmt: skip
-    given |= _from_assignments(assignments or [])
 
     name = given["preset"].value if "preset" in given else "auto"
     if name == "auto" and preset:

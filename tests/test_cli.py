@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
+import torch
 
 from das3d_cli.settings import FIELDS
 
@@ -82,7 +84,7 @@ class TestMainPath:
     def test_exit_code_tells_the_verdict_only_when_asked(self, place: Path, tmp_path: Path):
         from das3d_cli.engine import checkpoint
 
-        content = checkpoint.load(place / "runs/tire-001/checkpoints/best.pt", __import__("torch").device("cpu"))
+        content = checkpoint.load(place / "runs/tire-001/checkpoints/best.pt", torch.device("cpu"))
         for threshold, code in ((0.0, 4), (1.1, 0)):
             checkpoint.save(tmp_path / "model.pt", content | {"threshold": threshold})
             arguments = ("predict", "part.tiff", "part.png", "--run", tmp_path / "model.pt")
@@ -154,6 +156,14 @@ class TestUsage:
             (["train", "--steps", "0"], 2, ["settings.train.steps", "--steps"]),
             (["train", "--config", "absent.toml"], 2, ["absent.toml"]),
             (["train", "--category", "tire", "--gpus", "cpu", "--textures", "nowhere", *TINY], 1, ["nowhere"]),
+            (["train", "--category", "tire,tyre", "--gpus", "cpu", *TINY], 2, ["tyre"]),
+            (["train", "--set", "model.size=48"], 2, ["model.size (48)", "multiple of 32"]),
+            (["train", "--set", "train.clip=inf"], 2, ["settings.train.clip", "finite"]),
+            (["train", "--modality", "sound"], 2, ["--modality", "sound"]),
+            (["train", "--steps", "many"], 2, ["--steps"]),
+            (["train", "--stepps", "3"], 2, ["--stepps"]),
+            (["trane"], 2, ["trane"]),
+            (["predict", "part.tiff"], 2, ["PART.png"]),
             (["train", "--resume", "nowhere"], 1, ["nowhere", "not a run folder"]),
             (["train", "--category", "tire", "--gpus", "cpu", "--runs", "part.png", *TINY], 1, ["part.png"]),
             (["preprocess", "nowhere", "x"], 1, ["nowhere"]),
@@ -224,11 +234,19 @@ class TestBadCaptures:
         assert len(list((tmp_path / "out").glob("tire/*/*/*.npz"))) == len(list(dataset.glob("tire/*/*/xyz/*"))) - 1
 
 
+def _change_model(run: Path, **changed: object) -> None:
+    path = run / "checkpoints" / "best.pt"
+    torch.save(torch.load(path, weights_only=True) | changed, path)
+
+
 class TestBadRuns:
     @pytest.mark.parametrize(
         ("spoil", "part"),
         [
             (lambda run: (run / "checkpoints/best.pt").unlink(), "no checkpoint"),
+            (lambda run: _change_model(run, das3d_format=99), "format 99"),
+            (lambda run: _change_model(run, settings='{"unheard_of": 1}'), "do not fit this version"),
+            (lambda run: _change_model(run, preprocessing=-1), "another version"),
             (lambda run: (run / "checkpoints/best.pt").write_bytes(b"PK junk"), "not a das3d checkpoint"),
         ],
     )
@@ -242,6 +260,60 @@ class TestBadRuns:
         victim = min(root.glob("tire/test/*/*.npz"))
         victim.write_bytes(victim.read_bytes()[:1000])
         fails(das3d("evaluate", "--data", root, cwd=place), 1, str(victim), "das3d preprocess")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX limits")
+class TestFullDisk:
+    """A file may grow to so many bytes and no further, as on a full disk."""
+
+    @pytest.mark.parametrize(
+        ("arguments", "room"),
+        [
+            (["preprocess", "mvtec3d", "full", "--category", "tire", "--size", "64", "--workers", "1"], 20_000),
+            (["train", "--category", "tire", "--runs", "full", "--gpus", "cpu", *TINY], 100_000),
+            (["predict", "part.tiff", "part.png", "--heatmap", "full.png"], 1_000),
+            (["evaluate", "--pictures", "full"], 1_000),
+            (["synth-preview", "--category", "tire", "-n", "1", "--out", "full"], 1_000),
+        ],
+        ids=["preprocess", "train", "predict", "evaluate", "synth-preview"],
+    )  # fmt: skip
+    def test_is_one_line_and_leaves_nothing_half_written(self, place: Path, arguments: Sequence[str], room: int):
+        import resource
+
+        done = subprocess.run(
+            [sys.executable, "-m", "das3d_cli", *arguments],
+            check=False,
+            cwd=place,
+            capture_output=True,
+            text=True,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (room, room)),
+        )
+        fails(done, 1, "full", "cannot be written")
+        left = [
+            path
+            for path in place.rglob("*full*/**/*")
+            if path.suffix in (".npz", ".pt", ".png", ".npy") or "tmp" in path.name
+        ]
+        assert [path for path in left if path.stat().st_size >= room or "tmp" in path.name] == []
+        shutil.rmtree(place / "full", ignore_errors=True)
+
+
+class TestReadme:
+    TEXT = (PACKAGE.parent / "README.md").read_text(encoding="utf-8")
+
+    def test_linked_files_exist(self):
+        links = re.findall(r"\]\((?!https?:)([^)#]+)\)", self.TEXT)
+        assert links
+        assert [link for link in links if not (PACKAGE.parent / link).exists()] == []
+
+    def test_its_commands_take_the_options_that_it_shows(self, tmp_path: Path):
+        lines = [line.split("#")[0].split() for line in self.TEXT.splitlines() if line.strip().startswith("das3d ")]
+        assert len(lines) >= 5
+        for command, *arguments in (line[1:] for line in lines):
+            options = [word for word in arguments if word.startswith("--") and word != "--help"]
+            if command != "COMMAND":
+                text = ok(das3d(command, "--help", cwd=tmp_path)).stdout
+                assert [option for option in options if option not in text] == [], command
 
 
 def imports_of(path: Path) -> set[str]:

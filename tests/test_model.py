@@ -86,6 +86,8 @@ def test_depth_contrast_sees_a_dent_and_not_the_slant():
     flat = depth_contrast(x * part, part)
     assert flat[:, :2, 16:-16, 16:-16].abs().max() < 1e-3
     assert flat[part.expand_as(flat) == 0].abs().max() == 0
+    framed = depth_contrast(x, torch.ones_like(x))  # cut by the image's edge, where there is no next pixel
+    assert framed[:, 2:].abs().max() < 0.3
     dented = x.clone()
     dented[..., 30:34, 30:34] += 0.02
     assert depth_contrast(dented * part, part)[0, :2, 30:34, 30:34].min() > 0.1
@@ -108,11 +110,23 @@ class TestScoring:
             anomaly_maps(torch.tensor([0.0, 9.0]).view(1, 2, 1, 1).expand(1, 2, 32, 32), part, 0.0)[..., 16:].max() == 0
         )
 
+    def test_an_edge_counts_in_full_and_nothing_leaks_over_it(self):
+        part = torch.zeros(1, 1, 32, 32)
+        part[..., :16] = 1
+        certain = torch.tensor([0.0, 30.0]).view(1, 2, 1, 1).expand(1, 2, 32, 32)
+        maps = anomaly_maps(certain, part, 0.1)
+        assert maps[..., :16].min() > 0.999
+        assert maps[..., 16:].max() == 0
+
     def test_smoothing_averages_over_the_window(self):
         logits = torch.zeros(1, 2, 50, 50)
         logits[:, 0] = 30
         logits[0, :, 25, 25] = torch.tensor([0.0, 30.0])
         assert anomaly_maps(logits, torch.ones(1, 1, 50, 50), 0.04).max().item() == pytest.approx(1 / 9, rel=1e-4)
+
+    def test_the_best_known_good_part_passes(self):
+        scores = torch.tensor([0.1, 0.4, 0.2]).double().numpy()
+        assert scores.max() < good_threshold(scores, 1.0)
 
     def test_threshold_is_passed_by_the_share_asked_for(self):
         scores = torch.linspace(0, 1, 101).double().numpy()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import io
-import json
 import math
 import os
 from pathlib import Path
@@ -14,7 +13,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from das3d_cli.data.summary import Row
+from das3d_cli.data.layouts import Failure
+from das3d_cli.data.summary import Row, Summary
 from das3d_cli.errors import DataError
 from das3d_cli.metrics import Metrics
 from das3d_cli.report.draw import OUTSIDE, PAPER, write_png
@@ -28,7 +28,7 @@ from das3d_cli.report.pictures import (
     ternary_picture,
 )
 from das3d_cli.report.sheet import Tile, contact_sheet
-from das3d_cli.report.tables import as_json, metrics_table, preprocess_table
+from das3d_cli.report.tables import metrics_table, preprocess_table
 
 
 @pytest.fixture
@@ -314,18 +314,15 @@ class TestTables:
             ["[red]hole[/red]", "-", "1.000", "0.000", "-", "-", "3"],
         ]
 
-    def test_json_knows_no_nan(self):
-        plain = json.loads(json.dumps(as_json(RESULTS), allow_nan=False))
-        assert plain["all"] == RESULTS["all"]._asdict()
-        assert plain["[red]hole[/red]"]["image_auroc"] is None
-        assert plain["[red]hole[/red]"]["samples"] == 3
-
     def test_preprocessing_tells_shares_and_angles(self):
         rows = [
             Row("tire", "test", "hole", 7, 3, 4, 0.1234, 4.25, 9.0),
             Row("foam", "test", "good", 2, 0, 2, 0.0, 1.0, 1.5),
         ]
-        assert text_of(preprocess_table(rows)) == [
-            ["tire", "test", "hole", "7", "3", "12.3%", "4.2°", "9.0°"],
+        failures = [Failure("foam", Path("a.tiff"), "damaged"), Failure("rope", Path("b.tiff"), "damaged")]
+        assert text_of(preprocess_table(Summary(rows, failures))) == [
             ["foam", "test", "good", "2", "0", "0.0%", "1.0°", "1.5°"],
+            ["foam", "", "failed", "1", "", "", "", ""],
+            ["rope", "", "failed", "1", "", "", "", ""],
+            ["tire", "test", "hole", "7", "3", "12.3%", "4.2°", "9.0°"],
         ]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -87,7 +89,14 @@ class TestRun:
         other = trained(cache, tmp_path, "seed=1")
         assert not same(weights(finished.run / "checkpoints/last.pt"), weights(other.run / "checkpoints/last.pt"))
 
-    @pytest.mark.parametrize("stop", [1, 3, 4])
+    @pytest.mark.parametrize(
+        ("where", "call"),
+        [
+            ("torch.nn.utils.clip_grad_norm_", 2),
+            ("das3d_cli.engine.trainer.validate", 1),
+            ("das3d_cli.engine.trainer.augment", 5),
+        ],
+    )
     def test_interrupted_and_resumed_equals_uninterrupted(
         self,
         finished: Trainer,
@@ -95,29 +104,72 @@ class TestRun:
         cache_root: Path,
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
-        stop: int,
+        where: str,
+        call: int,
     ):
+        """Ctrl-C arrives in the middle of a step or of a validation."""
         trainer = training.start(settings(), cache, tmp_path, CPU)
-        advance = Trainer._advance
+        module, name = where.rsplit(".", 1)
+        original = getattr(importlib.import_module(module), name)
+        calls = []
 
-        def advance_until(self: Trainer):
-            if self.step == stop:
-                raise KeyboardInterrupt
-            return advance(self)
+        def interrupted(*arguments, **options):
+            calls.append(1)
+            if len(calls) == call:
+                signal.raise_signal(signal.SIGINT)
+            return original(*arguments, **options)
 
         with monkeypatch.context() as patch:
-            patch.setattr(Trainer, "_advance", advance_until)
+            patch.setattr(where, interrupted)
             with pytest.raises(KeyboardInterrupt):
                 training.finish(trainer, ignore)
         assert not (trainer.run / "summary.json").exists()
         resumed = training.resume(trainer.run, cache_root, CPU)
-        assert resumed.step == stop
+        assert 0 < resumed.step < 6
         training.finish(resumed, ignore)
-        for name in ("last.pt", "best.pt"):
-            assert same(weights(finished.run / "checkpoints" / name), weights(resumed.run / "checkpoints" / name))
+        for file in ("last.pt", "best.pt"):
+            assert same(weights(finished.run / "checkpoints" / file), weights(resumed.run / "checkpoints" / file))
         assert resumed.best == finished.best
-        steps = [record["step"] for record in runs.read_metrics(resumed.run)]
-        assert steps == sorted(steps)
+        records = [runs.read_metrics(trainer.run) for trainer in (finished, resumed)]
+        assert [r["validation"] for r in records[0] if "validation" in r] == [
+            r["validation"] for r in records[1] if "validation" in r
+        ]
+
+    def test_interrupt_in_the_last_validation_still_finishes(
+        self, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        trainer = training.start(settings("train.steps=1"), cache, tmp_path, CPU)
+        from das3d_cli.engine import trainer as module
+
+        original = module.validate
+
+        def interrupted(*arguments):
+            signal.raise_signal(signal.SIGINT)
+            return original(*arguments)
+
+        monkeypatch.setattr(module, "validate", interrupted)
+        training.finish(trainer, ignore)
+        assert Detector.load(trainer.run, "cpu").category == "tire"
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+    def test_a_changed_cache_is_not_resumed_with(
+        self, cache: Cache, cache_root: Path, shared_dataset: Path, tmp_path: Path
+    ):
+        trainer = training.start(settings(), cache, tmp_path, CPU)
+        trainer.save_state()
+        moved = trainer.run.rename(tmp_path / "my favourite run")
+        assert training.resume(moved, cache_root, CPU).identity["category"] == "tire"
+        fewer = Path(shutil.copytree(shared_dataset, tmp_path / "fewer"))
+        for kind in ("rgb", "xyz", "gt"):
+            min((fewer / "tire/train/good" / kind).iterdir()).unlink()
+        build(find_entries(fewer), tmp_path / "out", PreprocessSettings(size=64), workers=1)
+        with pytest.raises(DataError, match="changed since"):
+            training.resume(moved, tmp_path / "out", CPU)
+
+    def test_settings_of_preprocessing_must_be_those_of_the_cache(self, cache: Cache, tmp_path: Path):
+        with pytest.raises(UsageError, match=r"settings\.preprocess\.frame: image asked for.*made with part"):
+            training.start(settings("preprocess.frame=image"), cache, tmp_path, CPU)
+        assert not list(tmp_path.iterdir())
 
     def test_test_split_is_never_read(self, cache_root: Path, tmp_path: Path):
         root = Path(shutil.copytree(cache_root, tmp_path / "cache"))
@@ -150,15 +202,22 @@ class TestRun:
         before = detector.score(split.rgb, split.depth, split.foreground).scores
         assert np.array_equal(before, detector.score(*given, split.foreground).scores)
 
-    def test_paper_preset_runs(self, cache: Cache, tmp_path: Path):
-        small = ["preset=paper", *(text for text in TINY if "width" not in text), "model.reconstruction_width=4"]
-        paper = resolve({}, [*small, "train.steps=2", "train.validate_every=2"], environment={})
+    def test_paper_preset_runs(self, shared_dataset: Path, tmp_path: Path):
+        paper = resolve({}, ["preset=paper", *TINY, "train.steps=2", "train.validate_every=2"], environment={})
         assert paper.model.stem == 1 and not paper.model.direct_inputs
-        training.finish(training.start(paper, cache, tmp_path, CPU), ignore)
+        build(
+            find_entries(shared_dataset, ["tire"]),
+            tmp_path,
+            paper.preprocess.model_copy(update={"size": 64}),
+            workers=1,
+        )
+        trainer = training.start(paper, open_cache(tmp_path, "tire"), tmp_path / "runs", CPU)
+        training.finish(trainer, ignore)
+        evaluate_detector(Detector.load(trainer.run, "cpu"), tmp_path)
 
     def test_size_that_does_not_divide_the_cache(self, cache: Cache, tmp_path: Path):
-        with pytest.raises(UsageError, match=r"settings\.model\.size: 48 does not divide the cache's 64"):
-            training.start(settings("model.size=48"), cache, tmp_path, CPU)
+        with pytest.raises(UsageError, match=r"settings\.model\.size: 96 does not divide the cache's 64"):
+            training.start(settings("model.size=96"), cache, tmp_path, CPU)
         assert not list(tmp_path.iterdir())
 
     def test_resuming_what_cannot_be_resumed(self, finished: Trainer, cache_root: Path, tmp_path: Path):
@@ -199,6 +258,23 @@ class TestDetector:
         assert prediction.anomaly_map.shape == capture.rgb.shape[:2]
         assert prediction.anomalous == (prediction.score >= prediction.threshold)
 
+    def test_what_the_readers_refuse_predict_refuses_too(self, finished: Trainer, capture):
+        detector, part = Detector.load(finished.run, "cpu"), capture("ring")
+        for rgb, xyz, reason in (
+            (part.rgb.astype(np.float32), part.xyz, "bits per channel"),
+            (part.rgb[..., 0], part.xyz, "grey"),
+            (part.rgb, part.xyz[..., 2], "H x W x 3"),
+            (part.rgb[:-1], part.xyz, "same size"),
+            (part.rgb, np.full_like(part.xyz, np.inf), "infinite"),
+            (part.rgb, part.xyz * 1000, "millimetres"),
+        ):
+            with pytest.raises(DataError, match=reason):
+                detector.predict(rgb, xyz)
+
+    def test_a_state_is_not_a_model(self, finished: Trainer):
+        with pytest.raises(DataError, match=r"use best\.pt"):
+            Detector.load(finished.run / "checkpoints" / "last.pt", "cpu")
+
     def test_a_model_file_is_enough(self, finished: Trainer, tmp_path: Path):
         file = Path(shutil.copy(finished.run / "checkpoints" / "best.pt", tmp_path / "tire.pt"))
         assert Detector.load(file, "cpu").category == "tire"
@@ -231,7 +307,7 @@ class TestDetector:
         torch.save({"das3d_format": checkpoint.FORMAT, "evil": Evil()}, tmp_path / "evil.pt")
         torch.save({"das3d_format": checkpoint.FORMAT}, tmp_path / "hollow.pt")
         for name, reason in (("text", "not a das3d checkpoint"), ("cut", "not a das3d checkpoint"), ("future", "format 99"),
-                             ("evil", "not a das3d checkpoint"), ("hollow", "not a model"), ("absent", "no checkpoint")):  # fmt: skip
+                             ("evil", "not a das3d checkpoint"), ("hollow", "another version"), ("absent", "no such file")):  # fmt: skip
             with pytest.raises(DataError, match=reason) as error:
                 Detector.load(tmp_path / f"{name}.pt", "cpu")
             assert "\n" not in str(error.value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +9,7 @@ import typer
 
 from das3d_cli import console
 from das3d_cli.commands.options import DEFAULT_CACHE, DEFAULT_RUNS, AsJson, Cache, Gpus, Run, Runs
+from das3d_cli.files import as_json as to_json
 from das3d_cli.runs import newest_finished
 from das3d_cli.settings import resolve
 
@@ -31,7 +31,6 @@ def run(
     chosen = model or newest_finished(runs)
     from das3d_cli.detector import Detector
     from das3d_cli.evaluation import evaluate_detector
-    from das3d_cli.report.tables import as_json as plain
     from das3d_cli.report.tables import metrics_table
 
     detector = Detector.load(chosen, settings.hardware.gpus)
@@ -44,9 +43,9 @@ def run(
             task = bar.add_task("", total=len(evaluation.split.labels), note="")
             write_gallery(pictures, evaluation, advance=lambda: bar.advance(task))
     if as_json:
-        console.result(json.dumps({
+        console.result(to_json({
             "run": str(chosen), "category": detector.category, "threshold": detector.threshold,
-            "metrics": plain(evaluation.metrics), "verdicts": evaluation.verdicts(),
+            "metrics": {name: found._asdict() for name, found in evaluation.metrics.items()}, "verdicts": evaluation.verdicts(),
             "pictures": str(pictures) if pictures else None,
         }))  # fmt: skip
         return

@@ -51,7 +51,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object inst
 
 def split_names(given: list[str] | None) -> list[str]:
     """The names in repeated and comma-separated options; "all" alone stands for none given."""
-    names = [name for text in given or [] for name in text.split(",") if name]
+    names = list(dict.fromkeys(name for text in given or [] for name in text.split(",") if name))
     return [] if names == ["all"] else names
 
 

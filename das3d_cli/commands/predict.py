@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +9,7 @@ import typer
 
 from das3d_cli import console
 from das3d_cli.commands.options import DEFAULT_RUNS, AsJson, Gpus, Run, Runs
+from das3d_cli.files import as_json as to_json
 from das3d_cli.runs import newest_finished
 from das3d_cli.settings import resolve
 
@@ -49,7 +49,7 @@ def run(
             defect_mm=largest.length_mm if largest else None, title=f"{detector.category}  {xyz.stem}",
         ))  # fmt: skip
     if as_json:
-        console.result(json.dumps({
+        console.result(to_json({
             "xyz": str(xyz), "rgb": str(rgb), "run": str(chosen), "category": detector.category,
             "anomalous": found.anomalous, "score": found.score, "threshold": found.threshold,
             "defects": [defect._asdict() for defect in found.defects],
@@ -57,12 +57,11 @@ def run(
         }))  # fmt: skip
     else:
         console.result(
-            f"{'ANOMALOUS' if found.anomalous else 'good'}  score {found.score:.3f}  threshold {found.threshold:.3f}"
+            f"{'ANOMALOUS' if found.anomalous else 'NORMAL'}  score {found.score:.3f}  threshold {found.threshold:.3f}"
         )
         for d in found.defects:
-            console.result(
-                f"  defect at row {d.row}, column {d.column}: {d.length_mm:.1f} x {d.width_mm:.1f} mm,"
-                f" {d.area_mm2:.1f} mm2, score {d.score:.3f}"
-            )
+            extent = f"{d.length_mm:.1f} x {d.width_mm:.1f} mm, {d.area_mm2:.1f} mm2"
+            measured = extent if d.length_mm == d.length_mm else "size unknown, no points measured"
+            console.result(f"  defect at row {d.row}, column {d.column}: {measured}, score {d.score:.3f}")
     if found.anomalous and fail_on_anomaly:
         raise typer.Exit(ANOMALOUS)

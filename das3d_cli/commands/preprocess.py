@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +10,7 @@ import typer
 
 from das3d_cli import console
 from das3d_cli.commands.options import AsJson, Assignments, Categories, Config, PresetName, Workers, option, split_names
+from das3d_cli.files import as_json as to_json
 from das3d_cli.settings import resolve
 
 
@@ -42,9 +42,9 @@ def run(
         )
     if as_json:
         failures = [asdict(failure) | {"path": str(failure.path)} for failure in summary.failures]
-        console.result(json.dumps({"cache": str(dst), "samples": summary.as_dicts(), "failures": failures}))
+        console.result(to_json({"cache": str(dst), "samples": summary.as_dicts(), "failures": failures}))
     else:
-        console.stdout.print(preprocess_table(summary.rows))
+        console.stdout.print(preprocess_table(summary))
     for failure in summary.failures:
         console.say(f"failed: {failure}")
     if summary.failures:

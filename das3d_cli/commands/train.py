@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import json
+import functools
+import shlex
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,7 +29,11 @@ from das3d_cli.commands.options import (
     pick_categories,
 )
 from das3d_cli.errors import UsageError
+from das3d_cli.files import as_json as to_json
 from das3d_cli.settings import resolve
+
+if TYPE_CHECKING:
+    from das3d_cli.engine.trainer import Trainer
 
 
 def run(
@@ -70,24 +76,28 @@ def run(
                                  "synthesis.textures") if flags[key] is not None]  # fmt: skip
         if given or assignments or config or category:
             raise UsageError("--resume: goes on with the run's own settings and category; give no others beside it")
-        trainers = iter([training.resume(resume, data, device)])
+        starts: list[Callable[[], Trainer]] = [functools.partial(training.resume, resume, data, device)]
     else:
         settings = resolve(flags, assignments, config, preset="cpu" if device.type == "cpu" else "default")
         names = pick_categories(caches.categories(data), category, data)
-        trainers = (training.start(settings, caches.open_cache(data, name), runs, device) for name in names)
+        opened = [caches.open_cache(data, name) for name in names]  # a mistyped name is told before the first training
+        starts = [functools.partial(training.start, settings, cache, runs, device) for cache in opened]
+    if "," in settings.hardware.gpus or (settings.hardware.gpus == "all" and device.index == 0):
+        console.say(f"--gpus {settings.hardware.gpus}: training runs on one GPU, {device}")
     summaries = []
-    for trainer in trainers:
+    for begin in starts:
+        trainer = begin()
         console.say(
             f"training {trainer.identity['category']} in {trainer.run} on {device}, preset {trainer.settings.preset}"
         )
-        summaries.append({"run": str(trainer.run), **_finish(trainer)})
+        summaries.append({"run": str(trainer.run), **_finish(trainer, data)})
         if not as_json:
             console.result(str(trainer.run))
     if as_json:
-        console.result(json.dumps(summaries))
+        console.result(to_json(summaries))
 
 
-def _finish(trainer: Any) -> dict[str, Any]:
+def _finish(trainer: Trainer, data: Path) -> dict[str, Any]:
     from das3d_cli.engine.training import finish
 
     total = trainer.settings.train.steps
@@ -107,5 +117,8 @@ def _finish(trainer: Any) -> dict[str, Any]:
         try:
             return finish(trainer, show)
         except KeyboardInterrupt:
-            console.say(f"interrupted; go on with: das3d train --resume {trainer.run}")
+            beside = [] if data == DEFAULT_CACHE else ["--data", str(data)]
+            console.say(
+                f"interrupted; go on with: {shlex.join(['das3d', 'train', '--resume', str(trainer.run), *beside])}"
+            )
             raise

@@ -17,8 +17,8 @@ import numpy as np
 from das3d_cli import __version__
 from das3d_cli.data import cache
 from das3d_cli.data.cache import Manifest, Record
-from das3d_cli.data.capture import Geometry
-from das3d_cli.data.layouts import GOOD, SPLITS, Entry, Failure, Layout
+from das3d_cli.data.capture import GOOD, Geometry
+from das3d_cli.data.layouts import SPLITS, Entry, Failure, Layout
 from das3d_cli.data.preprocess import Extent, measure, preprocess
 from das3d_cli.data.readers import check_size, read_capture, read_ground_truth
 from das3d_cli.data.summary import Row, Summary, rows_of
@@ -239,7 +239,7 @@ def _cached(task: _Task) -> Record | None:
 
 def _sweep(folder: Path) -> None:
     """Remove what a killed worker, or a killed run before this one, left half written."""
-    for path in folder.glob(f"*/*/.*{TEMPORARY}"):
+    for path in folder.rglob(f".*{TEMPORARY}"):
         with contextlib.suppress(OSError):
             path.unlink()
 

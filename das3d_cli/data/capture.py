@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+GOOD = "good"  # the label of a part without defect
+
 
 @dataclass(frozen=True)
 class RawCapture:

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from das3d_cli.data.capture import GOOD
 from das3d_cli.errors import DataError, UsageError
 
 SPLITS = ("train", "validation", "test")
-GOOD = "good"
 SUFFIXES = {"rgb": (".png",), "xyz": (".tif", ".tiff"), "gt": (".png",)}
 JUNK_NAMES = ("thumbs.db", "desktop.ini", "__macosx", "calibration")
 JUNK_SUFFIXES = (".txt", ".md", ".tmp", ".bak")

@@ -36,11 +36,11 @@ def read_capture(rgb_path: Path, xyz_path: Path) -> RawCapture:
     return RawCapture(rgb, xyz)
 
 
-def check_size(path: Path, image: NDArray[Any], xyz: NDArray[np.float32]) -> None:
-    """Raise a DataError unless the image read from `path` covers the point cloud pixel by pixel."""
+def check_size(name: Path | str, image: NDArray[Any], xyz: NDArray[np.float32]) -> None:
+    """Raise a DataError unless the image called `name` covers the point cloud pixel by pixel."""
     if image.shape[:2] != xyz.shape[:2]:
         raise DataError(
-            f"{path}: is {_extent(image.shape[:2])} pixels, but its point cloud is {_extent(xyz.shape[:2])}; "
+            f"{name}: is {_extent(image.shape[:2])} pixels, but its point cloud is {_extent(xyz.shape[:2])}; "
             "both must show the same view at the same size"
         )
 
@@ -68,14 +68,23 @@ def read_xyz(path: Path) -> NDArray[np.float32]:
         cause = str(error).partition("\n")[0]
         raise DataError(f"{path}: damaged or unsupported TIFF; export it again ({cause})") from None
 
+    return as_points(xyz, str(path))
+
+
+def as_points(xyz: NDArray[Any], name: str) -> NDArray[np.float32]:
+    """An array as an organised point cloud, as `read_xyz` returns it; `name` is what errors call it.
+
+    Raises:
+        DataError: as `read_xyz`.
+    """
     if xyz.ndim != 3 or xyz.shape[2] != 3:
-        raise DataError(f"{path}: is {_extent(xyz.shape)}, but a point cloud is H x W x 3; store x, y and z")
+        raise DataError(f"{name}: is {_extent(xyz.shape)}, but a point cloud is H x W x 3; store x, y and z")
     if xyz.dtype.kind != "f":
-        raise DataError(f"{path}: holds {xyz.dtype} values; store x, y and z as float32 in metres")
+        raise DataError(f"{name}: holds {xyz.dtype} values; store x, y and z as float32 in metres")
     with np.errstate(over="ignore"):
         points: NDArray[np.float32] = np.array(xyz, np.float32)
     if np.isinf(points).any():
-        raise DataError(f"{path}: holds infinite values; mark missing points as (0, 0, 0) or NaN")
+        raise DataError(f"{name}: holds infinite values; mark missing points as (0, 0, 0) or NaN")
 
     x, y, z = (
         points[..., 0],
@@ -86,10 +95,10 @@ def read_xyz(path: Path) -> NDArray[np.float32]:
     np.copyto(points, np.nan, where=missing[..., None])
     depths = np.abs(z[~missing])
     if not depths.size:
-        raise DataError(f"{path}: every point is missing; capture the part again")
+        raise DataError(f"{name}: every point is missing; capture the part again")
     middle = float(np.median(depths[:: 1 + depths.size // 10_000]))
     if middle > FARTHEST_M:
-        raise DataError(f"{path}: median distance of {middle:.0f} looks like millimetres; convert to metres")
+        raise DataError(f"{name}: median distance of {middle:.0f} looks like millimetres; convert to metres")
     return points
 
 
@@ -102,14 +111,25 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
     Raises:
         DataError: missing, truncated or no PNG; grey, 16-bit or with an alpha channel.
     """
-    image = _read_png(path, "colour image")
+    image = as_rgb(_read_png(path, "colour image"), str(path))
+    return np.ascontiguousarray(image[..., ::-1])
+
+
+def as_rgb(image: NDArray[Any], name: str) -> NDArray[np.uint8]:
+    """An array as an 8-bit colour image of three channels; `name` is what errors call it.
+
+    Raises:
+        DataError: as `read_rgb`.
+    """
     if image.dtype != np.uint8:
-        raise DataError(f"{path}: has {8 * image.dtype.itemsize} bits per channel; convert it to 8-bit RGB")
+        raise DataError(f"{name}: has {8 * image.dtype.itemsize} bits per channel; convert it to 8-bit RGB")
     if image.ndim == 2:
-        raise DataError(f"{path}: is a grey image; 8-bit RGB is wanted")
-    if image.shape[2] != 3:
-        raise DataError(f"{path}: has an alpha channel; convert it to 8-bit RGB without transparency")
-    return np.ascontiguousarray(image[..., ::-1], np.uint8)
+        raise DataError(f"{name}: is a grey image; 8-bit RGB is wanted")
+    if image.ndim != 3 or image.shape[2] != 3:
+        raise DataError(
+            f"{name}: has an alpha channel or other than three; convert it to 8-bit RGB without transparency"
+        )
+    return image
 
 
 def read_ground_truth(path: Path) -> NDArray[np.bool_]:

@@ -33,7 +33,7 @@ def load(path: Path, device: torch.device) -> dict[str, Any]:
         DataError: there is none, it is damaged, holds more than plain data, or has another format.
     """
     if not path.is_file():
-        raise DataError(f"{path}: no checkpoint here; the training was stopped before its first one: train again")
+        raise DataError(f"{path}: no such file; name a run folder or a model file, or train one with `das3d train`")
     try:
         content = torch.load(path, map_location=device, weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,30 +69,39 @@ class Trainer:
         self.best: dict[str, float] = {}
 
     def fit(self, progress: Progress) -> None:
-        """Train to the end; an interruption leaves a checkpoint of the last finished step.
+        """Train to the end. Ctrl-C ends it after the step under way, with a checkpoint; a second one at once.
 
         Raises:
-            DataError: the loss is no longer a number, or a checkpoint cannot be written.
+            DataError: the loss is no longer a number, the GPU's memory is too small, or a checkpoint cannot be written.
+            KeyboardInterrupt: interrupted.
         """
         total = self.settings.train.steps
         recorded: list[dict[str, Tensor]] = []
         started, started_at = time.perf_counter(), self.step
-        try:
+        with deferred_interrupt() as interrupted:
             while self.step < total:
-                recorded.append(self._advance())
+                recorded.append(self._within_memory())
                 self.step += 1
                 due = self.step % self.settings.train.validate_every == 0 or self.step == total
                 if self.step % _REPORT_EVERY == 0 or due:
                     seconds = time.perf_counter() - started
-                    self._report(
-                        recorded, (self.step - started_at) * self.settings.train.batch_size / seconds, progress
-                    )
+                    rate = (self.step - started_at) * self.settings.train.batch_size / seconds
+                    self._report(recorded, rate, progress)
                     recorded.clear()
                 if due:
                     self._validate(progress)
-        except KeyboardInterrupt:
-            self.save_state()
-            raise
+                if interrupted() and self.step < total:
+                    self.save_state()
+                    raise KeyboardInterrupt
+
+    def _within_memory(self) -> dict[str, Tensor]:
+        try:
+            return self._advance()
+        except torch.OutOfMemoryError:
+            size = self.settings.train.batch_size
+            raise DataError(
+                f"{self.device}: out of memory at batch size {size}; lower --batch-size, or use --gpus cpu"
+            ) from None
 
     def _advance(self) -> dict[str, Tensor]:
         """One optimiser step; returns the losses without waiting for the device."""
@@ -157,20 +169,54 @@ class Trainer:
         }
         checkpoint.save(self.run / "checkpoints" / "last.pt", state)
 
-    def restore(self) -> None:
-        """Go back to the state of checkpoints/last.pt.
+    @staticmethod
+    def read_state(run: Path, device: torch.device) -> dict[str, Any]:
+        """What checkpoints/last.pt holds.
 
         Raises:
-            DataError: there is none, or it does not fit.
+            DataError: the run has none yet, or it is damaged.
         """
-        state = checkpoint.load(self.run / "checkpoints" / "last.pt", self.device)
+        path = run / "checkpoints" / "last.pt"
+        if not path.is_file():
+            raise DataError(f"{run}: no checkpoint here; the training was stopped before its first one: train anew")
+        return checkpoint.load(path, device)
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to a state that `read_state` read.
+
+        Raises:
+            DataError: it does not fit the run's settings.
+        """
         try:
             self.network.load_state_dict(state["network"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.step, self.best = state["step"], state["best"]
         except (KeyError, ValueError, RuntimeError):
-            raise DataError(f"{self.run}: the checkpoint does not fit the run's settings; train again") from None
+            raise DataError(f"{self.run}: the checkpoint does not fit the run's settings; train anew") from None
         runs.truncate_metrics(self.run, self.step)
+
+
+@contextlib.contextmanager
+def deferred_interrupt() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C into an answer to "interrupted?": between two statements of a step it would leave half of one.
+
+    Outside the main thread, where Python allows no signal handlers, Ctrl-C stays as it is.
+    """
+    seen = False
+
+    def note(number: int, frame: object) -> None:
+        nonlocal seen
+        seen = True
+        signal.signal(signal.SIGINT, before)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: seen
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def loss_terms(output: Output, normal: Batch, mask: Tensor, gamma: float) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import platform
 from datetime import UTC, datetime
@@ -14,11 +15,12 @@ import torch
 from das3d_cli import __version__, runs
 from das3d_cli import settings as setting_files
 from das3d_cli.batch import Parts
-from das3d_cli.data.cache import Cache, Split, load_split, open_cache
+from das3d_cli.data.cache import VERSION, Cache, Split, load_split, open_cache
+from das3d_cli.data.capture import GOOD
 from das3d_cli.device import make_deterministic
 from das3d_cli.engine.trainer import Data, Progress, Trainer
 from das3d_cli.errors import DataError, UsageError
-from das3d_cli.settings import Settings
+from das3d_cli.settings import PreprocessSettings, Settings
 from das3d_cli.synthesis.textures import folder_textures, procedural_textures
 
 _HELD_OUT = 0.15  # share of the training parts that stands in for a missing validation split
@@ -29,14 +31,15 @@ def start(settings: Settings, cache: Cache, base: Path, device: torch.device) ->
 
     Raises:
         DataError: the cache lacks good parts, or the folder cannot be written.
-        UsageError: the model's size does not divide the cache's.
+        UsageError: the settings ask for another preprocessing or size than the cache's.
     """
+    _check_preprocessing(settings, cache)
     settings = settings.model_copy(update={"preprocess": cache.manifest.settings})
     data = load_data(settings, cache, device)
     run = runs.claim(base, cache.manifest.category)
     runs.write_json(run / "settings.json", settings.model_dump(mode="json"))
     runs.write_json(run / "environment.json", environment(device))
-    return Trainer(settings, data, _identity(cache), run)
+    return Trainer(settings, data, identity(cache), run)
 
 
 def resume(run: Path, cache_root: Path, device: torch.device) -> Trainer:
@@ -51,14 +54,12 @@ def resume(run: Path, cache_root: Path, device: torch.device) -> Trainer:
     if (run / "summary.json").is_file():
         raise UsageError(f"{run}: this run is finished; start a new one without --resume")
     settings = setting_files.load((run / "settings.json").read_text(encoding="utf-8"), run / "settings.json")
-    category = run.name.rpartition("-")[0]
-    cache = open_cache(cache_root, category)
-    if cache.manifest.settings != settings.preprocess:
-        raise DataError(
-            f"{cache.folder}: preprocessed with other settings than {run} began with; preprocess it as before"
-        )
-    trainer = Trainer(settings, load_data(settings, cache, device), _identity(cache), run)
-    trainer.restore()
+    state = Trainer.read_state(run, device)
+    cache = open_cache(cache_root, state["category"])
+    if any(state.get(key) != value for key, value in identity(cache).items()):
+        raise DataError(f"{cache.folder}: changed since {run} began with it; bring it back as it was, or train anew")
+    trainer = Trainer(settings, load_data(settings, cache, device), identity(cache), run)
+    trainer.restore(state)
     return trainer
 
 
@@ -128,12 +129,30 @@ def environment(device: torch.device) -> dict[str, Any]:
     }
 
 
-def _identity(cache: Cache) -> dict[str, Any]:
+def identity(cache: Cache) -> dict[str, Any]:
+    """What a model file says of its data: enough to treat a raw capture alike, and to know the samples again."""
     manifest = cache.manifest
-    depth_range = list(manifest.depth_range_m) if manifest.depth_range_m else None
-    return {"category": manifest.category, "depth_range_m": depth_range, "window_px": manifest.window_px}
+    keys = [record.key for record in manifest.samples if record.split in ("train", "validation")]
+    return {
+        "category": manifest.category,
+        "preprocessing": VERSION,
+        "depth_range_m": list(manifest.depth_range_m) if manifest.depth_range_m else None,
+        "window_px": manifest.window_px,
+        "samples": hashlib.sha256("".join(keys).encode()).hexdigest(),
+    }
+
+
+def _check_preprocessing(settings: Settings, cache: Cache) -> None:
+    """A cache is as it was made: a setting of preprocessing that is given to a training must be the cache's."""
+    for name, wanted in settings.preprocess:
+        made, default = getattr(cache.manifest.settings, name), PreprocessSettings.model_fields[name].default
+        if wanted not in (made, default):
+            raise UsageError(
+                f"settings.preprocess.{name}: {wanted} asked for, but {cache.folder} was made with {made};"
+                " run das3d preprocess with the same settings first"
+            )
 
 
 def _good(split: Split) -> tuple[Any, Any, Any]:
-    good = np.array([label == "good" for label in split.labels])
+    good = np.array([label == GOOD for label in split.labels])
     return split.rgb[good], split.depth[good], split.foreground[good]

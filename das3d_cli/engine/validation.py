@@ -10,7 +10,7 @@ from das3d_cli.batch import Batch, Parts
 from das3d_cli.metrics import auroc, average_precision
 from das3d_cli.model import Das3d
 from das3d_cli.scoring import good_threshold, score
-from das3d_cli.settings import Settings
+from das3d_cli.settings import Modality, Settings
 from das3d_cli.synthesis.augment import augment
 from das3d_cli.synthesis.random import ItemRandom
 
@@ -21,14 +21,17 @@ def validate(network: Das3d, parts: Parts, textures: Tensor, settings: Settings)
     Returns:
         image_auroc and pixel_ap; quality, their mean; threshold, from the scores of the parts as they are.
     """
+    modality = settings.model.modality
+    # Every version shows a defect, in both images or in one of them.
+    seen: tuple[Modality, ...] = ("both", "rgb", "depth") if modality == "both" else (modality,)
+    arguments = settings.synthesis.augmentation() | {"normal_share": 0.0, "dropout": 0.0}
     everything = torch.arange(len(parts), device=textures.device)
     batch = parts.pick(everything)
     _, good = score(network, batch, settings.score.smoothing)
     maps, scores, masks = [], [good], [np.zeros(0, dtype=bool)]
     for version in range(settings.train.validation_defects):
         random = ItemRandom.of(settings.seed + 1, version, everything)
-        arguments = settings.synthesis.augmentation() | {"normal_share": 0.0}
-        made = augment(*batch, textures, random, modality=settings.model.modality, **arguments)
+        made = augment(*batch, textures, random, modality=seen[version % len(seen)], **arguments)
         found = score(network, Batch(made.rgb, made.depth, batch.foreground), settings.score.smoothing)
         maps.append(found.maps)
         scores.append(found.scores)

@@ -55,7 +55,7 @@ def _row(evaluation: Evaluation, index: int) -> list[Tile]:
     split, threshold = evaluation.split, evaluation.detector.threshold
     score = float(evaluation.scored.scores[index])
     part = split.foreground[index]
-    verdict = "anomalous" if score >= threshold else "normal"
+    verdict = "anomalous" if evaluation.detector.anomalous(evaluation.scored.scores)[index] else "normal"
     return [
         Tile(split.rgb[index]),
         Tile(depth_picture(split.depth[index], part)),

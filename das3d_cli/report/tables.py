@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from rich.table import Table
 from rich.text import Text
 
-from das3d_cli.data.summary import Row
+from das3d_cli.data.summary import Summary
 from das3d_cli.metrics import OVERALL, Metrics
 
 _METRIC_TITLES = {
@@ -32,34 +33,26 @@ def metrics_table(results: Mapping[str, Metrics], title: str) -> Table:
     return table
 
 
-def preprocess_table(rows: Sequence[Row], title: str = "preprocessed") -> Table:
-    """One row per category, split and label; "new" were made now, the others were there already."""
+def preprocess_table(summary: Summary, title: str = "preprocessed") -> Table:
+    """One row per category, split and label ("new" were made now), and one for what a category could not use."""
     table = _table(
         title,
         texts=["category", "split", "label"],
         numbers=["samples", "new", "missing", "tilt mean", "tilt max"],
     )
-    for row, following in zip(rows, [*rows[1:], None], strict=True):
-        table.add_row(
-            Text(row.category),
-            Text(row.split),
-            Text(row.label),
-            str(row.samples),
-            str(row.new),
-            f"{row.missing_fraction:.1%}",
-            _number(row.tilt_mean_deg, 1, "°"),
-            _number(row.tilt_max_deg, 1, "°"),
-            end_section=following is not None and following.category != row.category,
-        )
+    failed = Counter(failure.category for failure in summary.failures)
+    for category in sorted({row.category for row in summary.rows} | set(failed)):
+        for row in (row for row in summary.rows if row.category == category):
+            figures = (
+                f"{row.missing_fraction:.1%}",
+                _number(row.tilt_mean_deg, 1, "°"),
+                _number(row.tilt_max_deg, 1, "°"),
+            )
+            table.add_row(Text(category), row.split, Text(row.label), str(row.samples), str(row.new), *figures)
+        if failed[category]:
+            table.add_row(Text(category), "", "failed", str(failed[category]), style="bold red")
+        table.add_section()
     return table
-
-
-def as_json(results: Mapping[str, Metrics]) -> dict[str, dict[str, float | int | None]]:
-    """The figures as plain data; what is undefined is None, since JSON knows no nan."""
-    return {
-        name: {key: None if math.isnan(value) else value for key, value in metrics._asdict().items()}
-        for name, metrics in results.items()
-    }
 
 
 def _table(title: str, texts: Sequence[str], numbers: Sequence[str]) -> Table:

@@ -27,7 +27,7 @@ class Augmented(NamedTuple):
         depth: float32, (B, 1, S, S), Z_a after augmentation dropout.
         mask: float32, (B, 1, S, S), the refined mask after dropout: 1 where the pair is anomalous.
         ternary: float32, (B, 1, S, S), M_t: -1, 0 or 1.
-        change: float32, (B, 1, S, S), p_z * Delta_Z before dropout.
+        change: float32, (B, 1, S, S), p_z * Delta_Z as far as the depth range [0, 1] lets it, before dropout.
         refined: float32, (B, 1, S, S), M* before dropout.
     """
 
@@ -90,12 +90,16 @@ def augment(
         change = ternary
     draw = random.log_uniform if strength_scale == "log" else random.uniform
     change = (draw(low=strength_min, high=strength_max)[:, None, None] * change)[:, None]
+    peak = change.abs().amax(dim=(1, 2, 3), keepdim=True).clamp_min(1e-6)
+    change = change * (1.001 * change_threshold / peak).clamp_min(1)  # else all of a faint defect would fall to Eq. 7
+    # The range ends at 0 and 1: a change that it cuts off is none, and must not be marked as one.
+    change = (depth + change).clamp(0, 1) - depth
     refined = ((change.abs() >= change_threshold) & foreground).to(depth.dtype)
 
     texture = _pick_textures(random, textures)
     beta = random.uniform(1, 1, 1, high=beta_max)
     rgb_changed = (1 - refined) * rgb + refined * ((1 - beta) * texture + beta * rgb)
-    depth_changed = (depth + change).clamp(0, 1)
+    depth_changed = depth + change
 
     keep_rgb, keep_depth = _dropped(random, dropout, normal_share, modality)
     return Augmented(
@@ -118,7 +122,7 @@ def _draw_mask(random: ItemRandom, part: Tensor, scale_max: int, threshold: floa
         peak = noise.abs().amax(dim=(1, 2), keepdim=True)
         if part.device.type == "cpu" and bool((peak > threshold).all()):
             break  # further draws would change nothing; a GPU draws them sooner than it answers the question
-    return noise, (noise.abs() > torch.minimum(peak * 0.9, torch.full_like(peak, threshold))) & part
+    return noise, (noise.abs() > torch.where(peak > threshold, threshold, 0.9 * peak)) & part
 
 
 def _keep_blobs(random: ItemRandom, picked: Tensor, count: int, radius_min: float, radius_max: float) -> Tensor:

@@ -1,0 +1,1 @@
+"""Renders captures of parts on a table: colour image, organised point cloud, ground truth."""
