@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import shutil
 from pathlib import Path
 
@@ -40,8 +41,8 @@ def demo(session: nox.Session) -> None:
         part = ROOT / "sample_data" / "mvtec3d" / "tire" / "test" / label
         xyz, rgb = part / "xyz" / f"{name}.tiff", part / "rgb" / f"{name}.png"
         session.run("das3d", "predict", str(xyz), str(rgb), "--heatmap", f"{label}-{name}.png")
-    session.log("the preview, the run, the evaluation and the heat maps are in:")
-    print(folder)
+    session.log("the preview, the run, the evaluation and the heat maps are in the folder named last")
+    atexit.register(print, folder)  # after nox's own last line
 
 
 @nox.session
@@ -68,7 +69,7 @@ def typecheck(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
-    """Time preprocessing, synthesis, a training step and a forward pass; pass --gpus 0 for a GPU."""
+    """Time preprocessing, synthesis, a training step and a forward pass; `-- --gpus 0` for a GPU."""
     install(session)
     session.run("python", "tests/bench.py", *session.posargs)
 

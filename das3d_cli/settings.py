@@ -72,10 +72,12 @@ class SynthesisSettings(Section):
         4, "keep at most so many patches of the mask; 0 keeps the whole mask, as the paper does", ge=0, le=16,
         why="real defects are few and small (0.04 to 0.7 % of an MVTec 3D-AD tire image)",
     )  # fmt: skip
-    blob_radius_min: float = setting(0.02, "smallest patch radius, share of the image side", gt=0, le=1,
+    blob_radius_min: float = setting(0.02, "smallest half length of a patch, share of the image side", gt=0, le=1,
         why="a defect of a few pixels must be learnt as well")  # fmt: skip
-    blob_radius_max: float = setting(0.15, "largest patch radius, share of the image side", gt=0, le=1,
+    blob_radius_max: float = setting(0.15, "largest half length of a patch, share of the image side", gt=0, le=1,
         why="gross defects stay in the mix")  # fmt: skip
+    blob_aspect_max: float = setting(6.0, "longest patch, as a multiple of its width", ge=1, le=20,
+        why="cuts, cracks and scratches are thin")  # fmt: skip
     skew_filter: bool = setting(True, "smooth the mask by the skew Gaussian filter, Eq. 3 to 5 (off: Table 6)")
     alpha_max: float = setting(0.5, "each component of alpha is drawn from U(-a, a)", ge=0, le=5)
     sigma_min: float = setting(0.002, "smallest standard deviation of the filter, share of the image side", gt=0, le=0.2,
@@ -109,7 +111,7 @@ class SynthesisSettings(Section):
     )  # fmt: skip
     rotate: bool = setting(True, "turn the whole sample by a random angle", why="parts lie as they fall")
     flip: bool = setting(False, "mirror the whole sample at random", why="lettering and threads have a handedness")
-    relight: float = setting(0.15, "change of light from sample to sample, share of its brightness", ge=0, lt=1,
+    relight: float = setting(0.2, "change of light from sample to sample, share of its brightness", ge=0, lt=1,
         why="a few dozen good parts show too few lights, and a new one is no defect")  # fmt: skip
     textures: Path | None = setting(None, "folder of texture images, DTD for instance (default: a built-in set)")
     texture_count: int = setting(256, "textures held in memory", ge=1, le=10_000)
@@ -211,6 +213,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "model.reconstruction_width": 8,
         "model.discriminator_width": 16,
         "train.steps": 1000,
+        "train.lr": 3e-3,
         "train.batch_size": 8,
         "train.validate_every": 200,
     },

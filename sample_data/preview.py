@@ -60,7 +60,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path, help="folder with <category>/test/...")
     parser.add_argument("sheet", type=Path, help="PNG to write")
-    parser.add_argument("--size", type=int, default=128, help="pixels per picture")
+    parser.add_argument("--size", type=int, default=100, help="pixels per picture")
     args = parser.parse_args()
     bands = []
     for category in sorted(path for path in args.data.iterdir() if (path / "test").is_dir()):

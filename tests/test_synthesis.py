@@ -10,6 +10,7 @@ from scipy import integrate, signal, stats
 from das3d_cli.batch import Batch
 from das3d_cli.settings import SynthesisSettings
 from das3d_cli.synthesis.augment import augment
+from das3d_cli.synthesis.light import relight
 from das3d_cli.synthesis.perlin import perlin
 from das3d_cli.synthesis.pose import turn
 from das3d_cli.synthesis.random import ItemRandom
@@ -225,3 +226,19 @@ class TestTurn:
     def test_off_means_off(self, parts):
         still = turn(parts, streams(), rotate=False, flip=False)
         assert all(torch.equal(a, b) for a, b in zip(still, parts, strict=True))
+
+
+class TestRelight:
+    def test_changes_brightness_softly_and_within_its_bounds(self):
+        grey = torch.full((64, 3, SIZE, SIZE), 0.5)
+        grey[..., :8] = 0
+        lit = relight(grey, streams(64), 0.2)
+        assert lit[..., :8].abs().max() == 0
+        ratio = lit[..., 8:] / 0.5
+        assert 0.8 * 0.95 * 0.78 < ratio.min() < 0.85 and 1.15 < ratio.max() < 1.2 * 1.05 * 1.22
+        assert ratio.diff(dim=-1).abs().max() < 0.06
+        assert ratio.mean(dim=(1, 2, 3)).std() > 0.05
+
+    def test_nothing_is_nothing(self):
+        image = torch.rand(2, 3, SIZE, SIZE)
+        assert torch.equal(relight(image, streams(2), 0.0), image)

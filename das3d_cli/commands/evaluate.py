@@ -10,7 +10,7 @@ import typer
 from das3d_cli import console
 from das3d_cli.commands.options import DEFAULT_CACHE, DEFAULT_RUNS, AsJson, Cache, Gpus, Run, Runs
 from das3d_cli.files import as_json as to_json
-from das3d_cli.runs import newest_finished
+from das3d_cli.runs import newest_finished, write_json
 from das3d_cli.settings import resolve
 
 
@@ -22,7 +22,9 @@ def run(
     pictures: Annotated[
         Path | None,
         typer.Option(
-            "--pictures", help="Write a picture and the raw anomaly map of every test part here.", show_default=False
+            "--pictures",
+            help="Write the figures, and a picture and the raw anomaly map of every test part, here.",
+            show_default=False,
         ),
     ] = None,
     as_json: AsJson = False,
@@ -36,25 +38,30 @@ def run(
     detector = Detector.load(chosen, settings.hardware.gpus)
     console.say(f"using {chosen} ({detector.category})")
     evaluation = evaluate_detector(detector, data)
+    found = {
+        "run": str(chosen),
+        "category": detector.category,
+        "threshold": detector.threshold,
+        "metrics": {name: metrics._asdict() for name, metrics in evaluation.metrics.items()},
+        "verdicts": evaluation.verdicts(),
+        "pictures": str(pictures) if pictures else None,
+    }
     if pictures:
         from das3d_cli.report.gallery import write_gallery
 
         with console.progress("pictures") as bar:
             task = bar.add_task("", total=len(evaluation.split.labels), note="")
             write_gallery(pictures, evaluation, advance=lambda: bar.advance(task))
+        write_json(pictures / "evaluation.json", found)
     if as_json:
-        console.result(to_json({
-            "run": str(chosen), "category": detector.category, "threshold": detector.threshold,
-            "metrics": {name: found._asdict() for name, found in evaluation.metrics.items()}, "verdicts": evaluation.verdicts(),
-            "pictures": str(pictures) if pictures else None,
-        }))  # fmt: skip
+        console.result(to_json(found))
         return
     console.stdout.print(
         metrics_table(evaluation.metrics, f"{detector.category}: {len(evaluation.split.labels)} test parts")
     )
-    missed, alarms = evaluation.missed(), evaluation.false_alarms()
+    missed, alarms = len(evaluation.missed()), len(evaluation.false_alarms())
     console.result(
-        f"at threshold {detector.threshold:.3f}: {len(missed)} defective parts missed, {len(alarms)} good parts rejected"
+        f"at threshold {detector.threshold:.3f}: {missed} defective parts missed, {alarms} good parts rejected"
     )
     if pictures:
         console.result(str(pictures))

@@ -51,6 +51,7 @@ def augment(
     blobs_max: int,
     blob_radius_min: float,
     blob_radius_max: float,
+    blob_aspect_max: float,
     skew_filter: bool,
     alpha_max: float,
     sigma_min: float,
@@ -80,7 +81,7 @@ def augment(
     size = depth.shape[-1]
     part = foreground[:, 0]
     noise, picked = _draw_mask(random, part, perlin_scale_max, mask_threshold)
-    picked = _keep_blobs(random, picked, blobs_max, blob_radius_min, blob_radius_max)
+    picked = _keep_blobs(random, picked, blobs_max, blob_radius_min, blob_radius_max, blob_aspect_max)
     ternary = noise.sign() * picked
     if skew_filter:
         change = _smooth(random, ternary, alpha_max, sigma_min * size, sigma_max * size) * part
@@ -125,24 +126,27 @@ def _draw_mask(random: ItemRandom, part: Tensor, scale_max: int, threshold: floa
     return noise, (noise.abs() > torch.where(peak > threshold, threshold, 0.9 * peak)) & part
 
 
-def _keep_blobs(random: ItemRandom, picked: Tensor, count: int, radius_min: float, radius_max: float) -> Tensor:
-    """Keep the mask within 1 to `count` discs centred on it; 0 keeps all of it."""
+def _keep_blobs(
+    random: ItemRandom, picked: Tensor, count: int, radius_min: float, radius_max: float, aspect_max: float
+) -> Tensor:
+    """Keep the mask within 1 to `count` ellipses centred on it; 0 keeps all of it."""
     if count == 0:
         return picked
     size = picked.shape[-1]
-    batch = len(picked)
-    rank = picked.view(batch, -1).cumsum(dim=1)
+    rank = picked.flatten(1).cumsum(dim=1)
     ticket = (random.uniform(count) * rank[:, -1:]).long() + 1
     centre = torch.searchsorted(rank, ticket).clamp_max(size * size - 1)
     radius = random.log_uniform(count, low=radius_min * size, high=radius_max * size)
+    aspect = random.log_uniform(count, low=1.0, high=aspect_max)
+    angle = random.uniform(count, high=math.pi)
     used = torch.arange(count, device=picked.device) <= random.integers(high=count)[:, None]
-    radius = torch.where(used, radius, torch.full_like(radius, -1.0))
     axis = torch.arange(size, device=picked.device, dtype=radius.dtype)
-    rows = (axis - (centre // size)[..., None]) ** 2
-    columns = (axis - (centre % size)[..., None]) ** 2
-    distance = rows[..., :, None] + columns[..., None, :]
-    window = (distance <= (radius * radius.abs())[..., None, None]).any(dim=1)
-    return picked & window
+    row = (axis - (centre // size)[..., None])[..., :, None]
+    column = (axis - (centre % size)[..., None])[..., None, :]
+    cos, sin = angle.cos()[..., None, None], angle.sin()[..., None, None]
+    along, across = cos * column + sin * row, (cos * row - sin * column) * aspect[..., None, None]
+    window = (along**2 + across**2 <= radius[..., None, None] ** 2) & used[..., None, None]
+    return picked & window.any(dim=1)
 
 
 def _smooth(random: ItemRandom, ternary: Tensor, alpha_max: float, sigma_min: float, sigma_max: float) -> Tensor:

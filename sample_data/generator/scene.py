@@ -75,7 +75,7 @@ def _break(surface: Surface, kind: str, camera: Camera, rng: np.random.Generator
     """A damaged part and its mask; drawn again until the damage is visible and small."""
     part = (intersect(surface, camera)[1][..., 2] > 0.05).sum()
     for _ in range(25):
-        bad = KINDS[kind](surface, rng, rng.uniform(0.1, 1.0))
+        bad = KINDS[kind](surface, rng, rng.uniform(0.25, 1.0))
         mask = ndimage.binary_dilation(_difference(surface, bad, camera))
         if max(SMALLEST * part, FEWEST) < mask.sum() < LARGEST * part:
             return bad, mask
