@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -63,5 +64,10 @@ def anomaly_scores(maps: Tensor) -> Tensor:
 
 
 def good_threshold(scores: NDArray[np.float64], good_share: float) -> float:
-    """The least score of an anomalous part: just over the quantile of good parts' scores that `good_share` names."""
-    return float(np.nextafter(np.quantile(scores, good_share), np.inf))
+    """The least score of an anomalous part, from N good parts' scores.
+
+    Just over the ceil((N + 1) * good_share)-th smallest of them, as in split conformal prediction: of unseen good parts
+    at least that share is expected to pass, as far as N is large enough; else just over the largest.
+    """
+    rank = min(len(scores), math.ceil((len(scores) + 1) * good_share))
+    return float(np.nextafter(np.sort(scores)[rank - 1], np.inf))

@@ -27,7 +27,9 @@ def validate(network: Das3d, parts: Parts, textures: Tensor, settings: Settings)
     arguments = settings.synthesis.augmentation() | {"normal_share": 0.0, "dropout": 0.0}
     everything = torch.arange(len(parts), device=textures.device)
     batch = parts.pick(everything)
-    _, good = score(network, batch, settings.score.smoothing)
+    # Where parts lie as they fall, each is four: few validation parts would set a threshold by chance.
+    turns = range(4 if settings.synthesis.rotate else 1)
+    good = np.concatenate([score(network, _turned(batch, n), settings.score.smoothing).scores for n in turns])
     maps, scores, masks = [], [good], [np.zeros(0, dtype=bool)]
     for version in range(settings.train.validation_defects):
         random = ItemRandom.of(settings.seed + 1, version, everything)
@@ -46,3 +48,7 @@ def validate(network: Das3d, parts: Parts, textures: Tensor, settings: Settings)
         "quality": (ranking + precision) / 2,
         "threshold": good_threshold(good, settings.score.good_share),
     }
+
+
+def _turned(batch: Batch, quarters: int) -> Batch:
+    return Batch(*(torch.rot90(tensor, quarters, (2, 3)) for tensor in batch))

@@ -98,12 +98,8 @@ def _sample_row(batch: Batch, made: Augmented, i: int) -> list[Tile]:
 
 
 def _settings_sheet(category: str, one: Batch, textures: Tensor, settings: Settings) -> Picture:
-    plain = settings.synthesis.augmentation() | {
-        "normal_share": 0.0,
-        "dropout": 0.0,
-        "strength_min": 0.3,
-        "strength_max": 0.3,
-    }
+    always = {"normal_share": 0.0, "dropout": 0.0}
+    plain = settings.synthesis.augmentation() | always | _arguments("strength", 0.3) | _arguments("sigma", 0.012)
     part = one.foreground[0, 0].numpy()
     rows = []
     for name, _, values in _VARIED:
@@ -115,7 +111,7 @@ def _settings_sheet(category: str, one: Batch, textures: Tensor, settings: Setti
             row += [Tile(picture, f"{value:g}"), Tile(mask_picture(made.refined[0, 0].numpy() > 0, part))]
         rows.append(row)
     note = (
-        "The same defect throughout; each row changes one setting, the value stands below. Left: relief of Z_a"
+        "One draw throughout; each row changes one setting, the value stands below. Left: relief of Z_a"
         " (RGB I_a in the last row), right: the refined mask M*."
     )
     titles = [title for _, title, _ in _VARIED]
@@ -128,6 +124,8 @@ def _arguments(name: str, value: float) -> dict[str, Any]:
     """A row's name and value as arguments of `augment`: a range shrinks to the one value."""
     if name in ("sigma", "strength", "blob_radius"):
         return {f"{name}_min": value, f"{name}_max": value}
+    if name == "alpha_max":  # a narrow filter has no room to show its skew
+        return {name: value, **_arguments("sigma", 0.04)}
     return {name: value}
 
 
