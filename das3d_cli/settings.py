@@ -164,7 +164,7 @@ class ScoreSettings(Section):
     smoothing: float = setting(0.02, "side of the averaging window over the anomaly map, share of the image side", ge=0, le=0.5,
         why="calms single pixels; a wider window erases cracks")  # fmt: skip
     good_share: float = setting(
-        0.95, "share of the validation split's good parts that pass the threshold", gt=0, le=1,
+        0.95, "share of good parts that should pass the threshold, which the validation split sets", gt=0, le=1,
         why="a threshold over every good part seen would miss weak defects",
     )  # fmt: skip
 
