@@ -118,7 +118,7 @@ class Detector:
         """The verdicts on parts with these scores, (N,)."""
         return scores >= self.threshold
 
-    def prepare(self, capture: RawCapture, ground_truth: NDArray[np.bool_] | None = None) -> Sample:
+    def prepare(self, capture: RawCapture) -> Sample:
         """Preprocess a capture exactly as the training data were."""
         p = self.settings.preprocess
         return preprocess(
@@ -128,7 +128,6 @@ class Detector:
             depth_axis=p.depth_axis,
             depth_range=self.depth_range,
             window_px=self.window_px,
-            ground_truth=ground_truth,
         )
 
     def score(self, rgb: NDArray[np.uint8], depth: NDArray[np.float32], foreground: NDArray[np.bool_]) -> Scored:

@@ -72,8 +72,7 @@ def run(
 
     device = devices.choose(settings.hardware.gpus)
     if resume:
-        given = [key for key in ("preset", "seed", "model.modality", "train.steps", "train.batch_size", "train.lr",
-                                 "synthesis.textures") if flags[key] is not None]  # fmt: skip
+        given = any(value is not None for key, value in flags.items() if key != "hardware.gpus")
         if given or assignments or config or category:
             raise UsageError("--resume: goes on with the run's own settings and category; give no others beside it")
         starts: list[Callable[[], Trainer]] = [functools.partial(training.resume, resume, data, device)]

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from das3d_cli import losses, runs
 from das3d_cli.batch import Batch, Parts
-from das3d_cli.device import autocast
+from das3d_cli.device import autocast, make_deterministic
 from das3d_cli.engine import checkpoint
 from das3d_cli.engine.network import build_network
 from das3d_cli.engine.validation import validate
@@ -59,6 +59,7 @@ class Trainer:
     def __init__(self, settings: Settings, data: Data, identity: dict[str, Any], run: Path) -> None:
         self.settings, self.data, self.identity, self.run = settings, data, identity, run
         self.device = data.textures.device
+        make_deterministic(self.device)
         torch.manual_seed(settings.seed)
         self.network = build_network(settings).to(self.device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -17,7 +17,6 @@ from das3d_cli import settings as setting_files
 from das3d_cli.batch import Parts
 from das3d_cli.data.cache import VERSION, Cache, Split, load_split, open_cache
 from das3d_cli.data.capture import GOOD
-from das3d_cli.device import make_deterministic
 from das3d_cli.engine.trainer import Data, Progress, Trainer
 from das3d_cli.errors import DataError, UsageError
 from das3d_cli.settings import PreprocessSettings, Settings
@@ -65,7 +64,6 @@ def resume(run: Path, cache_root: Path, device: torch.device) -> Trainer:
 
 def finish(trainer: Trainer, progress: Progress) -> dict[str, Any]:
     """Train to the end and close the run; returns what summary.json holds."""
-    make_deterministic(trainer.device)
     trainer.fit(progress)
     summary = {
         "category": trainer.identity["category"],
