@@ -68,7 +68,7 @@ def dice_loss(probability: Tensor, mask: Tensor) -> Tensor:
     return torch.where(defective, 1 - (2 * overlap + 1) / (area + 1), 0.0).mean()
 
 
-def false_alarm_loss(probability: Tensor, mask: Tensor, foreground: Tensor) -> Tensor:
-    """Mean squared anomaly probability over good foreground pixels, a scalar; all arguments (B, 1, S, S)."""
-    good = foreground * (1 - mask)
+def false_alarm_loss(probability: Tensor, mask: Tensor) -> Tensor:
+    """Mean squared anomaly probability over good pixels, a scalar; both arguments (B, 1, S, S)."""
+    good = 1 - mask
     return (probability**2 * good).sum() / good.sum().clamp_min(1)

@@ -15,7 +15,8 @@ class Defect(NamedTuple):
     Attributes:
         score: the map's peak in the region, 0 to 1.
         row, column: the peak's place in the raw image, pixels.
-        length_mm, width_mm: extent along and across the region's main direction; nan where nothing was measured.
+        length_mm, width_mm: extent seen by the camera along and across the region's main direction; nan where nothing
+            was measured.
         area_mm2: area seen by the camera; nan where nothing was measured.
     """
 
@@ -42,7 +43,7 @@ def find_defects(anomaly_map: NDArray[np.float32], xyz: NDArray[np.float32], thr
         region = labels == label
         peak = int(np.argmax(np.where(region, anomaly_map, -1.0)))
         row, column = divmod(peak, anomaly_map.shape[1])
-        length, width = _extents_m(xyz[region], pitch)
+        length, width = _extents_m(xyz[region][:, :2], pitch)
         area = float(region.sum()) * pitch * pitch
         found.append(Defect(float(anomaly_map[row, column]), row, column, length * 1e3, width * 1e3, area * 1e6))
     return sorted(found, key=lambda defect: -defect.score)
@@ -58,12 +59,13 @@ def _pixel_pitch_m(xyz: NDArray[np.float32]) -> float:
 
 
 def _extents_m(points: NDArray[np.float32], pitch: float) -> tuple[float, float]:
+    """From x and y alone: a region that crosses the part's outline would else be as long as the step to the table."""
     points = points[np.isfinite(points).all(axis=1)].astype(np.float64)
     if len(points) < 3:
         return (pitch, pitch) if len(points) else (float("nan"), float("nan"))
     centred = points - points.mean(axis=0)
     _, _, axes = np.linalg.svd(centred, full_matrices=False)
     # The 2nd to 98th percentile, so that one flying pixel does not stretch the defect; a point is a pixel wide.
-    low, high = np.percentile(centred @ axes[:2].T, [2, 98], axis=0)
+    low, high = np.percentile(centred @ axes.T, [2, 98], axis=0)
     length, width = sorted((high - low + pitch).tolist(), reverse=True)
     return length, width

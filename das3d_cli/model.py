@@ -8,7 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from das3d_cli.template import Template
+
 _LEVELS = 4  # resolutions of every UNet below its first
+_FIXED_POINT = 2.0**16  # steps of a whole number; 1024 pixels of 1 stay within 31 bits
 _CONTRAST_GAIN = 20.0  # brings a depth contrast of a few hundredths to order one
 
 
@@ -17,8 +20,8 @@ class Output(NamedTuple):
 
     Attributes:
         logits: (B, 2, S, S), normal and anomalous.
-        rgb: (B, 3, S, S) reconstruction F_I(I_a), or None for a depth-only model.
-        depth: (B, 1, S, S) reconstruction F_Z(Z_a), or None for an RGB-only model.
+        rgb: (B, 3, S, S) reconstruction F_I(I_a), or None for a depth-only model and where reconstruction is left out.
+        depth: (B, 1, S, S) reconstruction F_Z(Z_a), or None likewise for an RGB-only one.
     """
 
     logits: Tensor
@@ -102,8 +105,10 @@ class Das3d(nn.Module):
     Args:
         modality: which images the network sees; with one of them there is one reconstruction network.
         stem: pixels folded into channels at every network's input and unfolded at its output, per axis.
-        reconstruction_width, discriminator_width: channels of the first layer.
+        reconstruction_width, discriminator_width: channels of the first layer; 0 leaves the reconstruction out.
         direct_inputs: give the discriminator the images, local depth contrast and the reconstruction's residuals.
+        template: among these the deviations from the mean good part, which is to be learnt before training.
+        size: side S of the samples, pixels.
     """
 
     def __init__(
@@ -114,24 +119,24 @@ class Das3d(nn.Module):
         reconstruction_width: int,
         discriminator_width: int,
         direct_inputs: bool,
+        template: bool,
+        size: int,
     ) -> None:
         super().__init__()
         self.stem = stem
         self.direct_inputs = direct_inputs
         self.uses_rgb, self.uses_depth = modality != "depth", modality != "rgb"
         fold, width = stem * stem, reconstruction_width
-        taps = [width, 2 * width, 2 * width, width]
-        channels: list[int] = []
-        direct = 1  # the foreground
-        if self.uses_rgb:
-            self.reconstruct_rgb = UNet(3 * fold, 3 * fold, width, skips=False)
-            channels += taps
-            direct += 6
-        if self.uses_depth:
-            self.reconstruct_depth = UNet(fold, fold, width, skips=False)
-            channels += taps
-            direct += 6
+        rebuild_rgb, rebuild_depth = self.uses_rgb and width > 0, self.uses_depth and width > 0
+        self.reconstruct_rgb = UNet(3 * fold, 3 * fold, width, skips=False) if rebuild_rgb else None
+        self.reconstruct_depth = UNet(fold, fold, width, skips=False) if rebuild_depth else None
+        self.template = (
+            Template(size, uses_rgb=self.uses_rgb, uses_depth=self.uses_depth) if template and direct_inputs else None
+        )
+        channels = [width, 2 * width, 2 * width, width] * (rebuild_rgb + rebuild_depth)
         if direct_inputs:
+            direct = 1 + 3 * self.uses_rgb + 5 * self.uses_depth + 3 * rebuild_rgb + rebuild_depth
+            direct += self.template.channels if self.template is not None else 0
             channels.append(direct * fold)
         self.fuse = Fuse(channels, discriminator_width)
         self.discriminate = UNet(discriminator_width, 2 * fold, discriminator_width, skips=True)
@@ -148,16 +153,22 @@ class Das3d(nn.Module):
         direct = [foreground]
         rgb_rebuilt = depth_rebuilt = None
         if self.uses_rgb:
+            direct.append(rgb)
+        if self.uses_depth:
+            direct += [depth, depth_contrast(depth, foreground)]
+        if self.reconstruct_rgb is not None:
             rgb_rebuilt, taps = self._reconstruct(self.reconstruct_rgb, rgb)
             features += taps
-            direct += [rgb, (rgb - rgb_rebuilt) * foreground]
-        if self.uses_depth:
+            direct.append((rgb - rgb_rebuilt) * foreground)
+        if self.reconstruct_depth is not None:
             depth_rebuilt, taps = self._reconstruct(self.reconstruct_depth, depth)
             features += taps
-            residual = (depth - depth_rebuilt) * foreground * _CONTRAST_GAIN
-            direct += [depth, residual, depth_contrast(depth, foreground)]
+            direct.append((depth - depth_rebuilt) * foreground * _CONTRAST_GAIN)
+        if self.template is not None:
+            direct.append(self.template(rgb, depth, foreground))
         if self.direct_inputs:
-            features.append(F.pixel_unshuffle(torch.cat([x.to(features[0].dtype) for x in direct], dim=1), self.stem))
+            dtype = features[0].dtype if features else rgb.dtype
+            features.append(F.pixel_unshuffle(torch.cat([x.to(dtype) for x in direct], dim=1), self.stem))
         logits, _ = self.discriminate(self.fuse(features, rgb.shape[-1] // self.stem))
         return Output(F.pixel_shuffle(logits, self.stem), rgb_rebuilt, depth_rebuilt)
 
@@ -196,6 +207,15 @@ def _slope(depth: Tensor, foreground: Tensor, axis: int) -> Tensor:
 
 
 def _box_mean(image: Tensor, reach: int) -> Tensor:
-    """Mean over 2 * reach + 1 pixels along both axes, one after the other, with zeros beyond the border."""
-    rows = F.avg_pool2d(image, (2 * reach + 1, 1), 1, (reach, 0))
-    return F.avg_pool2d(rows, (1, 2 * reach + 1), 1, (0, reach))
+    """Mean over 2 * reach + 1 pixels along both axes, one after the other, with zeros beyond the border.
+
+    Differences of running sums: their cost does not grow with the reach. In whole numbers, which add up alike in any
+    order, as a GPU's threads need.
+    """
+    width = 2 * reach + 1
+    for axis in (-1, -2):
+        size = image.shape[axis]
+        beyond = (reach + 1, reach) if axis == -1 else (0, 0, reach + 1, reach)
+        total = F.pad((image * _FIXED_POINT).round().int(), beyond).cumsum(axis, dtype=torch.int32)
+        image = (total.narrow(axis, width, size) - total.narrow(axis, 0, size)) / (_FIXED_POINT * width)
+    return image

@@ -33,28 +33,27 @@ def score(network: Das3d, batch: Batch, smoothing: float) -> Scored:
     for rgb, depth, foreground in zip(*(torch.split(tensor, _CHUNK) for tensor in batch), strict=True):
         with autocast(depth.device):
             output = network(rgb, depth, foreground.float())
-        maps.append(anomaly_maps(output.logits, foreground.float(), smoothing))
+        maps.append(anomaly_maps(output.logits, smoothing))
     joined = torch.cat(maps)
     return Scored(joined.cpu().numpy(), anomaly_scores(joined).double().cpu().numpy())
 
 
-def anomaly_maps(logits: Tensor, foreground: Tensor, smoothing: float) -> Tensor:
-    """Anomaly probability of every pixel of the part, averaged over the part within a small window.
+def anomaly_maps(logits: Tensor, smoothing: float) -> Tensor:
+    """Anomaly probability of every pixel, averaged within a small window.
+
+    Off the part as well: what is missing from a part lies there.
 
     Args:
         logits: (B, 2, S, S).
-        foreground: (B, 1, S, S), 0 or 1. Off the part the map is zero.
         smoothing: side of the window, share of the image side; rounded to an odd number of pixels.
 
     Returns:
         float32, (B, S, S), in [0, 1].
     """
-    probability = logits.float().softmax(dim=1)[:, 1:] * foreground
+    probability = logits.float().softmax(dim=1)[:, 1:]
     reach = round(smoothing * logits.shape[-1] / 2)
     if reach:
-        window = (2 * reach + 1, 1, reach)
-        share = F.avg_pool2d(foreground, *window).clamp_min(1e-6)
-        probability = F.avg_pool2d(probability, *window) / share * foreground
+        probability = F.avg_pool2d(probability, 2 * reach + 1, 1, reach, count_include_pad=False)
     return probability[:, 0]
 
 

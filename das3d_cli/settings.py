@@ -76,7 +76,7 @@ class SynthesisSettings(Section):
         why="a defect of a few pixels must be learnt as well")  # fmt: skip
     blob_radius_max: float = setting(0.15, "largest half length of a patch, share of the image side", gt=0, le=1,
         why="gross defects stay in the mix")  # fmt: skip
-    blob_aspect_max: float = setting(6.0, "longest patch, as a multiple of its width", ge=1, le=20,
+    blob_aspect_max: float = setting(20.0, "longest patch, as a multiple of its width", ge=1, le=50,
         why="cuts, cracks and scratches are thin")  # fmt: skip
     skew_filter: bool = setting(True, "smooth the mask by the skew Gaussian filter, Eq. 3 to 5 (off: Table 6)")
     alpha_max: float = setting(0.5, "each component of alpha is drawn from U(-a, a)", ge=0, le=5)
@@ -99,6 +99,10 @@ class SynthesisSettings(Section):
     change_threshold: float = setting(
         0.012, "t_h of Eq. 7: a smaller depth change counts as none, share of the depth range", gt=0, le=1,
         why="just over the sensor's noise",
+    )  # fmt: skip
+    pierced_share: float = setting(
+        0.15, "share of defects that reach through the part to the table", ge=0, le=1,
+        why="drilled holes and broken edges show the table, which is no part of the foreground",
     )  # fmt: skip
     beta_max: float = setting(0.8, "beta of Eq. 8 is drawn from U(0, b)", ge=0, le=1)
     dropout: float = setting(
@@ -129,11 +133,17 @@ class ModelSettings(Section):
         2, "pixels folded into channels at the input, per axis", ge=1, le=2,
         why="the full-resolution layers cost most and see least; folding keeps every pixel",
     )  # fmt: skip
-    reconstruction_width: int = setting(32, "channels of the reconstruction networks' first layer", ge=4, le=256)
+    reconstruction_width: int = setting(
+        32, "channels of the reconstruction networks' first layer; 0 leaves them out, for comparison", ge=0, le=256
+    )
     discriminator_width: int = setting(48, "channels of the discriminator's first layer", ge=4, le=256)
     direct_inputs: bool = setting(
         True, "show the discriminator the images, local depth contrast and residuals beside the paper's features",
         why="a dent is a percent of the depth range; contrast gives it a direct path",
+    )  # fmt: skip
+    template: bool = setting(
+        True, "with the direct inputs: how the part deviates from the mean good part, turned to it",
+        why="what a rigid part looks like is known before the first step of training",
     )  # fmt: skip
 
 
@@ -145,7 +155,7 @@ class LossSettings(Section):
     focal_gamma: float = setting(2.0, "focusing exponent of the focal loss", ge=0, why="the focal loss paper's value")
     dice: float = setting(1.0, "weight of the Dice loss on defective samples", ge=0,
         why="small defects weigh as much as large ones; on an empty mask Dice would reward hedging")  # fmt: skip
-    false_alarm: float = setting(1.0, "weight of the squared score on untouched parts", ge=0,
+    false_alarm: float = setting(1.0, "weight of the squared score on good pixels", ge=0,
         why="forbids a low haze over the whole part, by which good parts would be ranked")  # fmt: skip
 
 
@@ -199,6 +209,8 @@ class Settings(Section):
                 raise ValueError(
                     f"synthesis.{low} ({getattr(s, low)}) must not exceed synthesis.{high} ({getattr(s, high)})"
                 )
+        if not (self.model.reconstruction_width or self.model.direct_inputs):
+            raise ValueError("model.reconstruction_width 0 leaves nothing to look at without model.direct_inputs")
         if self.model.size % (16 * self.model.stem):
             raise ValueError(
                 f"model.size ({self.model.size}) must be a multiple of {16 * self.model.stem} at model.stem {self.model.stem}"
@@ -212,10 +224,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "model.size": 128,
         "model.reconstruction_width": 8,
         "model.discriminator_width": 16,
-        "train.steps": 1000,
+        "train.steps": 2000,
         "train.lr": 3e-3,
-        "train.batch_size": 8,
-        "train.validate_every": 200,
+        "train.batch_size": 4,
+        "train.validate_every": 250,
     },
     "paper": {
         "preprocess.depth_axis": "camera",
@@ -225,6 +237,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "synthesis.blobs_max": 0,
         "synthesis.kernel_norm": "sum",
         "synthesis.strength_scale": "uniform",
+        "synthesis.pierced_share": 0.0,
         "synthesis.dropout": 0.5,
         "synthesis.normal_share": 0.0,
         "synthesis.relight": 0.0,
@@ -232,6 +245,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "model.reconstruction_width": 64,
         "model.discriminator_width": 64,
         "model.direct_inputs": False,
+        "model.template": False,
         "loss.ssim": 1.0,
         "loss.focal": 1.0,
         "loss.dice": 0.0,

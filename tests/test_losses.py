@@ -89,11 +89,10 @@ def test_dice_counts_defective_samples_only():
     assert losses.dice_loss(mask + hazy, mask).item() == pytest.approx(0, abs=1e-6)
 
 
-def test_false_alarms_are_counted_on_good_foreground_only():
-    foreground, mask = torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 4)
-    foreground[..., :2] = 1
+def test_false_alarms_are_counted_on_good_pixels_only():
+    mask = torch.zeros(1, 1, 4, 4)
     mask[..., 0] = 1
     probability = torch.full((1, 1, 4, 4), 0.5)
-    assert losses.false_alarm_loss(probability, mask, foreground).item() == pytest.approx(0.25)
-    probability[..., 1] = 0
-    assert losses.false_alarm_loss(probability, mask, foreground).item() == 0
+    assert losses.false_alarm_loss(probability, mask).item() == pytest.approx(0.25)
+    probability[..., 1:] = 0
+    assert losses.false_alarm_loss(probability, mask).item() == 0

@@ -57,3 +57,12 @@ def test_missing_points_do_not_spoil_the_size_and_no_points_give_none():
     (defect,) = find_defects(anomaly, xyz, 0.5)
     assert math.isnan(defect.length_mm)
     assert defect.area_mm2 == pytest.approx(150, rel=0.01)
+
+
+def test_a_region_across_the_outline_is_not_as_long_as_the_step_to_the_table():
+    anomaly = np.zeros((80, 100), np.float32)
+    anomaly[20:30, 46:56] = 0.8
+    xyz = flat()
+    xyz[:, 50:, 2] += 0.02  # the table, 20 mm below
+    (defect,) = find_defects(anomaly, xyz, 0.5)
+    assert defect.length_mm == pytest.approx(5, rel=0.1)

@@ -19,6 +19,8 @@ def network(**changed):
         "reconstruction_width": 4,
         "discriminator_width": 4,
         "direct_inputs": True,
+        "template": True,
+        "size": 64,
     }
     return Das3d(**(arguments | changed))
 
@@ -44,6 +46,11 @@ def test_shapes(stem, direct, modality):
     assert (output.depth is None) == (modality == "rgb")
     if modality == "both":
         assert output.rgb.shape == (2, 3, 64, 64) and output.depth.shape == (2, 1, 64, 64)
+
+
+def test_reconstruction_can_be_left_out():
+    output = network(reconstruction_width=0)(*images())
+    assert output.logits.shape == (2, 2, 64, 64) and output.rgb is None and output.depth is None
 
 
 @pytest.mark.parametrize(("modality", "unseen"), [("rgb", 1), ("depth", 0)])
@@ -99,31 +106,19 @@ class TestScoring:
         logits = torch.zeros(1, 2, 32, 32)
         logits[:, 0] = 20
         logits[:, :, 10:20, 10:20] = torch.tensor([0.0, 20.0]).view(1, 2, 1, 1)
-        part = torch.ones(1, 1, 32, 32)
-        maps = anomaly_maps(logits, part, smoothing=0.0)
+        maps = anomaly_maps(logits, smoothing=0.0)
         assert maps[0, 10:20, 10:20].min() > 0.999 and maps[0, :10].max() < 1e-3
         assert anomaly_scores(maps).item() == maps.max()
 
-    def test_nothing_is_found_off_the_part(self):
-        part = torch.zeros(1, 1, 32, 32)
-        part[..., :16] = 1
-        assert (
-            anomaly_maps(torch.tensor([0.0, 9.0]).view(1, 2, 1, 1).expand(1, 2, 32, 32), part, 0.0)[..., 16:].max() == 0
-        )
-
-    def test_an_edge_counts_in_full_and_nothing_leaks_over_it(self):
-        part = torch.zeros(1, 1, 32, 32)
-        part[..., :16] = 1
+    def test_the_border_of_the_image_counts_in_full(self):
         certain = torch.tensor([0.0, 30.0]).view(1, 2, 1, 1).expand(1, 2, 32, 32)
-        maps = anomaly_maps(certain, part, 0.1)
-        assert maps[..., :16].min() > 0.999
-        assert maps[..., 16:].max() == 0
+        assert anomaly_maps(certain, 0.1).min() > 0.999
 
     def test_smoothing_averages_over_the_window(self):
         logits = torch.zeros(1, 2, 50, 50)
         logits[:, 0] = 30
         logits[0, :, 25, 25] = torch.tensor([0.0, 30.0])
-        assert anomaly_maps(logits, torch.ones(1, 1, 50, 50), 0.04).max().item() == pytest.approx(1 / 9, rel=1e-4)
+        assert anomaly_maps(logits, 0.04).max().item() == pytest.approx(1 / 9, rel=1e-4)
 
     def test_the_best_known_good_part_passes(self):
         scores = torch.tensor([0.1, 0.4, 0.2]).double().numpy()

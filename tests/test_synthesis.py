@@ -42,7 +42,7 @@ def make(parts, textures, random=None, **changed):
     return augment(*parts, textures, random or streams(), **(SynthesisSettings().augmentation() | changed))
 
 
-ALWAYS = {"dropout": 0.0, "normal_share": 0.0}
+ALWAYS = {"dropout": 0.0, "normal_share": 0.0, "pierced_share": 0.0}
 
 
 class TestPerlin:
@@ -127,6 +127,29 @@ class TestAugment:
         inside = made.rgb[(made.mask > 0).expand_as(made.rgb)] * 255
         assert (inside - inside.round()).abs().max() < 1e-3
 
+    def test_a_pierced_part_shows_the_table(self, parts, textures):
+        made = make(parts, textures, **(ALWAYS | {"pierced_share": 1.0}))
+        gone = parts.foreground & ~made.foreground
+        assert gone.any(dim=3).any(dim=2).all()  # in every item
+        assert (made.mask[gone] == 1).all()
+        assert (made.rgb[gone.expand_as(made.rgb)] == 0).all()
+        table = torch.where(parts.foreground, parts.depth, 0.0).amax(dim=(1, 2, 3), keepdim=True)
+        assert torch.equal(made.depth[gone], table.expand_as(made.depth)[gone])
+        assert not (made.foreground & ~parts.foreground).any()
+
+    def test_no_island_stays_in_a_hole(self, parts, textures):
+        low = Batch(
+            parts.rgb, torch.where(parts.foreground, 0.3 + 0.7 * (parts.depth > 0.42).float(), 1.0), parts.foreground
+        )
+        made = make(low, textures, **(ALWAYS | {"pierced_share": 1.0, "skew_filter": False}))
+        picked = (made.ternary != 0) & parts.foreground & (low.depth < 1)
+        assert picked.any() and not (picked & made.foreground).any()
+
+    def test_nothing_is_pierced_where_the_depth_stays_normal(self, parts, textures):
+        made = make(parts, textures, **(ALWAYS | {"pierced_share": 1.0}), modality="rgb")
+        assert torch.equal(made.foreground, parts.foreground)
+        assert torch.equal(made.depth, parts.depth)
+
     @pytest.mark.parametrize("step", range(5))
     def test_never_empty(self, parts, textures, step):
         made = make(parts, textures, ItemRandom.of(1, step, torch.arange(16)), **ALWAYS)
@@ -165,7 +188,14 @@ class TestAugment:
 
     def test_dropout_follows_equation_12(self, parts, textures):
         many = [
-            make(parts, textures, ItemRandom.of(0, step, torch.arange(16)), dropout=0.5, normal_share=0.0)
+            make(
+                parts,
+                textures,
+                ItemRandom.of(0, step, torch.arange(16)),
+                dropout=0.5,
+                normal_share=0.0,
+                pierced_share=0.0,
+            )
             for step in range(40)
         ]
         rgb = torch.cat([(m.rgb != parts.rgb).any(1).any(-1).any(-1) for m in many])
@@ -184,7 +214,7 @@ class TestAugment:
 
     @pytest.mark.parametrize(("modality", "untouched"), [("rgb", "depth"), ("depth", "rgb")])
     def test_one_modality_leaves_the_other_alone(self, parts, textures, modality, untouched):
-        made = make(parts, textures, modality=modality)
+        made = make(parts, textures, modality=modality, pierced_share=0.0)
         assert torch.equal(getattr(made, untouched), getattr(parts, untouched))
         changed = getattr(made, modality) != getattr(parts, modality)
         assert torch.equal(changed.any(1).any(-1).any(-1), made.mask.any(1).any(-1).any(-1))

@@ -15,4 +15,6 @@ def build_network(settings: Settings) -> Das3d:
         reconstruction_width=m.reconstruction_width,
         discriminator_width=m.discriminator_width,
         direct_inputs=m.direct_inputs,
+        template=m.template,
+        size=m.size,
     )

@@ -62,9 +62,11 @@ class Trainer:
         make_deterministic(self.device)
         torch.manual_seed(settings.seed)
         self.network = build_network(settings).to(self.device)
+        if self.network.template is not None:
+            self.network.template.learn(*data.train)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=settings.train.lr, weight_decay=settings.train.weight_decay
+            self.network.parameters(), lr=settings.train.lr, weight_decay=settings.train.weight_decay, fused=True
         )
         self.step = 0
         self.best: dict[str, float] = {}
@@ -120,7 +122,7 @@ class Trainer:
         )
         self.network.train()
         with autocast(self.device):
-            output = self.network(augmented.rgb, augmented.depth, batch.foreground.float())
+            output = self.network(augmented.rgb, augmented.depth, augmented.foreground.float())
         terms = loss_terms(output, batch, augmented.mask, s.loss.focal_gamma)
         loss = total_loss(terms, s.loss)
         self.optimizer.zero_grad(set_to_none=True)
@@ -230,7 +232,7 @@ def loss_terms(output: Output, normal: Batch, mask: Tensor, gamma: float) -> dic
         "ssim": zero if output.rgb is None else losses.ssim_loss(output.rgb, normal.rgb),
         "focal": losses.focal_loss(output.logits, mask, gamma),
         "dice": losses.dice_loss(probability, mask),
-        "false_alarm": losses.false_alarm_loss(probability, mask, normal.foreground.float()),
+        "false_alarm": losses.false_alarm_loss(probability, mask),
     }
 
 

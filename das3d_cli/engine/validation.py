@@ -34,7 +34,7 @@ def validate(network: Das3d, parts: Parts, textures: Tensor, settings: Settings)
     for version in range(settings.train.validation_defects):
         random = ItemRandom.of(settings.seed + 1, version, everything)
         made = augment(*batch, textures, random, modality=seen[version % len(seen)], **arguments)
-        found = score(network, Batch(made.rgb, made.depth, batch.foreground), settings.score.smoothing)
+        found = score(network, Batch(made.rgb, made.depth, made.foreground), settings.score.smoothing)
         maps.append(found.maps)
         scores.append(found.scores)
         masks.append(made.mask[:, 0].cpu().numpy() > 0)

@@ -77,7 +77,7 @@ def _samples_sheet(category: str, batch: Batch, textures: Tensor, random: ItemRa
 
 
 def _sample_row(batch: Batch, made: Augmented, i: int) -> list[Tile]:
-    part = batch.foreground[i, 0].numpy()
+    part, left = batch.foreground[i, 0].numpy(), made.foreground[i, 0].numpy()
     depth, depth_made = batch.depth[i, 0].numpy(), made.depth[i, 0].numpy()
     change = made.change[i, 0].numpy()
     limits = (float(depth[part].min()), float(depth[part].max()))
@@ -91,14 +91,14 @@ def _sample_row(batch: Batch, made: Augmented, i: int) -> list[Tile]:
             f"{100 * made.refined[i].sum() / part.sum():.1f} % of the part",
         ),
         Tile(_rgb(made.rgb[i])),
-        Tile(depth_picture(depth_made, part, limits)),
+        Tile(depth_picture(depth_made, left, limits)),
         Tile(shaded_relief(depth, part)),
-        Tile(shaded_relief(depth_made, part)),
+        Tile(shaded_relief(depth_made, left)),
     ]
 
 
 def _settings_sheet(category: str, one: Batch, textures: Tensor, settings: Settings) -> Picture:
-    always = {"normal_share": 0.0, "dropout": 0.0}
+    always = {"normal_share": 0.0, "dropout": 0.0, "pierced_share": 0.0}
     plain = settings.synthesis.augmentation() | always | _arguments("strength", 0.3) | _arguments("sigma", 0.012)
     part = one.foreground[0, 0].numpy()
     rows = []

@@ -12,10 +12,12 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from das3d_cli.batch import background_depth
 from das3d_cli.synthesis.perlin import perlin
 from das3d_cli.synthesis.random import ItemRandom
 from das3d_cli.synthesis.skew_gaussian import covariance, filter_each, skew_kernel
 
+_TO_TABLE = 1.5  # times the depth range: through any part, with a narrow rim
 _ATTEMPTS = 4  # draws of a mask before the threshold gives way; an empty one has a chance of a few percent
 
 
@@ -25,6 +27,7 @@ class Augmented(NamedTuple):
     Attributes:
         rgb: float32, (B, 3, S, S), I_a after augmentation dropout.
         depth: float32, (B, 1, S, S), Z_a after augmentation dropout.
+        foreground: bool, (B, 1, S, S), M_f without what a defect took away.
         mask: float32, (B, 1, S, S), the refined mask after dropout: 1 where the pair is anomalous.
         ternary: float32, (B, 1, S, S), M_t: -1, 0 or 1.
         change: float32, (B, 1, S, S), p_z * Delta_Z as far as the depth range [0, 1] lets it, before dropout.
@@ -33,6 +36,7 @@ class Augmented(NamedTuple):
 
     rgb: Tensor
     depth: Tensor
+    foreground: Tensor
     mask: Tensor
     ternary: Tensor
     change: Tensor
@@ -61,6 +65,7 @@ def augment(
     strength_max: float,
     strength_scale: Literal["log", "uniform"],
     change_threshold: float,
+    pierced_share: float,
     beta_max: float,
     dropout: float,
     normal_share: float,
@@ -90,12 +95,15 @@ def augment(
     else:
         change = ternary
     draw = random.log_uniform if strength_scale == "log" else random.uniform
-    change = (draw(low=strength_min, high=strength_max)[:, None, None] * change)[:, None]
+    strength = draw(low=strength_min, high=strength_max)
+    pierced = random.bernoulli(probability=pierced_share)[:, None, None]
+    change = torch.where(pierced, _TO_TABLE * change.abs(), strength[:, None, None] * change)[:, None]
     peak = change.abs().amax(dim=(1, 2, 3), keepdim=True).clamp_min(1e-6)
     change = change * (1.001 * change_threshold / peak).clamp_min(1)  # else all of a faint defect would fall to Eq. 7
+    gone = (depth + change >= 1) & (change >= change_threshold) & foreground & pierced[:, None]
     # The range ends at 0 and 1: a change that it cuts off is none, and must not be marked as one.
     change = (depth + change).clamp(0, 1) - depth
-    refined = ((change.abs() >= change_threshold) & foreground).to(depth.dtype)
+    refined = (((change.abs() >= change_threshold) | gone) & foreground).to(depth.dtype)
 
     texture = _pick_textures(random, textures)
     beta = random.uniform(1, 1, 1, high=beta_max)
@@ -103,11 +111,13 @@ def augment(
     depth_changed = depth + change
 
     keep_rgb, keep_depth = _dropped(random, dropout, normal_share, modality)
+    gone &= ~keep_depth  # the foreground is cut out by the depth
     return Augmented(
-        rgb=torch.where(keep_rgb, rgb, rgb_changed),
-        depth=torch.where(keep_depth, depth, depth_changed),
+        rgb=torch.where(keep_rgb, rgb, rgb_changed).masked_fill(gone, 0),
+        depth=torch.where(gone, background_depth(depth * foreground), torch.where(keep_depth, depth, depth_changed)),
+        foreground=foreground & ~gone,
         mask=refined * ~(keep_rgb & keep_depth),
-        ternary=ternary[:, None],
+        ternary=torch.where(pierced, ternary.abs(), ternary)[:, None],
         change=change,
         refined=refined,
     )

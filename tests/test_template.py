@@ -1,0 +1,148 @@
+"""The golden template: poses found again, good parts without deviation, defects with one."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from das3d_cli.template import Pose, Template, find_pose, laid, laid_back
+
+SIZE = 96
+
+
+def rotated(images, angle, shift=None):
+    return laid(images, Pose(angle, torch.zeros(len(images), 2) if shift is None else shift))
+
+
+def bracket(count=12, seed=0):
+    """The same L-shaped part with two bores, lying at random angles, with a little noise: rgb, depth, foreground."""
+    generator = torch.Generator().manual_seed(seed)
+    y, x = torch.meshgrid(*[torch.linspace(-1, 1, SIZE)] * 2, indexing="ij")
+    shape = ((x.abs() < 0.6) & (y.abs() < 0.5) & ~((x > 0.1) & (y > 0.0)) & (((x + 0.3) ** 2 + y**2) > 0.01)).float()
+    tone = 0.4 + 0.2 * (x > 0)
+    images = torch.stack((shape * tone, shape * 0.5, shape * (1 - tone), shape * (0.3 + 0.2 * (y > -0.2)), shape))
+    angle = torch.rand(count, generator=generator) * 2 * math.pi
+    shift = 0.1 * torch.rand(count, 2, generator=generator) - 0.05
+    turned = rotated(images.expand(count, -1, -1, -1), angle, shift)
+    part = turned[:, 4:] > 0.5
+    share = turned[:, 4:].clamp_min(0.5)
+    noise = 0.01 * torch.randn(count, 4, SIZE, SIZE, generator=generator)
+    rgb, depth = turned[:, :3] / share * part, torch.where(part, turned[:, 3:4] / share, 0.5)
+    return (rgb + noise[:, :3] * part).clamp(0, 1), (depth + noise[:, 3:] * part).clamp(0, 1), part
+
+
+def learnt(**uses):
+    template = Template(SIZE, **({"uses_rgb": True, "uses_depth": True} | uses))
+    rgb, depth, part = bracket()
+    template.learn((rgb * 255).round().byte(), depth, part)
+    return template
+
+
+def test_a_pose_is_found_to_a_small_share_of_a_pixel():
+    images = torch.cat(bracket(count=1, seed=1), dim=1)
+    small = torch.nn.functional.adaptive_avg_pool2d(images[:, [4, 3, 0]] * images[:, 4:], 64)
+    pose = Pose(
+        torch.tensor([0.0, 0.4, 1.7, 3.3, -2.0]), torch.tensor([[0, 0], [0.05, 0], [0, -0.1], [0.1, 0.1], [-0.1, 0]])
+    )
+    centre = find_pose(small, small[0]).shift
+    mean = laid_back(small, Pose(torch.zeros(1), centre))
+    found = find_pose(laid(mean.expand(5, -1, -1, -1), pose), mean[0])
+    wrapped = (found.angle - pose.angle + torch.pi) % (2 * torch.pi) - torch.pi
+    assert wrapped.abs().max() < 0.01
+    assert (found.shift - pose.shift).abs().max() * 32 < 0.15
+
+
+def test_laying_back_undoes_laying():
+    smooth = torch.nn.functional.interpolate(torch.rand(3, 2, 8, 8), size=64, mode="bicubic") * 0.5
+    smooth[..., :8, :] = smooth[..., -8:, :] = 0
+    pose = Pose(torch.tensor([0.3, -1.2, 2.9]), torch.tensor([[0.05, 0.0], [0.0, -0.1], [-0.05, 0.05]]))
+    middle = slice(20, 44)
+    back = laid_back(laid(smooth, pose), pose)
+    assert (back - smooth)[..., middle, middle].abs().max() < 0.05
+
+
+@pytest.mark.parametrize("degrees", [0.0, 37.3, 90.0, 181.6, 300.4])
+def test_the_same_part_turned_is_compared_with_the_template_turned(degrees):
+    template = learnt()
+    rgb, depth, part = bracket(count=1, seed=5)
+    angle = torch.tensor([math.radians(degrees)])
+    turned = rotated(torch.cat((rgb, torch.where(part, depth, 0.0), part.float()), dim=1), angle)
+    inside = turned[:, 4:] > 0.5
+    share = turned[:, 4:].clamp_min(0.5)
+    found = template(turned[:, :3] / share * inside, turned[:, 3:4] / share, inside.float())
+    assert found.abs().mean() < 0.3 * inside.float().mean()
+
+
+def test_a_good_part_hardly_deviates_and_a_defect_does():
+    template = learnt()
+    rgb, depth, part = bracket(count=4, seed=9)
+    before = template(rgb, depth, part.float())
+    assert before.shape == (4, 5, SIZE, SIZE) and before.abs().mean() < 0.15
+    depth[:, :, 30:36, 30:36] += 0.08
+    marked = (template(rgb, depth, part.float()) - before)[:, 3:4, 30:36, 30:36]
+    inside = part[:, :, 30:36, 30:36]
+    assert inside.any() and marked[inside].mean() > 2
+
+
+def test_what_is_missing_shows_in_the_foreground():
+    template = learnt()
+    rgb, depth, part = bracket(count=1, seed=3)
+    rows, columns = torch.nonzero(part[0, 0], as_tuple=True)
+    place = len(rows) // 2
+    bite = torch.zeros_like(part)
+    bite[..., rows[place] - 3 : rows[place] + 3, columns[place] - 3 : columns[place] + 3] = True
+    bite &= part
+    found = template(rgb * ~bite, depth, (part & ~bite).float())[:, 4:]
+    assert found[bite].mean() < -1.5
+
+
+@pytest.mark.parametrize(("uses", "channels"), [({"uses_depth": False}, 4), ({"uses_rgb": False}, 2)])
+def test_one_modality_looks_at_its_own_image_alone(uses, channels):
+    template = learnt(**uses)
+    rgb, depth, part = bracket(count=2, seed=4)
+    found = template(rgb, depth, part.float())
+    assert found.shape[1] == template.channels == channels
+    other = template(rgb if uses.get("uses_rgb", True) else 1 - rgb, depth if uses.get("uses_depth", True) else 1 - depth,
+                     part.float())  # fmt: skip
+    assert torch.equal(found, other)
+
+
+def test_learning_is_of_the_parts_not_of_their_chunks(monkeypatch):
+    whole = learnt()
+    monkeypatch.setattr("das3d_cli.template._CHUNK", 5)
+    pieces = learnt()
+    assert torch.allclose(whole.images, pieces.images, atol=1e-3)  # a spread is a root of a small difference
+
+
+def discs(angles, mark):
+    """Round parts with one printed mark and a little noise."""
+    generator = torch.Generator().manual_seed(8)
+    y, x = torch.meshgrid(*[torch.linspace(-1, 1, SIZE)] * 2, indexing="ij")
+    part = (x**2 + y**2 < 0.72**2).expand(len(angles), 1, -1, -1)
+    along = x * angles.cos()[:, None, None] + y * angles.sin()[:, None, None]
+    across = y * angles.cos()[:, None, None] - x * angles.sin()[:, None, None]
+    printed = (((along - 0.4).abs() < 0.12) & (across.abs() < 0.08))[:, None]
+    noise = 0.01 * torch.randn(len(angles), 4, SIZE, SIZE, generator=generator)
+    rgb = (0.4 + mark * printed + noise[:, :3]) * part
+    return rgb, torch.where(part, 0.3 + noise[:, 3:], 0.5), part
+
+
+@pytest.mark.parametrize("mark", [0.3, 0.1])
+def test_a_round_part_is_turned_by_what_is_printed_on_it(mark):
+    rgb, depth, part = discs(torch.linspace(0, 6, 10), mark)
+    template = Template(SIZE, uses_rgb=True, uses_depth=True)
+    template.learn((rgb * 255).round().byte(), depth, part)
+    expected = template.images[0]
+    assert expected.max() - expected[SIZE // 2, SIZE // 2] > 0.6 * mark  # turned wrongly, the mark would blur away
+
+
+def test_a_part_without_any_feature_does_no_harm():
+    rgb, depth, part = discs(torch.zeros(5), 0.0)
+    template = Template(SIZE, uses_rgb=True, uses_depth=True)
+    assert torch.isfinite(template(rgb, depth, part.float())).all()  # not learnt yet
+    template.learn((rgb * 255).round().byte(), depth, part)
+    assert torch.isfinite(template(rgb, depth, part.float())).all()
+    nothing = torch.zeros_like(part)
+    assert torch.isfinite(template(rgb * 0, depth, nothing.float())).all()
