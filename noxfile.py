@@ -75,6 +75,13 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def quality(session: nox.Session) -> None:
+    """Make the detection benchmark and run it: `-- --help` tells how to choose experiments, categories and sizes."""
+    install(session)
+    session.run("python", "tests/quality", *session.posargs)
+
+
+@nox.session(default=False)
 def gpu(session: nox.Session) -> None:
     """The tests that need a CUDA device."""
     install(session, "test")

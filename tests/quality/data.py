@@ -1,0 +1,99 @@
+"""The benchmark's data: rendered by the sample generator, preprocessed, and packed for a machine without Open3D."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from das3d_cli.data.build import build
+from das3d_cli.data.cache import MANIFEST, Manifest, open_cache, read_sample, write_manifest, write_sample
+from das3d_cli.data.capture import Sample
+from das3d_cli.data.layouts import find_entries
+from das3d_cli.settings import PreprocessSettings
+
+# Organic and machined, turned and not, textured and plain, dark and light; 36 to 44 defective test parts each.
+CATEGORIES = ("tire", "cookie", "block", "cap", "potato")
+COUNTS = {"train": 64, "validation": 10, "test-good": 20, "per-defect": 4, "seed": 1}
+RESOLUTION, SIZE = "224x272", 256
+
+_GENERATOR = Path(__file__).parents[2] / "sample_data" / "generate.py"
+_DEPTH_STEPS = 4095  # a packed depth: 5 um steps on a part 20 mm high, well below the noise
+
+
+def make(captures: Path, cache: Path, categories: list[str], workers: int) -> None:
+    """Render and preprocess the categories that are not in the cache yet."""
+    wanted = [name for name in categories if not (cache / name / MANIFEST).is_file()]
+    if not wanted:
+        return
+    counts = [text for name, count in COUNTS.items() for text in (f"--{name}", str(count))]
+    command = [sys.executable, str(_GENERATOR), "--out", str(captures), "--categories", ",".join(wanted)]
+    subprocess.run([*command, *counts, "--resolution", RESOLUTION, "--workers", str(workers)], check=True)
+    summary = build(find_entries(captures, wanted), cache, PreprocessSettings(size=SIZE), workers=workers)
+    if summary.failures:
+        raise SystemExit(f"{captures}: {summary.failures[0]}")
+
+
+def pack(cache: Path, categories: list[str], archive: Path) -> None:
+    """Write the caches as one tar of images: a tenth of their size; depths are rounded to 12 bits."""
+    with tarfile.open(archive, "w") as tar:
+        for category in categories:
+            opened = open_cache(cache, category)
+            _add(tar, f"{category}/{MANIFEST}", (opened.folder / MANIFEST).read_bytes())
+            for record in opened.manifest.samples:
+                sample = read_sample(opened.folder / record.path)
+                depth = np.rint(np.where(sample.foreground, sample.depth, 0) * _DEPTH_STEPS).astype(np.uint16)
+                truth = np.zeros_like(sample.foreground) if sample.ground_truth is None else sample.ground_truth
+                masks = sample.foreground + 2 * sample.valid + 4 * truth
+                for name, image in (
+                    ("rgb.webp", sample.rgb), ("depth.png", depth), ("masks.png", masks.astype(np.uint8)),
+                ):  # fmt: skip
+                    _add(tar, f"{category}/{record.path}.{name}", _encoded(image, Path(name).suffix))
+
+
+def unpack(archive: Path, cache: Path) -> None:
+    """Write the caches that `pack` packed, without those that are there already."""
+    with tarfile.open(archive) as tar:
+        members = {member.name: member for member in tar}
+
+        def content(name: str) -> bytes:
+            file = tar.extractfile(members[name])
+            assert file is not None
+            return file.read()
+
+        for name in [name for name in members if name.endswith(MANIFEST)]:
+            folder = cache / Path(name).parent
+            if (folder / MANIFEST).is_file():
+                continue
+            manifest = Manifest.model_validate_json(content(name))
+            for record in manifest.samples:
+                rgb, depth, masks = (_image(content(f"{folder.name}/{record.path}.{name}"))
+                                     for name in ("rgb.webp", "depth.png", "masks.png"))  # fmt: skip
+                foreground = (masks & 1) > 0
+                scaled = (depth / np.float32(_DEPTH_STEPS)).astype(np.float32)
+                scaled = np.where(foreground, scaled, scaled[foreground].max())
+                truth = (masks & 4) > 0 if record.split == "test" else None
+                sample = Sample(rgb, scaled, foreground, (masks & 2) > 0, record.geometry, truth)
+                write_sample(folder / record.path, sample, record.key)
+            write_manifest(folder, manifest)  # last: what it lists is there
+
+
+def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    tar.addfile(info, io.BytesIO(content))
+
+
+def _encoded(image: NDArray[np.generic], suffix: str) -> bytes:
+    lossless = [cv2.IMWRITE_WEBP_QUALITY, 101] if suffix == ".webp" else []
+    return cv2.imencode(suffix, image, lossless)[1].tobytes()
+
+
+def _image(content: bytes) -> NDArray[np.generic]:
+    return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)

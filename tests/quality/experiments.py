@@ -1,0 +1,58 @@
+"""What is tried: an experiment is the settings in which it differs from the preset; a study compares some of them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+# Studies of single choices train for less long than the presets, all alike.
+_SHORT = ("train.steps=600",)
+
+EXPERIMENTS: dict[str, tuple[str, ...]] = {
+    "das3d": (),
+    "aspect-6": ("synthesis.blob_aspect_max=6",),
+    "both": _SHORT,
+    "rgb": (*_SHORT, "model.modality=rgb"),
+    "depth": (*_SHORT, "model.modality=depth"),
+    "neither": (*_SHORT, "synthesis.skew_filter=false", "synthesis.dropout=0"),
+    "skew-filter": (*_SHORT, "synthesis.dropout=0"),
+    "dropout": (*_SHORT, "synthesis.skew_filter=false"),
+    "no-reconstruction": ("train.steps=870", "model.reconstruction_width=0"),  # in the time of 600 steps with it
+    "no-template": (*_SHORT, "model.template=false"),
+    "nothing-pierced": (*_SHORT, "synthesis.pierced_share=0"),
+    "paper-losses": (*_SHORT, "loss.ssim=1", "loss.focal=1", "loss.dice=0", "loss.false_alarm=0",
+                       "synthesis.normal_share=0"),
+}  # fmt: skip
+
+
+class Study(NamedTuple):
+    """Experiments to be read side by side."""
+
+    title: str
+    text: str
+    experiments: tuple[str, ...]
+
+
+STUDIES: tuple[Study, ...] = (
+    Study(
+        "Against the baseline",
+        "BTF is a memory bank of FPFH features, without training. `aspect-6` synthesises no patches longer than six times"
+        " their width.",
+        ("btf", "aspect-6", "das3d"),
+    ),
+    Study(
+        "One modality or both",
+        "The same network and the same number of steps.",
+        ("rgb", "depth", "both"),
+    ),
+    Study(
+        "Table 6",
+        "Synthesis with and without the skew Gaussian filter and the augmentation dropout. The first row is how DRAEM"
+        " trains, but for the untouched samples, without which no row detects anything.",
+        ("neither", "skew-filter", "dropout", "both"),
+    ),
+    Study(
+        "What each part of the design is worth",
+        "The detector without its reconstruction networks trains for more steps, in the same time.",
+        ("no-reconstruction", "no-template", "nothing-pierced", "paper-losses", "both"),
+    ),
+)

@@ -1,0 +1,94 @@
+"""One training and its evaluation, and many of them side by side until the time is up."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments import EXPERIMENTS
+
+
+@dataclass(frozen=True)
+class Job:
+    """One row of the results: an experiment on a category with a seed, at a preset's sizes."""
+
+    experiment: str
+    category: str
+    seed: int
+    preset: str
+
+    def file(self, results: Path) -> Path:
+        return results / self.preset / self.experiment / f"{self.category}-{self.seed}.json"
+
+
+def run_all(
+    jobs: list[Job], cache: Path, results: Path, *, gpus: str, parallel: int, minutes: float, extra: list[str]
+) -> int:
+    """Run the jobs that have no result yet, in their order; returns how many were left for want of time.
+
+    Args:
+        extra: settings for all of them.
+        parallel: trainings at a time. They share the machine's cores, or its GPU.
+        minutes: no job is begun later than this.
+    """
+    open_jobs = [job for job in jobs if not job.file(results).exists()]
+    deadline = time.monotonic() + 60 * minutes
+    left = 0
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(parallel, mp_context=spawn, initializer=_share_cores, initargs=(parallel,)) as pool:
+        running = {pool.submit(run, job, cache, results, gpus, deadline, extra): job for job in open_jobs}
+        for done in as_completed(running):
+            job, outcome = running[done], done.result()
+            left += outcome is None
+            if outcome:
+                print(f"{job.experiment} {job.category} {job.seed}: image AUROC {outcome['all']['image_auroc']:.3f},"
+                      f" AUPRO {outcome['all']['aupro_30']:.3f}", flush=True)  # fmt: skip
+    return left
+
+
+def run(
+    job: Job, cache_root: Path, results: Path, gpus: str, deadline: float, extra: list[str]
+) -> dict[str, Any] | None:
+    """Train, evaluate, write the result; returns the metrics, or None where the deadline has passed."""
+    if time.monotonic() > deadline:
+        return None
+    from das3d_cli import device as devices
+    from das3d_cli.data.cache import open_cache
+    from das3d_cli.detector import Detector
+    from das3d_cli.engine import training
+    from das3d_cli.evaluation import evaluate_detector
+    from das3d_cli.settings import resolve
+
+    assignments = [*extra, *EXPERIMENTS[job.experiment]]
+    settings = resolve({"seed": job.seed}, assignments, environment={}, preset=job.preset)
+    started = time.monotonic()
+    trainer = training.start(
+        settings, open_cache(cache_root, job.category), results.with_name("runs"), devices.choose(gpus)
+    )
+    training.finish(trainer, lambda step, values: None)
+    minutes = (time.monotonic() - started) / 60
+    evaluation = evaluate_detector(Detector.load(trainer.run, gpus), cache_root)
+    metrics = {kind: figures._asdict() for kind, figures in evaluation.metrics.items()}
+    write(job, results, metrics, minutes, settings=assignments, run=trainer.run.name)
+    return metrics
+
+
+def write(
+    job: Job, results: Path, metrics: dict[str, dict[str, Any]], minutes: float, settings: list[str], run: str
+) -> None:
+    """Keep a job's outcome; that it is there tells that the job is done."""
+    record = {**asdict(job), "settings": settings, "run": run, "minutes": minutes, "metrics": metrics}
+    file = job.file(results)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def _share_cores(parallel: int) -> None:
+    import torch
+
+    torch.set_num_threads(max(1, torch.get_num_threads() // parallel))

@@ -1,0 +1,99 @@
+"""Results in one CSV, and the Markdown tables made from it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import statistics
+from collections.abc import Iterable
+from pathlib import Path
+
+from data import CATEGORIES
+from experiments import STUDIES
+
+FIELDS = ("preset", "experiment", "category", "seed", "kind", "samples", "image_auroc", "image_ap", "pixel_auroc",
+          "pixel_ap", "aupro_30", "minutes", "settings")  # fmt: skip
+_KEY = FIELDS[:5]
+Row = dict[str, str]
+
+_HEAD = """# Results of the detection benchmark
+
+Image AUROC / AUPRO@0.3 on the test split, mean and standard deviation over the seeds where there are several. Minutes are
+those of one training, several running side by side. `nox -s quality` writes this file from results.csv, which also holds
+each kind of defect; CHOICES.md tells of what was tried on the way.
+
+"""
+
+
+def collect(results: Path, table: Path) -> list[Row]:
+    """Merge the results' JSON files into the CSV, by preset, experiment, category, seed and kind of defect."""
+    rows: dict[tuple[str, ...], Row] = {}
+    if table.is_file():
+        with table.open(newline="", encoding="utf-8") as file:
+            rows = {tuple(row[name] for name in _KEY): row for row in csv.DictReader(file)}
+    for path in sorted(results.glob("*/*/*.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        for kind, metrics in record["metrics"].items():
+            row = {name: str(record[name]) for name in ("preset", "experiment", "category", "seed")}
+            row |= {"kind": kind, "minutes": f"{record['minutes']:.2f}", "settings": " ".join(record["settings"])}
+            row |= {name: f"{value:.4f}" if isinstance(value, float) else str(value) for name, value in metrics.items()}
+            rows[tuple(row[name] for name in _KEY)] = row
+    merged = [rows[key] for key in sorted(rows)]
+    with table.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(merged)
+    return merged
+
+
+def markdown(rows: list[Row]) -> str:
+    """Every study as a table: experiments down, categories across, the mean over seeds and its standard deviation."""
+    parts = []
+    for study in STUDIES:
+        for preset in sorted({row["preset"] for row in rows}):
+            shown = [name for name in study.experiments if _pick(rows, preset=preset, experiment=name)]
+            if len(shown) > 1:
+                parts.append(f"## {study.title} (preset {preset})\n\n{study.text}\n\n" + _table(rows, preset, shown))
+    return _HEAD + "\n\n".join(parts) + "\n"
+
+
+def _table(rows: list[Row], preset: str, experiments: Iterable[str]) -> str:
+    lines = [
+        "| | " + " | ".join(CATEGORIES) + " | mean | pixel AUROC | minutes | seeds |",
+        "|---" * (len(CATEGORIES) + 5) + "|",
+    ]
+    for name in experiments:
+        found = _pick(rows, preset=preset, experiment=name, kind="all")
+        seeds = {row["seed"] for row in found}
+        cells = [_figures(_pick(found, category=category)) for category in CATEGORIES]
+        means = [_figures([_mean_row(_pick(found, seed=seed)) for seed in sorted(seeds)
+                           if len(_pick(found, seed=seed)) == len(CATEGORIES)])]  # fmt: skip
+        pixel, minutes = (_mean(found, field) for field in ("pixel_auroc", "minutes"))
+        lines.append(f"| {name} | " + " | ".join(cells + means) + f" | {pixel:.3f} | {minutes:.1f} | {len(seeds)} |")
+    return "\n".join(lines)
+
+
+def _figures(rows: list[Row]) -> str:
+    """Image AUROC / AUPRO, each with its spread over the seeds."""
+    if not rows:
+        return "–"
+    return " / ".join(_spread([float(row[field]) for row in rows]) for field in ("image_auroc", "aupro_30"))
+
+
+def _spread(values: list[float]) -> str:
+    mean = f"{statistics.fmean(values):.3f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.3f}"
+
+
+def _mean_row(rows: list[Row]) -> Row:
+    return {field: str(_mean(rows, field)) for field in ("image_auroc", "aupro_30")}
+
+
+def _mean(rows: list[Row], field: str) -> float:
+    values = [value for row in rows if not math.isnan(value := float(row[field]))]
+    return statistics.fmean(values) if values else math.nan
+
+
+def _pick(rows: list[Row], **wanted: str) -> list[Row]:
+    return [row for row in rows if all(row[name] == value for name, value in wanted.items())]

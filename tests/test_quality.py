@@ -1,0 +1,79 @@
+"""The detection benchmark's own parts: what it packs comes back, and its tables say what was measured."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from das3d_cli.data.build import build
+from das3d_cli.data.cache import load_split, open_cache
+from das3d_cli.data.layouts import find_entries
+from das3d_cli.settings import PreprocessSettings
+
+sys.path.insert(0, str(Path(__file__).parent / "quality"))
+
+import btf
+import data
+import table
+from experiments import EXPERIMENTS, STUDIES
+from jobs import Job, write
+
+from das3d_cli.settings import resolve
+
+
+def test_packed_caches_come_back(shared_dataset: Path, tmp_path: Path):
+    build(find_entries(shared_dataset, ["tire"]), tmp_path / "cache", PreprocessSettings(size=64), workers=1)
+    data.pack(tmp_path / "cache", ["tire"], tmp_path / "packed.tar")
+    data.unpack(tmp_path / "packed.tar", tmp_path / "again")
+    for split in ("train", "test"):
+        one, other = (load_split(open_cache(tmp_path / name, "tire"), split) for name in ("cache", "again"))
+        for name in ("rgb", "foreground", "valid", "ground_truth"):
+            assert np.array_equal(getattr(one, name), getattr(other, name)), name
+        assert np.abs(one.depth - other.depth).max() < 1 / 4095
+        assert (one.labels, one.names) == (other.labels, other.names)
+
+
+def test_a_coreset_takes_the_farthest_first():
+    patches = torch.zeros(50, 33)
+    patches[7, 3], patches[9, 5] = 100.0, -100.0
+    picked = btf.coreset(patches)
+    assert len(picked) == 5
+    assert {tuple(row.nonzero().flatten().tolist()) for row in picked} >= {(3,), (5,)}
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("preset", ["cpu", "default"])
+def test_every_experiment_is_of_settings_that_exist(name, preset):
+    resolve({}, list(EXPERIMENTS[name]), environment={}, preset=preset)
+
+
+def test_studies_show_known_experiments():
+    assert {name for study in STUDIES for name in study.experiments} <= {"btf", *EXPERIMENTS}
+
+
+def test_tables_hold_means_over_seeds(tmp_path: Path):
+    for experiment, base in (("btf", 0.8), ("das3d", 0.9)):
+        for category in data.CATEGORIES:
+            for seed in (0, 1):
+                value = base + 0.02 * seed
+                figures = {"image_auroc": value, "image_ap": value, "pixel_auroc": value, "pixel_ap": value,
+                           "aupro_30": value, "samples": 60}  # fmt: skip
+                write(Job(experiment, category, seed, "cpu"), tmp_path / "results", {"all": figures}, 1.5, [], "run")
+    rows = table.collect(tmp_path / "results", tmp_path / "results.csv")
+    assert rows == table.collect(tmp_path / "nothing new", tmp_path / "results.csv")
+    text = table.markdown(rows)
+    line = next(line for line in text.splitlines() if line.startswith("| das3d"))
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells[1:7] == ["0.910 ± 0.014 / 0.910 ± 0.014"] * 6  # five categories and their mean
+    assert cells[7:] == ["0.910", "1.5", "2"]
+
+
+def test_a_finished_job_tells_its_settings(tmp_path: Path):
+    job = Job("das3d", "tire", 0, "cpu")
+    write(job, tmp_path, {"all": {}}, 0.1, ["train.steps=3"], "tire-001")
+    assert json.loads(job.file(tmp_path).read_text())["settings"] == ["train.steps=3"]
