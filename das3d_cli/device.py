@@ -34,7 +34,15 @@ def make_deterministic(device: torch.device) -> None:
         torch.use_deterministic_algorithms(True, warn_only=True)
 
 
-def autocast(device: torch.device) -> torch.autocast:
-    """bfloat16 where the hardware computes in it, float32 elsewhere: emulated bfloat16 is ten times slower."""
-    native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+def autocast(device: torch.device, *, training: bool = False) -> torch.autocast:
+    """bfloat16 where the hardware computes in it, float32 elsewhere: emulated bfloat16 is ten times slower.
+
+    On a CPU in training alone: a step takes a quarter less, while the pass of one part gains nothing, and its score
+    should not depend on the processor.
+    """
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        able = torch.cpu.get_capabilities()
+        native = training and (able.get("avx512_bf16", False) or able.get("amx_bf16", False))
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=native)

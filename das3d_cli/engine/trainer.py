@@ -121,7 +121,7 @@ class Trainer:
             *batch, self.data.textures, random.fork(1), modality=s.model.modality, **s.synthesis.augmentation()
         )
         self.network.train()
-        with autocast(self.device):
+        with autocast(self.device, training=True):
             output = self.network(augmented.rgb, augmented.depth, augmented.foreground.float())
         terms = loss_terms(output, batch, augmented.mask, s.loss.focal_gamma)
         loss = total_loss(terms, s.loss)

@@ -1,0 +1,27 @@
+"""In which precision a device computes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from das3d_cli.device import autocast
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("able", "training", "dtype"),
+    [
+        ({"avx512_bf16": True}, True, torch.bfloat16),
+        ({"avx512_bf16": False, "amx_bf16": True}, True, torch.bfloat16),
+        ({"avx512_f": True, "avx512_bf16": False}, True, torch.float32),
+        ({}, True, torch.float32),
+        ({"avx512_bf16": True, "amx_bf16": True}, False, torch.float32),  # a verdict must not depend on the processor
+    ],
+)
+def test_a_cpu_computes_in_bfloat16_in_training_alone_and_only_natively(monkeypatch, able, training, dtype):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    images, network = torch.zeros(1, 3, 8, 8), torch.nn.Conv2d(3, 4, 3)
+    with autocast(CPU, training=training):
+        assert network(images).dtype == dtype
