@@ -37,7 +37,7 @@ def make_deterministic(device: torch.device) -> None:
 def autocast(device: torch.device, *, training: bool = False) -> torch.autocast:
     """bfloat16 where the hardware computes in it, float32 elsewhere: emulated bfloat16 is ten times slower.
 
-    On a CPU in training alone: a step takes a quarter less, while the pass of one part gains nothing, and its score
+    On a CPU in training alone: that takes a fifth less time, while the pass of one part gains nothing, and its score
     should not depend on the processor.
     """
     if device.type == "cuda":

@@ -73,6 +73,17 @@ def test_tables_hold_means_over_seeds(tmp_path: Path):
     assert cells[7:] == ["0.910", "1.5", "2"]
 
 
+def test_a_row_without_all_categories_has_no_mean(tmp_path: Path):
+    figures = dict.fromkeys(("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "aupro_30"), 0.8)
+    for experiment, categories in (("btf", data.CATEGORIES), ("das3d", data.CATEGORIES[:1])):
+        for category in categories:
+            job = Job(experiment, category, 0, "cpu")
+            write(job, tmp_path / "results", {"all": figures | {"samples": 60}}, 1.5, [], "run")
+    text = table.markdown(table.collect(tmp_path / "results", tmp_path / "results.csv"))
+    line = next(line for line in text.splitlines() if line.startswith("| das3d"))
+    assert [cell.strip() for cell in line.strip("|").split("|")][6:] == ["–", "–", "–", "1"]
+
+
 def test_a_finished_job_tells_its_settings(tmp_path: Path):
     job = Job("das3d", "tire", 0, "cpu")
     write(job, tmp_path, {"all": {}}, 0.1, ["train.steps=3"], "tire-001")

@@ -65,12 +65,15 @@ def _table(rows: list[Row], preset: str, experiments: Iterable[str]) -> str:
     ]
     for name in experiments:
         found = _pick(rows, preset=preset, experiment=name, kind="all")
-        seeds = {row["seed"] for row in found}
+        seeds = sorted({row["seed"] for row in found})
+        whole = [of_seed for seed in seeds if len(of_seed := _pick(found, seed=seed)) == len(CATEGORIES)]
         cells = [_figures(_pick(found, category=category)) for category in CATEGORIES]
-        means = [_figures([_mean_row(_pick(found, seed=seed)) for seed in sorted(seeds)
-                           if len(_pick(found, seed=seed)) == len(CATEGORIES)])]  # fmt: skip
-        pixel, minutes = (_mean(found, field) for field in ("pixel_auroc", "minutes"))
-        lines.append(f"| {name} | " + " | ".join(cells + means) + f" | {pixel:.3f} | {minutes:.1f} | {len(seeds)} |")
+        means = _figures([_mean_row(of_seed) for of_seed in whole])
+        pixel, minutes = (
+            _mean([row for of_seed in whole for row in of_seed], field) for field in ("pixel_auroc", "minutes")
+        )
+        beside = [means, _number(pixel, 3), _number(minutes, 1), str(len(seeds))]
+        lines.append(f"| {name} | " + " | ".join(cells + beside) + " |")
     return "\n".join(lines)
 
 
@@ -84,6 +87,10 @@ def _figures(rows: list[Row]) -> str:
 def _spread(values: list[float]) -> str:
     mean = f"{statistics.fmean(values):.3f}"
     return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.3f}"
+
+
+def _number(value: float, decimals: int) -> str:
+    return "–" if math.isnan(value) else f"{value:.{decimals}f}"
 
 
 def _mean_row(rows: list[Row]) -> Row:
