@@ -13,6 +13,8 @@ from das3d_cli.template import Template
 _LEVELS = 4  # resolutions of every UNet below its first
 _FIXED_POINT = 2.0**16  # steps of a whole number; 1024 pixels of 1 stay within 31 bits
 _CONTRAST_GAIN = 20.0  # brings a depth contrast of a few hundredths to order one
+_COLOUR_GAIN = 8.0  # brings a difference of colour of a tenth to order one
+_REACHES = (16, 8)  # of the surroundings that a pixel is compared with, as divisors of the image side
 
 
 class Output(NamedTuple):
@@ -106,7 +108,7 @@ class Das3d(nn.Module):
         modality: which images the network sees; with one of them there is one reconstruction network.
         stem: pixels folded into channels at every network's input and unfolded at its output, per axis.
         reconstruction_width, discriminator_width: channels of the first layer; 0 leaves the reconstruction out.
-        direct_inputs: give the discriminator the images, local depth contrast and the reconstruction's residuals.
+        direct_inputs: give the discriminator the images, their local contrast and the reconstruction's residuals.
         template: among these the deviations from the mean good part, which is to be learnt before training.
         size: side S of the samples, pixels.
     """
@@ -135,7 +137,7 @@ class Das3d(nn.Module):
         )
         channels = [width, 2 * width, 2 * width, width] * (rebuild_rgb + rebuild_depth)
         if direct_inputs:
-            direct = 1 + 3 * self.uses_rgb + 5 * self.uses_depth + 3 * rebuild_rgb + rebuild_depth
+            direct = 1 + 9 * self.uses_rgb + 5 * self.uses_depth + 3 * rebuild_rgb + rebuild_depth
             direct += self.template.channels if self.template is not None else 0
             channels.append(direct * fold)
         self.fuse = Fuse(channels, discriminator_width)
@@ -153,7 +155,7 @@ class Das3d(nn.Module):
         direct = [foreground]
         rgb_rebuilt = depth_rebuilt = None
         if self.uses_rgb:
-            direct.append(rgb)
+            direct += [rgb, rgb_contrast(rgb, foreground)]
         if self.uses_depth:
             direct += [depth, depth_contrast(depth, foreground)]
         if self.reconstruct_rgb is not None:
@@ -188,14 +190,32 @@ def depth_contrast(depth: Tensor, foreground: Tensor) -> Tensor:
         (B, 4, S, S), zero off the part: depth minus its mean over the part within 1/16 and 1/8 of the side, and the
         differences to the next pixel right and below, all scaled to order one.
     """
-    channels = []
-    for share in (16, 8):
-        reach = depth.shape[-1] // share // 2
-        weight = _box_mean(foreground, reach)
-        mean = _box_mean(depth * foreground, reach) / weight.clamp_min(1e-6)
-        channels.append((depth - mean) * foreground)
-    channels += [2 * _slope(depth, foreground, axis) for axis in (-1, -2)]
-    return (torch.cat(channels, dim=1) * _CONTRAST_GAIN).clamp(-4, 4)
+    slopes = [2 * _slope(depth, foreground, axis) for axis in (-1, -2)]
+    return (torch.cat([*_contrasts(depth, foreground), *slopes], dim=1) * _CONTRAST_GAIN).clamp(-4, 4)
+
+
+def rgb_contrast(rgb: Tensor, foreground: Tensor) -> Tensor:
+    """Where a colour is unlike those around it, whatever the part's own colour is.
+
+    Args:
+        rgb: (B, 3, S, S), in [0, 1].
+        foreground: (B, 1, S, S), 0 or 1.
+
+    Returns:
+        (B, 6, S, S), zero off the part: RGB minus its mean over the part within 1/16 and 1/8 of the side, scaled to
+        order one.
+    """
+    return (torch.cat(_contrasts(rgb, foreground), dim=1) * _COLOUR_GAIN).clamp(-4, 4)
+
+
+def _contrasts(image: Tensor, foreground: Tensor) -> list[Tensor]:
+    """The image (B, C, S, S) minus its mean over the part within each of `_REACHES`; zero off the part."""
+    found = []
+    for share in _REACHES:
+        reach = image.shape[-1] // share // 2
+        weight = _box_mean(foreground, reach).clamp_min(1e-6)
+        found.append((image - _box_mean(image * foreground, reach) / weight) * foreground)
+    return found
 
 
 def _slope(depth: Tensor, foreground: Tensor, axis: int) -> Tensor:

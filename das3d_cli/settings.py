@@ -138,8 +138,8 @@ class ModelSettings(Section):
     )
     discriminator_width: int = setting(48, "channels of the discriminator's first layer", ge=4, le=256)
     direct_inputs: bool = setting(
-        True, "show the discriminator the images, local depth contrast and residuals beside the paper's features",
-        why="a dent is a percent of the depth range; contrast gives it a direct path",
+        True, "show the discriminator the images, their local contrast and residuals beside the paper's features",
+        why="a dent is a percent of the depth range and a stain a shade; contrast gives both a direct path",
     )  # fmt: skip
     template: bool = setting(
         True, "with the direct inputs: how the part deviates from the mean good part, turned to it",

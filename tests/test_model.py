@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from das3d_cli.model import Das3d, Fuse, UNet, depth_contrast
+from das3d_cli.model import Das3d, Fuse, UNet, depth_contrast, rgb_contrast
 from das3d_cli.scoring import anomaly_maps, anomaly_scores, good_threshold
 
 
@@ -99,6 +99,18 @@ def test_depth_contrast_sees_a_dent_and_not_the_slant():
     dented = x.clone()
     dented[..., 30:34, 30:34] += 0.02
     assert depth_contrast(dented * part, part)[0, :2, 30:34, 30:34].min() > 0.1
+
+
+def test_rgb_contrast_sees_a_stain_and_neither_the_parts_colour_nor_its_edge():
+    part = torch.zeros(1, 1, 64, 64)
+    part[..., 6:-6, 6:-6] = 1
+    rgb = torch.tensor([0.7, 0.5, 0.2]).view(1, 3, 1, 1) * part
+    assert rgb_contrast(rgb, part).abs().max() < 1e-3
+    stained = rgb.clone()
+    stained[:, 0, 30:34, 30:34] += 0.1
+    red, others = rgb_contrast(stained, part)[0, [0, 3]], rgb_contrast(stained, part)[0, [1, 2, 4, 5]]
+    assert red[:, 30:34, 30:34].min() > 0.2
+    assert others.abs().max() < 1e-3
 
 
 class TestScoring:
