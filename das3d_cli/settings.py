@@ -58,6 +58,10 @@ class PreprocessSettings(Section):
 
 
 class SynthesisSettings(Section):
+    defects: int = setting(
+        3, "defects made on a sample, each of a shape, a texture and a dropout of its own", ge=1, le=8,
+        why="three times the defects to learn from, for a seventh more time",
+    )  # fmt: skip
     perlin_scale_max: int = setting(
         5,
         "the noise lattice has 2^0 to 2^N cells along each axis",
@@ -122,7 +126,9 @@ class SynthesisSettings(Section):
 
     def augmentation(self) -> dict[str, Any]:
         """The keyword arguments of `das3d_cli.synthesis.augment.augment`."""
-        return self.model_dump(exclude={"rotate", "flip", "relight", "textures", "texture_count"})
+        return self.model_dump(
+            exclude={"defects", "normal_share", "rotate", "flip", "relight", "textures", "texture_count"}
+        )
 
 
 class ModelSettings(Section):
@@ -234,6 +240,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "preprocess.frame": "image",
         "preprocess.scaling": "capture",
         "preprocess.headroom": 0.0,
+        "synthesis.defects": 1,
         "synthesis.blobs_max": 0,
         "synthesis.kernel_norm": "sum",
         "synthesis.strength_scale": "uniform",

@@ -9,7 +9,7 @@ from scipy import integrate, signal, stats
 
 from das3d_cli.batch import Batch
 from das3d_cli.settings import SynthesisSettings
-from das3d_cli.synthesis.augment import augment
+from das3d_cli.synthesis.augment import augment, augment_often
 from das3d_cli.synthesis.light import relight
 from das3d_cli.synthesis.perlin import perlin
 from das3d_cli.synthesis.pose import turn
@@ -42,7 +42,7 @@ def make(parts, textures, random=None, **changed):
     return augment(*parts, textures, random or streams(), **(SynthesisSettings().augmentation() | changed))
 
 
-ALWAYS = {"dropout": 0.0, "normal_share": 0.0, "pierced_share": 0.0}
+ALWAYS = {"dropout": 0.0, "pierced_share": 0.0}
 
 
 class TestPerlin:
@@ -193,7 +193,6 @@ class TestAugment:
                 textures,
                 ItemRandom.of(0, step, torch.arange(16)),
                 dropout=0.5,
-                normal_share=0.0,
                 pierced_share=0.0,
             )
             for step in range(40)
@@ -204,13 +203,6 @@ class TestAugment:
         assert torch.equal(masked, rgb | depth)
         for case in (rgb & depth, rgb & ~depth, ~rgb & depth, ~rgb & ~depth):
             assert case.float().mean() == pytest.approx(0.25, abs=0.06)
-
-    def test_normal_share_comes_on_top(self, parts, textures):
-        many = [
-            make(parts, textures, ItemRandom.of(0, step, torch.arange(16)), dropout=0.0, normal_share=0.4)
-            for step in range(40)
-        ]
-        assert torch.cat([m.mask.any(1).any(-1).any(-1) for m in many]).float().mean() == pytest.approx(0.6, abs=0.06)
 
     @pytest.mark.parametrize(("modality", "untouched"), [("rgb", "depth"), ("depth", "rgb")])
     def test_one_modality_leaves_the_other_alone(self, parts, textures, modality, untouched):
@@ -228,6 +220,50 @@ class TestAugment:
     def test_repeats_bit_for_bit(self, parts, textures):
         for a, b in zip(make(parts, textures), make(parts, textures), strict=True):
             assert torch.equal(a, b)
+
+
+class TestAugmentOften:
+    def make(self, parts, textures, random=None, *, defects=3, normal_share=0.0, **changed):
+        arguments = SynthesisSettings().augmentation() | changed
+        return augment_often(
+            *parts, textures, random or streams(), defects=defects, normal_share=normal_share, **arguments
+        )
+
+    def test_the_mask_is_where_the_images_changed(self, parts, textures):
+        made = self.make(parts, textures, **ALWAYS)
+        threshold = SynthesisSettings().change_threshold
+        clean = made.mask == 0
+        assert torch.equal((made.rgb == parts.rgb).all(1, keepdim=True) | ~clean, torch.ones_like(clean))
+        assert (made.depth - parts.depth)[clean].abs().max() < 3 * threshold
+        assert torch.allclose(made.depth, parts.depth + made.change, atol=1e-6)
+        assert torch.equal(made.mask, made.refined)
+
+    def test_each_defect_is_of_its_own(self, parts, textures):
+        one = self.make(parts, textures, **ALWAYS, defects=1)
+        three = self.make(parts, textures, **ALWAYS)
+        assert (three.mask >= one.mask).all()
+        assert three.mask.sum() > 2 * one.mask.sum()
+
+    def test_once_is_one_augmentation(self, parts, textures):
+        once = self.make(parts, textures, defects=1)
+        for a, b in zip(once, make(parts, textures, streams().fork(0)), strict=True):
+            assert torch.equal(a, b)
+
+    def test_normal_share_is_the_share_left_untouched(self, parts, textures):
+        many = [
+            self.make(parts, textures, ItemRandom.of(0, step, torch.arange(16)), dropout=0.0, normal_share=0.4)
+            for step in range(40)
+        ]
+        masked = torch.cat([m.mask.any(1).any(-1).any(-1) for m in many])
+        changed = torch.cat([(m.rgb != parts.rgb).any(1).any(-1).any(-1) for m in many])
+        assert torch.equal(masked, changed)
+        assert masked.float().mean() == pytest.approx(0.6, abs=0.06)
+
+    def test_an_item_does_not_depend_on_its_batch(self, parts, textures):
+        together = self.make(parts, textures)
+        alone = self.make(Batch(*(t[3:4] for t in parts)), textures, ItemRandom.of(0, 0, torch.tensor([3])))
+        for a, b in zip(together, alone, strict=True):
+            assert torch.allclose(a[3:4], b, atol=1e-6)
 
 
 class TestTurn:

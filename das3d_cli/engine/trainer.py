@@ -26,7 +26,7 @@ from das3d_cli.engine.validation import validate
 from das3d_cli.errors import DataError
 from das3d_cli.model import Output
 from das3d_cli.settings import LossSettings, Settings
-from das3d_cli.synthesis.augment import augment
+from das3d_cli.synthesis.augment import augment_often
 from das3d_cli.synthesis.light import relight
 from das3d_cli.synthesis.pose import turn
 from das3d_cli.synthesis.random import ItemRandom
@@ -117,9 +117,10 @@ class Trainer:
         random = ItemRandom.of(s.seed, self.step, places)
         batch = turn(batch, random.fork(0), rotate=s.synthesis.rotate, flip=s.synthesis.flip)
         batch = batch._replace(rgb=relight(batch.rgb, random.fork(2), s.synthesis.relight))
-        augmented = augment(
-            *batch, self.data.textures, random.fork(1), modality=s.model.modality, **s.synthesis.augmentation()
-        )
+        augmented = augment_often(
+            *batch, self.data.textures, random.fork(1), modality=s.model.modality, defects=s.synthesis.defects,
+            normal_share=s.synthesis.normal_share, **s.synthesis.augmentation(),
+        )  # fmt: skip
         self.network.train()
         with autocast(self.device, training=True):
             output = self.network(augmented.rgb, augmented.depth, augmented.foreground.float())

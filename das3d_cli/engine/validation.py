@@ -24,7 +24,7 @@ def validate(network: Das3d, parts: Parts, textures: Tensor, settings: Settings)
     modality = settings.model.modality
     # Every version shows a defect, in both images or in one of them.
     seen: tuple[Modality, ...] = ("both", "rgb", "depth") if modality == "both" else (modality,)
-    arguments = settings.synthesis.augmentation() | {"normal_share": 0.0, "dropout": 0.0}
+    arguments = settings.synthesis.augmentation() | {"dropout": 0.0}
     everything = torch.arange(len(parts), device=textures.device)
     batch = parts.pick(everything)
     # Where parts lie as they fall, each is four: few validation parts would set a threshold by chance.

@@ -17,7 +17,7 @@ from das3d_cli.report.draw import Picture, write_png
 from das3d_cli.report.pictures import depth_picture, mask_picture, shaded_relief, signed_picture, ternary_picture
 from das3d_cli.report.sheet import Tile, contact_sheet
 from das3d_cli.settings import Settings
-from das3d_cli.synthesis.augment import Augmented, augment
+from das3d_cli.synthesis.augment import Augmented, augment, augment_often
 from das3d_cli.synthesis.pose import turn
 from das3d_cli.synthesis.random import ItemRandom
 
@@ -60,8 +60,10 @@ def write_preview(folder: Path, cache: Cache, settings: Settings, count: int) ->
 
 
 def _samples_sheet(category: str, batch: Batch, textures: Tensor, random: ItemRandom, settings: Settings) -> Picture:
-    arguments = settings.synthesis.augmentation() | {"normal_share": 0.0}
-    made = augment(*batch, textures, random, modality=settings.model.modality, **arguments)
+    made = augment_often(
+        *batch, textures, random, modality=settings.model.modality, defects=settings.synthesis.defects,
+        normal_share=0.0, **settings.synthesis.augmentation(),
+    )  # fmt: skip
     rows, titles = [], []
     for i in range(len(batch.depth)):
         rows.append(_sample_row(batch, made, i))
@@ -98,7 +100,7 @@ def _sample_row(batch: Batch, made: Augmented, i: int) -> list[Tile]:
 
 
 def _settings_sheet(category: str, one: Batch, textures: Tensor, settings: Settings) -> Picture:
-    always = {"normal_share": 0.0, "dropout": 0.0, "pierced_share": 0.0}
+    always = {"dropout": 0.0, "pierced_share": 0.0}
     plain = settings.synthesis.augmentation() | always | _arguments("strength", 0.3) | _arguments("sigma", 0.012)
     part = one.foreground[0, 0].numpy()
     rows = []

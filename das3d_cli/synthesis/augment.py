@@ -2,12 +2,14 @@
 
 random = ItemRandom.of(seed=0, step=0, indices=torch.arange(len(rgb)))
 augmented = augment(rgb, depth, foreground, textures, random, **SynthesisSettings().augmentation())
+
+`augment` makes one anomaly pair of each sample, as the paper does; `augment_often` makes several on top of each other.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +18,8 @@ from das3d_cli.batch import background_depth
 from das3d_cli.synthesis.perlin import perlin
 from das3d_cli.synthesis.random import ItemRandom
 from das3d_cli.synthesis.skew_gaussian import covariance, filter_each, skew_kernel
+
+Modality = Literal["both", "rgb", "depth"]
 
 _TO_TABLE = 1.5  # times the depth range: through any part, with a narrow rim
 _ATTEMPTS = 4  # draws of a mask before the threshold gives way; an empty one has a chance of a few percent
@@ -68,8 +72,7 @@ def augment(
     pierced_share: float,
     beta_max: float,
     dropout: float,
-    normal_share: float,
-    modality: Literal["both", "rgb", "depth"] = "both",
+    modality: Modality = "both",
 ) -> Augmented:
     """Make a defect on each part of the batch, in both modalities, then drop modalities at random.
 
@@ -110,7 +113,7 @@ def augment(
     rgb_changed = (1 - refined) * rgb + refined * ((1 - beta) * texture + beta * rgb)
     depth_changed = depth + change
 
-    keep_rgb, keep_depth = _dropped(random, dropout, normal_share, modality)
+    keep_rgb, keep_depth = _dropped(random, dropout, modality)
     gone &= ~keep_depth  # the foreground is cut out by the depth
     return Augmented(
         rgb=torch.where(keep_rgb, rgb, rgb_changed).masked_fill(gone, 0),
@@ -120,6 +123,48 @@ def augment(
         ternary=torch.where(pierced, ternary.abs(), ternary)[:, None],
         change=change,
         refined=refined,
+    )
+
+
+def augment_often(
+    rgb: Tensor,
+    depth: Tensor,
+    foreground: Tensor,
+    textures: Tensor,
+    random: ItemRandom,
+    *,
+    defects: int,
+    normal_share: float,
+    **arguments: Any,
+) -> Augmented:
+    """Augment each sample `defects` times, every time with a defect and a dropout of its own; leave a share as they are.
+
+    Args:
+        defects: at least 1; more let one pass of the network learn from more defects.
+        normal_share: chance that a sample stays untouched, besides that of Eq. 12.
+
+    The other arguments, and what it returns, are those of `augment`; `change` is the sum over the defects.
+    """
+    made = augment(rgb, depth, foreground, textures, random.fork(0), **arguments)
+    for place in range(1, defects):
+        images = made.rgb, made.depth, made.foreground
+        made = _together(made, augment(*images, textures, random.fork(place), **arguments))
+    untouched = random.bernoulli(1, 1, 1, probability=normal_share)
+    return made._replace(
+        rgb=torch.where(untouched, rgb, made.rgb),
+        depth=torch.where(untouched, depth, made.depth),
+        foreground=torch.where(untouched, foreground, made.foreground),
+        mask=made.mask * ~untouched,
+    )
+
+
+def _together(first: Augmented, last: Augmented) -> Augmented:
+    """Of two augmentations, the second made on what the first gave: images of both, and where either changed them."""
+    return last._replace(
+        mask=torch.maximum(first.mask, last.mask),
+        ternary=torch.where(last.ternary == 0, first.ternary, last.ternary),
+        change=first.change + last.change,
+        refined=torch.maximum(first.refined, last.refined),
     )
 
 
@@ -176,11 +221,10 @@ def _pick_textures(random: ItemRandom, textures: Tensor) -> Tensor:
     return texture
 
 
-def _dropped(random: ItemRandom, dropout: float, normal_share: float, modality: str) -> tuple[Tensor, Tensor]:
+def _dropped(random: ItemRandom, dropout: float, modality: Modality) -> tuple[Tensor, Tensor]:
     """The signals d_I and d_Z of Eq. 12, bool, (B, 1, 1, 1)."""
-    untouched = random.bernoulli(1, 1, 1, probability=normal_share)
-    keep_rgb = random.bernoulli(1, 1, 1, probability=dropout) | untouched
-    keep_depth = random.bernoulli(1, 1, 1, probability=dropout) | untouched
+    keep_rgb = random.bernoulli(1, 1, 1, probability=dropout)
+    keep_depth = random.bernoulli(1, 1, 1, probability=dropout)
     if modality == "rgb":
         return keep_rgb, torch.ones_like(keep_depth)
     if modality == "depth":
