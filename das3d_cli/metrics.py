@@ -1,23 +1,26 @@
-"""How good anomaly scores and maps are: AUROC, average precision and AUPRO, exact over all thresholds.
+"""How good anomaly scores and maps are: AUROC, average precision, F1-max and AUPRO.
 
-All three are read off one curve: what share of the anomalous and of the normal items is found as the
-threshold falls. It rises at the scores of anomalous items only, so the many normal pixels are sorted once and
-then only counted.
+All are read off operating curves (`das3d_cli.curves`) that run through every threshold. AUPRO comes in two variants,
+which lie far apart at small limits: "exact", and "reference", which takes 100 thresholds, as published figures do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from das3d_cli.curves import Curve, Floats, area, sorted_scores
 from das3d_cli.data.capture import GOOD
 
 OVERALL = "all"
+Variant = Literal["exact", "reference"]
+LIMITS = {"30": 0.3, "10": 0.1, "05": 0.05, "01": 0.01}  # of AUPRO: as in the fields' names, false positive rate
+REFERENCE_THRESHOLDS = 100
 
 
 class Metrics(NamedTuple):
@@ -28,77 +31,21 @@ class Metrics(NamedTuple):
 
     image_auroc: float
     image_ap: float
+    image_f1_max: float
     pixel_auroc: float
     pixel_ap: float
     aupro_30: float
+    aupro_10: float
+    aupro_05: float
+    aupro_01: float
+    aupro_30_reference: float
+    aupro_10_reference: float
+    aupro_05_reference: float
+    aupro_01_reference: float
     samples: int
 
 
-class _Curve(NamedTuple):
-    """Corners of the ROC, from the highest threshold to the lowest; all float64.
-
-    Attributes:
-        normal_before: (K,) number of normal items above each distinct score of an anomalous item.
-        normal_after: (K,) number of normal items at or above it.
-        found: (K,) summed weight of the anomalous items at or above it.
-        normals: number of normal items.
-    """
-
-    normal_before: NDArray[np.float64]
-    normal_after: NDArray[np.float64]
-    found: NDArray[np.float64]
-    normals: int
-
-    def area(self, limit: float = 1.0) -> float:
-        """Area under the polyline up to a false positive rate of `limit`, divided by `limit`."""
-        if not len(self.found) or not self.normals:
-            return float("nan")
-        corners = np.stack([self.normal_before, self.normal_after], axis=1).ravel() / self.normals
-        heights = np.stack([np.concatenate([[0.0], self.found[:-1]]), self.found], axis=1).ravel() / self.found[-1]
-        inside = corners < limit
-        x = np.concatenate([[0.0], corners[inside], [limit]])
-        y = np.concatenate([[0.0], heights[inside], [_height_at(limit, corners, heights)]])
-        return float(np.trapezoid(y, x) / limit)
-
-    def average_precision(self) -> float:
-        """Precision averaged over recall; the weights must be ones."""
-        if not len(self.found) or not self.normals:
-            return float("nan")
-        precision = self.found / (self.found + self.normal_after)
-        return float(np.sum(precision * np.diff(self.found, prepend=0.0)) / self.found[-1])
-
-
-def _height_at(limit: float, corners: NDArray[np.float64], heights: NDArray[np.float64]) -> float:
-    """The height of the polyline just left of `limit`; past the last corner it stays where it was."""
-    right = int(np.searchsorted(corners, limit, side="left"))
-    if right == len(corners):
-        return float(heights[-1])
-    x0, y0 = (corners[right - 1], heights[right - 1]) if right else (0.0, 0.0)
-    return float(y0 + (heights[right] - y0) * (limit - x0) / (corners[right] - x0))
-
-
-def _sorted_normals(normal: ArrayLike) -> NDArray[np.generic]:
-    scores = np.sort(np.asarray(normal).ravel())
-    if len(scores) and np.isnan(scores[-1]):
-        raise ValueError("anomaly scores must not be NaN")
-    return scores
-
-
-def _curve(anomalous: ArrayLike, normals: NDArray[np.generic], weights: ArrayLike | None = None) -> _Curve:
-    """From scores of anomalous items with their weights (any shape) and the sorted ones of normal items."""
-    scores = np.asarray(anomalous).ravel()
-    if np.isnan(scores).any():
-        raise ValueError("anomaly scores must not be NaN")
-    weight = np.ones(len(scores)) if weights is None else np.asarray(weights, dtype=np.float64).ravel()
-    distinct, index = np.unique(scores, return_inverse=True)
-    found = np.bincount(index, weights=weight, minlength=len(distinct))[::-1].cumsum()
-    thresholds = distinct[::-1]
-    return _Curve(
-        normal_before=(len(normals) - np.searchsorted(normals, thresholds, side="right")).astype(np.float64),
-        normal_after=(len(normals) - np.searchsorted(normals, thresholds, side="left")).astype(np.float64),
-        found=found,
-        normals=len(normals),
-    )
+FIGURES = Metrics._fields[:-1]
 
 
 def auroc(truth: ArrayLike, scores: ArrayLike) -> float:
@@ -124,9 +71,7 @@ def average_precision(truth: ArrayLike, scores: ArrayLike) -> float:
 
 
 def _ranking(metric: Callable[..., float], truth: ArrayLike, scores: ArrayLike) -> float:
-    anomalous, values = np.asarray(truth, dtype=bool), np.asarray(scores)
-    if anomalous.shape != values.shape:
-        raise ValueError(f"labels {anomalous.shape} and scores {values.shape} differ in shape")
+    anomalous, values = _checked(truth, scores)
     if np.isnan(values).any():
         raise ValueError("anomaly scores must not be NaN")
     if anomalous.all() or not anomalous.any():
@@ -134,28 +79,93 @@ def _ranking(metric: Callable[..., float], truth: ArrayLike, scores: ArrayLike) 
     return float(metric(anomalous.ravel(), values.ravel()))
 
 
-def aupro(masks: ArrayLike, maps: ArrayLike, limit: float = 0.3) -> float:
-    """Area under the per-region overlap curve (Bergmann et al., VISAPP 2022), exact, divided by `limit`.
+def f1_max(truth: ArrayLike, scores: ArrayLike) -> float:
+    """The best F1 score that a threshold can give; arguments as for `auroc`.
+
+    Returns:
+        A value in 0..1, or nan if a class is absent.
+    """
+    anomalous, values = _checked(truth, scores)
+    return float(Curve.exact(values[anomalous], sorted_scores(values[~anomalous])).f1_max())
+
+
+def roc_curve(truth: ArrayLike, scores: ArrayLike) -> tuple[Floats, Floats]:
+    """The ROC through every threshold; arguments as for `auroc`.
+
+    Returns:
+        False and true positive rates of its corners, float64, (K,) each, from (0, 0) to (1, 1); nan where a class is
+        absent.
+    """
+    anomalous, values = _checked(truth, scores)
+    return Curve.exact(values[anomalous], sorted_scores(values[~anomalous])).polyline()
+
+
+def pro_curve(masks: ArrayLike, maps: ArrayLike) -> tuple[Floats, Floats]:
+    """The per-region overlap curve (Bergmann et al., VISAPP 2022) through every threshold.
 
     The overlap is the mean, over the 8-connected regions of all masks, of the share of the region that is
-    found; the false positive rate is that of all pixels outside the masks of all images. The curve runs
-    through every threshold and is interpolated linearly at the limit.
+    found; the false positive rate is that of all pixels outside the masks of all images.
 
     Args:
         masks: (N, H, W), true in the defects.
         maps: (N, H, W), higher is more anomalous.
-        limit: the false positive rate, in (0, 1], up to which the area is taken.
+
+    Returns:
+        False positive rates and overlaps of its corners, float64, (K,) each, from (0, 0) to (1, 1); nan where there is
+        no defect or no normal pixel.
+    """
+    return _Pixels.of(masks, maps).regions().polyline()
+
+
+def aupro(masks: ArrayLike, maps: ArrayLike, limit: float = 0.3, variant: Variant = "exact") -> float:
+    """Area under the per-region overlap curve, divided by `limit`; arguments as for `pro_curve`.
+
+    Args:
+        limit: the false positive rate, in (0, 1], up to which the area is taken; there the curve is interpolated.
+        variant: "exact" runs through every threshold; "reference" through 100 of them, see `_Pixels.reference`.
 
     Returns:
         A value in 0..1, or nan without a defect or without a normal pixel.
     """
-    truth, values = np.asarray(masks, dtype=bool), np.asarray(maps)
-    if truth.shape != values.shape or truth.ndim != 3:
-        raise ValueError(f"masks {truth.shape} and maps {values.shape} must both be (N, H, W)")
-    return _curve(values[truth], _sorted_normals(values[~truth]), _region_weights(truth)).area(limit)
+    pixels = _Pixels.of(masks, maps)
+    points = pixels.regions().polyline() if variant == "exact" else pixels.reference()
+    return float(area(*points, limit))
 
 
-def _region_weights(masks: NDArray[np.bool_]) -> NDArray[np.float64]:
+class _Pixels(NamedTuple):
+    """The pixels of N maps. normals: sorted scores; inside: scores in the defects; weights: 1 / size of their region."""
+
+    normals: NDArray[np.generic]
+    inside: NDArray[np.generic]
+    weights: Floats
+
+    @classmethod
+    def of(cls, masks: ArrayLike, maps: ArrayLike) -> _Pixels:
+        truth, values = np.asarray(masks, dtype=bool), np.asarray(maps)
+        if truth.shape != values.shape or truth.ndim != 3:
+            raise ValueError(f"masks {truth.shape} and maps {values.shape} must both be (N, H, W)")
+        return cls(sorted_scores(values[~truth]), values[truth], region_weights(truth))
+
+    def regions(self) -> Curve:
+        return Curve.exact(self.inside, self.normals, self.weights)
+
+    def reference(self) -> tuple[Floats, Floats]:
+        """The overlap curve as the code published with MVTec 3D-AD samples it.
+
+        Its thresholds are equally spaced in the sorted normal scores, a defect must exceed them, and the false positive
+        rate is the threshold's rank, among equal scores as well.
+        """
+        if not len(self.normals) or not len(self.inside):
+            return np.array([0.0, 1.0]), np.array([0.0, np.nan])
+        places = np.linspace(0, len(self.normals) - 1, REFERENCE_THRESHOLDS, dtype=int)[::-1]
+        order = np.argsort(self.inside)
+        missed = np.concatenate([[0.0], np.cumsum(self.weights[order])])
+        reached = missed[np.searchsorted(self.inside[order], self.normals[places], side="right")]
+        rates, overlaps = 1 - (places + 1) / len(self.normals), 1 - reached / missed[-1]
+        return np.append(rates, 1.0), np.append(overlaps, 1.0)
+
+
+def region_weights(masks: NDArray[np.bool_]) -> Floats:
     """1 / size of the region that each anomalous pixel lies in, in the order of `maps[masks]`."""
     weights = [np.empty(0)]
     for mask in masks:
@@ -181,13 +191,18 @@ def evaluate(
         Figures under "all", then under each defect type in sorted order.
     """
     names, values = np.asarray(labels, dtype=str), np.asarray(scores)
-    types = sorted(set(names.tolist()) - {GOOD})
-    groups = {OVERALL: np.ones(len(names), dtype=bool)} | {t: (names == t) | (names == GOOD) for t in types}
     results = {}
-    for name, group in groups.items():
+    for name, group in groups(labels).items():
         samples = len(names) if name == OVERALL else int((names == name).sum())
         results[name] = _metrics(names[group] != GOOD, values[group], maps[group], masks[group], samples)
     return results
+
+
+def groups(labels: Sequence[str]) -> dict[str, NDArray[np.bool_]]:
+    """Which parts, bool (N,), the figures of "all" and of each defect type are about."""
+    names = np.asarray(labels, dtype=str)
+    types = sorted(set(names.tolist()) - {GOOD})
+    return {OVERALL: np.ones(len(names), dtype=bool)} | {t: (names == t) | (names == GOOD) for t in types}
 
 
 def _metrics(
@@ -197,13 +212,23 @@ def _metrics(
     masks: NDArray[np.bool_],
     samples: int,
 ) -> Metrics:
-    normals, inside = _sorted_normals(maps[~masks]), maps[masks]
-    pixels, regions = _curve(inside, normals), _curve(inside, normals, _region_weights(masks))
+    pixels = _Pixels.of(masks, maps)
+    curve = Curve.exact(pixels.inside, pixels.normals)
+    exact, reference = pixels.regions().polyline(), pixels.reference()
     return Metrics(
         image_auroc=auroc(anomalous, scores),
         image_ap=average_precision(anomalous, scores),
-        pixel_auroc=pixels.area(),
-        pixel_ap=pixels.average_precision(),
-        aupro_30=regions.area(limit=0.3),
+        image_f1_max=f1_max(anomalous, scores),
+        pixel_auroc=float(curve.auroc()),
+        pixel_ap=float(curve.average_precision()),
+        **{f"aupro_{name}": float(area(*exact, limit)) for name, limit in LIMITS.items()},
+        **{f"aupro_{name}_reference": float(area(*reference, limit)) for name, limit in LIMITS.items()},
         samples=samples,
     )
+
+
+def _checked(truth: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.generic]]:
+    anomalous, values = np.asarray(truth, dtype=bool), np.asarray(scores)
+    if anomalous.shape != values.shape:
+        raise ValueError(f"labels {anomalous.shape} and scores {values.shape} differ in shape")
+    return anomalous, values

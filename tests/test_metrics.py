@@ -9,7 +9,17 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from das3d_cli.metrics import Metrics, aupro, auroc, average_precision, evaluate
+from das3d_cli.metrics import (
+    LIMITS,
+    Metrics,
+    aupro,
+    auroc,
+    average_precision,
+    evaluate,
+    f1_max,
+    pro_curve,
+    roc_curve,
+)
 
 
 def auroc_by_pairs(truth, scores):
@@ -27,16 +37,48 @@ def average_precision_by_thresholds(truth, scores):
     return total
 
 
-def aupro_by_thresholds(masks, maps, limit):
+def f1_by_thresholds(truth, scores):
+    best = 0.0
+    for threshold in set(scores.tolist()):
+        picked = scores >= threshold
+        precision, recall = (picked & truth).sum() / picked.sum(), (picked & truth).sum() / truth.sum()
+        best = max(best, 2 * precision * recall / (precision + recall) if recall else 0.0)
+    return best
+
+
+def regions_of(masks):
     regions = []
     for index, mask in enumerate(masks):
         count, numbers = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
         regions += [(index, numbers == number) for number in range(1, count)]
+    return regions
+
+
+def aupro_by_thresholds(masks, maps, limit):
+    regions = regions_of(masks)
     rates, overlaps = [0.0], [0.0]
     for threshold in sorted(set(maps.ravel().tolist()), reverse=True):
         found = maps >= threshold
         rates.append(found[~masks].mean())
         overlaps.append(np.mean([found[index][region].mean() for index, region in regions]))
+    return trapezia(rates, overlaps, limit)
+
+
+def aupro_by_100_thresholds(masks, maps, limit):
+    regions, normal = regions_of(masks), sorted(maps[~masks].tolist())
+    points = [(1.0, 1.0)]
+    for number in range(100):
+        place = int(number * (len(normal) - 1) / 99 + 1e-9)
+        shares = [
+            sum(value > normal[place] for value in maps[index][region]) / region.sum() for index, region in regions
+        ]
+        points.append(((len(normal) - place - 1) / len(normal), sum(shares) / len(shares)))
+    rates, overlaps = zip(*reversed(points), strict=True)
+    return trapezia(rates, overlaps, limit)
+
+
+def trapezia(rates, overlaps, limit):
+    """The area up to the limit, segment by segment, divided by the limit."""
     area = 0.0
     for left in range(len(rates) - 1):
         x0, x1, y0, y1 = rates[left], rates[left + 1], overlaps[left], overlaps[left + 1]
@@ -75,6 +117,46 @@ def test_auroc_and_average_precision_match_their_definitions(rng, levels):
 def test_aupro_matches_a_loop_over_every_threshold(rng, levels, limit):
     masks, maps = some_maps(rng, levels)
     assert aupro(masks, maps, limit) == pytest.approx(aupro_by_thresholds(masks, maps, limit), abs=1e-12)
+
+
+@pytest.mark.parametrize("levels", [1, 3, 10, 10**6])
+@pytest.mark.parametrize("limit", [0.01, 0.05, 0.3, 1.0])
+def test_reference_aupro_matches_a_loop_over_its_100_thresholds(rng, levels, limit):
+    masks, maps = some_maps(rng, levels)
+    expected = aupro_by_100_thresholds(masks, maps, limit)
+    assert aupro(masks, maps, limit, "reference") == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_two_variants_agree_where_thresholds_abound_and_part_at_small_limits(rng):
+    masks, maps = some_maps(rng, 10**6, size=96)
+    maps[masks] += 0.5
+    difference = [aupro(masks, maps, limit) - aupro(masks, maps, limit, "reference") for limit in (0.01, 0.3)]
+    assert difference[0] > 5 * difference[1] > 0
+
+
+@pytest.mark.parametrize("levels", [1, 2, 5, 40, 10**6])
+def test_f1_max_matches_its_definition(rng, levels):
+    truth = rng.random(60) < 0.3
+    scores = np.round((rng.random(60) + 0.3 * truth) * levels) / levels
+    assert f1_max(truth, scores) == pytest.approx(f1_by_thresholds(truth, scores), abs=1e-12)
+
+
+@pytest.mark.parametrize("levels", [1, 10, 10**6])
+def test_curves_run_through_every_threshold_from_corner_to_corner(rng, levels):
+    masks, maps = some_maps(rng, levels)
+    regions = regions_of(masks)
+    for rates, shares in (roc_curve(masks, maps), pro_curve(masks, maps)):
+        assert rates.dtype == shares.dtype == np.float64
+        assert (rates[0], shares[0], rates[-1], shares[-1]) == (0.0, 0.0, 1.0, pytest.approx(1.0))
+        assert (np.diff(rates) >= 0).all() and (np.diff(shares) >= 0).all()
+    for threshold in np.unique(maps[masks])[::7]:
+        found = maps >= threshold
+        overlap = np.mean([found[index][region].mean() for index, region in regions])
+        for (rates, shares), expected in (
+            (roc_curve(masks, maps), found[masks].mean()),
+            (pro_curve(masks, maps), overlap),
+        ):
+            assert np.hypot(rates - found[~masks].mean(), shares - expected).min() < 1e-12
 
 
 def test_pixel_figures_match_scikit_learn(rng):
@@ -120,7 +202,8 @@ def test_perfect_and_worst_maps(perfect):
 def test_a_single_class_is_undefined_not_an_error(present):
     masks = np.full((2, 5, 5), present)
     maps = np.linspace(0, 1, 50, dtype=np.float32).reshape(masks.shape)
-    for value in (auroc(masks, maps), average_precision(masks, maps), aupro(masks, maps)):
+    for value in (auroc(masks, maps), average_precision(masks, maps), f1_max(masks, maps), aupro(masks, maps),
+                  aupro(masks, maps, variant="reference"), float(np.sum(pro_curve(masks, maps)))):  # fmt: skip
         assert math.isnan(value)
 
 
@@ -153,9 +236,11 @@ class TestEvaluate:
         expected = Metrics(
             auroc(truth, scores),
             average_precision(truth, scores),
+            f1_max(truth, scores),
             auroc(masks, maps),
             average_precision(masks, maps),
-            aupro(masks, maps),
+            *(aupro(masks, maps, limit) for limit in LIMITS.values()),
+            *(aupro(masks, maps, limit, "reference") for limit in LIMITS.values()),
             5,
         )
         assert evaluate(LABELS, scores, maps, masks)["all"] == pytest.approx(expected, rel=1e-12)

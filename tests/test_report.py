@@ -302,8 +302,8 @@ def text_of(table):
 
 
 RESULTS = {
-    "all": Metrics(0.98765, 0.5, 0.25, 0.125, 0.9, 12),
-    "[red]hole[/red]": Metrics(math.nan, 1.0, 0.0, math.nan, math.nan, 3),
+    "all": Metrics(0.98765, 0.5, 0.6, 0.25, 0.125, 0.9, 0.8, 0.7, 0.6, 0.85, 0.75, 0.65, 0.55, 12),
+    "[red]hole[/red]": Metrics(math.nan, 1.0, 1.0, 0.0, *[math.nan] * 9, 3),
 }
 
 

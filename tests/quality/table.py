@@ -41,7 +41,7 @@ def collect(results: Path, table: Path) -> list[Row]:
             rows[tuple(row[name] for name in _KEY)] = row
     merged = [rows[key] for key in sorted(rows)]
     with table.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
+        writer = csv.DictWriter(file, FIELDS, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(merged)
     return merged
