@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from das3d_cli.data.cache import Split, load_split, open_cache
 from das3d_cli.data.capture import GOOD
 from das3d_cli.detector import Detector
 from das3d_cli.errors import DataError
+from das3d_cli.intervals import Interval, intervals
 from das3d_cli.metrics import Metrics, evaluate
 from das3d_cli.scoring import Scored
 
@@ -24,6 +27,11 @@ class Evaluation:
     split: Split
     scored: Scored
     metrics: dict[str, Metrics]
+
+    @cached_property
+    def intervals(self) -> dict[str, dict[str, Interval]]:
+        """95 % intervals of the metrics, by the same names."""
+        return intervals(self.split.labels, self.scored.scores, self.scored.maps, _masks(self.split))
 
     def missed(self) -> list[int]:
         """Places in the split of the defective parts that were passed."""
@@ -66,5 +74,9 @@ def evaluate_detector(detector: Detector, cache_root: Path) -> Evaluation:
         )
     split = load_split(cache, "test")
     scored = detector.score(split.rgb, split.depth, split.foreground)
-    masks = split.ground_truth & (np.array(split.labels) != GOOD)[:, None, None]
-    return Evaluation(detector, split, scored, evaluate(split.labels, scored.scores, scored.maps, masks))
+    return Evaluation(detector, split, scored, evaluate(split.labels, scored.scores, scored.maps, _masks(split)))
+
+
+def _masks(split: Split) -> NDArray[np.bool_]:
+    """The ground truth; whatever a mask says, a good part has no defect."""
+    return np.logical_and(split.ground_truth, (np.array(split.labels) != GOOD)[:, None, None])

@@ -331,12 +331,12 @@ class TestStructure:
     # Each layer may import from its own and the ones below it.
     LAYERS = (
         ("errors",), ("files",), ("settings", "runs"),
-        ("data", "device", "batch", "template", "model", "losses", "synthesis", "scoring", "curves", "metrics",
+        ("data", "device", "batch", "template", "model", "losses", "synthesis", "scoring", "curves", "metrics", "intervals",
          "measure"),
         ("engine", "detector", "evaluation"), ("report",), ("commands", "cli", "console"), ("__main__",),
     )  # fmt: skip
     PLAIN = ("synthesis", "template.py", "model.py", "losses.py", "scoring.py", "curves.py", "metrics.py",
-             "measure.py", "batch.py",
+             "intervals.py", "measure.py", "batch.py",
              "data/plane.py", "data/preprocess.py", "data/readers.py")  # fmt: skip
 
     def test_imports_point_down(self):

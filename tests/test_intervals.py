@@ -1,0 +1,75 @@
+"""Bootstrap intervals against resampled test splits that are really put together and measured anew."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from das3d_cli import intervals as module
+from das3d_cli.intervals import intervals
+from das3d_cli.metrics import FIGURES, evaluate
+
+LABELS = ["good"] * 5 + ["hole"] * 4 + ["bent"] * 3
+
+
+def some_split(seed=0, labels=LABELS, size=40):
+    """Parts of which some are judged well and some badly, so that resamples differ."""
+    rng = np.random.default_rng(seed)
+    masks = np.zeros((len(labels), size, size), bool)
+    maps = rng.random(masks.shape) ** 3
+    for index, label in enumerate(labels):
+        if label != "good":
+            row, column = rng.integers(0, size - 12, 2)
+            masks[index, row : row + 12, column : column + 8] = True
+            masks[index, 2:5, 2:5] = True
+        maps[index] += rng.uniform(0, 1) * masks[index]
+    scores = rng.random(len(labels)) + 0.4 * (np.array(labels) != "good")
+    return scores, maps.astype(np.float32), masks
+
+
+def test_bounds_are_those_of_splits_put_together_part_by_part(monkeypatch):
+    monkeypatch.setattr(module, "_RESAMPLES", 60)
+    scores, maps, masks = some_split()
+    found = intervals(LABELS, scores, maps, masks)["all"]
+    drawn = []
+    for counts in module._draws(np.array(LABELS) != "good", seed=0):
+        parts = np.repeat(np.arange(len(LABELS)), counts.astype(int))
+        assert np.sum(np.array(LABELS)[parts] == "good") == 5
+        drawn.append(evaluate([LABELS[i] for i in parts], scores[parts], maps[parts], masks[parts])["all"])
+    for figure in FIGURES:
+        low, high = np.quantile([getattr(metrics, figure) for metrics in drawn], [0.025, 0.975])
+        tolerance = 1e-12 if figure.startswith("image") else 2e-3
+        assert found[figure] == pytest.approx((low, high), abs=tolerance), figure
+
+
+def test_every_group_has_bounds_round_its_figures_and_they_repeat():
+    split = some_split()
+    found, figures = intervals(LABELS, *split), evaluate(LABELS, *split)
+    assert list(found) == list(figures)
+    assert found == intervals(LABELS, *split)
+    for name, metrics in figures.items():
+        for figure, (low, high) in found[name].items():
+            assert low - 2e-3 <= getattr(metrics, figure) <= high + 2e-3, (name, figure)
+
+
+def test_more_parts_narrow_the_bounds():
+    def width(times):
+        scores, maps, masks = some_split(1, LABELS * times)
+        low, high = intervals(LABELS * times, scores, maps, masks)["all"]["image_auroc"]
+        return high - low
+
+    assert width(8) < 0.6 * width(1)
+
+
+@pytest.mark.parametrize("labels", [["good"] * 4, ["good"] + ["hole"] * 4, ["good"] * 4 + ["hole"]])
+def test_what_cannot_be_drawn_anew_is_undefined_not_an_error(labels):
+    found = intervals(labels, *some_split(0, labels))["all"]
+    assert all(math.isnan(bound) for bounds in found.values() for bound in bounds)
+
+
+def test_without_good_parts_pixel_figures_have_bounds():
+    found = intervals(["hole"] * 5, *some_split(0, ["hole"] * 5))["all"]
+    assert math.isnan(found["image_auroc"][0])
+    assert 0 < found["aupro_30"][0] <= found["aupro_30"][1] <= 1
