@@ -7,7 +7,9 @@ from contextlib import contextmanager
 
 import typer
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 stdout = Console(soft_wrap=True, emoji=False)
 stderr = Console(stderr=True, soft_wrap=True, emoji=False)
@@ -16,6 +18,14 @@ stderr = Console(stderr=True, soft_wrap=True, emoji=False)
 def say(text: str) -> None:
     """A line for people, on stderr, printed as it stands."""
     stderr.print(text, markup=False, highlight=False)
+
+
+def show(table: Table) -> None:
+    """A table as the result, on stdout; where the terminal is too narrow its lines run over, but no figure is cut."""
+    least = Measurement.get(stdout, stdout.options.update(max_width=10_000), table).minimum
+    if least > stdout.width:
+        table.width = least
+    stdout.print(table)
 
 
 def result(text: str) -> None:

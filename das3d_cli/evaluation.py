@@ -17,6 +17,7 @@ from das3d_cli.errors import DataError
 from das3d_cli.intervals import Interval, intervals
 from das3d_cli.metrics import Metrics, evaluate
 from das3d_cli.scoring import Scored
+from das3d_cli.settings import Modality, flatten
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,64 @@ class Evaluation:
         ]
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What is left of an evaluation when its images are let go, so that many fit in memory.
+
+    Attributes:
+        run: the run folder or model file.
+        settings: dotted key -> value, as trained.
+        metrics, intervals: "all", then each defect type.
+        missed: names of the defective parts that were passed, by defect type.
+        false_alarms: names of the good parts that were rejected.
+        verdicts: one plain record per test part.
+    """
+
+    run: str
+    category: str
+    modality: Modality
+    settings: dict[str, Any]
+    threshold: float
+    metrics: dict[str, Metrics]
+    intervals: dict[str, dict[str, Interval]]
+    missed: dict[str, list[str]]
+    false_alarms: list[str]
+    verdicts: list[dict[str, Any]]
+
+    @classmethod
+    def of(cls, run: Path, evaluation: Evaluation) -> Outcome:
+        detector, split = evaluation.detector, evaluation.split
+        missed: dict[str, list[str]] = {kind: [] for kind in list(evaluation.metrics)[1:]}
+        for index in evaluation.missed():
+            missed[split.labels[index]].append(split.names[index])
+        return cls(
+            run=str(run),
+            category=detector.category,
+            modality=detector.settings.model.modality,
+            settings=dict(flatten(detector.settings.model_dump(mode="json"))),
+            threshold=detector.threshold,
+            metrics=evaluation.metrics,
+            intervals=evaluation.intervals,
+            missed=missed,
+            false_alarms=[split.names[index] for index in evaluation.false_alarms()],
+            verdicts=evaluation.verdicts(),
+        )
+
+    def record(self) -> dict[str, Any]:
+        """As plain data, without the settings, which lie in the run folder."""
+        return {
+            "run": self.run,
+            "category": self.category,
+            "modality": self.modality,
+            "threshold": self.threshold,
+            "metrics": {name: metrics._asdict() for name, metrics in self.metrics.items()},
+            "intervals": self.intervals,
+            "missed": self.missed,
+            "false_alarms": self.false_alarms,
+            "verdicts": self.verdicts,
+        }
+
+
 def evaluate_detector(detector: Detector, cache_root: Path) -> Evaluation:
     """Score the test split of the detector's category.
 
@@ -79,4 +138,5 @@ def evaluate_detector(detector: Detector, cache_root: Path) -> Evaluation:
 
 def _masks(split: Split) -> NDArray[np.bool_]:
     """The ground truth; whatever a mask says, a good part has no defect."""
-    return np.logical_and(split.ground_truth, (np.array(split.labels) != GOOD)[:, None, None])
+    defective: NDArray[np.bool_] = (np.array(split.labels) != GOOD)[:, None, None]
+    return split.ground_truth & defective

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from das3d_cli.errors import DataError, UsageError
 from das3d_cli.files import as_json, reason, write_whole
@@ -82,12 +82,41 @@ def newest_finished(base: Path) -> Path:
     Raises:
         UsageError: there is none.
     """
-    finished = []
+    return _finished(base)[-1].run
+
+
+def newest_by_category(base: Path) -> dict[str, dict[str, Path]]:
+    """Of every category and modality the run below `base` that finished last: category -> modality -> run.
+
+    Raises:
+        UsageError: there is no finished run.
+        DataError: a finished run's settings cannot be read.
+    """
+    newest: dict[str, dict[str, Path]] = {}
+    for _, run, category in _finished(base):
+        try:
+            modality = json.loads((run / "settings.json").read_text(encoding="utf-8"))["model"]["modality"]
+        except (OSError, ValueError, KeyError, TypeError):
+            raise DataError(f"{run / 'settings.json'}: missing or damaged; name the runs with --run") from None
+        newest.setdefault(category, {})[modality] = run
+    return newest
+
+
+class _Finished(NamedTuple):
+    when: str
+    run: Path
+    category: str
+
+
+def _finished(base: Path) -> list[_Finished]:
+    """The finished runs below `base`, the newest last; at least one."""
+    found = []
     for path in base.glob("*/summary.json"):
         try:
-            finished.append((json.loads(path.read_text(encoding="utf-8"))["finished"], path.parent))
+            summary = json.loads(path.read_text(encoding="utf-8"))
+            found.append(_Finished(summary["finished"], path.parent, summary["category"]))
         except (OSError, ValueError, KeyError, TypeError):
             continue
-    if not finished:
+    if not found:
         raise UsageError(f"{base}: no finished run here; train one with `das3d train`, or name one with --run")
-    return max(finished)[1]
+    return sorted(found)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import io
-import math
 import os
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from rich.console import Console
 from das3d_cli.data.layouts import Failure
 from das3d_cli.data.summary import Row, Summary
 from das3d_cli.errors import DataError
-from das3d_cli.metrics import Metrics
 from das3d_cli.report.draw import OUTSIDE, PAPER, write_png
 from das3d_cli.report.heatmap import blend, layout, overlay
 from das3d_cli.report.pictures import (
@@ -28,7 +26,7 @@ from das3d_cli.report.pictures import (
     ternary_picture,
 )
 from das3d_cli.report.sheet import Tile, contact_sheet
-from das3d_cli.report.tables import metrics_table, preprocess_table
+from das3d_cli.report.tables import preprocess_table
 
 
 @pytest.fixture
@@ -301,19 +299,7 @@ def text_of(table):
     ]
 
 
-RESULTS = {
-    "all": Metrics(0.98765, 0.5, 0.6, 0.25, 0.125, 0.9, 0.8, 0.7, 0.6, 0.85, 0.75, 0.65, 0.55, 12),
-    "[red]hole[/red]": Metrics(math.nan, 1.0, 1.0, 0.0, *[math.nan] * 9, 3),
-}
-
-
 class TestTables:
-    def test_metrics_have_three_decimals_and_dashes_and_names_are_no_markup(self):
-        assert text_of(metrics_table(RESULTS, "tire")) == [
-            ["all", "0.988", "0.500", "0.250", "0.125", "0.900", "12"],
-            ["[red]hole[/red]", "-", "1.000", "0.000", "-", "-", "3"],
-        ]
-
     def test_preprocessing_tells_shares_and_angles(self):
         rows = [
             Row("tire", "test", "hole", 7, 3, 4, 0.1234, 4.25, 9.0),

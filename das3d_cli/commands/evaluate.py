@@ -1,21 +1,53 @@
-"""das3d evaluate."""
+"""das3d evaluate: one run, several runs side by side, or the newest runs of a data set's categories."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from das3d_cli import console
-from das3d_cli.commands.options import DEFAULT_CACHE, DEFAULT_RUNS, AsJson, Cache, Gpus, Run, Runs
+from das3d_cli.commands.options import (
+    DEFAULT_CACHE,
+    DEFAULT_RUNS,
+    AsJson,
+    Cache,
+    Gpus,
+    Out,
+    Runs,
+    split_names,
+)
+from das3d_cli.errors import UsageError
 from das3d_cli.files import as_json as to_json
-from das3d_cli.runs import newest_finished, write_json
+from das3d_cli.report.formats import check_targets, terminal, write_tables
+from das3d_cli.runs import newest_by_category, newest_finished, write_json
 from das3d_cli.settings import resolve
+
+if TYPE_CHECKING:
+    from das3d_cli.evaluation import Evaluation, Outcome
+    from das3d_cli.report.formats import FigureTable
 
 
 def run(
-    model: Run = None,
+    models: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--run",
+            help="Run folder or model file; repeat it to see runs side by side. (default: the newest finished run)",
+            show_default=False,
+        ),
+    ] = None,
+    category: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--category",
+            help="The newest finished run of each of these categories and of each modality; repeatable, or several"
+            " with commas, or all.",
+            show_default=False,
+        ),
+    ] = None,
     data: Cache = DEFAULT_CACHE,
     runs: Runs = DEFAULT_RUNS,
     gpus: Gpus = None,
@@ -23,45 +55,121 @@ def run(
         Path | None,
         typer.Option(
             "--pictures",
-            help="Write the figures, and a picture and the raw anomaly map of every test part, here.",
+            help="Write the figures, and a picture and the raw anomaly map of every test part of one run, here.",
             show_default=False,
         ),
     ] = None,
+    out: Out = None,
     as_json: AsJson = False,
 ) -> None:
     settings = resolve({"hardware.gpus": gpus})
-    chosen = model or newest_finished(runs)
-    from das3d_cli.detector import Detector
-    from das3d_cli.evaluation import evaluate_detector
-    from das3d_cli.report.tables import metrics_table
+    several = bool(category) or len(models or []) > 1
+    if models and category:
+        raise UsageError("--run and --category: give one of them; --category picks the runs itself")
+    if pictures and several:
+        raise UsageError("--pictures: shows one run; name it with a single --run")
+    check_targets(out or [])  # before the work, which may take minutes
+    wanted, chosen = _choose(models, category, data, runs)
+    from das3d_cli.evaluation import Outcome
 
-    detector = Detector.load(chosen, settings.hardware.gpus)
-    console.say(f"using {chosen} ({detector.category})")
-    evaluation = evaluate_detector(detector, data)
-    found = {
-        "run": str(chosen),
-        "category": detector.category,
-        "threshold": detector.threshold,
-        "metrics": {name: metrics._asdict() for name, metrics in evaluation.metrics.items()},
-        "verdicts": evaluation.verdicts(),
-        "pictures": str(pictures) if pictures else None,
-    }
+    outcomes = []
+    for path, evaluation in _evaluations(chosen, data, settings.hardware.gpus):
+        outcomes.append(Outcome.of(path, evaluation))
+        if pictures:
+            _write_pictures(pictures, evaluation)
+    tables, found = _report(outcomes, wanted) if several else _report_of_one(outcomes[0], pictures)
     if pictures:
-        from das3d_cli.report.gallery import write_gallery
-
-        with console.progress("pictures") as bar:
-            task = bar.add_task("", total=len(evaluation.split.labels), note="")
-            write_gallery(pictures, evaluation, advance=lambda: bar.advance(task))
         write_json(pictures / "evaluation.json", found)
+    for path in out or []:
+        write_tables(path, tables, found)
     if as_json:
         console.result(to_json(found))
         return
-    console.stdout.print(
-        metrics_table(evaluation.metrics, f"{detector.category}: {len(evaluation.split.labels)} test parts")
-    )
-    missed, alarms = len(evaluation.missed()), len(evaluation.false_alarms())
-    console.result(
-        f"at threshold {detector.threshold:.3f}: {missed} defective parts missed, {alarms} good parts rejected"
-    )
+    for table in tables:
+        console.show(terminal(table))
+    for outcome in outcomes:
+        _tell_verdicts(outcome, "" if len(outcomes) == 1 else f"{outcome.run} ({outcome.category}): ", several)
     if pictures:
         console.result(str(pictures))
+
+
+def _choose(
+    models: list[Path] | None, category: list[str] | None, data: Path, runs: Path
+) -> tuple[list[str], list[Path]]:
+    """The categories that are asked for, and the runs."""
+    if not category:
+        return [], models or [newest_finished(runs)]
+    from das3d_cli.data.cache import categories
+
+    newest, cached = newest_by_category(runs), categories(data)
+    names = split_names(category)
+    lacking = [name for name in names or cached if name not in newest]
+    if names and lacking:
+        raise UsageError(f"{runs}: no finished run of {', '.join(lacking)}; train with `das3d train --category`")
+    for name in lacking:
+        console.say(f"{name}: no finished run below {runs}; left out")
+    for name in [name for name in newest if not names and name not in cached]:
+        console.say(f"{name}: not in the cache {data}; its runs are left out")
+    wanted = names or cached or list(newest)  # without a cache, opening it says what is missing
+    chosen = [run for name in wanted if name in newest for _, run in sorted(newest[name].items())]
+    if not chosen:
+        raise UsageError(f"{runs}: no finished run of {', '.join(wanted)}; train with `das3d train --category all`")
+    return wanted, chosen
+
+
+def _evaluations(chosen: Sequence[Path], data: Path, gpus: str) -> Iterator[tuple[Path, Evaluation]]:
+    from das3d_cli.detector import Detector
+    from das3d_cli.evaluation import evaluate_detector
+
+    for path in chosen:
+        detector = Detector.load(path, gpus)
+        console.say(f"using {path} ({detector.category})")
+        yield path, evaluate_detector(detector, data)
+
+
+def _report_of_one(outcome: Outcome, pictures: Path | None) -> tuple[list[FigureTable], dict[str, Any]]:
+    from das3d_cli.report.tables import run_tables
+
+    return run_tables(outcome), outcome.record() | {"pictures": str(pictures) if pictures else None}
+
+
+def _report(outcomes: Sequence[Outcome], wanted: Sequence[str]) -> tuple[list[FigureTable], dict[str, Any]]:
+    from das3d_cli.report import paper
+    from das3d_cli.report.published import recognise
+    from das3d_cli.report.tables import comparison_table, differing_settings
+
+    records = [outcome.record() for outcome in outcomes]
+    if not wanted:
+        told = differing_settings(outcomes)
+        return [comparison_table(outcomes)], {
+            "runs": [record | {"settings": settings} for record, settings in zip(records, told, strict=True)]
+        }
+    expected = paper.expected_categories(wanted)
+    return [paper.overview(outcomes, expected), *paper.paper_tables(outcomes, expected)], {
+        "dataset": recognise(wanted),
+        "mean": paper.mean_figures(outcomes, expected),
+        "runs": records,
+    }
+
+
+def _tell_verdicts(outcome: Outcome, whose: str, short: bool) -> None:
+    missed = sum(map(len, outcome.missed.values()))
+    console.result(
+        f"{whose}at threshold {outcome.threshold:.3f}: {missed} defective parts missed,"
+        f" {len(outcome.false_alarms)} good parts rejected"
+    )
+    if short:
+        return
+    for kind, names in outcome.missed.items():
+        if names:
+            console.result(f"  missed {kind}: {', '.join(names)}")
+    if outcome.false_alarms:
+        console.result(f"  rejected good: {', '.join(outcome.false_alarms)}")
+
+
+def _write_pictures(folder: Path, evaluation: Evaluation) -> None:
+    from das3d_cli.report.gallery import write_gallery
+
+    with console.progress("pictures") as bar:
+        task = bar.add_task("", total=len(evaluation.split.labels), note="")
+        write_gallery(folder, evaluation, advance=lambda: bar.advance(task))

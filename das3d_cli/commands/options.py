@@ -46,6 +46,16 @@ Run = Annotated[
     Path | None,
     typer.Option("--run", help="Run folder or model file. (default: the newest finished run)", show_default=False),
 ]
+Out = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--out",
+        metavar="FILE",
+        help="Write the tables here as well, in the format that the name ends in: .md, .csv, .tex (for booktabs) or .json;"
+        " repeatable.",
+        show_default=False,
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
 

@@ -1,36 +1,91 @@
-"""Figures as tables for a terminal, and as plain data for JSON."""
+"""Which figures stand together: of one run, of runs side by side, of a preprocessing."""
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from rich.table import Table
 from rich.text import Text
 
 from das3d_cli.data.summary import Summary
-from das3d_cli.metrics import OVERALL, Metrics
+from das3d_cli.evaluation import Outcome
+from das3d_cli.metrics import LIMITS, OVERALL
+from das3d_cli.report.formats import FigureTable, Row
 
-_METRIC_TITLES = {
+TITLES = {
     "image_auroc": "I-AUROC",
     "image_ap": "I-AP",
+    "image_f1_max": "I-F1-max",
     "pixel_auroc": "P-AUROC",
     "pixel_ap": "P-AP",
-    "aupro_30": "AUPRO@0.3",
+    **{f"aupro_{name}": f"AUPRO@{limit}" for name, limit in LIMITS.items()},
+    **{f"aupro_{name}_reference": f"AUPRO@{limit} (reference)" for name, limit in LIMITS.items()},
 }
+REFERENCE_NOTE = "reference: 100 thresholds, as published figures use"
+_FIRST = ("image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "aupro_30")
+_COMPARED = ("image_auroc", "pixel_auroc", "aupro_30")
+_LABELS = ("defect type", "parts", "95 %")
+_IDLE = ("preset", "hardware.")  # what a preset sets is told key by key, and hardware changes no figure
 
 
-def metrics_table(results: Mapping[str, Metrics], title: str) -> Table:
-    """One row for all parts, then one per defect type; a figure that is undefined is a dash."""
-    table = _table(title, texts=["defect type"], numbers=[*_METRIC_TITLES.values(), "samples"])
-    for name, metrics in results.items():
-        figures = [_number(getattr(metrics, field), 3) for field in _METRIC_TITLES]
-        overall = name == OVERALL
-        table.add_row(
-            Text(name), *figures, str(metrics.samples), style="bold" if overall else None, end_section=overall
+def run_tables(outcome: Outcome) -> list[FigureTable]:
+    """The figures of one run, for all parts and for each defect type, with their 95 % intervals, and all its AUPRO."""
+    title = f"{outcome.category}: {outcome.metrics[OVERALL].samples} test parts"
+    first = {TITLES[figure]: figure for figure in _FIRST}
+    limits = {f"exact@{limit}": f"aupro_{name}" for name, limit in LIMITS.items()}
+    limits |= {f"reference@{limit}": f"aupro_{name}_reference" for name, limit in LIMITS.items()}
+    return [
+        FigureTable(title, _LABELS, dict.fromkeys(first, 3), _rows_of_run(outcome, list(first.values()))),
+        FigureTable(
+            f"{outcome.category}: AUPRO",
+            _LABELS,
+            dict.fromkeys(limits, 3),
+            _rows_of_run(outcome, list(limits.values())),
+            f"exact: every threshold; {REFERENCE_NOTE}",
+        ),
+    ]
+
+
+def _rows_of_run(outcome: Outcome, figures: Sequence[str]) -> list[Row]:
+    rows = []
+    for name, metrics in outcome.metrics.items():
+        bounds, parts = outcome.intervals[name], str(metrics.samples)
+        rows += [
+            Row((name, parts, ""), [getattr(metrics, figure) for figure in figures]),
+            Row((name, parts, "from"), [bounds[figure][0] for figure in figures]),
+            Row((name, parts, "to"), [bounds[figure][1] for figure in figures], ends=True),
+        ]
+    return rows
+
+
+def comparison_table(outcomes: Sequence[Outcome]) -> FigureTable:
+    """Runs side by side, one per row, each told by the settings in which they differ (the paper's Table 6)."""
+    numbers: dict[str, int] = {}
+    for figure in _COMPARED:
+        numbers |= {f"{TITLES[figure]}{bound}": 3 for bound in ("", " from", " to")}
+    rows = []
+    for outcome, told in zip(outcomes, differing_settings(outcomes), strict=True):
+        metrics, bounds = outcome.metrics[OVERALL], outcome.intervals[OVERALL]
+        text = ", ".join(
+            f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in told.items()
         )
-    return table
+        figures = [value for figure in _COMPARED for value in (getattr(metrics, figure), *bounds[figure])]
+        rows.append(Row((outcome.run, outcome.category, text), figures))
+    note = "from, to: 95 % interval; AUPRO is exact"
+    return FigureTable("runs side by side", ("run", "category", "settings"), numbers, rows, note)
+
+
+def differing_settings(outcomes: Sequence[Outcome]) -> list[dict[str, object]]:
+    """Of each run the settings, dotted key -> value, in which the runs are not all alike."""
+    keys = [
+        key
+        for key, value in outcomes[0].settings.items()
+        if not key.startswith(_IDLE) and any(other.settings[key] != value for other in outcomes)
+    ]
+    return [{key: outcome.settings[key] for key in keys} for outcome in outcomes]
 
 
 def preprocess_table(summary: Summary, title: str = "preprocessed") -> Table:

@@ -1,0 +1,174 @@
+"""A table of figures, and how it is written: for a terminal, as Markdown, CSV or LaTeX."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.table import Table
+from rich.text import Text
+
+from das3d_cli.errors import DataError, UsageError
+from das3d_cli.files import as_json, write_whole
+
+DASH = "-"  # for a figure that is undefined
+
+
+class Row(NamedTuple):
+    """One row: its labels, its figures (nan is a dash), the places of those in bold, and whether a block ends here."""
+
+    labels: Sequence[str]
+    figures: Sequence[float]
+    bold: frozenset[int] = frozenset()
+    ends: bool = False
+
+
+@dataclass(frozen=True)
+class FigureTable:
+    """A title, rows of labels and figures under their columns' titles, and what is to be said of them.
+
+    Attributes:
+        texts: titles of the labels' columns.
+        numbers: titles of the figures' columns, each with its number of decimals.
+    """
+
+    title: str
+    texts: Sequence[str]
+    numbers: Mapping[str, int]
+    rows: Sequence[Row]
+    note: str = ""
+
+    def cells(self, row: Row) -> list[str]:
+        """The figures of a row as text."""
+        return [
+            DASH if math.isnan(figure) else f"{figure:.{decimals}f}"
+            for figure, decimals in zip(row.figures, self.numbers.values(), strict=True)
+        ]
+
+    def shown(self) -> Iterator[Row]:
+        """The rows as people read them: what a row's first labels share with the row above stands there alone."""
+        above: Sequence[str] = ()
+        for row in self.rows:
+            same = 0
+            while same < min(len(above), len(row.labels) - 1) and above[same] == row.labels[same]:
+                same += 1
+            yield row._replace(labels=[""] * same + list(row.labels[same:]))
+            above = () if row.ends else row.labels
+
+
+def terminal(table: FigureTable) -> Table:
+    """For a terminal."""
+    drawn = Table(title=Text(table.title), title_justify="left", caption=Text(table.note), caption_justify="left")
+    lines = [[*row.labels, *table.cells(row)] for row in table.rows]
+    for name, *cells in zip([*table.texts, *table.numbers], *lines, strict=True):
+        if name in table.numbers:
+            drawn.add_column(Text(name), justify="right", no_wrap=True, min_width=max(map(len, (name, *cells))))
+        else:
+            drawn.add_column(Text(name), min_width=max(len(word) for text in (name, *cells) for word in text.split()))
+    for row in table.shown():
+        cells = [Text(cell, style="bold" if place in row.bold else "") for place, cell in enumerate(table.cells(row))]
+        drawn.add_row(*map(Text, row.labels), *cells, end_section=row.ends)
+    return drawn
+
+
+def markdown(tables: Sequence[FigureTable]) -> str:
+    """As Markdown tables, each under its title."""
+    parts = []
+    for table in tables:
+        head = [*map(_markdown_text, [*table.texts, *table.numbers])]
+        rule = ["---"] * len(table.texts) + ["---:"] * len(table.numbers)
+        lines = [head, rule]
+        for row in table.shown():
+            cells = [f"**{c}**" if place in row.bold else c for place, c in enumerate(table.cells(row))]
+            lines.append([*map(_markdown_text, row.labels), *cells])
+        grid = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        parts += [f"**{_markdown_text(table.title)}**", grid, *([_markdown_text(table.note)] if table.note else [])]
+    return "\n\n".join(parts) + "\n"
+
+
+def comma_separated(tables: Sequence[FigureTable]) -> str:
+    """As one CSV: a row's table stands in the first column, figures have six decimals, and undefined ones are empty."""
+    texts = [name for table in tables for name in table.texts]
+    numbers = [name for table in tables for name in table.numbers]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["table", *dict.fromkeys([*texts, *numbers])], lineterminator="\n")
+    writer.writeheader()
+    for table in tables:
+        for row in table.rows:
+            figures = ["" if math.isnan(figure) else f"{round(figure, 6):.10g}" for figure in row.figures]
+            writer.writerow(
+                {"table": table.title}
+                | dict(zip(table.texts, row.labels, strict=True))
+                | dict(zip(table.numbers, figures, strict=True))
+            )
+    return text.getvalue()
+
+
+def latex(tables: Sequence[FigureTable]) -> str:
+    """As LaTeX tables, for \\usepackage{booktabs}."""
+    return "% needs \\usepackage{booktabs}\n" + "\n".join(map(_latex_table, tables))
+
+
+def _latex_table(table: FigureTable) -> str:
+    def line(cells: Sequence[str]) -> str:
+        return " & ".join(cells) + r" \\"
+
+    lines = [
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{_latex_text(f'{table.title}. {table.note}' if table.note else table.title)}}}",
+        rf"\begin{{tabular}}{{{'l' * len(table.texts)}{'r' * len(table.numbers)}}}",
+        r"\toprule",
+        line([*map(_latex_text, [*table.texts, *table.numbers])]),
+        r"\midrule",
+    ]
+    for place, row in enumerate(table.shown(), 1):
+        cells = [rf"\textbf{{{c}}}" if p in row.bold else c for p, c in enumerate(table.cells(row))]
+        lines.append(line([*map(_latex_text, row.labels), *("--" if cell == DASH else cell for cell in cells)]))
+        if row.ends and place < len(table.rows):
+            lines.append(r"\midrule")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+
+
+_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
+          ">": r"\textgreater{}", "|": r"\textbar{}", "[": "{[}", "]": "{]}"} | {sign: f"\\{sign}" for sign in "&%$#_{}"}  # fmt: skip
+
+
+def _latex_text(text: str) -> str:
+    return "".join(_LATEX.get(sign, sign) for sign in " ".join(text.split()))
+
+
+def _markdown_text(text: str) -> str:
+    return "".join(f"\\{sign}" if sign in "\\`*_[]<>|~#&" else sign for sign in " ".join(text.split()))
+
+
+_WRITERS = {".md": markdown, ".csv": comma_separated, ".tex": latex}
+
+
+def check_targets(paths: Sequence[Path]) -> None:
+    """Make sure that each file can be made and that its format follows from its name.
+
+    Raises:
+        UsageError: another ending.
+        DataError: its folder is missing.
+    """
+    for path in paths:
+        if path.suffix not in (*_WRITERS, ".json"):
+            raise UsageError(f"--out {path}: the name must end in {', '.join(_WRITERS)} or .json")
+        if not path.parent.is_dir():
+            raise DataError(f"{path}: cannot be written: no such folder; make it first")
+
+
+def write_tables(path: Path, tables: Sequence[FigureTable], record: Any) -> None:
+    """Write the tables in the format that the file's name asks for; .json holds the record instead.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    text = as_json(record, indent=2) + "\n" if path.suffix == ".json" else _WRITERS[path.suffix](tables)
+    write_whole(path, text.encode())

@@ -1,0 +1,261 @@
+"""Tables of figures: what stands in them, and that each format can be read back."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+import math
+import re
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from das3d_cli import console
+from das3d_cli.errors import DataError, UsageError
+from das3d_cli.evaluation import Outcome
+from das3d_cli.metrics import FIGURES, Metrics
+from das3d_cli.report import paper
+from das3d_cli.report.formats import (
+    FigureTable,
+    Row,
+    check_targets,
+    comma_separated,
+    latex,
+    markdown,
+    terminal,
+    write_tables,
+)
+from das3d_cli.report.published import categories_of, published, recognise
+from das3d_cli.report.tables import comparison_table, differing_settings, run_tables
+from das3d_cli.settings import Settings, flatten
+
+NASTY = [
+    "cable_gland",
+    "50 % & more",
+    "a|b",
+    r"back\slash",
+    "#1 {x} ~ ^",
+    "[red]hole[/red]",
+    "<b>*bold*</b>",
+    'say "a, b"',
+]
+VALUES = [0.98765, math.nan, 1.0]
+TABLE = FigureTable(
+    "of 100 %",
+    ("name", "kind"),
+    {"I_AUROC": 3, "ms": 1, "parts": 0},
+    [Row((name, "x"), VALUES, frozenset({0})) for name in NASTY[:-1]] + [Row((NASTY[-1], "y"), VALUES, ends=True)],
+    "a note",
+)
+
+
+def metrics(value: float, samples: int = 9) -> Metrics:
+    return Metrics(*[value] * len(FIGURES), samples)
+
+
+def outcome(category="tire", modality="both", value=0.9, run="runs/x-001", **settings) -> Outcome:
+    made = {"all": metrics(value), "hole": metrics(math.nan, 3)}
+    return Outcome(
+        run, category, modality, dict(flatten(Settings().model_dump(mode="json"))) | {"model.modality": modality} | settings,
+        0.5, made, {name: dict.fromkeys(FIGURES, (value - 0.1, value + 0.1)) for name in made}, {"hole": ["003"]}, [], [],
+    )  # fmt: skip
+
+
+def text_of(table, width=200):
+    page = Console(file=io.StringIO(), width=width, color_system=None)
+    page.print(terminal(table))
+    return page.file.getvalue()
+
+
+def rows_of(table):
+    return [[cell.strip() for cell in line.split("│")[1:-1]] for line in text_of(table).splitlines() if "│" in line]
+
+
+class TestFormats:
+    def test_terminal_shows_decimals_dashes_and_names_as_they_are(self):
+        assert rows_of(TABLE) == [[name, kind, "0.988", "-", "1"] for name, kind in zip(NASTY, "xxxxxxxy", strict=True)]
+        assert "a note" in text_of(TABLE)
+
+    def test_no_figure_and_no_title_is_cut_on_a_narrow_terminal(self, monkeypatch):
+        page = Console(file=io.StringIO(), width=20, color_system=None, soft_wrap=True)
+        monkeypatch.setattr(console, "stdout", page)
+        console.show(terminal(TABLE))
+        shown = page.file.getvalue()
+        assert "…" not in shown
+        assert shown.count("0.988") == len(NASTY) and "I_AUROC" in shown
+
+    def test_csv_gives_back_names_and_figures(self):
+        found = list(csv.DictReader(io.StringIO(comma_separated([TABLE]))))
+        assert [row["name"] for row in found] == NASTY
+        assert {(row["table"], row["I_AUROC"], row["ms"], row["parts"]) for row in found} == {
+            ("of 100 %", "0.98765", "", "1")
+        }
+
+    def test_csv_of_several_tables_has_one_header(self):
+        other = FigureTable("other", ("name",), {"seconds": 1}, [Row(("z",), [0.25])])
+        found = list(csv.DictReader(io.StringIO(comma_separated([TABLE, other]))))
+        assert found[-1]["seconds"] == "0.25" and found[-1]["I_AUROC"] == "" and found[0]["seconds"] == ""
+
+    def test_latex_gives_back_names_and_leaves_no_sign_unescaped(self):
+        text = latex([TABLE])
+        signs = {r"\textbackslash{}": "\\", r"\textasciitilde{}": "~", r"\textasciicircum{}": "^", r"\textless{}": "<",
+                 r"\textgreater{}": ">", r"\textbar{}": "|", "{[}": "[", "{]}": "]"} | {f"\\{s}": s for s in "&%$#_{}"}  # fmt: skip
+        escaped = re.compile("|".join(re.escape(sign) for sign in sorted(signs, key=len, reverse=True)))
+        lines = text[text.index(r"\midrule") : text.index(r"\bottomrule")].splitlines()[1:]
+        names = []
+        for line in lines:
+            assert line.endswith(r" \\")
+            name, _, *cells = line.removesuffix(r" \\").split(" & ")
+            assert cells[1:] == ["--", "1"]
+            assert not re.search(r"[&%$#_{}~^\\<>|]", escaped.sub("", name)), name
+            names.append(escaped.sub(lambda match: signs[match[0]], name))
+        assert names == NASTY
+        assert text.count(r"\textbf{0.988}") == len(NASTY) - 1
+        assert r"\caption{of 100 \%. a note}" in text
+        assert text.count("{") == text.count("}")
+
+    def test_markdown_has_as_many_cells_in_every_line_and_bold_figures(self):
+        text = markdown([TABLE])
+        lines = [line for line in text.splitlines() if line.startswith("|")]
+        assert len(lines) == 2 + len(NASTY)
+        assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {6}
+        assert text.count("**0.988**") == len(NASTY) - 1
+        assert re.sub(r"\\(.)", r"\1", lines[4].split(" | ")[0]) == "| a|b"
+
+    def test_what_rows_share_with_the_row_above_stands_once_but_in_csv_everywhere(self):
+        rows = [Row(("a", "1"), [1.0]), Row(("a", "1"), [2.0], ends=True), Row(("a", "2"), [3.0])]
+        table = FigureTable("t", ("x", "y"), {"n": 0}, rows)
+        assert rows_of(table) == [["a", "1", "1"], ["", "1", "2"], ["a", "2", "3"]]
+        assert [row["x"] for row in csv.DictReader(io.StringIO(comma_separated([table])))] == ["a", "a", "a"]
+
+    def test_json_holds_the_record(self, tmp_path):
+        write_tables(tmp_path / "x.json", [TABLE], {"figures": VALUES})
+        assert json.loads((tmp_path / "x.json").read_text()) == {"figures": [0.98765, None, 1.0]}
+
+    @pytest.mark.parametrize(
+        ("name", "error", "part"),
+        [("x.doc", UsageError, ".tex"), ("x", UsageError, ".md"), ("no/x.md", DataError, "folder")],
+    )
+    def test_targets_that_cannot_be_are_told_before_the_work(self, tmp_path, name, error, part):
+        with pytest.raises(error, match=part):
+            check_targets([tmp_path / "fine.csv", tmp_path / name])
+
+
+class TestOneRun:
+    def test_all_parts_and_every_defect_type_have_a_row_and_bounds(self):
+        figures, overlaps = run_tables(outcome())
+        assert rows_of(figures)[:4] == [
+            ["all", "9", "", *["0.900"] * 6],
+            ["", "", "from", *["0.800"] * 6],
+            ["", "", "to", *["1.000"] * 6],
+            ["hole", "3", "", *["-"] * 6],
+        ]
+        assert list(overlaps.numbers) == [
+            f"{kind}@{limit}" for kind in ("exact", "reference") for limit in (0.3, 0.1, 0.05, 0.01)
+        ]
+
+
+class TestSideBySide:
+    def test_runs_are_told_by_the_settings_in_which_they_differ(self):
+        runs = [outcome(), outcome(value=0.8, run="runs/x-002", **{"synthesis.skew_filter": False, "preset": "cpu"})]
+        assert differing_settings(runs) == [{"synthesis.skew_filter": True}, {"synthesis.skew_filter": False}]
+        rows = rows_of(comparison_table(runs))
+        assert rows[0][:6] == ["runs/x-001", "tire", "synthesis.skew_filter=true", "0.900", "0.800", "1.000"]
+        assert rows[1][2:6] == ["synthesis.skew_filter=false", "0.800", "0.700", "0.900"]
+
+
+MVTEC = ["bagel", "cable_gland", "carrot", "cookie", "dowel", "foam", "peach", "potato", "rope", "tire"]
+
+
+class TestPublished:
+    def test_every_table_is_whole(self):
+        for _, table in itertools.groupby(published(), key=lambda p: p.table):
+            values = list(table)
+            columns = {(p.method, p.modality, p.metric): [] for p in values}
+            for p in values:
+                columns[p.method, p.modality, p.metric].append(p.category)
+            expected = [*categories_of(values[0].dataset), "mean"] if values[0].table in "1234" else ["mean"]
+            assert all(found == expected for found in columns.values())
+
+    def test_printed_means_are_the_means_of_the_printed_figures_but_for_one(self):
+        rows = {}
+        for p in published():
+            if p.table in "1234":
+                rows.setdefault((p.table, p.modality, p.method), {})[p.category] = p.value
+        off = {key for key, values in rows.items() if abs(values.pop("mean") - sum(values.values()) / 10) > 0.005}
+        assert off == {("4", "depth", "DAS3D")}
+
+    @pytest.mark.parametrize(
+        ("categories", "dataset"),
+        [(MVTEC, "MVTec 3D-AD"), (["tire"], "MVTec 3D-AD"), (["Lollipop", "Confetto"], "Eyecandies"),
+         (["tire", "valve"], None), (["tire", "Lollipop"], None), ([], None)],
+    )  # fmt: skip
+    def test_data_sets_are_known_by_their_categories(self, categories, dataset):
+        assert recognise(categories) == dataset
+
+
+def block(table, name):
+    """The rows of one modality, by method: figures, and which are bold."""
+    return {row.labels[1]: (row.figures, row.bold) for row in table.rows if row.labels[0] == name}
+
+
+class TestPaper:
+    def test_ours_stands_among_the_published_rows_and_the_best_is_bold(self):
+        outcomes = [outcome(name, value=0.99) for name in MVTEC] + [outcome("tire", "rgb", 0.5)]
+        first, second = paper.paper_tables(outcomes, paper.expected_categories(MVTEC))
+        assert first.title == "Table 1: I-AUROC, MVTec 3D-AD" and "reference" in second.title
+        assert list(first.numbers) == [*MVTEC, "mean"]
+        both = block(first, "RGB+3D")
+        assert list(both) == ["BTF", "AST", "EasyNet", "M3DM", "ShapeGuided", "3DSR", "DAS3D", "ours"]
+        assert both["ours"][0] == pytest.approx([0.99] * 11)
+        winners = [next(name for name, (_, bold) in both.items() if place in bold) for place in range(11)]
+        assert winners == [
+            "DAS3D",
+            "EasyNet",
+            "DAS3D",
+            "DAS3D",
+            "3DSR",
+            "DAS3D",
+            "ShapeGuided",
+            "ours",
+            "AST",
+            "3DSR",
+            "ours",
+        ]
+        assert {6} <= both["ours"][1] & both["ShapeGuided"][1], "equal as printed: both are bold"
+
+    def test_a_modality_that_lacks_categories_has_no_mean(self):
+        outcomes = [outcome(name) for name in MVTEC] + [outcome("tire", "rgb", 0.5)]
+        table = paper.paper_tables(outcomes, MVTEC)[0]
+        figures, bold = block(table, "RGB only")["ours"]
+        assert figures[9] == 0.5 and all(math.isnan(f) for f in figures[:9] + figures[10:])
+        assert 10 not in bold
+        assert "ours" not in block(table, "3D only")
+        assert math.isnan(paper.mean_figures(outcomes, MVTEC)["rgb"]["image_auroc"])
+
+    def test_another_data_set_stands_alone(self):
+        outcomes = [outcome("valve", value=0.5), outcome("gear", value=1.0)]
+        expected = paper.expected_categories(["valve", "gear"])
+        tables = paper.paper_tables(outcomes, expected)
+        assert [rows_of(table) for table in tables] == [[["RGB+3D", "ours", "1.000", "0.500", "0.750"]]] * 2
+        assert tables[0].title == "I-AUROC" and not tables[0].note
+
+    def test_pixels_that_are_not_the_whole_images_are_told(self):
+        assert "preprocess.frame" in paper.paper_tables([outcome()], MVTEC)[1].note
+        assert "preprocess.frame" not in paper.paper_tables([outcome(**{"preprocess.frame": "image"})], MVTEC)[1].note
+
+    def test_overview_has_a_column_per_category_and_a_row_per_figure_and_modality(self):
+        outcomes = [outcome("gear", value=0.5), outcome("valve", value=1.0), outcome("valve", "depth", 0.25)]
+        rows = rows_of(paper.overview(outcomes, ["gear", "valve"]))
+        assert rows[0] == ["3D only", "I-AUROC", "-", "0.250", "-"]
+        assert rows[len(FIGURES)] == ["RGB+3D", "I-AUROC", "0.500", "1.000", "0.750"]
+        assert len(rows) == 2 * len(FIGURES)
+
+
+def test_a_whole_file_or_none(tmp_path: Path):
+    (tmp_path / "x.md").mkdir()
+    with pytest.raises(DataError, match="cannot be written"):
+        write_tables(tmp_path / "x.md", [TABLE], {})
