@@ -16,7 +16,8 @@ SUMMARIES = {
     "preprocess": "Turn a data set of captures into a cache of model-ready samples.",
     "synth-preview": "Draw the anomalies that training would synthesise.",
     "train": "Train a detector on the good parts of one or more categories.",
-    "evaluate": "Measure a trained detector on the test split.",
+    "evaluate": "Measure trained detectors on their test splits, and make the paper's tables.",
+    "benchmark": "Time a trained detector on this machine.",
     "predict": "Judge one part: verdict, score and heat map.",
 }
 

@@ -14,6 +14,7 @@ import pytest
 from rich.console import Console
 
 from das3d_cli import console
+from das3d_cli.benchmark import Speed
 from das3d_cli.errors import DataError, UsageError
 from das3d_cli.evaluation import Outcome
 from das3d_cli.metrics import FIGURES, Metrics
@@ -253,6 +254,15 @@ class TestPaper:
         assert rows[0] == ["3D only", "I-AUROC", "-", "0.250", "-"]
         assert rows[len(FIGURES)] == ["RGB+3D", "I-AUROC", "0.500", "1.000", "0.750"]
         assert len(rows) == 2 * len(FIGURES)
+
+
+def test_time_and_memory_stand_beside_those_of_table_5():
+    table = paper.benchmark_table([Speed(1, 12.34, 10.0, 20.0, 81.0, 250.4)], "runs/x", "a GPU", cuda=True)
+    rows = rows_of(table)
+    assert rows[0] == ["3DSR", "-", "49.0", "-", "-", "-", "3210", "0.978", "0.972"]
+    assert [row[0] for row in rows] == ["3DSR", "M3DM", "ShapeGuided", "DAS3D", "ours"]
+    assert rows[-1][1:] == ["1", "12.3", "10.0", "20.0", "81.0", "250", "-", "-"]
+    assert "allocated on the GPU" in table.note and "a GPU" in table.note
 
 
 def test_a_whole_file_or_none(tmp_path: Path):

@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 
+from das3d_cli.benchmark import Speed
 from das3d_cli.evaluation import Outcome
 from das3d_cli.metrics import FIGURES, OVERALL
 from das3d_cli.report.formats import FigureTable, Row
@@ -14,6 +15,7 @@ from das3d_cli.report.tables import REFERENCE_NOTE, TITLES
 
 OURS = "ours"
 _BLOCKS = {"rgb": "RGB only", "depth": "3D only", "both": "RGB+3D"}  # as the paper names them, in its order
+_TIMED = "MVTec 3D-AD"  # the data set of Table 5
 _METRICS = {"I-AUROC": "image_auroc", "AUPRO@30": "aupro_30_reference"}
 
 
@@ -80,6 +82,28 @@ def _paper_table(outcomes: Sequence[Outcome], expected: Sequence[str], dataset: 
         f"{number}{TITLES[figure]}{f', {dataset}' if dataset else ''}",
         ("modality", "method"), dict.fromkeys(columns, 3), rows, "; ".join(notes),
     )  # fmt: skip
+
+
+def benchmark_table(speeds: Sequence[Speed], run: str, device: str, *, cuda: bool) -> FigureTable:
+    """The paper's Table 5, with a row of ours for each batch size."""
+    theirs: dict[str, dict[str, float]] = {p.method: {} for p in published() if p.table == "5"}
+    for p in published():
+        if p.method in theirs and (p.dataset, p.modality, p.category) == (_TIMED, "both", MEAN):
+            theirs[p.method][p.metric] = p.value
+    numbers = {"latency ms": 1, "p5 ms": 1, "p95 ms": 1, "parts/s": 1, "memory MB": 0, "I-AUROC": 3, "AUPRO@0.3": 3}
+    unknown = math.nan
+    rows = []
+    for method, v in theirs.items():
+        time, memory = 1000 * v["inference time (s)"], v["memory (MB)"]
+        rows.append(Row((method, "-"), [time, unknown, unknown, unknown, memory, v["I-AUROC"], v["AUPRO@30"]]))
+    rows[-1] = rows[-1]._replace(ends=True)
+    rows += [Row((OURS, str(speed.batch_size)), [*speed[1:], unknown, unknown]) for speed in speeds]
+    kind = "allocated on the GPU" if cuda else "growth of the process's peak RSS"
+    note = (
+        f"ours: {run} on {device}, median and percentiles of a batch without its preprocessing, memory: {kind};"
+        f" detection figures: das3d evaluate; published rows from {SOURCE}, {_TIMED}, on other hardware"
+    )
+    return FigureTable("Table 5: time and memory", ("method", "batch"), numbers, rows, note)
 
 
 def _with_best_in_bold(block: Sequence[tuple[tuple[str, str], list[float]]]) -> list[Row]:

@@ -1,0 +1,93 @@
+"""How fast a detector judges parts on this machine, and how much memory it takes."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from das3d_cli.detector import Detector
+
+_WARM_UP = 3  # batches that are not counted
+_MB = 2**20
+
+
+class Speed(NamedTuple):
+    """Batches of one size.
+
+    Attributes:
+        batch_size: parts.
+        latency_ms: median time of a batch, from samples in memory to scores and maps; preprocessing is not counted.
+        p5_ms, p95_ms: its 5th and 95th percentile.
+        parts_per_second: throughput, from the mean time.
+        memory_mb: peak memory, 2^20 bytes, the network's weights included. On a GPU what torch allocated there; on a
+            CPU by how much the process's peak RSS grew since before the run was loaded, for this or a smaller batch;
+            nan where the system does not tell.
+    """
+
+    batch_size: int
+    latency_ms: float
+    p5_ms: float
+    p95_ms: float
+    parts_per_second: float
+    memory_mb: float
+
+
+def benchmark(run: Path, gpus: str, batch_sizes: Sequence[int], repeats: int) -> tuple[Detector, list[Speed]]:
+    """Load a run and time it on made-up parts, each batch size `repeats` times after a warm-up, smallest first.
+
+    What the parts show changes nothing: every pixel takes the same way.
+
+    Raises:
+        DataError, UsageError: as `Detector.load`.
+    """
+    at_first = _peak_rss_mb()
+    detector = Detector.load(run, gpus)
+    return detector, [_speed(detector, size, repeats, at_first) for size in sorted(set(batch_sizes))]
+
+
+def _speed(detector: Detector, batch_size: int, repeats: int, at_first: float) -> Speed:
+    side, cuda = detector.settings.preprocess.size, detector.device.type == "cuda"
+    y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j]
+    foreground = np.broadcast_to(np.hypot(x, y) < 0.7, (batch_size, side, side)).copy()
+    depth = np.where(foreground, 0.5, 1.0).astype(np.float32)
+    rgb = np.random.default_rng(0).integers(0, 256, (batch_size, side, side, 3), np.uint8)
+    if cuda:
+        torch.cuda.reset_peak_memory_stats(detector.device)
+    seconds = []
+    for counted in range(-_WARM_UP, repeats):
+        start = time.perf_counter()
+        detector.score(rgb, depth, foreground)  # its results lie in main memory: nothing is left to wait for
+        if counted >= 0:
+            seconds.append(time.perf_counter() - start)
+    p5, median, p95 = np.percentile(seconds, [5, 50, 95]) * 1000
+    memory = torch.cuda.max_memory_allocated(detector.device) / _MB if cuda else _peak_rss_mb() - at_first
+    return Speed(batch_size, float(median), float(p5), float(p95), batch_size / float(np.mean(seconds)), memory)
+
+
+def _peak_rss_mb() -> float:
+    """The process's highest resident set size so far, or nan on a system that does not tell.
+
+    Linux tells it apart from that of the program that started this one, macOS does so in getrusage.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        peak = re.search(r"^VmHWM:\s*(\d+) kB", status.read_text(encoding="ascii"), re.MULTILINE)
+        return int(peak[1]) / 1024 if peak else float("nan")
+    try:
+        import resource
+    except ImportError:  # Windows
+        return float("nan")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _MB
+
+
+def device_name(device: torch.device) -> str:
+    """What figures of speed are about: the GPU's name, or the CPU's threads in use."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, threads: {torch.get_num_threads()}"

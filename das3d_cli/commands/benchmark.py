@@ -1,0 +1,53 @@
+"""das3d benchmark."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from das3d_cli import console
+from das3d_cli.commands.options import DEFAULT_RUNS, AsJson, Gpus, Out, Run, Runs
+from das3d_cli.errors import UsageError
+from das3d_cli.files import as_json as to_json
+from das3d_cli.report.formats import check_targets, terminal, write_tables
+from das3d_cli.runs import newest_finished
+from das3d_cli.settings import resolve
+
+
+def run(
+    model: Run = None,
+    runs: Runs = DEFAULT_RUNS,
+    gpus: Gpus = None,
+    batch_sizes: Annotated[
+        str, typer.Option("--batch-sizes", metavar="N,...", help="Parts that are judged at once, with commas.")
+    ] = "1,4,16",
+    repeats: Annotated[int, typer.Option("--repeats", min=2, help="Batches of each size that are timed.")] = 30,
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    settings = resolve({"hardware.gpus": gpus})
+    sizes = [int(word) for word in batch_sizes.split(",") if word.isdecimal() and int(word) > 0]
+    if len(sizes) != batch_sizes.count(",") + 1:
+        raise UsageError(f"--batch-sizes {batch_sizes}: give whole numbers over 0 with commas, as in 1,4,16")
+    check_targets(out or [])
+    chosen = model or newest_finished(runs)
+    from das3d_cli.benchmark import benchmark, device_name
+    from das3d_cli.report.paper import benchmark_table
+
+    detector, speeds = benchmark(chosen, settings.hardware.gpus, sizes, repeats)
+    device = device_name(detector.device)
+    table = benchmark_table(speeds, str(chosen), device, cuda=detector.device.type == "cuda")
+    found = {
+        "run": str(chosen),
+        "category": detector.category,
+        "device": device,
+        "repeats": repeats,
+        "speeds": [speed._asdict() for speed in speeds],
+    }
+    for path in out or []:
+        write_tables(path, [table], found)
+    if as_json:
+        console.result(to_json(found))
+    else:
+        console.show(terminal(table))
