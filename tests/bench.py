@@ -20,13 +20,15 @@ from rich.console import Console
 from rich.table import Table
 
 from das3d_cli import device as devices
+from das3d_cli.curves import area
 from das3d_cli.data.build import build
 from das3d_cli.data.cache import open_cache
 from das3d_cli.data.layouts import find_entries
 from das3d_cli.data.preprocess import preprocess
 from das3d_cli.data.readers import read_capture
 from das3d_cli.engine import training
-from das3d_cli.metrics import aupro
+from das3d_cli.intervals import intervals
+from das3d_cli.metrics import LIMITS, pro_curve
 from das3d_cli.scoring import score
 from das3d_cli.settings import PreprocessSettings, resolve
 from das3d_cli.synthesis.augment import augment
@@ -82,6 +84,23 @@ def network_times(cache_root: Path, preset: str, device: torch.device, runs: int
     }
 
 
+def figure_times(runs: int) -> dict[str, list[float]]:
+    """The figures of a test split of 110 smooth maps with three defects on most, 256 px."""
+    random = np.random.default_rng(0)
+    maps = np.stack([cv2.GaussianBlur(random.random((256, 256), np.float32), (0, 0), 3) for _ in range(110)])
+    masks = np.zeros(maps.shape, bool)
+    for index, row, column in zip(np.tile(np.arange(85), 3), *random.integers(0, 230, (2, 255)), strict=True):
+        masks[index, row : row + 24, column : column + 20] = True
+    maps[masks] += 0.05
+    labels = ["good" if not mask.any() else "defect" for mask in masks]
+    return {
+        "exact AUPRO at all limits, 110 maps": timed(
+            lambda: [area(*curve, limit) for curve in [pro_curve(masks, maps)] for limit in LIMITS.values()], runs
+        ),
+        "intervals, 110 maps": timed(lambda: intervals(labels, maps.max(axis=(1, 2)), maps, masks), runs),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gpus", default="auto")
@@ -95,9 +114,7 @@ def main() -> None:
         build(find_entries(SAMPLES, ["tire"]), folder / "out", PreprocessSettings(), workers=1)
         for preset in ("cpu", "default"):
             found |= network_times(folder / "out", preset, device, given.runs)
-    random = np.random.default_rng(0)
-    maps, masks = random.random((110, 256, 256), np.float32), random.random((110, 256, 256)) > 0.999
-    found["AUPRO, 110 maps of 256 px"] = timed(lambda: aupro(masks, maps), given.runs)
+    found |= figure_times(given.runs)
     for what, seconds in found.items():
         table.add_row(what, *(f"{1e3 * s:.1f}" for s in (statistics.median(seconds), min(seconds), max(seconds))))
     console = Console()

@@ -105,7 +105,9 @@ def _choose(
     names = split_names(category)
     lacking = [name for name in names or cached if name not in newest]
     if names and lacking:
-        raise UsageError(f"{runs}: no finished run of {', '.join(lacking)}; train with `das3d train --category`")
+        raise UsageError(
+            f"{runs}: no finished run of {', '.join(lacking)}; `das3d train --category {','.join(lacking)}` makes one"
+        )
     for name in lacking:
         console.say(f"{name}: no finished run below {runs}; left out")
     for name in [name for name in newest if not names and name not in cached]:
@@ -113,7 +115,7 @@ def _choose(
     wanted = names or cached or list(newest)  # without a cache, opening it says what is missing
     chosen = [run for name in wanted if name in newest for _, run in sorted(newest[name].items())]
     if not chosen:
-        raise UsageError(f"{runs}: no finished run of {', '.join(wanted)}; train with `das3d train --category all`")
+        raise UsageError(f"{runs}: no finished run of {', '.join(wanted)}; `das3d train --category all` makes one")
     return wanted, chosen
 
 

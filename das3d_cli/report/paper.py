@@ -71,13 +71,12 @@ def _paper_table(outcomes: Sequence[Outcome], expected: Sequence[str], dataset: 
             ours = _figures(found, figure, expected)
             block.append(((_BLOCKS[modality], OURS), [*ours, _mean(ours)]))
         rows += _with_best_in_bold(block)
-    notes = [REFERENCE_NOTE] if figure.endswith("reference") else []
+    of_pixels = figure.startswith("aupro")
+    notes = [REFERENCE_NOTE] if of_pixels else []
     if dataset:
         notes.append(f"published rows from {SOURCE}; {dataset} is known by its categories' names alone")
-        if notes[1:] and any(outcome.settings["preprocess.frame"] != "image" for outcome in outcomes):
-            notes.append(
-                "our pixels are those of the window round the part (preprocess.frame), theirs the whole image's"
-            )
+    if dataset and of_pixels and any(outcome.settings["preprocess.frame"] != "image" for outcome in outcomes):
+        notes.append("our pixels are those of the window round the part (preprocess.frame), theirs the whole image's")
     return FigureTable(
         f"{number}{TITLES[figure]}{f', {dataset}' if dataset else ''}",
         ("modality", "method"), dict.fromkeys(columns, 3), rows, "; ".join(notes),
