@@ -110,7 +110,7 @@ def _choose(
         )
     for name in lacking:
         console.say(f"{name}: no finished run below {runs}; left out")
-    for name in [name for name in newest if not names and name not in cached]:
+    for name in [name for name in newest if cached and not names and name not in cached]:
         console.say(f"{name}: not in the cache {data}; its runs are left out")
     wanted = names or cached or list(newest)  # without a cache, opening it says what is missing
     chosen = [run for name in wanted if name in newest for _, run in sorted(newest[name].items())]
