@@ -32,6 +32,16 @@ def write_whole(path: Path, data: bytes) -> None:
         raise
 
 
+def check_folder(path: Path) -> None:
+    """See that the folder that a file is to go into is there.
+
+    Raises:
+        DataError: it is not.
+    """
+    if not path.parent.is_dir():
+        raise DataError(f"{path}: cannot be written: there is no folder {path.parent}; make it first")
+
+
 def make_folder(path: Path) -> None:
     """Make a folder and those above it.
 

@@ -9,8 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from das3d_cli.errors import DataError
-from das3d_cli.files import write_whole
+from das3d_cli.files import check_folder, write_whole
 
 Picture = NDArray[np.uint8]
 """uint8, (H, W, 3), RGB."""
@@ -87,7 +86,6 @@ def write_png(path: Path, picture: Picture) -> None:
     Raises:
         DataError: the file cannot be written there.
     """
-    if not path.parent.is_dir():
-        raise DataError(f"{path}: cannot be written: there is no folder {path.parent}; make it first")
+    check_folder(path)
     _, encoded = cv2.imencode(".png", np.ascontiguousarray(picture[..., ::-1]))
     write_whole(path, encoded.tobytes())
