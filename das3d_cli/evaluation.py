@@ -32,7 +32,7 @@ class Evaluation:
     @cached_property
     def intervals(self) -> dict[str, dict[str, Interval]]:
         """95 % intervals of the metrics, by the same names."""
-        return intervals(self.split.labels, self.scored.scores, self.scored.maps, _masks(self.split))
+        return intervals(self.split.labels, self.scored.scores, self.scored.maps, defect_masks(self.split))
 
     def missed(self) -> list[int]:
         """Places in the split of the defective parts that were passed."""
@@ -116,6 +116,12 @@ class Outcome:
         }
 
 
+def defect_masks(split: Split) -> NDArray[np.bool_]:
+    """(N, S, S): the annotated defects; nothing on a good part, whatever its annotation says."""
+    defective = np.array([label != GOOD for label in split.labels])
+    return np.asarray(split.ground_truth & defective[:, None, None])
+
+
 def evaluate_detector(detector: Detector, cache_root: Path) -> Evaluation:
     """Score the test split of the detector's category.
 
@@ -133,10 +139,5 @@ def evaluate_detector(detector: Detector, cache_root: Path) -> Evaluation:
         )
     split = load_split(cache, "test")
     scored = detector.score(split.rgb, split.depth, split.foreground)
-    return Evaluation(detector, split, scored, evaluate(split.labels, scored.scores, scored.maps, _masks(split)))
-
-
-def _masks(split: Split) -> NDArray[np.bool_]:
-    """The ground truth; whatever a mask says, a good part has no defect."""
-    defective: NDArray[np.bool_] = (np.array(split.labels) != GOOD)[:, None, None]
-    return split.ground_truth & defective
+    metrics = evaluate(split.labels, scored.scores, scored.maps, defect_masks(split))
+    return Evaluation(detector, split, scored, metrics)

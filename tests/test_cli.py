@@ -106,7 +106,10 @@ class TestMainPath:
         assert "I-AUROC" in done.stdout and "all" in done.stdout
         assert (tmp_path / "pictures" / "overview.png").stat().st_size > 1000
         maps = list((tmp_path / "pictures").glob("*/*.npy"))
-        found = json.loads(ok(das3d("evaluate", "--json", cwd=place)).stdout)
+        report = tmp_path / "report.html"
+        found = json.loads(ok(das3d("evaluate", "--json", "--report", report, cwd=place)).stdout)
+        assert found["report"] == str(report)
+        assert report.read_text(encoding="utf-8").count('class="card"') == len(maps)
         assert len(maps) == found["metrics"]["all"]["samples"] == len(found["verdicts"])
 
     def test_evaluate_tells_which_parts_were_missed(self, place: Path, tmp_path: Path):
@@ -237,7 +240,9 @@ class TestUsage:
             (["evaluate", "--run", "nowhere"], 1, ["nowhere"]),
             (["evaluate", "--data", "nowhere"], 1, ["nowhere"]),
             (["evaluate", "--pictures", "part.png"], 1, ["part.png"]),
+            (["evaluate", "--report", "no/where.html"], 1, ["no/where.html", "there is no folder no"]),
             (["evaluate", "--pictures", "x", "--category", "tire"], 2, ["--pictures", "--run"]),
+            (["evaluate", "--report", "x.html", "--category", "tire"], 2, ["--report", "--run"]),
             (["evaluate", "--run", "runs/tire-001", "--category", "tire"], 2, ["--run", "--category"]),
             (["evaluate", "--category", "tire,cookie"], 2, ["cookie", "das3d train"]),
             (["evaluate", "--category", "all", "--data", "nowhere"], 1, ["nowhere", "das3d preprocess"]),

@@ -21,6 +21,7 @@ from das3d_cli.commands.options import (
 )
 from das3d_cli.errors import UsageError
 from das3d_cli.files import as_json as to_json
+from das3d_cli.files import check_folder
 from das3d_cli.report.formats import check_targets, terminal, write_tables
 from das3d_cli.runs import newest_by_category, newest_finished, write_json
 from das3d_cli.settings import resolve
@@ -59,6 +60,14 @@ def run(
             show_default=False,
         ),
     ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            "--report",
+            help="Write one HTML page of one run, with figures, charts and pictures, here.",
+            show_default=False,
+        ),
+    ] = None,
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
@@ -66,9 +75,12 @@ def run(
     several = bool(category) or len(models or []) > 1
     if models and category:
         raise UsageError("--run and --category: give one of them; --category picks the runs itself")
-    if pictures and several:
-        raise UsageError("--pictures: shows one run; name it with a single --run")
-    check_targets(out or [])  # before the work, which may take minutes
+    for name, target in (("--pictures", pictures), ("--report", report)):
+        if target and several:
+            raise UsageError(f"{name}: shows one run; name it with a single --run")
+    if report and report.parent != pictures:  # which is made below
+        check_folder(report)  # a mistake is told before the work, which may take minutes
+    check_targets(out or [])
     wanted, chosen = _choose(models, category, data, runs)
     from das3d_cli.evaluation import Outcome
 
@@ -77,7 +89,11 @@ def run(
         outcomes.append(Outcome.of(path, evaluation))
         if pictures:
             _write_pictures(pictures, evaluation)
-    tables, found = _report(outcomes, wanted) if several else _report_of_one(outcomes[0], pictures)
+        if report:
+            from das3d_cli.report.page import write_page
+
+            write_page(report, evaluation, str(path))
+    tables, found = _report(outcomes, wanted) if several else _report_of_one(outcomes[0], pictures, report)
     if pictures:
         write_json(pictures / "evaluation.json", found)
     for path in out or []:
@@ -91,6 +107,8 @@ def run(
         _tell_verdicts(outcome, "" if len(outcomes) == 1 else f"{outcome.run} ({outcome.category}): ", several)
     if pictures:
         console.result(str(pictures))
+    if report:
+        console.result(str(report))
 
 
 def _choose(
@@ -129,10 +147,13 @@ def _evaluations(chosen: Sequence[Path], data: Path, gpus: str) -> Iterator[tupl
         yield path, evaluate_detector(detector, data)
 
 
-def _report_of_one(outcome: Outcome, pictures: Path | None) -> tuple[list[FigureTable], dict[str, Any]]:
+def _report_of_one(
+    outcome: Outcome, pictures: Path | None, report: Path | None
+) -> tuple[list[FigureTable], dict[str, Any]]:
     from das3d_cli.report.tables import run_tables
 
-    return run_tables(outcome), outcome.record() | {"pictures": str(pictures) if pictures else None}
+    written = {name: str(path) if path else None for name, path in (("pictures", pictures), ("report", report))}
+    return run_tables(outcome), outcome.record() | written
 
 
 def _report(outcomes: Sequence[Outcome], wanted: Sequence[str]) -> tuple[list[FigureTable], dict[str, Any]]:

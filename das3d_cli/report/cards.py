@@ -1,0 +1,131 @@
+"""The test parts as cards: four pictures each, with name, verdict and score, the worst mistakes first."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+from xml.etree.ElementTree import Element
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from das3d_cli.data.capture import GOOD
+from das3d_cli.evaluation import Evaluation
+from das3d_cli.report.draw import Picture
+from das3d_cli.report.heatmap import blend
+from das3d_cli.report.markup import image, tag
+from das3d_cli.report.pictures import Mask, depth_picture, mask_picture
+
+_SIDE = 256  # pixels: sharp on a phone, and 60 parts stay within a few megabytes
+
+
+class Outcome(NamedTuple):
+    """The test parts that fared alike.
+
+    Attributes:
+        name: one word, which serves as the group's address on the page as well.
+        right: whether the verdict was.
+        meaning: who is in it, and in which order.
+        parts: places in the split, in the order of the page.
+    """
+
+    name: str
+    right: bool
+    meaning: str
+    parts: list[int]
+
+
+def outcomes(evaluation: Evaluation) -> tuple[Outcome, Outcome, Outcome, Outcome]:
+    """Missed, rejected, found and passed parts; the worst mistakes first, the others by falling score."""
+    scores, labels = evaluation.scored.scores, evaluation.split.labels
+    missed, alarms = evaluation.missed(), evaluation.false_alarms()
+    falling = sorted(range(len(labels)), key=lambda i: -scores[i])
+    found = [i for i in falling if labels[i] != GOOD and i not in missed]
+    passed = [i for i in falling if labels[i] == GOOD and i not in alarms]
+    return (
+        Outcome("missed", False, "Defective parts that were passed; the lowest score first.",
+                sorted(missed, key=lambda i: scores[i])),
+        Outcome("rejected", False, "Good parts that were rejected, false alarms; the highest score first.",
+                sorted(alarms, key=lambda i: -scores[i])),
+        Outcome("found", True, "Defective parts that were rejected, as they should be; the highest score first.", found),
+        Outcome("passed", True, "Good parts that were passed, as they should be; the highest score first.", passed),
+    )  # fmt: skip
+
+
+def cards(evaluation: Evaluation, outcome: Outcome) -> Element:
+    """The outcome's parts under a heading."""
+    return tag(
+        "section",
+        tag("h3", f"{outcome.name.capitalize()} ", tag("span", str(len(outcome.parts)), class_="count")),
+        tag("p", outcome.meaning if outcome.parts else "None.", class_="quiet"),
+        *(_card(evaluation, outcome, index) for index in outcome.parts),
+        id=outcome.name,
+    )
+
+
+def heat_scale(threshold: float) -> Picture:
+    """The colours of the heat maps from 0 on the left to 1 on the right, as they look on black."""
+    values = np.tile(np.linspace(0, 1, 2 * _SIDE, dtype=np.float32), (16, 1))
+    return blend(np.zeros((*values.shape, 3), np.uint8), values, threshold)
+
+
+def badge(outcome: Outcome) -> Element:
+    """The outcome in a word, with a sign that does without colour."""
+    sign = tag("span", "✓ " if outcome.right else "✕ ", aria_hidden="true")
+    return tag("span", sign, outcome.name, class_="badge right" if outcome.right else "badge wrong")
+
+
+def _card(evaluation: Evaluation, outcome: Outcome, index: int) -> Element:
+    split, threshold = evaluation.split, evaluation.detector.threshold
+    name = f"{split.labels[index]} {split.names[index]}"
+    part, depth, anomaly = split.foreground[index], split.depth[index], evaluation.scored.maps[index]
+    truth = split.ground_truth[index] & (split.labels[index] != GOOD)
+    score = float(evaluation.scored.scores[index])
+    # Resizing may lower a peak a little.
+    level = min(threshold, float(anomaly.max())) if score >= threshold else threshold
+    marked = _marked(anomaly, part, level)
+    rgb = _shown(split.rgb[index])
+    pictures = (
+        ("Photo", rgb, f"Photo of part {name}"),
+        ("Depth", _shown(depth_picture(depth, part, _limits(depth[part]))), f"Depth of part {name}, near is bright"),
+        ("Heat map", blend(rgb, anomaly, level), f"Heat map of part {name}, {marked}"),
+        ("Ground truth", _shown(mask_picture(truth, part)),
+         f"Ground truth of part {name}, {'its defect in orange' if truth.any() else 'nothing marked'}"),
+    )  # fmt: skip
+    return tag(
+        "article",
+        tag("header", tag("h4", name), badge(outcome), tag("p", "score ", tag("strong", f"{score:.3f}"))),
+        tag(
+            "div",
+            *(tag("figure", image(shown, text), tag("figcaption", title)) for title, shown, text in pictures),
+            class_="pictures",
+        ),
+        tag("p", f"Heat map: {marked}.", class_="quiet"),
+        tag("p", f"True defect: {_share(truth.sum(), part)}.", class_="quiet") if truth.any() else None,
+        class_="card",
+    )
+
+
+def _marked(anomaly: NDArray[np.float32], part: Mask, level: float) -> str:
+    """What reaches the threshold, in words."""
+    count, _, found, _ = cv2.connectedComponentsWithStats((anomaly >= level).astype(np.uint8), connectivity=8)
+    if count == 1:
+        return "no place reaches the threshold"
+    places = "one place reaches" if count == 2 else f"{count - 1} places reach"
+    return f"{places} the threshold, the largest {_share(found[1:, cv2.CC_STAT_AREA].max(), part)}"
+
+
+def _share(pixels: int, part: Mask) -> str:
+    return f"{pixels / max(part.sum(), 1):.2%} of the part's area"
+
+
+def _limits(depths: NDArray[np.float32]) -> tuple[float, float]:
+    """What lies between them shows the surface; the few deepest points are the part's rim."""
+    near, far = np.percentile(depths, [1, 95]) if len(depths) else (0.0, 0.0)
+    return float(near), float(far)
+
+
+def _shown(picture: Picture) -> Picture:
+    """At the size of the page; blocks of pixels stay in place and edges stay smooth."""
+    how = cv2.INTER_AREA if picture.shape[0] > _SIDE else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(picture, (_SIDE, _SIDE), interpolation=how), dtype=np.uint8)

@@ -1,0 +1,179 @@
+"""Charts as inline SVG: how the scores lie about the threshold, and the curves behind AUROC and AUPRO.
+
+Their colours are in page.css, so that they follow the page from light to dark and onto paper.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+from xml.etree.ElementTree import Element
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from das3d_cli.report.markup import tag
+
+_WIDTH, _HEIGHT = 320, 272  # about what a phone has room for, so that letters keep their size there
+_LEFT, _RIGHT, _TOP, _BOTTOM = 42, 300, 46, 226  # the frame in which values lie
+_BIN = 0.04  # width of a bar, on the scores' scale
+_TOLERANCE = 0.1  # how far a thinned curve may lie from the whole one, in the units of the drawing
+
+
+def score_histogram(good: ArrayLike, defective: ArrayLike, threshold: float) -> Element:
+    """Good parts' scores as bars that rise, defective ones' as bars that hang, from one axis.
+
+    The threshold is an edge between bars: right of it are the parts that are rejected, and no others.
+
+    Args:
+        good, defective: (N,) and (M,), scores from 0 to 1; either may be empty.
+        threshold: the least score of a part that is rejected.
+    """
+    up, down = _bins(good, threshold), _bins(defective, threshold)
+    highest, lowest = max(up.values(), default=0), max(down.values(), default=0)
+    unit = (_BOTTOM - _TOP) / max(highest + lowest, 1)
+    axis = _TOP + highest * unit
+    end = max(1.0, threshold)
+
+    def x(score: float) -> float:
+        return _LEFT + (_RIGHT - _LEFT) * min(max(score / end, 0.0), 1.0)
+
+    bars = []
+    for bins, kind in ((up, "good"), (down, "defective")):
+        for number, parts in sorted(bins.items()):
+            left, right = x(threshold + number * _BIN), x(threshold + (number + 1) * _BIN)
+            top = axis - parts * unit if kind == "good" else axis
+            bars.append(_box(left + 0.5, top, max(right - left - 1, 1), parts * unit, kind))
+    step = _step(max(highest, lowest))
+    heights = [*range(0, highest + 1, step), *range(-step, -lowest - 1, -step)]
+    line, (anchor, shift) = x(threshold), _beside(x(threshold))
+    return _figure(
+        "Scores of good and defective parts",
+        f"Counts of parts by score, from 0 on the left to {end:.3g} on the right. Threshold {threshold:.3f}."
+        f" {_sides(good, threshold, 'Good')} {_sides(defective, threshold, 'Defective')}",
+        *(_row(axis - height * unit, str(abs(height))) for height in heights),
+        *(_column(x(score), f"{score:g}") for score in (0, 0.25, 0.5, 0.75, 1)),
+        *bars,
+        _line(_LEFT, axis, _RIGHT, axis, "axis"),
+        _line(line, _TOP - 14, line, _BOTTOM, "threshold"),
+        _text(line + shift, _TOP - 6, f"threshold {threshold:.3f}", anchor, "strong"),
+        _box(4, 3, 10, 10, "good"),
+        _text(19, 12, "good parts, upwards", "start"),
+        _box(162, 3, 10, 10, "defective"),
+        _text(177, 12, "defective, downwards", "start"),
+        _text((_LEFT + _RIGHT) / 2, _HEIGHT - 8, "score"),
+    )
+
+
+def rising_curve(
+    x: ArrayLike,
+    y: ArrayLike,
+    *,
+    title: str,
+    description: str,
+    x_title: str,
+    y_title: str,
+    limit: float = 1.0,
+    threshold_at: tuple[float, float] | None = None,
+) -> Element:
+    """A curve and the area below it; both axes are shares, labelled in percent.
+
+    Args:
+        x, y: (K,), 0 to 1, neither ever falling.
+        limit: where the x axis ends.
+        threshold_at: the place on the curve that the threshold chose.
+    """
+    rates, heights = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    inside = rates < limit
+    heights = np.append(heights[inside], np.interp(limit, rates, heights))
+    rates = np.append(rates[inside], limit)
+    corners = thinned(np.stack([_across(rates / limit), _up(heights)], axis=1))
+    path = "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in corners.tolist())
+    marks = []
+    if threshold_at:
+        place = (_across(threshold_at[0] / limit), _up(threshold_at[1]))
+        anchor, shift = _beside(place[0])
+        marks = [
+            tag("circle", cx=f"{place[0]:.1f}", cy=f"{place[1]:.1f}", r=5, class_="place"),
+            _text(place[0] + shift, place[1] + 18, "at the threshold", anchor, "strong"),
+        ]
+    ticks = (0, 1 / 4, 1 / 2, 3 / 4, 1) if limit == 1 else (0, 1 / 3, 2 / 3, 1)
+    return _figure(
+        title,
+        description,
+        *(_row(_up(share), f"{share:.0%}") for share in (0, 0.25, 0.5, 0.75, 1)),
+        *(_column(_across(share), f"{share * limit:.0%}") for share in ticks),
+        tag("path", d=f"{path}V{_BOTTOM}H{_LEFT}Z", class_="area"),
+        tag("path", d=path, class_="curve"),
+        _line(_LEFT, _BOTTOM, _RIGHT, _BOTTOM, "axis"),
+        *marks,
+        _text(4, 12, y_title, "start"),
+        _text((_LEFT + _RIGHT) / 2, _HEIGHT - 8, x_title),
+    )
+
+
+def thinned(points: NDArray[np.float64]) -> NDArray[np.float32]:
+    """A polyline, (K, 2), with no more corners than it takes to stay where it was, (L, 2)."""
+    kept = cv2.approxPolyDP(points.astype(np.float32)[:, None], _TOLERANCE, closed=False)
+    return np.asarray(kept, dtype=np.float32)[:, 0]
+
+
+def _across(share: float | NDArray[np.float64]) -> Any:
+    return _LEFT + share * (_RIGHT - _LEFT)
+
+
+def _up(share: float | NDArray[np.float64]) -> Any:
+    return _BOTTOM - share * (_BOTTOM - _TOP)
+
+
+def _bins(scores: ArrayLike, threshold: float) -> dict[int, int]:
+    """How many scores each bar holds; bar 0 begins at the threshold, and one below it is negative."""
+    numbers = np.floor((np.asarray(scores, dtype=np.float64) - threshold) / _BIN).astype(int)
+    return Counter(numbers.tolist())
+
+
+def _step(largest: int) -> int:
+    """Between ticks, so that there are about four: 1, 2 or 5 times a power of ten."""
+    steps = (factor * magnitude for magnitude in (1, 10, 100, 1000, 10_000) for factor in (1, 2, 5))
+    return next((step for step in steps if 4 * step >= largest), largest)
+
+
+def _sides(scores: ArrayLike, threshold: float, kind: str) -> str:
+    values = np.asarray(scores)
+    return (
+        f"{kind} parts: {int((values < threshold).sum())} below it, {int((values >= threshold).sum())} at or above it."
+    )
+
+
+def _beside(x: float) -> tuple[str, int]:
+    """How to letter what stands at x: to its right where there is room, else to its left."""
+    return ("start", 6) if x < (_LEFT + _RIGHT) / 2 else ("end", -6)
+
+
+def _figure(title: str, description: str, *content: Element) -> Element:
+    return tag(
+        "svg", tag("title", title), tag("desc", description), *content,
+        viewBox=f"0 0 {_WIDTH} {_HEIGHT}", role="img", aria_label=f"{title}. {description}",
+    )  # fmt: skip
+
+
+def _row(y: float, label: str) -> Element:
+    """A horizontal line of the grid."""
+    return tag("g", _line(_LEFT, y, _RIGHT, y, "grid"), _text(_LEFT - 6, y + 4, label, "end"))
+
+
+def _column(x: float, label: str) -> Element:
+    return tag("g", _line(x, _BOTTOM, x, _BOTTOM + 4, "axis"), _text(x, _BOTTOM + 18, label))
+
+
+def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Element:
+    return tag("line", x1=f"{x1:.1f}", y1=f"{y1:.1f}", x2=f"{x2:.1f}", y2=f"{y2:.1f}", class_=kind)
+
+
+def _box(x: float, y: float, width: float, height: float, kind: str) -> Element:
+    return tag("rect", x=f"{x:.1f}", y=f"{y:.1f}", width=f"{width:.1f}", height=f"{height:.1f}", class_=kind)
+
+
+def _text(x: float, y: float, text: str, anchor: str = "middle", kind: str | None = None) -> Element:
+    return tag("text", text, x=f"{x:.1f}", y=f"{y:.1f}", text_anchor=anchor, class_=kind)

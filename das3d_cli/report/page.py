@@ -1,0 +1,175 @@
+"""An evaluation as one HTML page: for people who decide about parts, on any screen, on paper and without a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree.ElementTree import Element
+
+from das3d_cli import __version__
+from das3d_cli.data.capture import GOOD
+from das3d_cli.evaluation import Evaluation
+from das3d_cli.files import check_folder, write_whole
+from das3d_cli.report.accuracy import charts, figures
+from das3d_cli.report.cards import Outcome, badge, cards, heat_scale, outcomes
+from das3d_cli.report.draw import INK, PAPER
+from das3d_cli.report.heatmap import ANOMALOUS, NORMAL
+from das3d_cli.report.markup import document, image, table, tag
+from das3d_cli.report.pictures import DEFECT
+from das3d_cli.settings import FIELDS, Settings, flatten
+
+_SEEN = {"both": "photo and depth", "rgb": "the photo alone", "depth": "depth alone"}
+_COLOURS = {"paper": PAPER, "ink": INK, "wrong": ANOMALOUS, "right": NORMAL, "defect": DEFECT}
+
+
+def write_page(path: Path, evaluation: Evaluation, run: str) -> None:
+    """Write the page; equal evaluations give equal bytes.
+
+    Args:
+        run: what the model was loaded from, as the page shall name it.
+
+    Raises:
+        DataError: the file cannot be written there.
+    """
+    check_folder(path)
+    groups = outcomes(evaluation)
+    body = tag(
+        "main",
+        _head(evaluation, groups, run),
+        _verdicts(evaluation, groups),
+        figures(evaluation),
+        charts(evaluation),
+        _gallery(evaluation, groups),
+        _method(evaluation, run),
+    )
+    write_whole(path, document(f"{evaluation.detector.category}: inspection report", _style(), body))
+
+
+def _head(evaluation: Evaluation, groups: tuple[Outcome, ...], run: str) -> Element:
+    missed, rejected, found, passed = groups
+    defective, good = len(missed.parts) + len(found.parts), len(rejected.parts) + len(passed.parts)
+    said = [
+        *([f"{len(found.parts)} of {defective} defective parts found"] if defective else []),
+        *([f"{len(rejected.parts)} of {good} good parts rejected"] if good else []),
+    ]
+    tiles = [_tile(found, "defective"), _tile(missed, "defective"), _tile(passed, "good"), _tile(rejected, "good")]
+    return tag(
+        "header",
+        tag("p", f"{evaluation.detector.category} · inspection report", class_="eyebrow"),
+        tag("h1", ", ".join(said)),
+        tag(
+            "p",
+            f"A detector that was trained on good parts only judged {defective + good} test parts that it had never seen."
+            " This page tells how often it was right, and shows every part.",
+            class_="lead",
+        ),
+        tag("ul", *tiles, class_="tiles"),
+        tag(
+            "p",
+            f"At threshold {evaluation.detector.threshold:.3f}, run {run}, das3d {__version__}: ",
+            tag("a", "how this was measured", href="#method"),
+            class_="quiet",
+        ),
+    )
+
+
+def _tile(outcome: Outcome, kind: str) -> Element:
+    number = len(outcome.parts)
+    text = tag("span", f"{kind} part" if number == 1 else f"{kind} parts")
+    return tag("li", tag("a", tag("strong", str(number)), text, badge(outcome), href=f"#{outcome.name}"))
+
+
+def _verdicts(evaluation: Evaluation, groups: tuple[Outcome, ...]) -> Element:
+    labels = evaluation.split.labels
+    wrong = {index for group in groups if not group.right for index in group.parts}
+    rows = []
+    for label in sorted(set(labels), key=lambda name: (name == GOOD, name)):
+        parts = [index for index, name in enumerate(labels) if name == label]
+        mistakes = len(wrong.intersection(parts))
+        cells = [tag("td", str(len(parts) - mistakes)), _mistakes(mistakes)]
+        rejected_passed = cells[::-1] if label == GOOD else cells
+        rows.append(tag("tr", tag("th", label, scope="row"), tag("td", str(len(parts))), *rejected_passed))
+    return tag(
+        "section",
+        tag("h2", "Verdicts by kind of part"),
+        tag(
+            "p",
+            f"A part is rejected when its score reaches the threshold, {evaluation.detector.threshold:.3f}."
+            " Wrong verdicts are marked ✕.",
+        ),
+        table(["Kind of part", "Parts", "Rejected", "Passed"], rows, class_="verdicts"),
+    )
+
+
+def _mistakes(number: int) -> Element:
+    return tag("td", f"✕ {number}", class_="wrong") if number else tag("td", "0")
+
+
+def _gallery(evaluation: Evaluation, groups: tuple[Outcome, ...]) -> Element:
+    threshold = evaluation.detector.threshold
+    return tag(
+        "section",
+        tag("h2", "Every test part"),
+        tag(
+            "p",
+            "Photo and depth are what the detector saw: the part cut out of its scene, bright where it is near. The heat map"
+            " lies over the photo and glows where the detector suspects a defect; its peak is the part's score. The ground"
+            " truth shows in orange where people marked the defect.",
+        ),
+        tag(
+            "figure",
+            image(
+                heat_scale(threshold), f"Colours of the heat maps: black at 0, yellow at 1, a line at {threshold:.3f}"
+            ),
+            tag(
+                "figcaption",
+                *(tag("span", text) for text in ("0", f"outlined from the threshold on, {threshold:.3f}", "1")),
+            ),
+            class_="scale",
+        ),
+        tag(
+            "p",
+            "Sizes are shares of the part's area as the camera saw it. Millimetres need the point cloud of a part:"
+            " das3d predict prints them.",
+            class_="quiet",
+        ),
+        *(cards(evaluation, group) for group in groups),
+    )
+
+
+def _method(evaluation: Evaluation, run: str) -> Element:
+    detector, labels = evaluation.detector, evaluation.split.labels
+    s, good, kinds = detector.settings, labels.count(GOOD), len(set(labels) - {GOOD})
+    window = "a window around the part" if s.preprocess.frame == "part" else "the whole image"
+    facts = {
+        "Run": run,
+        "Category": detector.category,
+        "Version": f"das3d {__version__}",
+        "Test parts": f"{len(labels)}: {good} good, {len(labels) - good} defective"
+        f" of {kinds} {'kind' if kinds == 1 else 'kinds'}",
+        "Threshold": f"{detector.threshold:.3f}. Training set it from good parts that it did not learn from, so that"
+        f" {s.score.good_share:.0%} of good parts should pass. The test parts had no say in it.",
+        "Judged by": f"{_SEEN[s.model.modality]}, {s.model.size} × {s.model.size} pixels of {window}",
+        "Training": f"{s.train.steps} steps of {s.train.batch_size} parts each, with made-up defects;"
+        f" preset {s.preset}, seed {s.seed}",
+    }
+    return tag(
+        "section",
+        tag("h2", "How this was measured"),
+        tag("dl", *(tag("div", tag("dt", name), tag("dd", text)) for name, text in facts.items()), class_="facts"),
+        tag("details", tag("summary", "All settings of the run"), _settings(s)),
+        id="method",
+    )
+
+
+def _settings(settings: Settings) -> Element:
+    rows = (
+        tag("tr", tag("th", key, scope="row"), tag("td", str(value)), tag("td", FIELDS[key].description))
+        for key, value in flatten(settings.model_dump(mode="json"))
+    )
+    return table(["Setting", "Value", "Meaning"], rows, class_="settings")
+
+
+def _style() -> str:
+    """The style sheet, with the colours of das3d's pictures."""
+    colours = "".join(f"--{name}:rgb{colour};" for name, colour in _COLOURS.items())
+    return f":root{{{colours}}}\n" + Path(__file__).with_name("page.css").read_text(encoding="utf-8")
