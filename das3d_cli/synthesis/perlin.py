@@ -9,7 +9,8 @@ from torch import Tensor
 
 from das3d_cli.synthesis.random import ItemRandom
 
-_PERIOD = 64  # lattice cells before the noise repeats
+_PERIOD = 64  # lattice cells before the noise repeats, a power of two
+_LAST = _PERIOD - 1
 
 
 def perlin(random: ItemRandom, size: int, *, scale_max: int) -> Tensor:
@@ -25,7 +26,6 @@ def perlin(random: ItemRandom, size: int, *, scale_max: int) -> Tensor:
     Returns:
         float32, (B, size, size), zero at lattice points, within about [-1, 1].
     """
-    batch = len(random)
     angle = random.uniform(low=-math.pi / 2, high=math.pi / 2)
     cells = torch.exp2(random.integers(2, high=scale_max + 1).float())
     shift = random.uniform(2, high=float(_PERIOD))
@@ -36,14 +36,15 @@ def perlin(random: ItemRandom, size: int, *, scale_max: int) -> Tensor:
     y = (sin * u + cos * v) * cells[:, 1, None, None] + shift[:, 1, None, None]
 
     directions = random.uniform(_PERIOD * _PERIOD, high=2 * math.pi)
-    gradients = torch.stack((directions.cos(), directions.sin()), dim=-1)
+    along_x, along_y = directions.cos(), directions.sin()
     x0, y0 = x.floor(), y.floor()
+    column, row = x0.long(), y0.long()
     fx, fy = x - x0, y - y0
 
     def corner(i: int, j: int) -> Tensor:
-        flat = ((y0.long() + j) % _PERIOD) * _PERIOD + (x0.long() + i) % _PERIOD
-        g = gradients.gather(1, flat.view(batch, -1, 1).expand(-1, -1, 2)).view(batch, size, size, 2)
-        return g[..., 0] * (fx - i) + g[..., 1] * (fy - j)
+        place = (((row + j) & _LAST) * _PERIOD + ((column + i) & _LAST)).flatten(1)
+        gradient_x, gradient_y = (g.gather(1, place).view_as(x) for g in (along_x, along_y))
+        return gradient_x * (fx - i) + gradient_y * (fy - j)
 
     blend_x, blend_y = _fade(fx), _fade(fy)
     top = torch.lerp(corner(0, 0), corner(1, 0), blend_x)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from scipy.fft import next_fast_len
 from torch import Tensor
 
 
@@ -56,7 +57,7 @@ def filter_each(images: Tensor, kernels: Tensor) -> Tensor:
     By the Fourier transform: its cost does not grow with the kernel, and it needs no loop over the batch.
     """
     (height, width), reach = images.shape[-2:], kernels.shape[-1]
-    shape = (height + reach - 1, width + reach - 1)
+    shape = [next_fast_len(side + reach - 1, real=True) for side in (height, width)]
     product = torch.fft.rfft2(images, s=shape) * torch.fft.rfft2(kernels, s=shape)
     full: Tensor = torch.fft.irfft2(product, s=shape)
     start = reach // 2
