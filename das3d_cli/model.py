@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -91,6 +91,11 @@ class Fuse(nn.Module):
         self.mix = nn.ModuleList([nn.Conv2d(channels, channels_out, 1, bias=False) for channels in channels_in])
         self.norm = nn.BatchNorm2d(channels_out)
 
+    def begin_with_last(self) -> None:
+        """Let all features but the last group begin at no weight, and gain it as they become of use."""
+        for mix in list(self.mix)[:-1]:
+            nn.init.zeros_(cast(nn.Conv2d, mix).weight)
+
     def forward(self, features: list[Tensor], size: int) -> Tensor:
         total: Tensor | float = 0.0
         for mix, x in zip(self.mix, features, strict=True):
@@ -137,10 +142,14 @@ class Das3d(nn.Module):
         )
         channels = [width, 2 * width, 2 * width, width] * (rebuild_rgb + rebuild_depth)
         if direct_inputs:
-            direct = 1 + 9 * self.uses_rgb + 5 * self.uses_depth + 3 * rebuild_rgb + rebuild_depth
+            if width:
+                channels.append((3 * rebuild_rgb + rebuild_depth) * fold)
+            direct = 1 + 9 * self.uses_rgb + 5 * self.uses_depth
             direct += self.template.channels if self.template is not None else 0
             channels.append(direct * fold)
         self.fuse = Fuse(channels, discriminator_width)
+        if direct_inputs:  # features of a reconstruction that has learnt nothing yet would drown the images
+            self.fuse.begin_with_last()
         self.discriminate = UNet(discriminator_width, 2 * fold, discriminator_width, skips=True)
 
     def forward(self, rgb: Tensor, depth: Tensor, foreground: Tensor) -> Output:
@@ -152,7 +161,7 @@ class Das3d(nn.Module):
             foreground: float, (B, 1, S, S), 0 or 1.
         """
         features: list[Tensor] = []
-        direct = [foreground]
+        direct, residuals = [foreground], []
         rgb_rebuilt = depth_rebuilt = None
         if self.uses_rgb:
             direct += [rgb, rgb_contrast(rgb, foreground)]
@@ -161,16 +170,17 @@ class Das3d(nn.Module):
         if self.reconstruct_rgb is not None:
             rgb_rebuilt, taps = self._reconstruct(self.reconstruct_rgb, rgb)
             features += taps
-            direct.append((rgb - rgb_rebuilt) * foreground)
+            residuals.append((rgb - rgb_rebuilt) * foreground)
         if self.reconstruct_depth is not None:
             depth_rebuilt, taps = self._reconstruct(self.reconstruct_depth, depth)
             features += taps
-            direct.append((depth - depth_rebuilt) * foreground * _CONTRAST_GAIN)
+            residuals.append((depth - depth_rebuilt) * foreground * _CONTRAST_GAIN)
         if self.template is not None:
             direct.append(self.template(rgb, depth, foreground))
         if self.direct_inputs:
             dtype = features[0].dtype if features else rgb.dtype
-            features.append(F.pixel_unshuffle(torch.cat([x.to(dtype) for x in direct], dim=1), self.stem))
+            groups = (residuals, direct) if residuals else (direct,)
+            features += [F.pixel_unshuffle(torch.cat([x.to(dtype) for x in g], dim=1), self.stem) for g in groups]
         logits, _ = self.discriminate(self.fuse(features, rgb.shape[-1] // self.stem))
         return Output(F.pixel_shuffle(logits, self.stem), rgb_rebuilt, depth_rebuilt)
 

@@ -87,6 +87,18 @@ def test_fuse_equals_concatenation_of_upsampled_features():
     assert torch.allclose(fuse([large, small], 16), F.relu(fuse.norm(F.conv2d(joined, weight))), atol=1e-5)
 
 
+def test_training_begins_with_the_images_and_lets_the_reconstruction_in():
+    net = network()
+    before = net(*images())
+    for parameter in net.reconstruct_rgb.parameters():
+        torch.nn.init.normal_(parameter)
+    after = net(*images())
+    assert not torch.equal(before.rgb, after.rgb)
+    assert torch.equal(before.logits, after.logits)
+    after.logits[:, 1].square().mean().backward()
+    assert all(mix.weight.grad.abs().max() > 0 for mix in net.fuse.mix)
+
+
 def test_depth_contrast_sees_a_dent_and_not_the_slant():
     x = torch.linspace(0.2, 0.6, 64).expand(1, 1, 64, 64)
     part = torch.zeros(1, 1, 64, 64)
