@@ -7,14 +7,15 @@ flags > --set > environment > --config file > preset > defaults and names the la
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from das3d_cli import layers
 from das3d_cli.errors import DataError, UsageError
+from das3d_cli.layers import Value
 
 Modality = Literal["both", "rgb", "depth"]
 Preset = Literal["auto", "cpu", "default", "paper"]
@@ -261,13 +262,6 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-class Value(NamedTuple):
-    """A value as given, and where it came from, for error messages."""
-
-    value: Any
-    source: str
-
-
 def fields(section: type[BaseModel] = Settings, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield (dotted key, pydantic FieldInfo) of every setting."""
     for name, field in section.model_fields.items():
@@ -300,9 +294,9 @@ def resolve(
         UsageError: unknown key, bad value, unreadable file; names key, value and source.
     """
     given: dict[str, Value] = {}
-    given |= _from_config(config) if config else {}
-    given |= _from_environment(os.environ if environment is None else environment)
-    given |= _from_assignments(assignments or [])
+    given |= layers.from_config(config, FIELDS) if config else {}
+    given |= layers.from_environment(os.environ if environment is None else environment, FIELDS)
+    given |= layers.from_assignments(assignments or [], FIELDS)
     given |= {key: Value(value, f"--{key.split('.')[-1].replace('_', '-')}")
               for key, value in (flags or {}).items() if value is not None}  # fmt: skip
 
@@ -310,17 +304,8 @@ def resolve(
     if name == "auto" and preset:
         name = preset
         given["preset"] = Value(preset, "auto")
-    layers = {key: Value(value, f"preset {name}") for key, value in PRESETS.get(str(name), {}).items()} | given
-    return _validate(layers)
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield (dotted key, value) of a nested mapping."""
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+    of_preset = {key: Value(value, f"preset {name}") for key, value in PRESETS.get(str(name), {}).items()}
+    return _validate(of_preset | given)
 
 
 def load(text: str, where: Path) -> Settings:
@@ -339,50 +324,9 @@ def load(text: str, where: Path) -> Settings:
         ) from None
 
 
-def _from_config(path: Path) -> dict[str, Value]:
-    try:
-        tree = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"--config {path}: cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"--config {path}: not valid TOML: {error}") from None
-    return {_known(key, f"--config {path}"): Value(value, f"--config {path}") for key, value in flatten(tree)}
-
-
-def _from_environment(environment: Mapping[str, str]) -> dict[str, Value]:
-    keys = {"DAS3D_" + key.replace(".", "_").upper(): key for key in FIELDS}
-    found = {}
-    for name, value in environment.items():
-        if name.startswith("DAS3D_"):
-            if name not in keys:
-                raise UsageError(f"{name}: no such setting (from the environment); unset it")
-            found[keys[name]] = Value(value, f"environment {name}")
-    return found
-
-
-def _from_assignments(assignments: list[str]) -> dict[str, Value]:
-    found = {}
-    for text in assignments:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise UsageError(f"--set {text}: expected section.key=value")
-        found[_known(key.strip(), "--set")] = Value(value.strip(), "--set")
-    return found
-
-
-def _known(key: str, source: str) -> str:
-    if key in FIELDS:
-        return key
-    import difflib
-
-    close = difflib.get_close_matches(key, FIELDS, n=1, cutoff=0.4)
-    hint = f"; did you mean {close[0]}?" if close else ""
-    raise UsageError(f"settings.{key}: no such setting (from {source}){hint}")
-
-
-def _validate(layers: Mapping[str, Value]) -> Settings:
+def _validate(given: Mapping[str, Value]) -> Settings:
     tree: dict[str, Any] = {}
-    for key, (value, _) in layers.items():
+    for key, (value, _) in given.items():
         *parents, name = key.split(".")
         node = tree
         for parent in parents:
@@ -393,9 +337,9 @@ def _validate(layers: Mapping[str, Value]) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"] if str(part) in key_parts())
-        if key not in layers:
+        if key not in given:
             raise UsageError(f"settings: {first['msg'].removeprefix('Value error, ')}") from None
-        value, source = layers[key]
+        value, source = given[key]
         reason = first["msg"].replace("Input should be", "must be").replace("String should", "must")
         raise UsageError(f"settings.{key}: {reason} (got {value}, from {source})") from None
 
