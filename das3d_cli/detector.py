@@ -20,7 +20,7 @@ from das3d_cli import device as devices
 from das3d_cli import settings as setting_files
 from das3d_cli.batch import Parts
 from das3d_cli.data.cache import VERSION
-from das3d_cli.data.capture import RawCapture, Sample
+from das3d_cli.data.capture import Camera, Form, RawCapture, Sample
 from das3d_cli.data.preprocess import preprocess, to_raw
 from das3d_cli.data.readers import as_points, as_rgb, check_size
 from das3d_cli.engine import checkpoint
@@ -28,7 +28,7 @@ from das3d_cli.engine.network import build_network
 from das3d_cli.errors import DataError
 from das3d_cli.measure import Defect, find_defects
 from das3d_cli.scoring import Scored, score
-from das3d_cli.settings import Settings
+from das3d_cli.settings import Modality, Settings
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,8 @@ class Detector:
         depth_range = model_file["depth_range_m"]
         self.depth_range: tuple[float, float] | None = (depth_range[0], depth_range[1]) if depth_range else None
         self.window_px: int | None = model_file["window_px"]
+        form = dict(model_file["form"])
+        self.form = Form(**{**form, "camera": form["camera"] and Camera(**form["camera"])})
         self.network = build_network(settings)
         self.network.load_state_dict(model_file["network"])
         self.network.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
@@ -93,25 +95,39 @@ class Detector:
         except (KeyError, TypeError, RuntimeError):
             raise DataError(f"{file}: not a model of this version of das3d; train again") from None
 
-    def predict(self, rgb: NDArray[np.uint8], xyz: NDArray[np.float32]) -> Prediction:
+    @property
+    def needs(self) -> Modality:
+        """What a capture must hold: "both", "rgb" (the detector learnt on images without points) or "depth".
+
+        A detector that looks at colours alone needs the points all the same, to find the part, if it learnt with them.
+        """
+        return "depth" if self.settings.model.modality == "depth" else self.form.modalities
+
+    def predict(self, rgb: NDArray[np.uint8] | None, xyz: NDArray[np.float32] | None = None) -> Prediction:
         """Judge one raw capture.
 
         Args:
-            rgb: uint8, (H, W, 3).
-            xyz: float32, (H, W, 3), metres; missing points are (0, 0, 0) or NaN.
+            rgb: uint8, (H, W, 3); None where the detector `needs` depth alone.
+            xyz: float32, (H, W, 3), metres; missing points are (0, 0, 0) or NaN. None where it needs RGB alone.
 
         Raises:
             DataError: the capture cannot be used; says why.
         """
-        rgb, xyz = as_rgb(rgb, "rgb"), as_points(xyz, "xyz")
-        check_size("rgb", rgb, xyz)
-        sample = self.prepare(RawCapture(rgb, xyz))
+        if (rgb is None and self.needs != "depth") or (xyz is None) != (self.needs == "rgb"):
+            wanted = {"both": "rgb and xyz", "rgb": "rgb alone", "depth": "xyz, and rgb may be None"}[self.needs]
+            raise DataError(f"this detector of {self.category} needs {wanted}")
+        rgb, xyz = None if rgb is None else as_rgb(rgb, "rgb"), None if xyz is None else as_points(xyz, "xyz")
+        if rgb is not None and xyz is not None:
+            check_size("rgb", rgb, xyz.shape[:2])
+        capture = RawCapture(rgb, xyz)
+        sample = self.prepare(capture)
         scored = self.score(sample.rgb[None], sample.depth[None], sample.foreground[None])
         value = float(scored.scores[0])
         anomaly_map = to_raw(scored.maps[0], sample.geometry)
         anomalous = bool(self.anomalous(scored.scores)[0])
         level = min(self.threshold, float(anomaly_map.max()))  # resizing may lower the peak a little
-        defects = find_defects(anomaly_map, xyz, level) if anomalous else []
+        points = np.full((*capture.shape, 3), np.nan, np.float32) if xyz is None else xyz  # sizes are then unknown
+        defects = find_defects(anomaly_map, points, level) if anomalous else []
         return Prediction(anomalous, value, self.threshold, anomaly_map, defects, sample)
 
     def anomalous(self, scores: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -128,6 +144,7 @@ class Detector:
             depth_axis=p.depth_axis,
             depth_range=self.depth_range,
             window_px=self.window_px,
+            foreground=self.form.foreground,
         )
 
     def score(self, rgb: NDArray[np.uint8], depth: NDArray[np.float32], foreground: NDArray[np.bool_]) -> Scored:

@@ -18,6 +18,7 @@ from das3d_cli.errors import DataError, UsageError
 from das3d_cli.layers import Value
 
 Modality = Literal["both", "rgb", "depth"]
+LayoutName = Literal["auto", "eyecandies", "realiad", "flat", "mvtec3d", "table"]
 Preset = Literal["auto", "cpu", "default", "paper"]
 
 
@@ -31,6 +32,20 @@ class Section(BaseModel):
 
 
 class PreprocessSettings(Section):
+    layout: LayoutName = setting("auto", "how the data set's files are laid out; auto recognises it")
+    lights: str = setting(
+        "auto", "of data with an image per light, which to use, as 4 or 0,1,2,3,4: a train sample each, elsewhere the first",
+        why="auto: Eyecandies' image_4 and Real-IAD's L05, on which the published figures stand; the paper counts five",
+        pattern=r"^\w+(,\w+)*$",
+    )  # fmt: skip
+    units: Literal["auto", "m", "cm", "mm", "um"] = setting(
+        "auto",
+        "unit of the point clouds and depth images; auto tells metres from milli- and micrometres by their size",
+    )
+    foreground: Literal["auto", "table", "border", "whole"] = setting(
+        "auto", "the part is what stands on the table, what is before the surface at the image's border, or the whole image",
+        why="auto: border for Eyecandies, whole for images without points, table for all others",
+    )  # fmt: skip
     size: int = setting(
         256, "side of the square cached sample, pixels (the paper's 256)", ge=32, le=1024, multiple_of=16
     )
@@ -56,6 +71,10 @@ class PreprocessSettings(Section):
         0.25, "free share of the depth range over the tallest part, for bumps", ge=0, le=1,
         why="a bump higher than any good part must not be clipped away",
     )  # fmt: skip
+
+    def light_names(self) -> list[str]:
+        """The lights by name; none for the usual ones."""
+        return [] if self.lights == "auto" else self.lights.split(",")
 
 
 class SynthesisSettings(Section):

@@ -208,7 +208,7 @@ def test_split_with_a_sample_gone_or_exchanged(tmp_path: Path) -> None:
         load_split(opened, "train")
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"version": 1}', b"\xff", b"1"])
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"version": %d}' % cache.VERSION, b"\xff", b"1"])
 def test_damaged_manifest(tmp_path: Path, content: bytes) -> None:
     root = make_cache(tmp_path, {"train": [0]})
     (root / "tire" / cache.MANIFEST).write_bytes(content)

@@ -2,44 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from das3d_cli import console
 from das3d_cli.commands.options import AsJson, Assignments, Categories, Config, PresetName, Workers, option, split_names
 from das3d_cli.files import as_json as to_json
-from das3d_cli.settings import resolve
+from das3d_cli.settings import LayoutName, resolve
+
+if TYPE_CHECKING:
+    from das3d_cli.data.capture import Form
 
 
 def run(
-    src: Annotated[Path, typer.Argument(metavar="SRC", help="Data set in the MVTec 3D-AD layout; it is only read.")],
+    src: Annotated[Path, typer.Argument(metavar="SRC", help="Data set, or CSV table of captures; it is only read.")],
     dst: Annotated[Path, typer.Argument(metavar="DST", help="Folder of the cache.")],
     category: Categories = None,
     size: Annotated[int | None, option("preprocess.size", "--size")] = None,
+    layout: Annotated[LayoutName | None, option("preprocess.layout", "--layout")] = None,
     workers: Workers = None,
     preset: PresetName = None,
     as_json: AsJson = False,
     config: Config = None,
     assignments: Assignments = None,
 ) -> None:
-    settings = resolve({"preprocess.size": size, "hardware.workers": workers, "preset": preset}, assignments, config)
+    flags = {"preprocess.size": size, "preprocess.layout": layout, "hardware.workers": workers, "preset": preset}
+    settings = resolve(flags, assignments, config)
     from das3d_cli.data.build import build
     from das3d_cli.data.layouts import find_entries
     from das3d_cli.report.tables import preprocess_table
 
-    layout = find_entries(src, split_names(category))
+    found = find_entries(
+        src, split_names(category), layout=settings.preprocess.layout, lights=settings.preprocess.light_names()
+    )
+    for line in (f"layout {found.name}: {found.why}", *found.notes):
+        console.say(line)
     with console.progress("preprocess") as bar:
-        task = bar.add_task("", total=len(layout.entries), note="")
+        task = bar.add_task("", total=len(found.entries), note="")
         summary = build(
-            layout,
+            found,
             dst,
             settings.preprocess,
             workers=settings.hardware.workers,
             progress=lambda done, total, text: bar.update(task, completed=done, description=text),
         )
+    for line in _told(summary.forms, settings.preprocess.units):
+        console.say(line)
     if as_json:
         failures = [asdict(failure) | {"path": str(failure.path)} for failure in summary.failures]
         console.result(to_json({"cache": str(dst), "samples": summary.as_dicts(), "failures": failures}))
@@ -50,3 +62,14 @@ def run(
     if summary.failures:
         console.say(f"{len(summary.failures)} captures could not be used; the rest is in {dst}")
         raise typer.Exit(1)
+
+
+def _told(forms: Mapping[str, Form], units: str) -> list[str]:
+    """What was recognised of the captures: which of them have no points or no colours, and the points' units."""
+    lines: dict[str, list[str]] = {}
+    for category, form in forms.items():
+        if form.modalities != "both":
+            lines.setdefault({"rgb": "RGB images alone", "depth": "points alone"}[form.modalities], []).append(category)
+        if form.modalities != "rgb" and units == "auto":
+            lines.setdefault(f"coordinates taken to be in {form.unit}", []).append(category)
+    return [f"{text}: {', '.join(names)}" for text, names in lines.items()]

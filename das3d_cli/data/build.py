@@ -8,18 +8,17 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from das3d_cli import __version__
 from das3d_cli.data import cache
 from das3d_cli.data.cache import Manifest, Record
-from das3d_cli.data.capture import GOOD, Geometry
+from das3d_cli.data.capture import Geometry
+from das3d_cli.data.common import Common, find_common, find_unit, form_of, pick_probes
 from das3d_cli.data.layouts import SPLITS, Entry, Failure, Layout
-from das3d_cli.data.preprocess import Extent, measure, preprocess
+from das3d_cli.data.preprocess import preprocess
 from das3d_cli.data.readers import check_size, read_capture, read_ground_truth
 from das3d_cli.data.summary import Row, Summary, rows_of
 from das3d_cli.data.workers import completed, process_pool
@@ -29,13 +28,8 @@ from das3d_cli.settings import PreprocessSettings
 
 __all__ = ["Progress", "Row", "Summary", "build"]
 
-PROBES = 32  # train captures that a category's depth range and window are measured on
-_MARGIN = 1.1  # of the window around the largest part
-
 Progress = Callable[[int, int, str], None]
 Tell = Callable[..., None]
-Range = tuple[float, float]
-Common = tuple[Range | None, int | None]  # a category's depth range in metres and window in pixels
 Stamp = tuple[str, int, int]  # a source file's name, size in bytes, time of change in ns
 
 
@@ -81,7 +75,7 @@ def build(
         DataError: the cache cannot be written. A capture that cannot be used is a failure in the summary.
     """
     names = sorted({entry.category for entry in layout.entries} | {item.category for item in layout.problems})
-    _check_apart(layout.root, dst, names)
+    _check_apart(layout.source or layout.root, dst, names)
     done, total = 0, len(layout.entries)
 
     def tell(text: str, finished: int = 0) -> None:
@@ -97,6 +91,7 @@ def build(
                 part = _build_category(category, layout, dst / category, settings, pool, tell)
                 summary.rows.extend(part.rows)
                 summary.failures.extend(part.failures)
+                summary.forms.update(part.forms)
     finally:
         for category in names:
             _sweep(dst / category)
@@ -116,30 +111,37 @@ def _build_category(
     tell(category, len(failures))
     failures += (problem for problem in layout.problems if problem.category == category)
 
-    probes = _probes(list(files))
-    extent_key = _digest(settings.model_dump(mode="json"), [files[entry] for entry in probes])
-    common: Common = (None, None)
+    entries = list(files)
+    form = form_of(entries, layout.foreground, settings)
+    probes = [files[entry] for entry in pick_probes(entries)]
+    extent_key = _digest(settings.model_dump(mode="json"), asdict(form), probes)
+    common = Common(None, None, form)
     try:
-        if files and (settings.scaling == "category" or settings.frame == "part"):
+        if files:
             tell(f"{category}: size of the parts")
-            common = _known(folder, extent_key) or _measure(probes, settings, pool)
+            common = _known(folder, extent_key) or find_common(
+                entries, replace(form, unit=find_unit(entries, settings)), settings, pool
+            )
     except DataError as error:
         failures.append(Failure(category, layout.root, f"{category}: {error}"))
         tell(category, len(files))
         files = {}
 
-    base = _digest(cache.VERSION, settings.model_dump(mode="json"), common)
-    tasks = [_Task(entry, folder, _digest(base, files[entry]), settings, common) for entry in files]
+    base = _digest(cache.VERSION, settings.model_dump(mode="json"), common[:2], asdict(common.form))
+    tasks = [
+        _Task(entry, folder, _digest(base, files[entry], entry.camera and asdict(entry.camera)), settings, common)
+        for entry in files
+    ]
     records, new = _run(tasks, failures, pool, lambda: tell(category, 1))
     failures.sort(key=lambda failure: (failure.path, failure.reason))
     _remove_stale(folder, {record.path for record in records})
     cache.write_manifest(folder, Manifest(
         version=cache.VERSION, das3d=__version__, category=category, settings=settings,
-        source=_digest(list(files.values())), depth_range_m=common[0], window_px=common[1], extent_key=extent_key,
-        counts=_counts(records), samples=records,
+        source=_digest(list(files.values())), depth_range_m=common.depth_range_m, window_px=common.window_px, form=common.form,
+        extent_key=extent_key, counts=_counts(records), samples=records,
         failures=[(_relative(failure.path, layout.root), failure.reason) for failure in failures],
     ))  # fmt: skip
-    return Summary(rows_of(category, records, new), failures)
+    return Summary(rows_of(category, records, new), failures, {category: common.form} if files else {})
 
 
 def _run(
@@ -162,57 +164,28 @@ def _run(
     return [records[task.path] for task in tasks if task.path in records], new
 
 
-def _probes(entries: list[Entry]) -> list[Entry]:
-    """Good train captures, evenly spread by name."""
-    train = [entry for entry in entries if entry.split == "train" and entry.label == GOOD]
-    return [train[int(i)] for i in np.linspace(0, len(train) - 1, min(len(train), PROBES)).round()]
-
-
 def _known(folder: Path, key: str) -> Common | None:
     try:
         manifest = cache.read_manifest(folder)
     except DataError:
         return None
-    return (manifest.depth_range_m, manifest.window_px) if manifest.extent_key == key else None
-
-
-def _measure(probes: list[Entry], settings: PreprocessSettings, pool: Executor | None) -> Common:
-    """What all parts of the category share: the depths in metres that become 0 and 1, and the window's side."""
-    results = list(completed(pool, _probe, [(entry, settings) for entry in probes]))
-    extents = [result for result in results if not isinstance(result, Failure)]
-    if not extents:
-        example = next((f" ({result})" for result in results if isinstance(result, Failure)), "")
-        raise DataError("no usable train/good capture to measure the parts on; add some, "
-                        f"or set preprocess.scaling=capture and preprocess.frame=image{example}")  # fmt: skip
-    near, far = min(extent.near_m for extent in extents), max(extent.far_m for extent in extents)
-    depth_range = (near - settings.headroom * (far - near), far) if settings.scaling == "category" else None
-    window = round(_MARGIN * max(extent.span_px for extent in extents)) if settings.frame == "part" else None
-    return depth_range, window
-
-
-def _probe(job: tuple[Entry, PreprocessSettings]) -> Extent | Failure:
-    entry, settings = job
-    try:
-        return measure(
-            read_capture(entry.rgb, entry.xyz),
-            plane_distance_m=settings.plane_distance_mm / 1000, depth_axis=settings.depth_axis,
-        )  # fmt: skip
-    except Exception as error:  # noqa: BLE001  (`_make` meets it again and lists it)
-        return _failure(entry, error)
+    if manifest.extent_key != key:
+        return None
+    return Common(manifest.depth_range_m, manifest.window_px, manifest.form)
 
 
 def _make(task: _Task) -> Record | Failure:
-    entry, settings = task.entry, task.settings
+    entry, settings, common = task.entry, task.settings, task.common
     try:
-        capture = read_capture(entry.rgb, entry.xyz)
+        capture = read_capture(entry.rgb, entry.xyz, entry.camera, entry.limits, common.form.unit)
         truth = None
         if entry.ground_truth:
             truth = read_ground_truth(entry.ground_truth)
-            check_size(entry.ground_truth, truth, capture.xyz)
+            check_size(entry.ground_truth, truth, capture.shape, "point cloud" if entry.xyz else "image")
         sample = preprocess(
             capture, size=settings.size, plane_distance_m=settings.plane_distance_mm / 1000,
-            depth_axis=settings.depth_axis, depth_range=task.common[0], window_px=task.common[1],
-            ground_truth=truth,
+            depth_axis=settings.depth_axis, depth_range=common.depth_range_m, window_px=common.window_px,
+            foreground=common.form.foreground, ground_truth=truth,
         )  # fmt: skip
     except Exception as error:  # noqa: BLE001  (one odd capture must not cost the others, whatever it breaks)
         return _failure(entry, error)
@@ -222,11 +195,11 @@ def _make(task: _Task) -> Record | Failure:
 
 def _failure(entry: Entry, error: Exception) -> Failure:
     text = " ".join(str(error).split())
-    for path in filter(None, (entry.rgb, entry.xyz, entry.ground_truth)):
+    for path in entry.files:
         if text.startswith(f"{path}: "):
             return Failure(entry.category, path, text.removeprefix(f"{path}: "))
     reason = text if isinstance(error, DataError) else f"{type(error).__name__}: {text}"
-    return Failure(entry.category, entry.xyz, reason)
+    return Failure(entry.category, entry.files[0], reason)
 
 
 def _cached(task: _Task) -> Record | None:
@@ -266,7 +239,7 @@ def _stat(category: str, layout: Layout) -> tuple[dict[Entry, list[Stamp]], list
         try:
             stamps[entry] = [_stamp(path, layout.root) for path in paths]
         except OSError as error:
-            failures.append(Failure(category, entry.xyz, f"cannot be read: {reason(error)}"))
+            failures.append(Failure(category, entry.files[0], f"cannot be read: {reason(error)}"))
     return stamps, failures
 
 

@@ -21,13 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from das3d_cli.data.capture import Geometry, Sample
+from das3d_cli.data.capture import Form, Geometry, Sample
 from das3d_cli.data.layouts import pick_categories
-from das3d_cli.errors import DataError
+from das3d_cli.errors import DataError, UsageError
 from das3d_cli.files import make_folder, reason, write_whole
-from das3d_cli.settings import PreprocessSettings
+from das3d_cli.settings import Modality, PreprocessSettings
 
-VERSION = 1  # of the files' form and of what preprocessing makes of a capture: any change redoes every sample
+VERSION = 2  # of the files' form and of what preprocessing makes of a capture: any change redoes every sample
 MANIFEST = "manifest.json"
 ARRAYS = ("rgb", "depth", "foreground", "valid")
 AGAIN = "run das3d preprocess again"
@@ -55,7 +55,8 @@ class Manifest(BaseModel):
         source: fingerprint of the source files' names, sizes and times.
         depth_range_m: depths in metres that became 0 and 1; None where each capture has its own.
         window_px: side in raw pixels of the window around each part; None where the sample shows the whole image.
-        extent_key: stands for all that these two were measured from.
+        form: what the captures consist of, and how they are read.
+        extent_key: stands for all that these three were found from.
         counts: split -> label -> number of samples.
         failures: (file, reason) of every part that could not be used.
     """
@@ -69,6 +70,7 @@ class Manifest(BaseModel):
     source: str
     depth_range_m: tuple[float, float] | None
     window_px: int | None
+    form: Form = Form()
     extent_key: str
     counts: dict[str, dict[str, int]]
     samples: list[Record]
@@ -85,6 +87,15 @@ class Cache:
     def samples(self, split: str) -> list[Record]:
         """The split's records in their fixed order; empty if there are none."""
         return [record for record in self.manifest.samples if record.split == split]
+
+    def require(self, modality: Modality) -> None:
+        """Raise a UsageError unless the captures hold what a detector of this modality looks at."""
+        there = self.manifest.form.modalities
+        if there not in ("both", modality):
+            held = {"rgb": "RGB images without point clouds", "depth": "point clouds without RGB images"}[there]
+            raise UsageError(
+                f"{self.folder}: holds {held}, but --modality {modality} looks at more; use --modality {there}"
+            )
 
 
 @dataclass(frozen=True)
@@ -188,7 +199,8 @@ def read_stamped(path: Path) -> tuple[Sample, str]:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             stamp = json.loads(str(arrays["stamp"]))
             if stamp["version"] == VERSION:
-                geometry = Geometry(**{**stamp["geometry"], "plane": tuple(stamp["geometry"]["plane"])})
+                plane = stamp["geometry"]["plane"]
+                geometry = Geometry(**{**stamp["geometry"], "plane": plane and tuple(plane)})
                 fields = {name: arrays[name] for name in ARRAYS}
                 sample = Sample(**fields, geometry=geometry, ground_truth=arrays.get("ground_truth"))
                 return _checked(sample), str(stamp["key"])

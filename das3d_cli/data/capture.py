@@ -3,24 +3,69 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 GOOD = "good"  # the label of a part without defect
 
+Modalities = Literal["both", "rgb", "depth"]
+Foreground = Literal["table", "border", "whole"]
+UNITS = {"m": 1.0, "cm": 1e-2, "mm": 1e-3, "um": 1e-6}  # metres
+
+
+@dataclass(frozen=True)
+class Camera:
+    """The pinhole camera that took a depth image; lengths in pixels.
+
+    Attributes:
+        fx, fy: focal lengths.
+        cx, cy: principal point; None: the image's middle.
+        scale: metres per stored unit of depth; None: the unit is the one of the other captures.
+    """
+
+    fx: float
+    fy: float
+    cx: float | None = None
+    cy: float | None = None
+    scale: float | None = None
+
+
+@dataclass(frozen=True)
+class Form:
+    """What all captures of a category have in common, so that a new one can be read and treated alike.
+
+    Attributes:
+        modalities: what a capture consists of: "both", "rgb" or "depth".
+        foreground: how the part is told from what is around it, see `das3d_cli.data.foreground`.
+        unit: key of `UNITS`, of the stored coordinates.
+        camera: of the depth images; None where the captures are point clouds or where several cameras took them.
+    """
+
+    modalities: Modalities = "both"
+    foreground: Foreground = "table"
+    unit: str = "m"
+    camera: Camera | None = None
+
 
 @dataclass(frozen=True)
 class RawCapture:
-    """One part as the camera saw it; the two arrays are aligned pixel by pixel.
+    """One part as the camera saw it; the two arrays are aligned pixel by pixel, and one of them may be None.
 
     Attributes:
         rgb: uint8, (H, W, 3), in the order red, green, blue.
         xyz: float32, (H, W, 3), metres in the camera's frame. A missing point is NaN in all three.
     """
 
-    rgb: NDArray[np.uint8]
-    xyz: NDArray[np.float32]
+    rgb: NDArray[np.uint8] | None
+    xyz: NDArray[np.float32] | None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        height, width = next(array.shape[:2] for array in (self.rgb, self.xyz) if array is not None)
+        return height, width
 
 
 @dataclass(frozen=True)
@@ -29,9 +74,9 @@ class Geometry:
 
     Attributes:
         plane: (a, b, c, d), unit normal towards the camera: a*x + b*y + c*z + d is a point's height
-            over the table in metres.
-        tilt_deg: angle between the plane's normal and the optical axis, degrees.
-        near_m, far_m: the depths in metres that were scaled to 0 and 1.
+            over the table in metres. None where there are no points.
+        tilt_deg: angle between the plane's normal and the optical axis, degrees; None likewise.
+        near_m, far_m: the depths in metres that were scaled to 0 and 1; None likewise.
         raw_height, raw_width: size of the raw images in pixels.
         side: side in raw pixels of the square that the sample shows.
         pad_top, pad_left: rows and columns of that square before the raw image begins; negative where the square
@@ -39,10 +84,10 @@ class Geometry:
         missing_fraction: share of raw points without a measurement.
     """
 
-    plane: tuple[float, float, float, float]
-    tilt_deg: float
-    near_m: float
-    far_m: float
+    plane: tuple[float, float, float, float] | None
+    tilt_deg: float | None
+    near_m: float | None
+    far_m: float | None
     raw_height: int
     raw_width: int
     side: int
@@ -56,8 +101,9 @@ class Sample:
     """One part as the network sees it: a square of S x S pixels.
 
     Attributes:
-        rgb: uint8, (S, S, 3); 0 outside the foreground.
-        depth: float32, (S, S), in [0, 1]; the background holds the largest depth of the foreground.
+        rgb: uint8, (S, S, 3); 0 outside the foreground. Without an RGB image mid-grey on the part.
+        depth: float32, (S, S), in [0, 1]; the background holds the largest depth of the foreground. Without points
+            0.5 everywhere.
         foreground: bool, (S, S): the part.
         valid: bool, (S, S): the depth here was measured, not filled from neighbours.
         geometry: how to go back to metres and to raw pixels.

@@ -56,7 +56,7 @@ def find_part(xyz: NDArray[np.float32], *, plane_distance_m: float = 0.005, seed
     tables = [candidate for candidate in candidates if candidate.score > 0]
     table = max(tables, key=lambda candidate: candidate.score, default=None)
     if _is_cut_out(cells, measured, table):
-        return _cut_out(xyz, measured)
+        return cut_out(xyz, measured)
     if table is None:
         raise DataError("no table plane found: no flat area has a part standing on it and nothing under it")
     walls = [other.plane for other in candidates if is_wall(cells, other, table, plane_distance_m)]
@@ -80,7 +80,7 @@ def _is_cut_out(cells: Cells, measured: NDArray[np.bool_], table: Candidate | No
     return bool((rim & table.on).sum() < _MIN_RIM * rim.sum())
 
 
-def _cut_out(xyz: NDArray[np.float32], measured: NDArray[np.bool_]) -> Table:
+def cut_out(xyz: NDArray[np.float32], measured: NDArray[np.bool_]) -> Table:
     """All that was measured, over a frontal plane through its farthest points, as the table is unknown."""
     z = xyz[..., 2][measured]
     return Table((0.0, 0.0, -float(np.sign(np.median(z))), float(np.abs(z).max())), 0.0, measured)
@@ -110,7 +110,7 @@ def _standing_on(
     for wall in walls:
         mask &= _height(xyz, wall) > np.maximum(np.float32(4 * distance), 6 * noise)
     mask = _over_area(xyz, mask, cells, table)
-    mask = _without_specks(mask, mask & (height > low + 2 * noise))
+    mask = without_specks(mask, mask & (height > low + 2 * noise))
     return _with_foot(mask, noisy, np.asarray(height / low)) if some_noisy and mask.any() else mask
 
 
@@ -184,7 +184,7 @@ def _beside(area: NDArray[np.float32], points: NDArray[np.float32]) -> NDArray[n
     return np.asarray(distance[where[:, 1], where[:, 0]], dtype=np.float32)
 
 
-def _without_specks(mask: NDArray[np.bool_], seeds: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def without_specks(mask: NDArray[np.bool_], seeds: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Connected components that are large enough and hold enough seeds."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     smallest = max(6.0, 4e-5 * mask.size)

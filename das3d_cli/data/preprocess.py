@@ -9,15 +9,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from das3d_cli.data.capture import Geometry, RawCapture, Sample
+from das3d_cli.data.capture import Foreground, Geometry, RawCapture, Sample
 from das3d_cli.data.fill import enclosed, fill
-from das3d_cli.data.plane import Table, find_part
+from das3d_cli.data.foreground import find_foreground
+from das3d_cli.data.plane import Table
 from das3d_cli.errors import DataError
 
 DepthAxis = Literal["camera", "plane"]
 _SEED = 0
 _TAIL_PERCENT = 0.5  # of the part's points, left out of the range at either end: a defect may lie there
 _MIN_SPAN_M = 1e-3
+_NO_DEPTH = 0.5  # of a part without points: the synthesis may then change it both ways
+_NO_COLOUR = 128
 
 
 class Extent(NamedTuple):
@@ -33,14 +36,37 @@ class Extent(NamedTuple):
     span_px: float
 
 
-def measure(capture: RawCapture, *, plane_distance_m: float, depth_axis: DepthAxis) -> Extent:
-    """How much room the capture's part takes.
+class _Part(NamedTuple):
+    """The part in raw pixels, (H, W), and what `Geometry` says of it.
+
+    Attributes:
+        mask: the part with its holes.
+        measured: as far as it was measured.
+        depth: in the range of 0 to 1, not clipped; 0 off the part.
+    """
+
+    mask: NDArray[np.bool_]
+    measured: NDArray[np.bool_]
+    depth: NDArray[np.float32]
+    plane: tuple[float, float, float, float] | None
+    tilt_deg: float | None
+    near_m: float | None
+    far_m: float | None
+    missing: float
+
+
+def measure(
+    capture: RawCapture, *, plane_distance_m: float, depth_axis: DepthAxis, foreground: Foreground = "table"
+) -> Extent:
+    """How much room the part of a capture with points takes.
 
     Raises:
         DataError: as `preprocess`.
     """
     _check(capture)
-    table = find_part(capture.xyz, plane_distance_m=plane_distance_m, seed=_SEED)
+    if capture.xyz is None:
+        raise DataError("holds no points to measure the part on")
+    table = find_foreground(capture.xyz, foreground, plane_distance_m=plane_distance_m, seed=_SEED)
     near, far = _range_of(_depth(capture.xyz, table, depth_axis)[table.foreground])
     return Extent(near, far, 2 * _circle(table.foreground)[2])
 
@@ -53,12 +79,14 @@ def preprocess(
     depth_axis: DepthAxis,
     depth_range: tuple[float, float] | None,
     window_px: int | None,
+    foreground: Foreground = "table",
     ground_truth: NDArray[np.bool_] | None = None,
 ) -> Sample:
     """Cut the part out of a capture and bring it to a square of `size` x `size` pixels.
 
     Args:
-        capture: colour (H, W, 3) and points (H, W, 3) in metres.
+        capture: colour (H, W, 3) and points (H, W, 3) in metres, or one of the two. Without points the whole image
+            is the part.
         size: side of the sample in pixels.
         plane_distance_m: points this near to the table's plane belong to the table.
         depth_axis: "camera": depth is the distance along the optical axis; "plane": minus the height over the
@@ -68,6 +96,7 @@ def preprocess(
             defect that sticks out is clipped and does not rescale the part.
         window_px: side in raw pixels of a square window about the part, which grows where the part does not fit into
             it. None: the whole image, padded to a square.
+        foreground: how the part is told from its surroundings, see `find_foreground`.
         ground_truth: bool, (H, W), or None.
 
     Returns:
@@ -78,35 +107,33 @@ def preprocess(
             stands on it.
     """
     _check(capture, ground_truth)
-    table = find_part(capture.xyz, plane_distance_m=plane_distance_m, seed=_SEED)
-    measured = np.asarray(~np.isnan(capture.xyz[..., 2]))
-    depth = _depth(capture.xyz, table, depth_axis)
-    near, far = depth_range if depth_range is not None else _range_of(depth[table.foreground])
-    if not (np.isfinite([near, far]).all() and near < far):
-        raise ValueError(f"depth_range must be finite and increasing, got ({near}, {far})")
+    if capture.xyz is None:
+        part = _whole_image(capture.shape)
+    else:
+        table = find_foreground(capture.xyz, foreground, plane_distance_m=plane_distance_m, seed=_SEED)
+        part = _on_table(capture.xyz, table, depth_axis, depth_range)
+    side, top, left = _frame(part.mask, window_px)
+    height, width = capture.shape
+    geometry = Geometry(
+        part.plane, part.tilt_deg, part.near_m, part.far_m, height, width, side, top, left, part.missing
+    )
 
-    holes = enclosed(measured, table.foreground)
-    part = table.foreground | holes
-    depth = fill(depth, table.foreground, holes)
-    side, top, left = _frame(part, window_px)
-    height, width = part.shape
-    missing = float(1 - measured.mean())
-    geometry = Geometry(table.plane, table.tilt_deg, near, far, height, width, side, top, left, missing)
-
-    weight = part.astype(np.float32)
+    weight = part.mask.astype(np.float32)
     coverage = _resize(_square(weight, geometry), size)
-    known = _resize(_square(table.foreground.astype(np.float32), geometry), size)
-    foreground = coverage >= 0.5
-    if not foreground.any():
+    known = _resize(_square(part.measured.astype(np.float32), geometry), size)
+    inside = coverage >= 0.5
+    if not inside.any():
         raise DataError(f"the part is too small: no pixel of {size} x {size} is at least half covered by it")
     share = np.maximum(coverage, np.float32(1e-6))
-    scaled = np.where(part, (depth - np.float32(near)) / np.float32(far - near), np.float32(0))
-    small = np.clip(_resize(_square(scaled, geometry), size) / share, 0, 1)
-    small = np.where(foreground, small, small[foreground].max())
-    colour = _resize(_square(capture.rgb * weight[..., None], geometry), size) / share[..., None]
-    rgb = np.where(foreground[..., None], np.rint(np.clip(colour, 0, 255)), 0).astype(np.uint8)
+    small = np.clip(_resize(_square(part.depth, geometry), size) / share, 0, 1)
+    small = np.where(inside, small, small[inside].max())
+    if capture.rgb is None:
+        rgb = np.repeat(np.where(inside, np.uint8(_NO_COLOUR), np.uint8(0))[..., None], 3, axis=2)
+    else:
+        colour = _resize(_square(capture.rgb * weight[..., None], geometry), size) / share[..., None]
+        rgb = np.where(inside[..., None], np.rint(np.clip(colour, 0, 255)), 0).astype(np.uint8)
     truth = None if ground_truth is None else _resize_truth(ground_truth, geometry, size)
-    return Sample(rgb, small.astype(np.float32), foreground, foreground & (known >= 0.5 * coverage), geometry, truth)
+    return Sample(rgb, small.astype(np.float32), inside, inside & (known >= 0.5 * coverage), geometry, truth)
 
 
 def to_raw(map_: NDArray[np.float32], geometry: Geometry) -> NDArray[np.float32]:
@@ -119,13 +146,35 @@ def to_raw(map_: NDArray[np.float32], geometry: Geometry) -> NDArray[np.float32]
 
 
 def _check(capture: RawCapture, ground_truth: NDArray[np.bool_] | None = None) -> None:
-    rgb, xyz = capture.rgb.shape, capture.xyz.shape
-    if len(xyz) != 3 or xyz[2] != 3 or len(rgb) != 3 or rgb[2] != 3:
-        raise DataError(f"rgb and xyz must be (H, W, 3), got {rgb} and {xyz}")
-    if rgb != xyz:
-        raise DataError(f"rgb is {rgb[1]} x {rgb[0]} pixels, xyz {xyz[1]} x {xyz[0]}: they must be of one size")
-    if ground_truth is not None and ground_truth.shape != xyz[:2]:
-        raise DataError(f"the ground truth is of shape {ground_truth.shape}, the capture of {xyz[:2]}")
+    shapes = [array.shape for array in (capture.rgb, capture.xyz) if array is not None]
+    if any(len(shape) != 3 or shape[2] != 3 for shape in shapes):
+        raise DataError(f"rgb and xyz must be (H, W, 3), got {' and '.join(map(str, shapes))}")
+    if len(set(shapes)) > 1:
+        (height, width, _), (rows, columns, _) = shapes
+        raise DataError(f"rgb is {width} x {height} pixels, xyz {columns} x {rows}: they must be of one size")
+    if ground_truth is not None and ground_truth.shape != shapes[0][:2]:
+        raise DataError(f"the ground truth is of shape {ground_truth.shape}, the capture of {shapes[0][:2]}")
+
+
+def _whole_image(shape: tuple[int, int]) -> _Part:
+    everything, nothing = np.ones(shape, np.bool_), np.zeros(shape, np.bool_)
+    return _Part(everything, nothing, np.full(shape, _NO_DEPTH, np.float32), None, None, None, None, 1.0)
+
+
+def _on_table(
+    xyz: NDArray[np.float32], table: Table, axis: DepthAxis, depth_range: tuple[float, float] | None
+) -> _Part:
+    measured = np.asarray(~np.isnan(xyz[..., 2]))
+    depth = _depth(xyz, table, axis)
+    near, far = depth_range if depth_range is not None else _range_of(depth[table.foreground])
+    if not (np.isfinite([near, far]).all() and near < far):
+        raise ValueError(f"depth_range must be finite and increasing, got ({near}, {far})")
+    holes = enclosed(measured, table.foreground)
+    mask = table.foreground | holes
+    depth = fill(depth, table.foreground, holes)
+    scaled = np.where(mask, (depth - np.float32(near)) / np.float32(far - near), np.float32(0))
+    missing = float(1 - measured.mean())
+    return _Part(mask, table.foreground, scaled, table.plane, table.tilt_deg, near, far, missing)
 
 
 def _depth(xyz: NDArray[np.float32], table: Table, axis: DepthAxis) -> NDArray[np.float32]:

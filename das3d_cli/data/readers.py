@@ -2,117 +2,124 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import threading
-import zlib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import cv2
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
 
-from das3d_cli.data.capture import RawCapture
+from das3d_cli.data.capture import UNITS, Camera, RawCapture
+from das3d_cli.data.clouds import PCD_SUFFIXES, PLY_SUFFIXES, read_cloud
+from das3d_cli.data.decode import JPEG_MAGIC, PNG_MAGIC, TIFF_MAGICS, decode_image, decode_tiff, read_bytes
+from das3d_cli.data.depth import CAMERA_FILE, back_project, read_limits
 from das3d_cli.errors import DataError
 
-PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
-TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
-FARTHEST_M = 20.0
+FARTHEST_M, NEAREST_M = 20.0, 0.002  # a scene's size that das3d can have to do with
 
 
-def read_capture(rgb_path: Path, xyz_path: Path) -> RawCapture:
-    """Read one part: a colour image and an organised point cloud of the same size.
+def read_capture(
+    rgb_path: Path | None,
+    xyz_path: Path | None,
+    camera: Camera | None = None,
+    limits: Path | None = None,
+    unit: str = "m",
+) -> RawCapture:
+    """Read one part: a colour image and an organised point cloud of the same size, or one of the two.
+
+    Args:
+        rgb_path: as for `read_rgb`; without a point cloud beside it, as it comes from a grey camera alone, it may be grey.
+        xyz_path, camera, limits, unit: as for `read_xyz`.
 
     Raises:
         DataError: as `read_rgb` and `read_xyz`, or the two differ in size.
     """
-    rgb, xyz = read_rgb(rgb_path), read_xyz(xyz_path)
-    check_size(rgb_path, rgb, xyz)
+    rgb = None if rgb_path is None else read_rgb(rgb_path, grey=xyz_path is None)
+    if xyz_path is None:
+        return RawCapture(rgb, None)
+    xyz = read_xyz(xyz_path, camera, limits, unit, size=None if rgb is None else (rgb.shape[0], rgb.shape[1]))
+    if rgb_path is not None and rgb is not None:
+        check_size(rgb_path, rgb, xyz.shape[:2])
     return RawCapture(rgb, xyz)
 
 
-def check_size(name: Path | str, image: NDArray[Any], xyz: NDArray[np.float32]) -> None:
-    """Raise a DataError unless the image called `name` covers the point cloud pixel by pixel."""
-    if image.shape[:2] != xyz.shape[:2]:
+def check_size(name: Path | str, image: NDArray[Any], size: tuple[int, ...], of: str = "point cloud") -> None:
+    """Raise a DataError unless the image called `name` is of this height and width; `of` says what else is."""
+    if image.shape[:2] != size:
         raise DataError(
-            f"{name}: is {_extent(image.shape[:2])} pixels, but its point cloud is {_extent(xyz.shape[:2])}; "
+            f"{name}: is {_extent(image.shape[:2])} pixels, but its {of} is {_extent(size)}; "
             "both must show the same view at the same size"
         )
 
 
-def read_xyz(path: Path) -> NDArray[np.float32]:
-    """Read an organised point cloud from a floating-point TIFF.
+def read_xyz(
+    path: Path,
+    camera: Camera | None = None,
+    limits: Path | None = None,
+    unit: str = "m",
+    size: tuple[int, int] | None = None,
+) -> NDArray[np.float32]:
+    """Read an organised point cloud: a floating-point TIFF, a PCD, a PLY or, with its camera, a depth image.
+
+    Args:
+        path: the file; a depth image is a 16-bit PNG or a TIFF.
+        camera: the one that took the depth image; None for a point cloud.
+        limits: Eyecandies' info_depth.yaml, by which the depth image is in metres.
+        unit: key of `UNITS`, of what is stored.
+        size: height and width of the image beside it, for a PCD or PLY that does not tell its own.
 
     Returns:
         float32, (H, W, 3), metres in the camera's frame. A point stored as (0, 0, 0) or with any NaN is NaN
         in all three.
 
     Raises:
-        DataError: missing, truncated or no TIFF; not (H, W, 3); not floating point; infinite values; every
-            point missing; millimetres.
+        DataError: missing, truncated or of another kind; not (H, W, 3); not floating point; infinite values; every
+            point missing; another unit.
     """
-    data = _read(path, "point cloud")
-    if data.startswith(PNG_MAGIC):
-        raise DataError(f"{path}: is a PNG, a TIFF point cloud is wanted here; swapped with the colour image?")
-    if not data.startswith(TIFF_MAGICS):
-        raise DataError(f"{path}: is not a TIFF file; save the point cloud as an H x W x 3 float32 TIFF")
-    try:
-        with _strict_tifffile():
-            xyz: NDArray[Any] = tifffile.imread(io.BytesIO(data))
-    except Exception as error:  # noqa: BLE001  (a damaged file can break the decoder anywhere)
-        cause = str(error).partition("\n")[0]
-        raise DataError(f"{path}: damaged or unsupported TIFF; export it again ({cause})") from None
-
-    return as_points(xyz, str(path))
+    points, known = _read_stored(path, camera, limits, size)
+    if known != "m":
+        points *= np.float32(UNITS[unit])
+    return _of_size(points, str(path), unit)
 
 
-def as_points(xyz: NDArray[Any], name: str) -> NDArray[np.float32]:
-    """An array as an organised point cloud, as `read_xyz` returns it; `name` is what errors call it.
+def guess_unit(path: Path, camera: Camera | None = None, limits: Path | None = None) -> str:
+    """The unit of a file's coordinates: that of its kind, or by their size; no scene is 20 m large.
 
     Raises:
         DataError: as `read_xyz`.
     """
-    if xyz.ndim != 3 or xyz.shape[2] != 3:
-        raise DataError(f"{name}: is {_extent(xyz.shape)}, but a point cloud is H x W x 3; store x, y and z")
-    if xyz.dtype.kind != "f":
-        raise DataError(f"{name}: holds {xyz.dtype} values; store x, y and z as float32 in metres")
-    with np.errstate(over="ignore"):
-        points: NDArray[np.float32] = np.array(xyz, np.float32)
-    if np.isinf(points).any():
-        raise DataError(f"{name}: holds infinite values; mark missing points as (0, 0, 0) or NaN")
-
-    x, y, z = (
-        points[..., 0],
-        points[..., 1],
-        points[..., 2],
-    )  # one by one: any(axis=2) takes ten times as long
-    missing = np.isnan(x) | np.isnan(y) | np.isnan(z) | ((x == 0) & (y == 0) & (z == 0))
-    np.copyto(points, np.nan, where=missing[..., None])
-    depths = np.abs(z[~missing])
-    if not depths.size:
-        raise DataError(f"{name}: every point is missing; capture the part again")
-    middle = float(np.median(depths[:: 1 + depths.size // 10_000]))
-    if middle > FARTHEST_M:
-        raise DataError(f"{name}: median distance of {middle:.0f} looks like millimetres; convert to metres")
-    return points
+    points, known = _read_stored(path, camera, limits, None)
+    if known:
+        return known
+    extent = _extent_of(points)
+    return next(unit for unit in ("m", "mm", "um") if unit == "um" or extent * UNITS[unit] <= FARTHEST_M)
 
 
-def read_rgb(path: Path) -> NDArray[np.uint8]:
-    """Read a colour image from an 8-bit PNG.
+def as_points(xyz: NDArray[Any], name: str) -> NDArray[np.float32]:
+    """An array in metres as an organised point cloud, as `read_xyz` returns it; `name` is what errors call it.
+
+    Raises:
+        DataError: as `read_xyz`.
+    """
+    return _of_size(_clean(xyz, name), name, "m")
+
+
+def read_rgb(path: Path, *, grey: bool = False) -> NDArray[np.uint8]:
+    """Read a colour image from an 8-bit PNG or JPEG.
+
+    Args:
+        path: the file.
+        grey: take a grey image as well, as three equal channels.
 
     Returns:
         uint8, (H, W, 3), in the order red, green, blue.
 
     Raises:
-        DataError: missing, truncated or no PNG; grey, 16-bit or with an alpha channel.
+        DataError: missing, truncated or of another kind; grey, 16-bit or with an alpha channel.
     """
-    image = as_rgb(_read_png(path, "colour image"), str(path))
-    return np.ascontiguousarray(image[..., ::-1])
+    image = decode_image(path, read_bytes(path, "colour image"), "colour image")
+    if grey and image.ndim == 2:
+        image = np.repeat(image[..., None], 3, axis=2)
+    return np.ascontiguousarray(as_rgb(image, str(path))[..., ::-1])
 
 
 def as_rgb(image: NDArray[Any], name: str) -> NDArray[np.uint8]:
@@ -141,69 +148,91 @@ def read_ground_truth(path: Path) -> NDArray[np.bool_]:
     Raises:
         DataError: missing, truncated or no PNG.
     """
-    image = _read_png(path, "ground truth")
+    image = decode_image(path, read_bytes(path, "ground truth"), "ground truth")
     colours = image[..., None] if image.ndim == 2 else image[..., :3]
     return np.asarray((colours > 0).any(axis=2))
 
 
-def _read(path: Path, what: str) -> bytes:
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; a {what} is wanted here") from None
-    except OSError as error:
-        raise DataError(f"{path}: {what} cannot be read: {(error.strerror or str(error)).lower()}") from None
-    if not data:
-        raise DataError(f"{path}: is empty; copy or export it again")
-    return data
+def _read_stored(
+    path: Path, camera: Camera | None, limits: Path | None, size: tuple[int, int] | None
+) -> tuple[NDArray[np.float32], str]:
+    """The points as stored, and their unit where the kind of file tells it, else ""."""
+    data = read_bytes(path, "point cloud")
+    if path.suffix.lower() in (*PCD_SUFFIXES, *PLY_SUFFIXES):
+        return _clean(read_cloud(path, data, size), str(path)), ""
+    stored = decode_tiff(path, data) if data.startswith(TIFF_MAGICS) else None
+    if camera is not None and (stored is None or stored.ndim == 2):
+        depth, unit = _read_depth(path, data, stored, camera, limits)
+        return _clean(back_project(depth, camera), str(path)), unit
+    if data.startswith((PNG_MAGIC, JPEG_MAGIC)):
+        raise DataError(f"{path}: is a PNG, a TIFF point cloud is wanted here; swapped with the colour image?")
+    if stored is None:
+        raise DataError(f"{path}: is not a TIFF file; save the point cloud as an H x W x 3 float32 TIFF")
+    return _clean(stored, str(path)), ""
 
 
-@contextlib.contextmanager
-def _strict_tifffile() -> Iterator[None]:
-    """Raise what tifffile only logs: from a damaged file it returns what is left, or zeros."""
-    reader = threading.get_ident()
-
-    def judge(record: logging.LogRecord) -> bool:
-        if record.thread == reader and record.levelno >= logging.ERROR:
-            raise ValueError(record.getMessage())
-        return record.thread != reader
-
-    logger = logging.getLogger("tifffile")
-    logger.addFilter(judge)
-    try:
-        yield
-    finally:
-        logger.removeFilter(judge)
-
-
-def _read_png(path: Path, what: str) -> NDArray[Any]:
-    data = _read(path, what)
-    if data.startswith(TIFF_MAGICS):
-        raise DataError(f"{path}: is a TIFF, a PNG {what} is wanted here; swapped with the point cloud?")
-    if not data.startswith(PNG_MAGIC):
-        raise DataError(f"{path}: is not a PNG file; save the {what} as PNG")
-    try:
-        pixels = PNG_MAGIC + b"".join(_pixel_chunks(data))
-        image = cv2.imdecode(np.frombuffer(pixels, np.uint8), cv2.IMREAD_UNCHANGED)
-    except (ValueError, cv2.error):
-        image = None
-    if image is None:
-        raise DataError(f"{path}: damaged or truncated PNG; copy or export it again")
-    return np.asarray(image)
+def _read_depth(
+    path: Path, data: bytes, stored: NDArray[Any] | None, camera: Camera, limits: Path | None
+) -> tuple[NDArray[np.float32], Literal["m", "mm", ""]]:
+    """A depth image, NaN where missing, and its unit: integers are millimetres by custom, if nothing else is known."""
+    stored = decode_image(path, data, "depth image") if stored is None else stored
+    if stored.ndim != 2 or stored.dtype not in (np.uint16, np.float32, np.float64):
+        raise DataError(
+            f"{path}: is {_extent(stored.shape)} of {stored.dtype}, but a depth image is H x W, 16-bit or floating point"
+        )
+    depth = stored.astype(np.float32)
+    if limits is not None:  # here 0 is the nearest depth
+        near, far = read_limits(limits)
+        return depth * np.float32((far - near) / 65535) + np.float32(near), "m"
+    depth[depth == 0] = np.nan
+    if camera.scale is not None:
+        return depth * np.float32(camera.scale), "m"
+    return depth, "mm" if stored.dtype == np.uint16 else ""
 
 
-def _pixel_chunks(data: bytes) -> Iterator[bytes]:
-    """Yield the chunks that hold pixels, checked; libpng would print about bad ones and odd profiles."""
-    start, kind = len(PNG_MAGIC), b""
-    while kind != b"IEND":
-        kind = data[start + 4 : start + 8]
-        end = start + 12 + int.from_bytes(data[start : start + 4], "big")
-        checksum = int.from_bytes(data[end - 4 : end], "big")
-        if end > len(data) or zlib.crc32(data[start + 4 : end - 4]) != checksum:
-            raise ValueError("damaged chunk")
-        if kind in PIXEL_CHUNKS:
-            yield data[start:end]
-        start = end
+def _clean(xyz: NDArray[Any], name: str) -> NDArray[np.float32]:
+    """Points of any unit, float32, NaN in all three where missing."""
+    if xyz.ndim != 3 or xyz.shape[2] != 3:
+        raise DataError(
+            f"{name}: is {_extent(xyz.shape)}, but a point cloud is H x W x 3; store x, y and z"
+            f" or, of a depth image, give its camera in {CAMERA_FILE}"
+        )
+    if xyz.dtype.kind != "f":
+        raise DataError(f"{name}: holds {xyz.dtype} values; store x, y and z as float32 in metres")
+    with np.errstate(over="ignore"):
+        points: NDArray[np.float32] = np.array(xyz, np.float32)
+    if np.isinf(points).any():
+        raise DataError(f"{name}: holds infinite values; mark missing points as (0, 0, 0) or NaN")
+
+    x, y, z = points[..., 0], points[..., 1], points[..., 2]  # one by one: any(axis=2) takes ten times as long
+    missing = np.isnan(x) | np.isnan(y) | np.isnan(z) | ((x == 0) & (y == 0) & (z == 0))
+    if missing.all():
+        raise DataError(f"{name}: every point is missing; capture the part again")
+    np.copyto(points, np.nan, where=missing[..., None])
+    return points
+
+
+def _of_size(points: NDArray[np.float32], name: str, unit: str) -> NDArray[np.float32]:
+    """The points in metres, if these can be metres; `unit` is what they were taken for."""
+    extent = _extent_of(points)
+    if not NEAREST_M < extent < FARTHEST_M:
+        likely = "millimetres" if extent > 1 else "metres"
+        raise DataError(
+            f"{name}: median distance of {extent / UNITS[unit]:.3g} {unit} looks like {likely};"
+            " convert it, or say the unit with --set preprocess.units"
+        )
+    return points
+
+
+def _extent_of(points: NDArray[np.float32]) -> float:
+    """How large a scene is: its median distance from the camera or its width, whichever is more."""
+    step = 1 + max(points.shape[:2]) // 100
+    few = points[::step, ::step].reshape(-1, 3)
+    few = few[~np.isnan(few[:, 2])]
+    if len(few) < 100:
+        few = points[~np.isnan(points[..., 2])]
+    width = np.ptp(np.percentile(few[:, :2], [5, 95], axis=0), axis=0).max()
+    return float(max(np.median(np.abs(few[:, 2])), width))
 
 
 def _extent(shape: tuple[int, ...]) -> str:

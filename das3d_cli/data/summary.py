@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -9,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from das3d_cli.data.cache import Record
+from das3d_cli.data.capture import Form
 from das3d_cli.data.layouts import Failure
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the summary: the samples of one category, split and label."""
+    """One line of the summary: the samples of one category, split and label. Without points tilts are nan."""
 
     category: str
     split: str
@@ -29,10 +31,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """What `build` did: a row per category, split and label, and the parts that could not be used."""
+    """What `build` did: a row per category, split and label, the parts that could not be used, and how each category's
+    captures were read."""
 
     rows: list[Row] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+    forms: dict[str, Form] = field(default_factory=dict)
 
     def as_dicts(self) -> list[dict[str, Any]]:
         """The rows as plain data."""
@@ -48,7 +52,7 @@ def rows_of(category: str, records: Iterable[Record], new: Collection[str]) -> l
     for (split, label), group in groups.items():
         fresh = sum(record.path in new for record in group)
         missing = [record.geometry.missing_fraction for record in group]
-        tilts = [record.geometry.tilt_deg for record in group]
+        tilts = [record.geometry.tilt_deg for record in group if record.geometry.tilt_deg is not None] or [math.nan]
         rows.append(Row(category, split, label, len(group), fresh, len(group) - fresh,
                         float(np.mean(missing)), float(np.mean(tilts)), max(tilts)))  # fmt: skip
     return rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib.metadata
 import platform
@@ -79,6 +80,10 @@ def load_data(settings: Settings, cache: Cache, device: torch.device) -> Data:
     """The good parts of train and validation, and the textures, on the device.
 
     Without a validation split a fixed share of the training parts, picked by the seed, is held out instead.
+
+    Raises:
+        DataError: the cache lacks good parts.
+        UsageError: the settings ask for another size, or for images that the cache lacks.
     """
     size, cached = settings.model.size, cache.manifest.settings.size
     if cached % size:
@@ -86,6 +91,7 @@ def load_data(settings: Settings, cache: Cache, device: torch.device) -> Data:
             f"settings.model.size: {size} does not divide the cache's {cached} pixels;"
             f" use {cached}, or preprocess with --size {size}"
         )
+    cache.require(settings.model.modality)
     train = _good(load_split(cache, "train"))
     if cache.samples("validation"):
         validation = _good(load_split(cache, "validation"))
@@ -136,6 +142,7 @@ def identity(cache: Cache) -> dict[str, Any]:
         "preprocessing": VERSION,
         "depth_range_m": list(manifest.depth_range_m) if manifest.depth_range_m else None,
         "window_px": manifest.window_px,
+        "form": dataclasses.asdict(manifest.form),
         "samples": hashlib.sha256("".join(keys).encode()).hexdigest(),
     }
 

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import distance_transform_edt
 
+from das3d_cli.data.capture import RawCapture
 from das3d_cli.report.draw import OUTSIDE, Picture
 
 Mask = NDArray[np.bool_]
@@ -18,6 +19,15 @@ _CLAY = [(28, 32, 42), (104, 106, 112), (186, 182, 175), (255, 252, 244)]
 _BLUES = [(5, 48, 97), (33, 102, 172), (107, 172, 209)]
 _REDS = [(244, 150, 112), (178, 24, 43), (103, 0, 31)]
 _BLUE_WHITE_RED = [*_BLUES, (255, 255, 255), *_REDS]
+
+
+def picture_of(capture: RawCapture) -> Picture:
+    """What a raw capture shows, uint8, (H, W, 3): its RGB image or, without one, the relief of its points."""
+    if capture.rgb is not None or capture.xyz is None:
+        return np.asarray(capture.rgb)
+    depth = np.abs(capture.xyz[..., 2])
+    near, far = np.nanpercentile(depth, [1, 99])
+    return shaded_relief((depth - near) / max(far - near, 1e-9), ~np.isnan(depth))
 
 
 def depth_picture(depth: NDArray[np.floating], foreground: Mask, limits: tuple[float, float] | None = None) -> Picture:

@@ -1,0 +1,105 @@
+"""What all samples of a category have in common: how its captures are read, their depth range and their window."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from typing import NamedTuple
+
+import numpy as np
+
+from das3d_cli.data.capture import GOOD, Foreground, Form
+from das3d_cli.data.layouts import Entry
+from das3d_cli.data.preprocess import Extent, measure
+from das3d_cli.data.readers import guess_unit, read_capture
+from das3d_cli.data.workers import completed
+from das3d_cli.errors import DataError, UsageError
+from das3d_cli.settings import PreprocessSettings
+
+_PROBES = 32  # train captures that a category's depth range and window are measured on
+_MARGIN = 1.1  # of the window around the largest part
+
+
+class Common(NamedTuple):
+    """What the samples of a category have in common.
+
+    Attributes:
+        depth_range_m: depths in metres that become 0 and 1; None where each capture has its own, or has no points.
+        window_px: side in raw pixels of the window about each part; None where the sample shows the whole image.
+        form: how the captures are read.
+    """
+
+    depth_range_m: tuple[float, float] | None
+    window_px: int | None
+    form: Form
+
+
+def pick_probes(entries: Sequence[Entry]) -> list[Entry]:
+    """Good train captures, evenly spread by name."""
+    train = [entry for entry in entries if entry.split == "train" and entry.label == GOOD]
+    return [train[int(i)] for i in np.linspace(0, len(train) - 1, min(len(train), _PROBES)).round()]
+
+
+def form_of(entries: Sequence[Entry], foreground: Foreground, settings: PreprocessSettings) -> Form:
+    """How a category's captures are read, as far as their files need not be opened for it.
+
+    Raises:
+        UsageError: the settings ask for a foreground that needs points, of captures without any.
+    """
+    if not any(entry.xyz for entry in entries):
+        if settings.foreground not in ("auto", "whole"):
+            raise UsageError(
+                f"settings.preprocess.foreground: {settings.foreground} needs point clouds; there are none"
+            )
+        return Form("rgb", "whole")
+    cameras = {entry.camera for entry in entries}
+    return Form(
+        "both" if any(entry.rgb for entry in entries) else "depth",
+        foreground if settings.foreground == "auto" else settings.foreground,
+        camera=cameras.pop() if len(cameras) == 1 else None,
+    )
+
+
+def find_unit(entries: Sequence[Entry], settings: PreprocessSettings) -> str:
+    """The unit of the category's points: as the settings say, or as the first capture that can be read tells."""
+    if settings.units != "auto":
+        return settings.units
+    for entry in (*pick_probes(entries), *entries[:_PROBES]):
+        if entry.xyz is not None:
+            try:
+                return guess_unit(entry.xyz, entry.camera, entry.limits)
+            except DataError:
+                continue
+    return "m"
+
+
+def find_common(entries: Sequence[Entry], form: Form, settings: PreprocessSettings, pool: Executor | None) -> Common:
+    """Measure what the category's parts share on its probes.
+
+    Raises:
+        DataError: it is needed, and no probe can be used.
+    """
+    window_wanted = settings.frame == "part" and form.foreground != "whole"
+    if form.modalities == "rgb" or not (window_wanted or settings.scaling == "category"):
+        return Common(None, None, form)
+    results = list(completed(pool, _probe, [(entry, form, settings) for entry in pick_probes(entries)]))
+    extents = [result for result in results if isinstance(result, Extent)]
+    if not extents:
+        example = next((f" ({result})" for result in results if isinstance(result, str)), "")
+        raise DataError("no usable train/good capture to measure the parts on; add some, "
+                        f"or set preprocess.scaling=capture and preprocess.frame=image{example}")  # fmt: skip
+    near, far = min(extent.near_m for extent in extents), max(extent.far_m for extent in extents)
+    depth_range = (near - settings.headroom * (far - near), far) if settings.scaling == "category" else None
+    window = round(_MARGIN * max(extent.span_px for extent in extents)) if window_wanted else None
+    return Common(depth_range, window, form)
+
+
+def _probe(job: tuple[Entry, Form, PreprocessSettings]) -> Extent | str:
+    entry, form, settings = job
+    try:
+        return measure(
+            read_capture(None, entry.xyz, entry.camera, entry.limits, form.unit), foreground=form.foreground,
+            plane_distance_m=settings.plane_distance_mm / 1000, depth_axis=settings.depth_axis,
+        )  # fmt: skip
+    except Exception as error:  # noqa: BLE001  (making its sample meets it again and lists it)
+        return " ".join(str(error).split())

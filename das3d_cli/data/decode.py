@@ -1,0 +1,115 @@
+"""Files into arrays, whole or not at all. Whatever is wrong with a file is one `DataError` that names it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import threading
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from das3d_cli.errors import DataError
+from das3d_cli.files import reason
+
+PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+JPEG_MAGIC = b"\xff\xd8\xff"
+TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+_JPEG_END, _TRAILER = b"\xff\xd9", 4096  # some cameras write a little behind the image's end
+
+
+def read_bytes(path: Path, what: str) -> bytes:
+    """The file's contents; `what` it should be goes into the errors.
+
+    Raises:
+        DataError: missing, empty or not readable.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; a {what} is wanted here") from None
+    except OSError as error:
+        raise DataError(f"{path}: {what} cannot be read: {reason(error)}") from None
+    if not data:
+        raise DataError(f"{path}: is empty; copy or export it again")
+    return data
+
+
+def decode_tiff(path: Path, data: bytes) -> NDArray[Any]:
+    """The TIFF's array, as stored.
+
+    Raises:
+        DataError: damaged, truncated or of a kind that cannot be read.
+    """
+    try:
+        with _strict_tifffile():
+            array: NDArray[Any] = tifffile.imread(io.BytesIO(data))
+    except Exception as error:  # noqa: BLE001  (a damaged file can break the decoder anywhere)
+        cause = str(error).partition("\n")[0]
+        raise DataError(f"{path}: damaged or unsupported TIFF; export it again ({cause})") from None
+    return array
+
+
+def decode_image(path: Path, data: bytes, what: str) -> NDArray[Any]:
+    """The pixels of a PNG or JPEG, as stored; colours in OpenCV's order.
+
+    Raises:
+        DataError: damaged, truncated or neither of the two.
+    """
+    if data.startswith(TIFF_MAGICS):
+        raise DataError(f"{path}: is a TIFF, a PNG {what} is wanted here; swapped with the point cloud?")
+    if data.startswith(PNG_MAGIC):
+        chunks = _pixel_chunks(data)
+        kind, pixels = "PNG", PNG_MAGIC + b"".join(chunks) if chunks else b""
+    elif data.startswith(JPEG_MAGIC):
+        kind, pixels = "JPEG", data if _JPEG_END in data[-_TRAILER:] else b""
+    else:
+        raise DataError(f"{path}: is not a PNG file; save the {what} as PNG")
+    try:
+        image = cv2.imdecode(np.frombuffer(pixels, np.uint8), cv2.IMREAD_UNCHANGED) if pixels else None
+    except cv2.error:
+        image = None
+    if image is None:
+        raise DataError(f"{path}: damaged or truncated {kind}; copy or export it again")
+    return np.asarray(image)
+
+
+@contextlib.contextmanager
+def _strict_tifffile() -> Iterator[None]:
+    """Raise what tifffile only logs: from a damaged file it returns what is left, or zeros."""
+    reader = threading.get_ident()
+
+    def judge(record: logging.LogRecord) -> bool:
+        if record.thread == reader and record.levelno >= logging.ERROR:
+            raise ValueError(record.getMessage())
+        return record.thread != reader
+
+    logger = logging.getLogger("tifffile")
+    logger.addFilter(judge)
+    try:
+        yield
+    finally:
+        logger.removeFilter(judge)
+
+
+def _pixel_chunks(data: bytes) -> list[bytes]:
+    """The chunks that hold pixels, checked, or none; libpng would print about bad ones and odd profiles."""
+    start, kind, chunks = len(PNG_MAGIC), b"", []
+    while kind != b"IEND":
+        kind = data[start + 4 : start + 8]
+        end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+        checksum = int.from_bytes(data[end - 4 : end], "big")
+        if end > len(data) or zlib.crc32(data[start + 4 : end - 4]) != checksum:
+            return []
+        if kind in _PIXEL_CHUNKS:
+            chunks.append(data[start:end])
+        start = end
+    return chunks

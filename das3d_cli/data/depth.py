@@ -1,0 +1,99 @@
+"""Depth images into points: the camera that took them, and Eyecandies' own encoding of depth."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from das3d_cli.data.capture import Camera
+from das3d_cli.data.decode import read_bytes
+from das3d_cli.errors import DataError
+
+CAMERA_FILE = "camera.json"
+EXAMPLE = '{"fx": 615.0, "fy": 615.0, "cx": 320.0, "cy": 240.0}'
+LIMITS = "info_depth.yaml"
+
+
+def back_project(depth: NDArray[np.float32], camera: Camera) -> NDArray[np.float32]:
+    """The points that a pinhole camera saw.
+
+    Args:
+        depth: (H, W), distance along the optical axis, NaN where missing; any unit.
+        camera: its intrinsics in pixels; pixel (0, 0) lies at (0, 0).
+
+    Returns:
+        float32, (H, W, 3), in the unit of `depth`.
+    """
+    height, width = depth.shape
+    cx = width / 2 if camera.cx is None else camera.cx
+    cy = height / 2 if camera.cy is None else camera.cy
+    x = ((np.arange(width) - cx) / camera.fx).astype(np.float32)
+    y = ((np.arange(height) - cy) / camera.fy).astype(np.float32)
+    return np.stack([x * depth, y[:, None] * depth, depth], axis=2)
+
+
+def read_limits(path: Path) -> tuple[float, float]:
+    """The depths in metres that Eyecandies stored as 0 and 65535, from an info_depth.yaml.
+
+    Raises:
+        DataError: missing, or it does not hold them.
+    """
+    text = read_bytes(path, "file of depth limits").decode("utf-8", "replace")
+    found = dict(re.findall(r"\b(min|max)\s*:\s*([-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?)", text))
+    try:
+        near, far = float(found["min"]), float(found["max"])
+    except (KeyError, ValueError):
+        near, far = 0.0, 0.0
+    if not near < far:
+        raise DataError(f"{path}: does not hold normalization: min and max; copy it again")
+    return near, far
+
+
+def limits_beside(depth: Path | None, camera: Camera | None) -> Path | None:
+    """The file of limits that belongs to an Eyecandies depth image; None if there is none."""
+    if depth is None or camera is None or not depth.stem.endswith("depth"):
+        return None
+    path = depth.with_name(depth.stem.removesuffix("depth") + LIMITS)
+    return path if path.is_file() else None
+
+
+def find_camera(*folders: Path) -> Camera | None:
+    """The camera that the first camera.json in these folders describes; None if none of them holds one.
+
+    Raises:
+        DataError: it is not JSON, or lacks a focal length.
+    """
+    for folder in folders:
+        path = folder / CAMERA_FILE
+        if path.exists():
+            try:
+                return as_camera(json.loads(path.read_bytes()))
+            except OSError as error:
+                raise DataError(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from None
+            except (ValueError, TypeError, AttributeError) as error:
+                text = f"{path}: no camera: {error}" if str(error).startswith("f") else f"{path}: not valid JSON"
+                raise DataError(f"{text}; write for instance {EXAMPLE}") from None
+    return None
+
+
+def as_camera(given: dict[str, Any]) -> Camera:
+    """A camera from its intrinsics in pixels; "fy", "cx", "cy" and "scale" may be left out.
+
+    Raises:
+        ValueError: "fx" is missing, or a value is no number, or not positive.
+    """
+    names = ("fx", "fy", "cx", "cy", "scale")
+    unknown = set(given) - set(names)
+    if unknown:
+        raise ValueError(f"found {', '.join(sorted(unknown))} beside {', '.join(names)}")
+    values = {name: float(given[name]) for name in names if given.get(name) not in (None, "")}
+    if "fx" not in values:
+        raise ValueError("fx, the focal length in pixels, is missing")
+    if not all(np.isfinite(value) and (value > 0 or name in ("cx", "cy")) for name, value in values.items()):
+        raise ValueError("fx, fy and scale must be positive numbers")
+    return Camera(**{"fy": values["fx"], **values})

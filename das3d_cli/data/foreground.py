@@ -1,0 +1,74 @@
+"""Which pixels show the part: three rules, for three kinds of scene."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from das3d_cli.data.capture import Foreground
+from das3d_cli.data.plane import Table, cut_out, find_part, without_specks
+from das3d_cli.errors import DataError
+
+_FRAME = 1 / 50  # width of the border, share of the image's shorter side
+_ROUNDS = 20  # of fitting the border's plane without what lies off it
+_LEAST_BORDER = 100  # points of it
+
+
+def find_foreground(
+    xyz: NDArray[np.float32], rule: Foreground, *, plane_distance_m: float = 0.005, seed: int = 0
+) -> Table:
+    """Find the part and the surface that its heights are measured from.
+
+    Args:
+        xyz: float32, (H, W, 3), metres in the camera's frame, missing points NaN.
+        rule: "table": what stands on a table, see `find_part`; "border": what is nearer to the camera than the surface
+            that the image's border shows; "whole": all that was measured.
+        plane_distance_m: points this near to the table, or to the border's surface, are background.
+        seed: of the RANSAC.
+
+    Raises:
+        DataError: nothing was measured, there is no such surface, or nothing in front of it.
+    """
+    measured = ~np.isnan(xyz[..., 2])
+    if not measured.any():
+        raise DataError("all points are missing")
+    if rule == "table":
+        return find_part(xyz, plane_distance_m=plane_distance_m, seed=seed)
+    return _before_border(xyz, measured, plane_distance_m) if rule == "border" else cut_out(xyz, measured)
+
+
+def _before_border(xyz: NDArray[np.float32], measured: NDArray[np.bool_], distance: float) -> Table:
+    """What lies before a plane through the border, be that a floor at a slant or a backdrop far behind the part.
+
+    Rendered scenes have no sensor noise, floors without end and backdrops, none of which `find_part` counts on; but
+    their camera is aimed so that nothing except the background reaches the border.
+    """
+    width = max(1, round(min(measured.shape) * _FRAME))
+    at_border = measured.copy()
+    at_border[width:-width, width:-width] = False
+    points = xyz[at_border & (xyz[..., 2] != 0)].astype(np.float64)
+    if len(points) < _LEAST_BORDER:
+        raise DataError("the image's border was not measured; try --set preprocess.foreground=whole")
+    plane = _plane_of(points)
+    height = xyz @ plane[:3].astype(np.float32) + np.float32(plane[3])
+    part = measured & (height > distance)
+    part = without_specks(part, part)
+    if not part.any():
+        raise DataError(f"no part found: nothing is {distance * 1000:g} mm before the surface at the image's border")
+    a, b, c, d = (float(v) for v in plane)
+    return Table((a, b, c, d), float(np.degrees(np.arccos(min(1.0, abs(c))))), part)
+
+
+def _plane_of(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The plane (a, b, c, d) that most of the points lie on, with its unit normal towards the camera.
+
+    Of a plane, 1/z is linear in x/z and y/z, so that far points do not outweigh near ones.
+    """
+    x, y, z = points.T
+    rays = np.stack([x / z, y / z, np.ones_like(z)], axis=1)
+    kept = np.ones(len(points), bool)
+    for _ in range(_ROUNDS):
+        slopes = np.linalg.lstsq(rays[kept], 1 / z[kept], rcond=None)[0]
+        off = np.abs(rays @ slopes * z - 1)
+        kept = off <= max(2 * float(np.median(off)), 1e-6)
+    return np.asarray(np.append(-slopes, 1.0) / np.linalg.norm(slopes))

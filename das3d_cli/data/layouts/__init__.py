@@ -1,0 +1,117 @@
+"""From a data set's files to entries: which files make up one part, and what is known about it.
+
+One module per layout, each with `recognise`, which says by what it knows a category's folder, and `read`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from das3d_cli.data.capture import Foreground
+from das3d_cli.data.layouts import eyecandies, flat, mvtec3d, realiad, table
+from das3d_cli.data.layouts.entries import SPLITS, Entry, Failure, Found, Layout, listing
+from das3d_cli.errors import DataError, UsageError
+from das3d_cli.files import reason
+
+__all__ = ["LAYOUTS", "SPLITS", "Entry", "Failure", "Layout", "find_entries", "pick_categories"]
+
+
+class Kind(NamedTuple):
+    """A layout: its name, what its files look like, and the functions that know and read a category's folder."""
+
+    name: str
+    expected: str
+    recognise: Callable[[Path], str | None]
+    read: Callable[[str, Path, Sequence[str]], Iterable[Found]]
+    foreground: Foreground = "table"
+
+
+# The first that recognises a folder reads it: the more particular come first.
+LAYOUTS = (
+    Kind("eyecandies", eyecandies.EXPECTED, eyecandies.recognise, eyecandies.read, "border"),
+    Kind("realiad", realiad.EXPECTED, realiad.recognise, realiad.read),
+    Kind("flat", flat.EXPECTED, flat.recognise, flat.read),
+    Kind("mvtec3d", mvtec3d.EXPECTED, mvtec3d.recognise, mvtec3d.read),
+)
+
+TABLE = Kind("table", table.EXPECTED, lambda _: None, lambda *_: ())
+
+
+def find_entries(
+    source: Path, categories: Sequence[str] = (), *, layout: str = "auto", lights: Sequence[str] = ()
+) -> Layout:
+    """Pair the files of a data set by name.
+
+    Args:
+        source: a folder of categories, one category's own folder, or a CSV table.
+        categories: those wanted; all when empty.
+        layout: name of one of `LAYOUTS`; "auto" recognises it.
+        lights: of data with several images per part, those to use; the usual one when empty.
+
+    Raises:
+        DataError: `source` is missing, empty or not a data set.
+        UsageError: an unknown category or light.
+    """
+    try:
+        if source.is_file() and source.suffix.lower() == ".csv" and layout in ("auto", TABLE.name):
+            found: list[Found] = list(table.read_table(source))
+            there = {item.category for item in found if not isinstance(item, str)}
+            wanted = set(pick_categories(categories, sorted(there), source))
+            found = [item for item in found if isinstance(item, str) or item.category in wanted]
+            kind, why, root = TABLE, f"{source.name} is a table", source.parent
+        else:
+            kind, folders, why = _recognise(source, _kinds(layout))
+            chosen = sorted(pick_categories(categories, list(folders), source))
+            found = [item for name in chosen for item in kind.read(name, folders[name], lights)]
+            root = source
+    except OSError as error:
+        raise DataError(f"{error.filename}: cannot be read: {reason(error)}") from None
+    entries = [item for item in found if isinstance(item, Entry)]
+    problems = [item for item in found if isinstance(item, Failure)]
+    if not entries and not problems:
+        raise DataError(f"{source}: holds no captures; expected {kind.expected}")
+    notes = [item for item in found if isinstance(item, str)]
+    return Layout(root, entries, problems, kind.name, why, kind.foreground, notes, source)
+
+
+def pick_categories(wanted: Sequence[str], available: Sequence[str], where: Path) -> list[str]:
+    """Return the wanted categories without doubles, or all available ones if none is named.
+
+    Raises:
+        UsageError: one is not available; lists those that are.
+    """
+    for category in wanted:
+        if category not in available:
+            close = difflib.get_close_matches(category, available, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            there = ", ".join(sorted(available))
+            raise UsageError(f"category {category}: not in {where}, which holds {there}{hint}")
+    return list(dict.fromkeys(wanted or available))
+
+
+def _kinds(name: str) -> tuple[Kind, ...]:
+    if name == "auto":
+        return LAYOUTS
+    return tuple(kind for kind in (*LAYOUTS, TABLE) if kind.name == name)
+
+
+def _recognise(root: Path, kinds: tuple[Kind, ...]) -> tuple[Kind, dict[str, Path], str]:
+    """The first layout that knows the folder or those in it, the categories' folders, and by what it knows them."""
+    if not root.exists():
+        raise DataError(f"{root}: no such folder; give the folder that holds the data set")
+    if not root.is_dir():
+        raise DataError(f"{root}: is a file; give the folder that holds the data set")
+    children = [child for child in listing(root) if child.is_dir()]
+    for kind in kinds:
+        if why := kind.recognise(root):
+            return kind, {root.resolve().name: root}, f"{root.name}/{why}"
+        known = {child: why for child in children if (why := kind.recognise(child))}
+        if known:
+            first = min(known)
+            return kind, {child.name: child for child in known}, f"{first.name}/{known[first]}"
+    state = "not a data set" if listing(root) else "empty"
+    others = f", or {', '.join(kind.name for kind in kinds[:-1])} data" if kinds[:-1] else ""
+    raise DataError(f"{root}: is {state}; expected {kinds[-1].expected}{others}")

@@ -1,0 +1,205 @@
+"""What a layout yields: the files that make up each part, and those that could not be matched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from das3d_cli.data.capture import GOOD, Camera, Foreground
+from das3d_cli.data.depth import CAMERA_FILE, EXAMPLE, find_camera
+from das3d_cli.errors import DataError
+
+SPLITS = ("train", "validation", "test")
+CLOUDS = (".tif", ".tiff", ".pcd", ".ply")
+DEPTHS = (".png", ".tif", ".tiff")
+IMAGES = (".png", ".jpg", ".jpeg")
+MASKS = (".png",)
+_JUNK_NAMES = ("thumbs.db", "desktop.ini", "__macosx", "calibration")
+_JUNK_SUFFIXES = (".txt", ".md", ".tmp", ".bak")
+
+Files = Mapping[str, Mapping[str, list[Path]]]  # kind -> name of the part -> its files of that kind
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The files of one part.
+
+    Attributes:
+        category: kind of part.
+        split: one of `SPLITS`.
+        label: "good" or the defect type.
+        name: unique within category, split and label.
+        rgb: colour image; None where the category has none.
+        xyz: point cloud or depth image; None where the category has none.
+        ground_truth: mask of the defect; None where there is none, which only a good part may lack.
+        camera: the one that took the depth image; a point cloud needs none.
+        limits: the file of depth limits beside the depth image.
+    """
+
+    category: str
+    split: str
+    label: str
+    name: str
+    rgb: Path | None
+    xyz: Path | None
+    ground_truth: Path | None
+    camera: Camera | None = None
+    limits: Path | None = None
+
+    @property
+    def files(self) -> list[Path]:
+        """All that there are, the points' first."""
+        return [path for path in (self.xyz, self.rgb, self.ground_truth, self.limits) if path]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A part that cannot be used, the file at fault and why."""
+
+    category: str
+    path: Path
+    reason: str
+
+    def __str__(self) -> str:
+        """One line for the user."""
+        return f"{self.path}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A data set: its usable entries in a fixed order, and the files that could not be matched.
+
+    Attributes:
+        root: the folder, or the table's own folder, that names are told relative to.
+        entries, problems: see above.
+        name: of the layout.
+        why: by what it was recognised.
+        foreground: how parts are told from their surroundings in such data.
+        notes: what was left out on purpose, one line each.
+        source: what was given, a folder or a table.
+    """
+
+    root: Path
+    entries: list[Entry]
+    problems: list[Failure]
+    name: str = ""
+    why: str = ""
+    foreground: Foreground = "table"
+    notes: list[str] = field(default_factory=list)
+    source: Path | None = None
+
+
+Found = Entry | Failure | str  # what reading a layout yields; a text is a note on what was left out on purpose
+
+
+class Place(NamedTuple):
+    """Where parts come from: the first three attributes of their entries."""
+
+    category: str
+    split: str
+    label: str
+
+
+def pair(
+    place: Place,
+    files: Files,
+    wanted: Collection[str],
+    partner: Callable[[str, str], str],
+    camera: Camera | None = None,
+) -> list[Entry | Failure]:
+    """Match files by name; every file ends up in one entry or in one failure.
+
+    Args:
+        place: of all these parts.
+        files: of the kinds "rgb", "xyz", "depth" and "gt", as far as there are any, and "gt" in any case.
+        wanted: the kinds that every part must have, besides the "gt" of one with a defect.
+        partner: tells from a kind and a name where the file should be, for the errors.
+        camera: of the depth images.
+    """
+    results: list[Entry | Failure] = []
+    for name in sorted(set().union(*files.values())):
+        found = {kind: files[kind].get(name, []) for kind in files}
+        problem = _problem(place, name, found, wanted, partner)
+        if problem:
+            results.append(problem)
+            continue
+        first = {kind: paths[0] if paths else None for kind, paths in found.items()}
+        points = first.get("depth") if "depth" in wanted else first.get("xyz")
+        results.append(Entry(*place, name, first.get("rgb"), points, first.get("gt"), camera if points else None))
+    return results
+
+
+def _problem(
+    place: Place,
+    name: str,
+    found: Mapping[str, list[Path]],
+    wanted: Collection[str],
+    partner: Callable[[str, str], str],
+) -> Failure | None:
+    present = next(paths[0] for paths in found.values() if paths)
+    for paths in found.values():
+        if len(paths) > 1:
+            return Failure(place.category, paths[1], f"{paths[0].name} is there as well; keep one of the two")
+    for kind, paths in found.items():
+        if not paths and (kind in wanted or (kind == "gt" and place.label != GOOD)):
+            return Failure(place.category, present, f"its partner {partner(kind, name)} is missing")
+    return None
+
+
+def camera_of(wanted: Collection[str], *folders: Path) -> Camera | None:
+    """The camera of a category's depth images, from the first of the folders that holds a camera.json.
+
+    Raises:
+        DataError: depth images are wanted and there is none, or it is damaged.
+    """
+    camera = find_camera(*folders)
+    if camera is None and "depth" in wanted:
+        raise DataError(
+            f"{folders[0]}: depth images need their camera; write {folders[0] / CAMERA_FILE}, for instance {EXAMPLE}"
+        )
+    return camera
+
+
+def by_name(
+    paths: Collection[Path], suffixes: Collection[str], name: Callable[[Path], str] = lambda path: path.stem
+) -> dict[str, list[Path]]:
+    """The files of these kinds, by the name of the part that they belong to."""
+    named: dict[str, list[Path]] = {}
+    for path in paths:
+        if path.suffix.lower() in suffixes:
+            named.setdefault(name(path), []).append(path)
+    return named
+
+
+def unfit(category: str, paths: Collection[Path], suffixes: tuple[str, ...]) -> list[Failure]:
+    """A failure for each file that is of none of these kinds."""
+    return [Failure(category, path, f"not a {suffixes[0]} file; convert or remove it")
+            for path in paths if path.suffix.lower() not in suffixes]  # fmt: skip
+
+
+def label_of(folder: Path) -> str:
+    """The label that a folder's name stands for; some data sets write GOOD."""
+    return GOOD if folder.name.lower() == GOOD else folder.name
+
+
+def listing(folder: Path) -> list[Path]:
+    """The folder's children by name, without what operating systems and authors leave beside the data."""
+    try:
+        children = sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [child for child in children
+            if not child.name.startswith(".") and child.name.lower() not in _JUNK_NAMES
+            and child.suffix.lower() not in _JUNK_SUFFIXES]  # fmt: skip
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """The folders among its children."""
+    return [child for child in listing(folder) if child.is_dir()]
+
+
+def files_in(folder: Path) -> list[Path]:
+    """The files among its children."""
+    return [child for child in listing(folder) if not child.is_dir()]

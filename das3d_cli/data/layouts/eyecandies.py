@@ -1,0 +1,95 @@
+"""Eyecandies, as its authors' archives unpack.
+
+<Category>/{train,val,test_public,test_private}/data/<index>_<item>
+
+Items: image_0.png to image_5.png, one per light; depth.png with info_depth.yaml; a mask.png per part, and one per type
+of defect. The label of a defective part names its types: bumps, or bumps+colors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from das3d_cli.data.capture import GOOD, Camera
+from das3d_cli.data.depth import LIMITS
+from das3d_cli.data.layouts.entries import Entry, Failure, Found, files_in, folders_in
+from das3d_cli.data.readers import read_ground_truth
+from das3d_cli.errors import DataError, UsageError
+
+EXPECTED = "<Category>/{train,val,test_public}/data/<index>_{image_0.png,...}"
+_SPLITS = {"train": "train", "val": "validation", "test_public": "test"}
+_PRIVATE = "test_private"
+_TYPES = ("bumps", "dents", "colors", "normals")
+_LIGHTS = tuple(f"image_{n}" for n in range(6))
+_USUAL = "image_4"  # the light that the published comparisons trained and tested on
+_DEPTH, _MASK = "depth.png", "mask.png"
+_USED = (*(f"{light}.png" for light in _LIGHTS), _DEPTH, LIMITS, _MASK, *(f"{kind}_{_MASK}" for kind in _TYPES))
+_UNUSED = ("normals.png", "obj_params.yaml", "metadata.yaml")
+CAMERA = Camera(711.11, 711.11)  # pixels; its authors took all images with it
+
+
+def recognise(folder: Path) -> str | None:
+    """Depth limits lie beside numbered images."""
+    for split in (*_SPLITS, _PRIVATE):
+        for path in files_in(folder / split / "data"):
+            if path.name.endswith(f"_{LIMITS}"):
+                return f"{split}/data/{path.name} is there"
+    return None
+
+
+def read(category: str, folder: Path, lights: Sequence[str]) -> Iterator[Found]:
+    """The parts of one category: in train one per light, elsewhere with the first light alone.
+
+    Raises:
+        UsageError: there is no such light.
+    """
+    chosen = [f"image_{light.removeprefix('image_')}" for light in lights or (_USUAL,)]
+    for light in chosen:
+        if light not in _LIGHTS:
+            raise UsageError(f"settings.preprocess.lights: {light}: Eyecandies has the lights 0 to 5")
+    for name, split in _SPLITS.items():
+        yield from _read_split(category, split, folder / name / "data", chosen if split == "train" else chosen[:1])
+    if folders_in(folder / _PRIVATE):
+        yield f"{category}/{_PRIVATE} has no ground truth and is left out; das3d predict judges its parts one by one"
+
+
+def _read_split(category: str, split: str, folder: Path, lights: Sequence[str]) -> Iterator[Found]:
+    parts: dict[str, dict[str, Path]] = {}
+    for path in files_in(folder):
+        index, _, item = path.name.partition("_")
+        if item in _USED:
+            parts.setdefault(index, {})[item] = path
+        elif item not in _UNUSED:
+            yield Failure(category, path, "no item of Eyecandies; remove it")
+    for path in folders_in(folder):
+        yield Failure(category, path, "a folder among the captures; move it elsewhere")
+    for index, items in sorted(parts.items()):
+        needed = [*(f"{light}.png" for light in lights), _DEPTH, LIMITS, *([_MASK] if split == "test" else [])]
+        lacking = next((item for item in needed if item not in items), None)
+        if lacking:
+            yield Failure(category, min(items.values()), f"its partner {index}_{lacking} is missing")
+            continue
+        try:
+            label = _label(index, items) if split == "test" else GOOD
+        except DataError as error:
+            place, _, reason = str(error).partition(": ")
+            yield Failure(category, Path(place), reason)
+            continue
+        for light in lights:
+            name = index if len(lights) == 1 else f"{index}_{light}"
+            yield Entry(category, split, label, name, items[f"{light}.png"], items[_DEPTH],
+                        items[_MASK] if split == "test" else None, CAMERA, items[LIMITS])  # fmt: skip
+
+
+def _label(index: str, items: dict[str, Path]) -> str:
+    """The types of defect that a test part has, joined by "+", or "good"."""
+    if not read_ground_truth(items[_MASK]).any():
+        return GOOD
+    for kind in _TYPES:
+        if f"{kind}_{_MASK}" not in items:
+            raise DataError(f"{items[_MASK]}: its partner {index}_{kind}_{_MASK} is missing")
+    types = [kind for kind in _TYPES if read_ground_truth(items[f"{kind}_{_MASK}"]).any()]
+    if not types:
+        raise DataError(f"{items[_MASK]}: marks a defect that no {index}_<type>_{_MASK} marks; copy them again")
+    return "+".join(types)

@@ -1,0 +1,99 @@
+"""Files of one name in one folder per label: MVTec AD, and own data.
+
+<category>/[{train,validation,test}/]<label>/{NAME.png, NAME.tiff, NAME_mask.png}
+
+Without folders of splits, good/ is the train split and every other label is a defect of the test split. PNG or JPEG
+alone is a category of RGB images, TIFF, PCD or PLY alone one of point clouds. NAME_depth.png or NAME_depth.tiff is a
+depth image, with its camera in camera.json. Masks may lie in ground_truth/<label>/ instead, as in MVTec AD.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from das3d_cli.data.capture import GOOD, Camera
+from das3d_cli.data.layouts.entries import (
+    CLOUDS,
+    DEPTHS,
+    IMAGES,
+    MASKS,
+    SPLITS,
+    Failure,
+    Found,
+    Place,
+    by_name,
+    camera_of,
+    files_in,
+    folders_in,
+    label_of,
+    pair,
+)
+
+EXPECTED = "<category>/[{train,test}/]<label>/NAME.{png,tiff}"
+_TRUTH = "ground_truth"
+_DEPTH, _MASK = "_depth", "_mask"
+_KINDS = {"rgb": IMAGES, "xyz": CLOUDS, "depth": DEPTHS, "gt": MASKS}
+_MARKS = {"rgb": "", "xyz": "", "depth": _DEPTH, "gt": _MASK}
+
+
+def recognise(folder: Path) -> str | None:
+    """Images or point clouds lie in good/ itself."""
+    for place, labels in [("", folder), *((f"{split}/", folder / split) for split in SPLITS)]:
+        for label in folders_in(labels):
+            if label_of(label) == GOOD:
+                first = next((path for path in files_in(label) if _kind(path)), None)
+                if first:
+                    return f"{place}{label.name}/{first.name} is there"
+    return None
+
+
+def read(category: str, folder: Path, _lights: Sequence[str]) -> Iterator[Found]:
+    """The parts of one category."""
+    places = [(split, label) for split in SPLITS for label in folders_in(folder / split)]
+    if not places:
+        labels = [label for label in folders_in(folder) if label.name != _TRUTH]
+        places = [("train" if label_of(label) == GOOD else "test", label) for label in labels]
+    present = {_kind(path) or "" for _, label in places for path in files_in(label)}
+    wanted = present & {"rgb", "xyz", "depth"}
+    if {"xyz", "depth"} <= wanted:
+        wanted.discard("depth")
+    camera = camera_of(wanted, folder, folder.parent)
+    for split, label in places:
+        yield from _read_label(Place(category, split, label_of(label)), label, wanted, camera, folder / _TRUTH)
+    known = {label.name for _, label in places}
+    for masks in folders_in(folder / _TRUTH):
+        if masks.name not in known and files_in(masks):
+            yield Failure(category, masks, "masks of a label that has no images")
+
+
+def _read_label(place: Place, folder: Path, wanted: set[str], camera: Camera | None, truth: Path) -> Iterator[Found]:
+    paths = files_in(folder)
+    masks = files_in(truth / folder.name) if place.split == "test" else []
+    files = {kind: by_name([path for path in paths if _kind(path) == kind], _KINDS[kind], _name)
+             for kind in (*(kind for kind in _KINDS if kind in wanted), "gt")}  # fmt: skip
+    for name, found in by_name(masks, MASKS, _name).items():
+        files["gt"].setdefault(name, []).extend(found)
+    yield from pair(place, files, wanted, _partner, camera)
+    for path in [path for path in paths if not _kind(path)] + [
+        path for path in masks if path.suffix.lower() not in MASKS
+    ]:
+        yield Failure(place.category, path, "neither an image nor a point cloud; convert or remove it")
+    for path in folders_in(folder):
+        yield Failure(place.category, path, "a folder among the captures; move it elsewhere")
+
+
+def _kind(path: Path) -> str | None:
+    """Which of `_KINDS` a file is, by its name."""
+    for kind in ("gt", "depth", "rgb", "xyz"):
+        if path.suffix.lower() in _KINDS[kind] and path.stem.endswith(_MARKS[kind]):
+            return kind
+    return None
+
+
+def _name(path: Path) -> str:
+    return path.stem.removesuffix(_MASK).removesuffix(_DEPTH)
+
+
+def _partner(kind: str, name: str) -> str:
+    return f"{name}{_MARKS[kind]}{'.tiff' if kind == 'xyz' else '.png'}"

@@ -1,0 +1,114 @@
+"""A table of captures: a CSV file with one row per part, wherever its files lie.
+
+Columns: rgb, and xyz or depth (at least one of the three); split, label, category, name and gt as needed; fx, fy, cx,
+cy and scale of a depth image, unless a camera.json beside the table holds them. Paths are relative to the table.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+from das3d_cli.data.capture import GOOD, Camera
+from das3d_cli.data.depth import EXAMPLE, as_camera, find_camera
+from das3d_cli.data.layouts.entries import SPLITS, Entry, Failure, Found
+from das3d_cli.errors import DataError
+from das3d_cli.files import reason
+
+EXPECTED = "a CSV file with a column rgb, xyz or depth"
+_FILES = ("rgb", "xyz", "depth", "gt")
+_INTRINSICS = ("fx", "fy", "cx", "cy", "scale")
+_COLUMNS = ("category", "split", "label", "name", *_FILES, *_INTRINSICS)
+_SPLITS = {**{split: split for split in SPLITS}, "val": "validation"}
+
+Row = dict[str, str]
+
+
+def read_table(path: Path) -> Iterator[Found]:
+    """The parts that a table names.
+
+    Raises:
+        DataError: it is no CSV text, or lacks every column that could hold captures.
+    """
+    rows, unused = _rows(path)
+    if unused:
+        yield f"{path}: columns that are not used: {', '.join(unused)}"
+    camera = find_camera(path.parent)
+    wanted: dict[str, set[str]] = {}
+    for row in rows:
+        wanted.setdefault(_category(row, path), set()).update(kind for kind in ("rgb", "xyz", "depth") if row.get(kind))
+    taken: dict[object, int] = {}
+    for number, row in enumerate(rows, 2):  # as spreadsheets count: the first line holds the names
+        category = _category(row, path)
+        if not any(row.values()):
+            continue
+        try:
+            entry = _entry(row, category, path.parent, wanted[category], camera)
+            for key in (*entry.files[: len(entry.files) - (entry.ground_truth is not None)], entry):
+                mark = key if isinstance(key, Path) else (category, entry.split, entry.label, entry.name)
+                if mark in taken:
+                    said = "file" if isinstance(key, Path) else "name"
+                    raise ValueError(f"the same {said} as row {taken[mark]}; every part needs its own files and name")
+                taken[mark] = number
+        except ValueError as error:
+            yield Failure(category, path, f"row {number}: {error}")
+        else:
+            yield entry
+
+
+def _rows(path: Path) -> tuple[list[Row], list[str]]:
+    """The rows, by lower-case column name, and the columns that mean nothing here."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {reason(error)}") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: is not a CSV text in UTF-8; save it again as such") from None
+    lines = text.splitlines()
+    delimiter = max(",;\t", key=lines[0].count) if lines else ","
+    table = [[cell.strip() for cell in line] for line in csv.reader(lines, delimiter=delimiter)]
+    columns = [name.lower() for name in table[0]] if table else []
+    if not {"rgb", "xyz", "depth"} & set(columns):
+        raise DataError(f"{path}: needs a column rgb, xyz or depth with the captures' files; the other columns that"
+                        f" count are {', '.join(name for name in _COLUMNS if name not in _FILES[:3])}")  # fmt: skip
+    doubled = next((name for name in columns if name and columns.count(name) > 1), None)
+    if doubled:
+        raise DataError(f"{path}: has two columns {doubled}; keep one of them")
+    rows = [dict(zip(columns, line, strict=False)) for line in table[1:]]
+    return rows, [name for name in columns if name not in _COLUMNS and name]
+
+
+def _category(row: Row, path: Path) -> str:
+    return row.get("category") or path.stem
+
+
+def _entry(row: Row, category: str, folder: Path, wanted: set[str], camera: Camera | None) -> Entry:
+    """The part of one row. Raises ValueError: what is wrong with it."""
+    label = row.get("label") or GOOD
+    label = GOOD if label.lower() == GOOD else label
+    split = _SPLITS.get((row.get("split") or ("train" if label == GOOD else "test")).lower())
+    if split is None:
+        raise ValueError(f"split {row['split']}: use train, validation or test")
+    if row.get("xyz") and row.get("depth"):
+        raise ValueError("holds both xyz and depth; keep one of the two")
+    points = wanted & {"xyz", "depth"}
+    if ("rgb" in wanted and not row.get("rgb")) or (points and not row.get("xyz") and not row.get("depth")):
+        lacking = "rgb" if "rgb" in wanted and not row.get("rgb") else " or ".join(sorted(points))
+        raise ValueError(f"lacks {lacking}, which other rows of {category} have")
+    if label != GOOD and not row.get("gt"):
+        raise ValueError(f"gt, the mask of the defect, is missing, but the label is {label}")
+    files = {kind: folder / row[kind] for kind in _FILES if row.get(kind)}
+    for kind, path in files.items():
+        if not path.is_file():
+            raise ValueError(f"{kind} {path}: no such file")
+    if "depth" in files:
+        camera = as_camera({name: row[name] for name in _INTRINSICS if row.get(name)}) if row.get("fx") else camera
+        if camera is None:
+            raise ValueError(f"a depth image needs its camera: a column fx, or a camera.json as {EXAMPLE}")
+    name = row.get("name") or files.get("rgb", files.get("xyz", files.get("depth", folder))).stem
+    for text in (category, label, name):
+        if text in (".", "..") or "/" in text or "\\" in text:
+            raise ValueError(f"{text}: no name for a file; leave out slashes")
+    return Entry(category, split, label, name, files.get("rgb"), files.get("xyz") or files.get("depth"),
+                 files.get("gt"), camera if "depth" in files else None)  # fmt: skip
