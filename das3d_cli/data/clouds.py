@@ -25,7 +25,7 @@ _PLY_TYPES = {
 _PLY_ORDERS = {"binary_little_endian": "<", "binary_big_endian": ">", "ascii": "<"}
 
 
-def read_cloud(path: Path, data: bytes, size: tuple[int, int] | None = None) -> NDArray[np.float64]:
+def read_cloud(path: Path, data: bytes, size: tuple[int, ...] | None = None) -> NDArray[np.float64]:
     """The points of a PCD or PLY file.
 
     Args:
@@ -47,7 +47,7 @@ def read_cloud(path: Path, data: bytes, size: tuple[int, int] | None = None) -> 
         kind = path.suffix.lstrip(".").upper()
         raise DataError(f"{path}: damaged, truncated or unsupported {kind}; export it again ({error})") from None
     if height <= 1 and size and size[0] * size[1] == len(points):
-        height, width = size
+        height, width = size[0], size[1]
     if height <= 1 or height * width != len(points):
         raise DataError(
             f"{path}: holds {len(points)} points without order; export it organised, with width and height"

@@ -67,7 +67,7 @@ def find_unit(entries: Sequence[Entry], settings: PreprocessSettings) -> str:
     for entry in (*pick_probes(entries), *entries[:_PROBES]):
         if entry.xyz is not None:
             try:
-                return guess_unit(entry.xyz, entry.camera, entry.limits)
+                return guess_unit(entry.rgb, entry.xyz, entry.camera, entry.limits)
             except DataError:
                 continue
     return "m"
@@ -98,7 +98,7 @@ def _probe(job: tuple[Entry, Form, PreprocessSettings]) -> Extent | str:
     entry, form, settings = job
     try:
         return measure(
-            read_capture(None, entry.xyz, entry.camera, entry.limits, form.unit), foreground=form.foreground,
+            read_capture(entry.rgb, entry.xyz, entry.camera, entry.limits, form.unit), foreground=form.foreground,
             plane_distance_m=settings.plane_distance_mm / 1000, depth_axis=settings.depth_axis,
         )  # fmt: skip
     except Exception as error:  # noqa: BLE001  (making its sample meets it again and lists it)

@@ -36,7 +36,7 @@ def read_capture(
     rgb = None if rgb_path is None else read_rgb(rgb_path, grey=xyz_path is None)
     if xyz_path is None:
         return RawCapture(rgb, None)
-    xyz = read_xyz(xyz_path, camera, limits, unit, size=None if rgb is None else (rgb.shape[0], rgb.shape[1]))
+    xyz = read_xyz(xyz_path, camera, limits, unit, size=None if rgb is None else rgb.shape[:2])
     if rgb_path is not None and rgb is not None:
         check_size(rgb_path, rgb, xyz.shape[:2])
     return RawCapture(rgb, xyz)
@@ -56,7 +56,7 @@ def read_xyz(
     camera: Camera | None = None,
     limits: Path | None = None,
     unit: str = "m",
-    size: tuple[int, int] | None = None,
+    size: tuple[int, ...] | None = None,
 ) -> NDArray[np.float32]:
     """Read an organised point cloud: a floating-point TIFF, a PCD, a PLY or, with its camera, a depth image.
 
@@ -81,13 +81,13 @@ def read_xyz(
     return _of_size(points, str(path), unit)
 
 
-def guess_unit(path: Path, camera: Camera | None = None, limits: Path | None = None) -> str:
-    """The unit of a file's coordinates: that of its kind, or by their size; no scene is 20 m large.
+def guess_unit(rgb_path: Path | None, xyz_path: Path, camera: Camera | None = None, limits: Path | None = None) -> str:
+    """The unit of a part's coordinates: that of the kind of file, or by their size; no scene is 20 m large.
 
     Raises:
-        DataError: as `read_xyz`.
+        DataError: as `read_capture`.
     """
-    points, known = _read_stored(path, camera, limits, None)
+    points, known = _read_stored(xyz_path, camera, limits, read_rgb(rgb_path).shape[:2] if rgb_path else None)
     if known:
         return known
     extent = _extent_of(points)
@@ -154,7 +154,7 @@ def read_ground_truth(path: Path) -> NDArray[np.bool_]:
 
 
 def _read_stored(
-    path: Path, camera: Camera | None, limits: Path | None, size: tuple[int, int] | None
+    path: Path, camera: Camera | None, limits: Path | None, size: tuple[int, ...] | None
 ) -> tuple[NDArray[np.float32], str]:
     """The points as stored, and their unit where the kind of file tells it, else ""."""
     data = read_bytes(path, "point cloud")

@@ -1,0 +1,218 @@
+"""Data as people have them: from the raw folder to the cache, and with images alone on to a verdict."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from pathlib import Path
+
+import captures
+import cv2
+import numpy as np
+import pytest
+from captures import CAMERA, parts, save_camera, save_depth, save_image, save_mask, save_pcd, save_ply, save_tiff
+from conftest import Part, write
+
+from das3d_cli.data.build import build
+from das3d_cli.data.cache import Split, load_split, open_cache, read_sample
+from das3d_cli.data.capture import Camera, Form
+from das3d_cli.data.layouts import Layout, find_entries
+from das3d_cli.errors import UsageError
+from das3d_cli.settings import PreprocessSettings
+
+SIZE = 48
+
+
+@pytest.fixture(scope="module")
+def all_parts() -> dict[str, Part]:
+    return parts()
+
+
+@pytest.fixture(scope="module")
+def reference(all_parts: dict[str, Part], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Split]:
+    """The samples of these parts in the MVTec 3D-AD layout."""
+    root = tmp_path_factory.mktemp("reference")
+    for place, part in all_parts.items():
+        write(root / "mvtec3d/ring" / Path(place).parent, Path(place).name, part)
+    return cached(find_entries(root / "mvtec3d"), root / "out")
+
+
+def cached(layout: Layout, dst: Path, category: str = "", **settings: object) -> dict[str, Split]:
+    """Build the cache without failures; its train and test split."""
+    summary = build(layout, dst, PreprocessSettings(size=SIZE, **settings), workers=1)  # type: ignore[arg-type]
+    assert [str(failure) for failure in summary.failures] == []
+    opened = open_cache(dst, category or next(iter(summary.forms)))
+    return {split: load_split(opened, split) for split in ("train", "test")}
+
+
+def assert_alike(found: Split, expected: Split, depth: float = 2e-3, colour: float = 0.0) -> None:
+    """The same parts, seen the same way, but for what a file's rounding leaves."""
+    assert sorted(found.labels) == expected.labels
+    order = np.argsort(found.labels, kind="stable")
+    found = Split(*(getattr(found, field.name)[order] for field in fields(Split)[:5]), expected.labels, expected.names)
+    assert (found.foreground ^ expected.foreground).mean() < 0.003
+    both = found.foreground & expected.foreground
+    assert np.abs(found.depth - expected.depth)[both].mean() < depth
+    assert np.abs(found.rgb.astype(float) - expected.rgb)[both].mean() <= colour
+    assert (found.ground_truth ^ expected.ground_truth).mean() < 0.003
+
+
+def forms(dst: Path, category: str) -> Form:
+    return open_cache(dst, category).manifest.form
+
+
+class TestFromRawFolderToCache:
+    def test_real_iad(self, reference: dict[str, Split], tmp_path: Path) -> None:
+        layout = find_entries(captures.realiad(tmp_path / "raw"))
+        assert layout.name == "realiad"
+        found = cached(layout, tmp_path / "out")
+        for split in ("train", "test"):
+            assert_alike(found[split], reference[split], colour=4)  # of JPEG
+
+    def test_folder_3d(self, reference: dict[str, Split], tmp_path: Path) -> None:
+        layout = find_entries(captures.adam(tmp_path / "raw"))
+        assert layout.name == "mvtec3d"
+        found = cached(layout, tmp_path / "out")
+        for split in ("train", "test"):
+            assert_alike(found[split], reference[split], depth=1e-6)
+
+    def test_own_pairs_in_millimetres(self, reference: dict[str, Split], tmp_path: Path) -> None:
+        layout = find_entries(captures.pairs(tmp_path / "valve"))
+        assert layout.name == "flat"
+        found = cached(layout, tmp_path / "out")
+        assert_alike(found["train"], reference["train"], depth=1e-5)
+        assert found["test"].labels == ["bump"]
+        assert forms(tmp_path / "out", "valve") == Form("both", "table", "mm")
+
+    def test_table_of_depth_images(self, reference: dict[str, Split], tmp_path: Path) -> None:
+        layout = find_entries(captures.depth_table(tmp_path / "raw"))
+        assert (layout.name, layout.notes) == (
+            "table", [f"{tmp_path}/raw/valve.csv: columns that are not used: operator"],
+        )  # fmt: skip
+        found = cached(layout, tmp_path / "raw/out")  # beside the table is fine
+        for split in ("train", "test"):
+            assert_alike(found[split], reference[split])
+        assert forms(tmp_path / "raw/out", "valve").camera == replace(CAMERA, scale=1e-5)
+
+    @pytest.mark.parametrize("kind", ["pcd", "ply", "depth mm", "depth float", "depth folder"])
+    def test_other_files_of_points(
+        self, all_parts: dict[str, Part], reference: dict[str, Split], tmp_path: Path, kind: str
+    ) -> None:
+        for place, part in all_parts.items():
+            stem, xyz = tmp_path / "valve" / place, part.capture.xyz
+            if kind == "depth folder":
+                save_image(stem.parent / f"rgb/{stem.name}.png", part.capture.rgb)
+                save_mask(stem.parent / f"gt/{stem.name}.png", part.ground_truth)
+                save_depth(stem.parent / f"depth/{stem.name}.png", xyz)
+                continue
+            save_image(stem.with_suffix(".png"), part.capture.rgb)
+            if stem.parent.name != "good":
+                save_mask(stem.with_name(f"{stem.name}_mask.png"), part.ground_truth)
+            if kind == "pcd":
+                save_pcd(stem.with_suffix(".pcd"), xyz)
+            elif kind == "ply":
+                save_ply(stem.with_suffix(".ply"), xyz, size="nowhere")
+            elif kind == "depth mm":
+                save_depth(stem.with_name(f"{stem.name}_depth.png"), xyz, 1e-3)
+            else:
+                save_tiff(stem.with_name(f"{stem.name}_depth.tiff"), np.nan_to_num(xyz[..., 2]) * 1000)
+        if "depth" in kind:
+            scale = {"scale": 1e-4} if kind == "depth folder" else {}
+            save_camera(tmp_path / ("valve" if kind == "depth mm" else ""), fx=CAMERA.fx, **scale)
+        found = cached(find_entries(tmp_path / "valve"), tmp_path / "out")
+        rounding = 0.03 if kind == "depth mm" else 3e-3  # whole millimetres of a part 20 mm high
+        for split in ("train", "test"):
+            assert_alike(found[split], reference[split], depth=rounding)
+
+    def test_eyecandies(self, all_parts: dict[str, Part], tmp_path: Path) -> None:
+        layout = find_entries(captures.eyecandies(tmp_path / "raw"))
+        assert layout.foreground == "border"
+        found = cached(layout, tmp_path / "out")
+        assert found["test"].labels == ["good", "bumps+colors"]
+        manifest = open_cache(tmp_path / "out", "GummyBear").manifest
+        assert manifest.form == Form("both", "border", "m", Camera(711.11, 711.11))
+        assert manifest.counts == {
+            "train": {"good": 3},
+            "validation": {"good": 1},
+            "test": {"bumps+colors": 1, "good": 1},
+        }
+        truth = found["test"].ground_truth[1]
+        assert truth.any() and not (truth & ~found["test"].foreground[1]).any()
+        assert not found["test"].ground_truth[0].any()
+        for record, part in zip(manifest.samples[:3], list(all_parts.values())[:3], strict=True):
+            sample = read_sample(tmp_path / "out/GummyBear" / record.path)
+            area = part.foreground.sum() * (SIZE / record.geometry.side) ** 2
+            assert sample.foreground.sum() == pytest.approx(area, rel=0.06)
+            assert sample.valid.sum() == sample.foreground.sum()
+
+    def test_five_lights_are_five_train_samples_of_one_shape(self, tmp_path: Path) -> None:
+        layout = find_entries(captures.eyecandies(tmp_path / "raw"), lights=["0", "1", "2", "3", "5"])
+        found = cached(layout, tmp_path / "out")
+        assert len(found["train"].labels) == 15
+        assert len(found["test"].labels) == 2
+        assert found["train"].names[:2] == ["000_image_0", "000_image_1"]
+        first, second = found["train"].rgb[:2]
+        inside = found["train"].foreground[0]
+        assert (second.astype(int) - first)[inside].mean() == pytest.approx(10, abs=0.1)
+        assert np.array_equal(found["train"].depth[0], found["train"].depth[1])
+
+    @pytest.mark.parametrize("make", ["mvtec", "mvtec3d"])
+    def test_images_alone(self, all_parts: dict[str, Part], tmp_path: Path, make: str) -> None:
+        if make == "mvtec":
+            captures.mvtec(tmp_path / "raw")
+        else:
+            for place, part in all_parts.items():
+                stem = tmp_path / "raw/hazelnut" / place
+                save_image(stem.parent / f"rgb/{stem.name}.png", part.capture.rgb)
+                save_mask(stem.parent / f"gt/{stem.name}.png", part.ground_truth)
+        layout = find_entries(tmp_path / "raw")
+        assert layout.name == ("flat" if make == "mvtec" else "mvtec3d")
+        found = cached(layout, tmp_path / "out")
+        manifest = open_cache(tmp_path / "out", "hazelnut").manifest
+        assert (manifest.form, manifest.depth_range_m, manifest.window_px) == (Form("rgb", "whole"), None, None)
+        train, record = found["train"], manifest.samples[0]
+        top = SIZE * record.geometry.pad_top // 120
+        seen = slice(top + 1, SIZE - top - 1)
+        assert train.foreground[:, seen].all() and not train.foreground[:, 0].any()
+        assert (train.depth == 0.5).all() and not train.valid.any()
+        square = np.pad(all_parts["train/good/000"].capture.rgb, ((12, 12), (0, 0), (0, 0))).astype(np.float32)
+        expected = cv2.resize(square, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+        assert np.abs(train.rgb[0][seen] - expected[seen]).max() <= 0.5
+        assert (record.geometry.plane, record.geometry.tilt_deg, record.geometry.missing_fraction) == (None, None, 1.0)
+
+    def test_points_alone(self, all_parts: dict[str, Part], reference: dict[str, Split], tmp_path: Path) -> None:
+        for place, part in all_parts.items():
+            stem = tmp_path / "raw/valve" / place
+            save_tiff(stem.parent / f"xyz/{stem.name}.tiff", part.capture.xyz)
+            save_mask(stem.parent / f"gt/{stem.name}.png", part.ground_truth)
+        found = cached(find_entries(tmp_path / "raw"), tmp_path / "out")
+        assert forms(tmp_path / "out", "valve").modalities == "depth"
+        for split in ("train", "test"):
+            assert np.array_equal(found[split].depth, reference[split].depth)
+            assert set(np.unique(found[split].rgb[found[split].foreground])) == {128}
+
+    def test_a_foreground_that_needs_points_is_refused_without_them(self, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match=r"settings\.preprocess\.foreground: table needs point clouds"):
+            cached(find_entries(captures.mvtec(tmp_path / "raw")), tmp_path / "out", foreground="table")
+
+
+class TestAgain:
+    """What was made is kept, unless how it was read has changed."""
+
+    def test_another_camera_makes_the_samples_anew(self, all_parts: dict[str, Part], tmp_path: Path) -> None:
+        for place, part in list(all_parts.items())[:3]:
+            save_tiff(tmp_path / f"valve/{place}_depth.tiff", np.nan_to_num(part.capture.xyz[..., 2]))
+        settings, counts = PreprocessSettings(size=SIZE), []
+        for focal in (CAMERA.fx, CAMERA.fx, 1.1 * CAMERA.fx):
+            save_camera(tmp_path / "valve", fx=focal)
+            summary = build(find_entries(tmp_path / "valve"), tmp_path / "out", settings, workers=1)
+            counts.append(sum(row.new for row in summary.rows))
+        assert counts == [3, 0, 3]
+
+    def test_a_capture_in_another_unit_than_the_others_is_told(self, tmp_path: Path) -> None:
+        captures.pairs(tmp_path / "valve")
+        odd = tmp_path / "valve/bump/test000.tiff"
+        save_tiff(odd, all_millimetres := captures.parts()["test/bump/000"].capture.xyz)
+        assert np.nanmax(all_millimetres) < 1
+        summary = build(find_entries(tmp_path / "valve"), tmp_path / "out", PreprocessSettings(size=SIZE), workers=1)
+        assert [failure.path for failure in summary.failures] == [odd]
+        assert "looks like metres" in summary.failures[0].reason
