@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import captures
 import pytest
 
-from das3d_cli.data.layouts import Failure, find_entries
+from das3d_cli.data.capture import Camera
+from das3d_cli.data.layouts import LAYOUTS, Entry, Failure, find_entries
 from das3d_cli.errors import DataError, UsageError
+from das3d_cli.settings import FIELDS
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -119,3 +122,276 @@ def test_unknown_category_lists_those_there(shared_dataset: Path) -> None:
 
 def test_failure_is_one_line() -> None:
     assert str(Failure("tire", Path("a/000.png"), "is empty")) == "a/000.png: is empty"
+
+
+def test_every_layout_can_be_asked_for() -> None:
+    names = {"auto", "table", *(kind.name for kind in LAYOUTS)}
+    assert set(FIELDS["preprocess.layout"].annotation.__args__) == names
+
+
+def one(path: Path, name: str, why: str) -> dict[tuple[str, str, str], Entry]:
+    """The entries of a data set without problems, by split, label and name."""
+    layout = find_entries(path)
+    assert (layout.name, layout.why, layout.problems) == (name, why, [])
+    return {(entry.split, entry.label, entry.name): entry for entry in layout.entries}
+
+
+class TestEyecandies:
+    def test_entries(self, tmp_path: Path) -> None:
+        found = one(captures.eyecandies(tmp_path), "eyecandies", "GummyBear/train/data/000_info_depth.yaml is there")
+        assert list(found) == [
+            ("train", "good", "000"), ("train", "good", "001"), ("train", "good", "002"), ("validation", "good", "00"),
+            ("test", "good", "00"), ("test", "bumps+colors", "10"),
+        ]  # fmt: skip
+        folder = tmp_path / "GummyBear/test_public/data"
+        assert found["test", "bumps+colors", "10"] == Entry(
+            "GummyBear", "test", "bumps+colors", "10", folder / "10_image_4.png", folder / "10_depth.png",
+            folder / "10_mask.png", Camera(711.11, 711.11), folder / "10_info_depth.yaml",
+        )  # fmt: skip
+        assert found["train", "good", "000"].ground_truth is None
+
+    def test_what_has_no_ground_truth_is_no_good_part(self, tmp_path: Path) -> None:
+        layout = find_entries(captures.eyecandies(tmp_path))
+        assert not any("test_private" in str(entry.rgb) for entry in layout.entries)
+        assert layout.notes == [
+            "GummyBear/test_private has no ground truth and is left out; das3d predict judges its parts one by one"
+        ]
+
+    def test_lights(self, tmp_path: Path) -> None:
+        captures.eyecandies(tmp_path)
+        entries = find_entries(tmp_path, lights=["5", "image_0"]).entries
+        assert [entry.name for entry in entries if entry.split == "train"][:3] == [
+            "000_image_5", "000_image_0", "001_image_5",
+        ]  # fmt: skip
+        assert {entry.rgb.name[3:] for entry in entries if entry.rgb and entry.split == "test"} == {"image_5.png"}
+        with pytest.raises(UsageError, match=r"lights: image_6: Eyecandies has the lights 0 to 5"):
+            find_entries(tmp_path, lights=["6"])
+
+    @pytest.mark.parametrize(
+        ("gone", "told"),
+        [
+            ("train/data/001_depth.png", "its partner 001_depth.png is missing"),
+            ("train/data/001_info_depth.yaml", "its partner 001_info_depth.yaml is missing"),
+            ("val/data/00_image_4.png", "its partner 00_image_4.png is missing"),
+            ("test_public/data/00_mask.png", "its partner 00_mask.png is missing"),
+            ("test_public/data/10_dents_mask.png", "its partner 10_dents_mask.png is missing"),
+        ],
+    )
+    def test_what_is_missing_is_named(self, tmp_path: Path, gone: str, told: str) -> None:
+        whole = find_entries(captures.eyecandies(tmp_path))
+        (tmp_path / "GummyBear" / gone).unlink()
+        layout = find_entries(tmp_path)
+        assert [failure.reason for failure in layout.problems] == [told]
+        assert len(layout.entries) == len(whole.entries) - 1
+
+    def test_extra_files_and_masks_that_disagree_are_named(self, tmp_path: Path) -> None:
+        folder = captures.eyecandies(tmp_path) / "GummyBear/test_public/data"
+        touch(folder, "10_image_4.jpg", "notes.csv", "more/10_depth.png")
+        for kind in ("bumps", "colors"):
+            (folder / f"10_{kind}_mask.png").write_bytes((folder / "00_mask.png").read_bytes())
+        (folder / "00_mask.png").write_bytes(b"no image")
+        told = {item.path.name: item.reason for item in find_entries(tmp_path).problems}
+        assert told.keys() == {"10_image_4.jpg", "notes.csv", "more", "10_mask.png", "00_mask.png"}
+        assert told["10_mask.png"].startswith("marks a defect that no 10_<type>_mask.png marks")
+        assert told["00_mask.png"].startswith("is not a PNG file")
+
+
+class TestRealIad:
+    def test_entries(self, tmp_path: Path) -> None:
+        found = one(captures.realiad(tmp_path), "realiad", "fuse_holder/train/GOOD/rgb/S000/cam_L01_RGB.jpg is there")
+        assert set(found) == {
+            *(("train", "good", f"S00{i}") for i in range(3)),
+            ("test", "good", "S000"),
+            ("test", "bump", "S000"),
+        }
+        folder = tmp_path / "fuse_holder/test/bump"
+        assert found["test", "bump", "S000"] == Entry(
+            "fuse_holder", "test", "bump", "S000", folder / "rgb/S000/cam_L05_RGB.jpg", folder / "xyz/S000.tiff",
+            folder / "gt/rgb/S000.png",
+        )  # fmt: skip
+
+    def test_lights_and_parts_named_by_the_images_themselves(self, tmp_path: Path) -> None:
+        touch(tmp_path, *(f"fuse/train/GOOD/rgb/{part}_RGB_L0{light}.jpg" for part in ("a_1", "a_2") for light in (1, 5)),
+              "fuse/train/GOOD/xyz/a_1.tiff", "fuse/train/GOOD/xyz/a_2.tiff")  # fmt: skip
+        assert [entry.name for entry in find_entries(tmp_path).entries] == ["a_1", "a_2"]
+        entries = find_entries(tmp_path, lights=["L05", "l01"]).entries
+        assert [(entry.name, entry.rgb and entry.rgb.name) for entry in entries] == [
+            ("a_1_L05", "a_1_RGB_L05.jpg"), ("a_2_L05", "a_2_RGB_L05.jpg"),
+            ("a_1_L01", "a_1_RGB_L01.jpg"), ("a_2_L01", "a_2_RGB_L01.jpg"),
+        ]  # fmt: skip
+
+    def test_nothing_is_paired_by_its_place_in_the_list(self, tmp_path: Path) -> None:
+        good, bad = "fuse/train/GOOD", "fuse/test/pit"
+        touch(tmp_path, f"{good}/rgb/a/x_L05_RGB.jpg", f"{good}/rgb/b/y_L05_RGB.jpg", f"{good}/xyz/b.tiff",
+              f"{good}/xyz/c.tiff", f"{good}/rgb/b/dark.jpg", f"{good}/rgb/d/1_L05_RGB.jpg",
+              f"{good}/rgb/d/2_L05_RGB.jpg", f"{good}/xyz/d.tiff", f"{bad}/rgb/a/x_L05.jpg", f"{bad}/xyz/a.tiff",
+              f"{bad}/gt/rgb/b.png")  # fmt: skip
+        assert [(entry.label, entry.name) for entry in find_entries(tmp_path).entries] == [("good", "b")]
+        assert problems(tmp_path) == {
+            (f"{good}/rgb/a/x_L05_RGB.jpg", "its partner xyz/x.tiff is missing"),
+            (f"{good}/xyz/c.tiff", "its partner rgb/c (L05) is missing"),
+            (f"{good}/rgb/b/dark.jpg", "no image with a light in its name, as L05; rename or remove it"),
+            (f"{good}/rgb/d/2_L05_RGB.jpg", "1_L05_RGB.jpg is there as well; keep one of the two"),
+            (f"{bad}/rgb/a/x_L05.jpg", "its partner gt/rgb/a.png is missing"),
+            (f"{bad}/gt/rgb/b.png", "its partner rgb/b (L05) is missing"),
+        }
+
+
+class TestFlat:
+    def test_mvtec_ad(self, tmp_path: Path) -> None:
+        found = one(captures.mvtec(tmp_path), "flat", "hazelnut/train/good/000.png is there")
+        assert set(found) == {
+            *(("train", "good", f"00{i}") for i in range(3)),
+            ("test", "good", "000"),
+            ("test", "bump", "000"),
+        }
+        entry = found["test", "bump", "000"]
+        assert (entry.rgb, entry.xyz) == (tmp_path / "hazelnut/test/bump/000.png", None)
+        assert entry.ground_truth == tmp_path / "hazelnut/ground_truth/bump/000_mask.png"
+
+    def test_good_and_nothing_more(self, tmp_path: Path) -> None:
+        touch(tmp_path, "valve/good/a.png", "valve/good/a.tiff", "valve/good/b.jpeg", "valve/good/b.PLY")
+        found = one(tmp_path / "valve", "flat", "valve/good/a.png is there")
+        folder = tmp_path / "valve/good"
+        assert list(found.values()) == [
+            Entry("valve", "train", "good", "a", folder / "a.png", folder / "a.tiff", None),
+            Entry("valve", "train", "good", "b", folder / "b.jpeg", folder / "b.PLY", None),
+        ]
+        assert [entry.category for entry in find_entries(tmp_path).entries] == ["valve", "valve"]
+
+    def test_depth_images_with_their_camera(self, tmp_path: Path) -> None:
+        touch(tmp_path, "valve/Good/a.png", "valve/Good/a_depth.png", "valve/dent/b.png", "valve/dent/b_depth.tif",
+              "valve/dent/b_mask.png")  # fmt: skip
+        with pytest.raises(
+            DataError, match=r'valve: depth images need their camera; write .*/valve/camera\.json, for .*"fx"'
+        ):
+            find_entries(tmp_path)
+        captures.save_camera(tmp_path, fx=500)
+        found = find_entries(tmp_path).entries
+        assert [(entry.split, entry.label, entry.name, entry.camera) for entry in found] == [
+            ("train", "good", "a", Camera(500, 500)), ("test", "dent", "b", Camera(500, 500)),
+        ]  # fmt: skip
+        assert found[1].xyz == tmp_path / "valve/dent/b_depth.tif"
+
+    def test_whatever_fits_nothing_is_named(self, tmp_path: Path) -> None:
+        touch(tmp_path, "v/good/a.png", "v/good/a.tiff", "v/good/b.png", "v/good/c.tiff", "v/good/d.png", "v/good/d.jpg",
+              "v/good/d.tiff", "v/good/e.bmp", "v/good/f_mask.png", "v/good/old/g.png", "v/dent/h.png", "v/dent/h.pcd",
+              "v/ground_truth/scratch/i_mask.png")  # fmt: skip
+        assert [entry.name for entry in find_entries(tmp_path).entries] == ["a"]
+        assert problems(tmp_path) == {
+            ("v/good/b.png", "its partner b.tiff is missing"), ("v/good/c.tiff", "its partner c.png is missing"),
+            ("v/good/d.png", "d.jpg is there as well; keep one of the two"),
+            ("v/good/e.bmp", "neither an image nor a point cloud; convert or remove it"),
+            ("v/good/f_mask.png", "its partner f.png is missing"),
+            ("v/good/old", "a folder among the captures; move it elsewhere"),
+            ("v/dent/h.png", "its partner h_mask.png is missing"),
+            ("v/ground_truth/scratch", "masks of a label that has no images"),
+        }  # fmt: skip
+
+    def test_a_name_that_a_layout_does_not_fit(self, tmp_path: Path) -> None:
+        touch(tmp_path, "valve/good/a.png")
+        with pytest.raises(
+            DataError, match=r"is not a data set; expected <category>/\{train,validation,test\}/<label>/"
+        ):
+            find_entries(tmp_path, layout="mvtec3d")
+
+
+class TestMvtec3d:
+    def test_folder_3d_names_its_masks_otherwise(self, tmp_path: Path) -> None:
+        found = one(captures.adam(tmp_path), "mvtec3d", "gripper_open/train/ is there")
+        folder = tmp_path / "gripper_open/test/bump"
+        assert found["test", "bump", "000_C"].ground_truth == folder / "ground_truth/000_C.png"
+        (folder / "gt").mkdir()
+        (folder / "gt/000_C.png").touch()
+        assert problems(tmp_path) == {
+            ("gripper_open/test/bump/ground_truth/000_C.png", "000_C.png is there as well; keep one of the two")
+        }
+
+    @pytest.mark.parametrize(("kept", "lost"), [("rgb", "xyz"), ("xyz", "rgb")])
+    def test_one_modality_where_no_label_has_the_other(self, tmp_path: Path, kept: str, lost: str) -> None:
+        suffix = {"rgb": "png", "xyz": "tiff"}[kept]
+        touch(tmp_path, *(f"tire/{place}/{kept}/000.{suffix}" for place in ("train/good", "test/good", "test/cut")),
+              "tire/test/cut/gt/000.png")  # fmt: skip
+        entries = find_entries(tmp_path).entries
+        assert [getattr(entry, lost) for entry in entries] == [None] * 3
+        assert all(getattr(entry, kept) for entry in entries)
+        (tmp_path / "tire/test/good" / lost).mkdir()  # empty, but a sign that the others are incomplete
+        assert find_entries(tmp_path).entries == []
+
+
+class TestTable:
+    ROWS = "rgb,xyz,label,gt\na.png,a.tiff,,\nb.png,b.tiff,good,\nc.png,c.tiff,dent,c_gt.png\n"
+
+    def table(self, root: Path, text: str) -> Path:
+        touch(root, *(f"{name}{suffix}" for name in "abc" for suffix in (".png", ".tiff", "_gt.png", "_depth.png")))
+        (root / "valve.csv").write_text(text)
+        return root / "valve.csv"
+
+    def test_entries(self, tmp_path: Path) -> None:
+        found = one(self.table(tmp_path, self.ROWS), "table", "valve.csv is a table")
+        assert list(found.values()) == [
+            Entry("valve", "train", "good", "a", tmp_path / "a.png", tmp_path / "a.tiff", None),
+            Entry("valve", "train", "good", "b", tmp_path / "b.png", tmp_path / "b.tiff", None),
+            Entry("valve", "test", "dent", "c", tmp_path / "c.png", tmp_path / "c.tiff", tmp_path / "c_gt.png"),
+        ]
+        assert find_entries(tmp_path / "valve.csv").source == tmp_path / "valve.csv"
+
+    def test_every_column(self, tmp_path: Path) -> None:
+        path = self.table(
+            tmp_path,
+            "Category;Split;Label;Name;RGB;Depth;GT;fx;fy;cx;cy;scale\n"
+            f"nut;val;GOOD;n1;a.png;{tmp_path}/a_depth.png;;600;610;320;240;0.001\n\n"
+            "nut;test;dent;n2;b.png;b_depth.png;b_gt.png;600;;;;\nbolt;;;;c.png;;;;;;;\n",
+        )
+        first, second, third = find_entries(path).entries
+        assert first == Entry("nut", "validation", "good", "n1", tmp_path / "a.png", tmp_path / "a_depth.png", None,
+                              Camera(600, 610, 320, 240, 0.001))  # fmt: skip
+        assert (second.camera, second.ground_truth) == (Camera(600, 600), tmp_path / "b_gt.png")
+        assert (third.category, third.name, third.xyz) == ("bolt", "c", None)
+        assert [entry.name for entry in find_entries(path, ["bolt"]).entries] == ["c"]
+
+    @pytest.mark.parametrize(
+        ("text", "complaint"),
+        [
+            (
+                "",
+                "needs a column rgb, xyz or depth with the captures' files; the other columns that count are category, split",
+            ),
+            ("image,cloud\na.png,a.tiff\n", "needs a column rgb, xyz or depth"),
+            ("rgb,rgb\na.png,b.png\n", "has two columns rgb"),
+            ("rgb\n", "holds no captures"),
+        ],
+    )
+    def test_no_table(self, tmp_path: Path, text: str, complaint: str) -> None:
+        path = self.table(tmp_path, text)
+        with pytest.raises(DataError) as caught:
+            find_entries(path)
+        assert str(caught.value).startswith(f"{path}: {complaint}")
+
+    def test_no_text(self, tmp_path: Path) -> None:
+        path = self.table(tmp_path, "")
+        path.write_bytes(b"rgb\n\xff\xfe.png\n")
+        with pytest.raises(DataError, match=r"is not a CSV text in UTF-8"):
+            find_entries(path)
+
+    @pytest.mark.parametrize(
+        ("rows", "complaint"),
+        [
+            ("rgb,xyz\na.png,a.tiff\nb.png,\n", "row 3: lacks xyz, which other rows of valve have"),
+            ("rgb,xyz\na.png,a.tiff\n,b.tiff\n", "row 3: lacks rgb, which other rows of valve have"),
+            ("rgb\na.png\nz.png\n", "row 3: rgb {root}/z.png: no such file"),
+            ("rgb,label\na.png,\nb.png,dent\n", "row 3: gt, the mask of the defect, is missing, but the label is dent"),
+            ("rgb,split\na.png,\nb.png,holdout\n", "row 3: split holdout: use train, validation or test"),
+            ("rgb\na.png\na.png\n", "row 3: the same file as row 2; every part needs its own files and name"),
+            ("rgb,name\na.png,1\nb.png,1\n", "row 3: the same name as row 2; every part needs its own files and name"),
+            ("xyz,depth\na.tiff,\nb.tiff,b_depth.png\n", "row 3: holds both xyz and depth; keep one of the two"),
+            ("rgb,depth,fx\na.png,a_depth.png,600\nb.png,b_depth.png,\n", "row 3: a depth image needs its camera: a column fx, or"),
+            ("rgb,depth,fx\na.png,a_depth.png,600\nb.png,b_depth.png,-1\n", "row 3: fx, fy and scale must be positive numbers"),
+            ("rgb,name\na.png,1\nb.png,../up\n", "row 3: ../up: no name for a file; leave out slashes"),
+        ],
+    )  # fmt: skip
+    def test_a_bad_row_is_named_and_the_rest_is_used(self, tmp_path: Path, rows: str, complaint: str) -> None:
+        layout = find_entries(self.table(tmp_path, rows))
+        assert len(layout.entries) == 1
+        assert [failure.path for failure in layout.problems] == [tmp_path / "valve.csv"]
+        assert layout.problems[0].reason.startswith(complaint.format(root=tmp_path))
