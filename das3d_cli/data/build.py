@@ -15,7 +15,7 @@ from typing import Any
 from das3d_cli import __version__
 from das3d_cli.data import cache
 from das3d_cli.data.cache import Manifest, Record
-from das3d_cli.data.capture import Geometry
+from das3d_cli.data.capture import Form, Geometry
 from das3d_cli.data.common import Common, find_common, find_unit, form_of, pick_probes
 from das3d_cli.data.layouts import SPLITS, Entry, Failure, Layout
 from das3d_cli.data.preprocess import preprocess
@@ -71,11 +71,12 @@ def build(
         progress: called with (samples done, samples in all, what is being done).
 
     Raises:
-        UsageError: `dst` lies in the source, which is never written to.
+        UsageError: `dst` lies in the source, which is never written to; the settings do not fit the captures.
         DataError: the cache cannot be written. A capture that cannot be used is a failure in the summary.
     """
     names = sorted({entry.category for entry in layout.entries} | {item.category for item in layout.problems})
     _check_apart(layout.source or layout.root, dst, names)
+    forms = {name: form_of(layout.entries_of(name), layout.foreground, settings) for name in names}
     done, total = 0, len(layout.entries)
 
     def tell(text: str, finished: int = 0) -> None:
@@ -88,7 +89,7 @@ def build(
     try:
         with process_pool(workers, jobs=total) as pool:
             for category in names:
-                part = _build_category(category, layout, dst / category, settings, pool, tell)
+                part = _build_category(category, layout, forms[category], dst / category, settings, pool, tell)
                 summary.rows.extend(part.rows)
                 summary.failures.extend(part.failures)
                 summary.forms.update(part.forms)
@@ -101,6 +102,7 @@ def build(
 def _build_category(
     category: str,
     layout: Layout,
+    form: Form,
     folder: Path,
     settings: PreprocessSettings,
     pool: Executor | None,
@@ -112,7 +114,6 @@ def _build_category(
     failures += (problem for problem in layout.problems if problem.category == category)
 
     entries = list(files)
-    form = form_of(entries, layout.foreground, settings)
     probes = [files[entry] for entry in pick_probes(entries)]
     extent_key = _digest(settings.model_dump(mode="json"), asdict(form), probes)
     common = Common(None, None, form)
@@ -234,7 +235,7 @@ def _stat(category: str, layout: Layout) -> tuple[dict[Entry, list[Stamp]], list
     """The stamps of each entry's files: as good as their contents, and much quicker."""
     stamps: dict[Entry, list[Stamp]] = {}
     failures = []
-    for entry in (entry for entry in layout.entries if entry.category == category):
+    for entry in layout.entries_of(category):
         paths = [path for path in (entry.rgb, entry.xyz, entry.ground_truth) if path]
         try:
             stamps[entry] = [_stamp(path, layout.root) for path in paths]

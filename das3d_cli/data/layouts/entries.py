@@ -90,6 +90,10 @@ class Layout:
     notes: list[str] = field(default_factory=list)
     source: Path | None = None
 
+    def entries_of(self, category: str) -> list[Entry]:
+        """The entries of one category."""
+        return [entry for entry in self.entries if entry.category == category]
+
 
 Found = Entry | Failure | str  # what reading a layout yields; a text is a note on what was left out on purpose
 
