@@ -413,7 +413,8 @@ class TestStructure:
     )  # fmt: skip
     PLAIN = ("synthesis", "template.py", "model.py", "losses.py", "scoring.py", "curves.py", "metrics.py",
              "intervals.py", "measure.py", "batch.py",
-             "data/plane.py", "data/preprocess.py", "data/readers.py")  # fmt: skip
+             "data/plane.py", "data/foreground.py", "data/preprocess.py", "data/readers.py", "data/decode.py", "data/depth.py",
+             "data/clouds.py", "data/layouts")  # fmt: skip
 
     def test_imports_point_down(self):
         rank = {name: level for level, names in enumerate(self.LAYERS) for name in names} | {"__version__": 0, "": 0}

@@ -46,6 +46,13 @@ def test_a_part_that_reaches_over_the_border_does_not_bend_the_surface() -> None
     assert np.array_equal(find_foreground(xyz, "border").foreground, part)
 
 
+def test_a_surface_that_is_not_quite_flat_stays_background() -> None:
+    xyz, part = scene("wall")
+    waves = 0.008 * np.sin(np.indices(SHAPE)[1] / 7)
+    xyz[~part] *= (1 + waves[~part, None] / 2.6).astype(np.float32)
+    assert np.array_equal(find_foreground(xyz, "border").foreground, part)
+
+
 def test_points_that_are_near_it_belong_to_it() -> None:
     xyz, part = scene("wall")
     xyz[50:55, 10:15] *= 1 - 0.004 / 2.6

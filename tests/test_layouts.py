@@ -195,6 +195,10 @@ class TestEyecandies:
         assert told["10_mask.png"].startswith("marks a defect that no 10_<type>_mask.png marks")
         assert told["00_mask.png"].startswith("is not a PNG file")
 
+    def test_data_without_lights(self, shared_dataset: Path) -> None:
+        with pytest.raises(UsageError, match=r"preprocess\.lights: 4: mvtec3d data have one image per part"):
+            find_entries(shared_dataset, lights=["4"])
+
 
 class TestRealIad:
     def test_entries(self, tmp_path: Path) -> None:
@@ -297,6 +301,11 @@ class TestFlat:
 
 
 class TestMvtec3d:
+    def test_a_stray_image_does_not_make_it_another_layout(self, dataset: Path) -> None:
+        (dataset / "tire/train/good/preview.png").touch()
+        layout = find_entries(dataset)
+        assert layout.name == "mvtec3d" and len(layout.entries) == 18
+
     def test_folder_3d_names_its_masks_otherwise(self, tmp_path: Path) -> None:
         found = one(captures.adam(tmp_path), "mvtec3d", "gripper_open/train/ is there")
         folder = tmp_path / "gripper_open/test/bump"

@@ -54,7 +54,11 @@ def run(
         console.say(line)
     if as_json:
         failures = [asdict(failure) | {"path": str(failure.path)} for failure in summary.failures]
-        console.result(to_json({"cache": str(dst), "samples": summary.as_dicts(), "failures": failures}))
+        forms = {category: asdict(form) for category, form in summary.forms.items()}
+        console.result(to_json({
+            "cache": str(dst), "layout": found.name, "captures": forms, "samples": summary.as_dicts(),
+            "failures": failures,
+        }))  # fmt: skip
     else:
         console.stdout.print(preprocess_table(summary))
     for failure in summary.failures:

@@ -11,6 +11,7 @@ from das3d_cli.errors import DataError
 
 _FRAME = 1 / 50  # width of the border, share of the image's shorter side
 _ROUNDS = 20  # of fitting the border's plane without what lies off it
+_UNEVEN = 4.0  # times the median height at the border: what a surface that is not quite flat may rise by
 _LEAST_BORDER = 100  # points of it
 
 
@@ -51,7 +52,8 @@ def _before_border(xyz: NDArray[np.float32], measured: NDArray[np.bool_], distan
         raise DataError("the image's border was not measured; try --set preprocess.foreground=whole")
     plane = _plane_of(points)
     height = xyz @ plane[:3].astype(np.float32) + np.float32(plane[3])
-    part = measured & (height > distance)
+    uneven = float(np.median(np.abs(points @ plane[:3] + plane[3])))
+    part = measured & (height > max(distance, _UNEVEN * uneven))
     part = without_specks(part, part)
     if not part.any():
         raise DataError(f"no part found: nothing is {distance * 1000:g} mm before the surface at the image's border")
@@ -70,5 +72,5 @@ def _plane_of(points: NDArray[np.float64]) -> NDArray[np.float64]:
     for _ in range(_ROUNDS):
         slopes = np.linalg.lstsq(rays[kept], 1 / z[kept], rcond=None)[0]
         off = np.abs(rays @ slopes * z - 1)
-        kept = off <= max(2 * float(np.median(off)), 1e-6)
+        kept = off <= max(4 * float(np.median(off)), 1e-6)
     return np.asarray(np.append(-slopes, 1.0) / np.linalg.norm(slopes))

@@ -219,7 +219,7 @@ def _of_size(points: NDArray[np.float32], name: str, unit: str) -> NDArray[np.fl
         likely = "millimetres" if extent > 1 else "metres"
         raise DataError(
             f"{name}: median distance of {extent / UNITS[unit]:.3g} {unit} looks like {likely};"
-            " convert it, or say the unit with --set preprocess.units"
+            " convert it, or tell preprocess the unit of all by --set preprocess.units"
         )
     return points
 

@@ -27,12 +27,13 @@ class Kind(NamedTuple):
     recognise: Callable[[Path], str | None]
     read: Callable[[str, Path, Sequence[str]], Iterable[Found]]
     foreground: Foreground = "table"
+    light: str = ""  # of data with an image per light, the usual one
 
 
 # The first that recognises a folder reads it: the more particular come first.
 LAYOUTS = (
-    Kind("eyecandies", eyecandies.EXPECTED, eyecandies.recognise, eyecandies.read, "border"),
-    Kind("realiad", realiad.EXPECTED, realiad.recognise, realiad.read),
+    Kind("eyecandies", eyecandies.EXPECTED, eyecandies.recognise, eyecandies.read, "border", eyecandies.USUAL),
+    Kind("realiad", realiad.EXPECTED, realiad.recognise, realiad.read, light=realiad.USUAL),
     Kind("flat", flat.EXPECTED, flat.recognise, flat.read),
     Kind("mvtec3d", mvtec3d.EXPECTED, mvtec3d.recognise, mvtec3d.read),
 )
@@ -53,7 +54,7 @@ def find_entries(
 
     Raises:
         DataError: `source` is missing, empty or not a data set.
-        UsageError: an unknown category or light.
+        UsageError: an unknown category or light, or lights of data without.
     """
     try:
         if source.is_file() and source.suffix.lower() == ".csv" and layout in ("auto", TABLE.name):
@@ -65,7 +66,11 @@ def find_entries(
         else:
             kind, folders, why = _recognise(source, _kinds(layout))
             chosen = sorted(pick_categories(categories, list(folders), source))
-            found = [item for name in chosen for item in kind.read(name, folders[name], lights)]
+            if lights and not kind.light:
+                raise UsageError(
+                    f"settings.preprocess.lights: {','.join(lights)}: {kind.name} data have one image per part"
+                )
+            found = [item for name in chosen for item in kind.read(name, folders[name], lights or [kind.light])]
             root = source
     except OSError as error:
         raise DataError(f"{error.filename}: cannot be read: {reason(error)}") from None
@@ -107,7 +112,7 @@ def _recognise(root: Path, kinds: tuple[Kind, ...]) -> tuple[Kind, dict[str, Pat
     children = [child for child in listing(root) if child.is_dir()]
     for kind in kinds:
         if why := kind.recognise(root):
-            return kind, {root.resolve().name: root}, f"{root.name}/{why}"
+            return kind, {root.resolve().name: root}, f"{root.resolve().name}/{why}"
         known = {child: why for child in children if (why := kind.recognise(child))}
         if known:
             first = min(known)

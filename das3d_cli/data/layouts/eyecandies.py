@@ -22,7 +22,7 @@ _SPLITS = {"train": "train", "val": "validation", "test_public": "test"}
 _PRIVATE = "test_private"
 _TYPES = ("bumps", "dents", "colors", "normals")
 _LIGHTS = tuple(f"image_{n}" for n in range(6))
-_USUAL = "image_4"  # the light that the published comparisons trained and tested on
+USUAL = "image_4"  # the light that the published comparisons trained and tested on
 _DEPTH, _MASK = "depth.png", "mask.png"
 _USED = (*(f"{light}.png" for light in _LIGHTS), _DEPTH, LIMITS, _MASK, *(f"{kind}_{_MASK}" for kind in _TYPES))
 _UNUSED = ("normals.png", "obj_params.yaml", "metadata.yaml")
@@ -44,7 +44,7 @@ def read(category: str, folder: Path, lights: Sequence[str]) -> Iterator[Found]:
     Raises:
         UsageError: there is no such light.
     """
-    chosen = [f"image_{light.removeprefix('image_')}" for light in lights or (_USUAL,)]
+    chosen = [f"image_{light.removeprefix('image_')}" for light in lights]
     for light in chosen:
         if light not in _LIGHTS:
             raise UsageError(f"settings.preprocess.lights: {light}: Eyecandies has the lights 0 to 5")

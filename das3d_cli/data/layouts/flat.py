@@ -41,7 +41,7 @@ def recognise(folder: Path) -> str | None:
     """Images or point clouds lie in good/ itself."""
     for place, labels in [("", folder), *((f"{split}/", folder / split) for split in SPLITS)]:
         for label in folders_in(labels):
-            if label_of(label) == GOOD:
+            if label_of(label) == GOOD and not any((label / kind).is_dir() for kind in ("rgb", "xyz")):
                 first = next((path for path in files_in(label) if _kind(path)), None)
                 if first:
                     return f"{place}{label.name}/{first.name} is there"

@@ -31,7 +31,7 @@ from das3d_cli.data.layouts.entries import (
 )
 
 EXPECTED = "<category>/{train,test}/<label>/{rgb/<part>/*_L05_RGB.jpg,xyz/,gt/rgb/}"
-_USUAL = "L05"  # the light that its authors use
+USUAL = "L05"  # the light that its authors use
 _LIGHT = re.compile(r"L\d+", re.IGNORECASE)
 _WORDS = {"RGB", "XYZ", "GT", "MASK"}
 
@@ -48,7 +48,7 @@ def recognise(folder: Path) -> str | None:
 
 def read(category: str, folder: Path, lights: Sequence[str]) -> Iterator[Found]:
     """The parts of one category: in train one per light, elsewhere with the first light alone."""
-    chosen = [light.upper() for light in lights or (_USUAL,)]
+    chosen = [light.upper() for light in lights]
     for split in SPLITS:
         for label in folders_in(folder / split):
             used = chosen if split == "train" else chosen[:1]
@@ -81,7 +81,7 @@ def _read_label(place: Place, folder: Path, light: str) -> Iterator[Found]:
     yield from unfit(place.category, clouds, (".tiff", *CLOUDS))
     for path in images:
         if path.suffix.lower() not in IMAGES or not _light(path):
-            yield Failure(place.category, path, f"no image with a light in its name, as {_USUAL}; rename or remove it")
+            yield Failure(place.category, path, f"no image with a light in its name, as {USUAL}; rename or remove it")
 
 
 def _below(folder: Path) -> list[Path]:
