@@ -130,8 +130,8 @@ def evaluate_detector(detector: Detector, cache_root: Path) -> Evaluation:
     """
     cache = open_cache(cache_root, detector.category)
     made = cache.manifest
-    if (made.settings, made.depth_range_m, made.window_px, made.form) != (
-        detector.settings.preprocess, detector.depth_range, detector.window_px, detector.form,
+    if (made.settings, made.depth_range_m, made.window_px, made.form.foreground) != (
+        detector.settings.preprocess, detector.depth_range, detector.window_px, detector.form.foreground,
     ):  # fmt: skip
         raise DataError(
             f"{cache.folder}: preprocessed otherwise than this run's training data;"

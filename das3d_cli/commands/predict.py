@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -53,7 +54,7 @@ def run(
     form = detector.form
     capture = read_capture(rgb, xyz, form.camera, limits_beside(xyz, form.camera), form.unit)
     found = detector.predict(capture.rgb, capture.xyz)
-    largest = found.defects[0] if found.defects else None
+    length = found.defects[0].length_mm if found.defects else math.nan
     if heatmap:
         from das3d_cli.report.draw import write_png
         from das3d_cli.report.heatmap import overlay
@@ -61,11 +62,12 @@ def run(
 
         write_png(heatmap, overlay(
             picture_of(capture), found.anomaly_map, threshold=found.threshold, score=found.score, anomalous=found.anomalous,
-            defect_mm=largest.length_mm if largest else None, title=f"{detector.category}  {first.stem}",
+            defect_mm=None if math.isnan(length) else length, title=f"{detector.category}  {first.stem}",
         ))  # fmt: skip
     if as_json:
         console.result(to_json({
-            "xyz": str(xyz) if xyz else None, "rgb": str(rgb) if rgb else None, "run": str(chosen), "category": detector.category,
+            "xyz": str(xyz) if xyz else None, "rgb": str(rgb) if rgb else None,
+            "run": str(chosen), "category": detector.category,
             "anomalous": found.anomalous, "score": found.score, "threshold": found.threshold,
             "defects": [defect._asdict() for defect in found.defects],
             "heatmap": str(heatmap) if heatmap else None,
