@@ -58,20 +58,13 @@ def find_entries(
     """
     try:
         if source.is_file() and source.suffix.lower() == ".csv" and layout in ("auto", TABLE.name):
-            found: list[Found] = list(table.read_table(source))
-            there = {item.category for item in found if not isinstance(item, str)}
-            wanted = set(pick_categories(categories, sorted(there), source))
-            found = [item for item in found if isinstance(item, str) or item.category in wanted]
             kind, why, root = TABLE, f"{source.name} is a table", source.parent
+            _lights(kind, lights)
+            found = _rows(source, categories)
         else:
             kind, folders, why = _recognise(source, _kinds(layout))
-            chosen = sorted(pick_categories(categories, list(folders), source))
-            if lights and not kind.light:
-                raise UsageError(
-                    f"settings.preprocess.lights: {','.join(lights)}: {kind.name} data have one image per part"
-                )
-            found = [item for name in chosen for item in kind.read(name, folders[name], lights or [kind.light])]
-            root = source
+            chosen, used, root = pick_categories(categories, list(folders), source), _lights(kind, lights), source
+            found = [item for name in sorted(chosen) for item in kind.read(name, folders[name], used)]
     except OSError as error:
         raise DataError(f"{error.filename}: cannot be read: {reason(error)}") from None
     entries = [item for item in found if isinstance(item, Entry)]
@@ -95,6 +88,20 @@ def pick_categories(wanted: Sequence[str], available: Sequence[str], where: Path
             there = ", ".join(sorted(available))
             raise UsageError(f"category {category}: not in {where}, which holds {there}{hint}")
     return list(dict.fromkeys(wanted or available))
+
+
+def _rows(source: Path, categories: Sequence[str]) -> list[Found]:
+    """What the table says of these categories."""
+    found = list(table.read_table(source))
+    there = {item.category for item in found if not isinstance(item, str)}
+    wanted = pick_categories(categories, sorted(there), source)
+    return [item for item in found if isinstance(item, str) or item.category in wanted]
+
+
+def _lights(kind: Kind, lights: Sequence[str]) -> Sequence[str]:
+    if lights and not kind.light:
+        raise UsageError(f"settings.preprocess.lights: {','.join(lights)}: {kind.name} data have one image per part")
+    return lights or [kind.light]
 
 
 def _kinds(name: str) -> tuple[Kind, ...]:
