@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from das3d_cli import layers
 from das3d_cli.errors import DataError, UsageError
 from das3d_cli.layers import Value
+from das3d_cli.presets import PRESETS
 
 Modality = Literal["both", "rgb", "depth"]
 LayoutName = Literal["auto", "eyecandies", "realiad", "flat", "mvtec3d", "table"]
@@ -244,41 +245,6 @@ class Settings(Section):
         return self
 
 
-PRESETS: dict[str, dict[str, Any]] = {
-    "default": {},
-    "cpu": {
-        "model.size": 128,
-        "model.reconstruction_width": 8,
-        "model.discriminator_width": 16,
-        "train.steps": 2000,
-        "train.lr": 3e-3,
-        "train.batch_size": 4,
-        "train.validate_every": 250,
-    },
-    "paper": {
-        "preprocess.depth_axis": "camera",
-        "preprocess.frame": "image",
-        "preprocess.scaling": "capture",
-        "preprocess.headroom": 0.0,
-        "synthesis.defects": 1,
-        "synthesis.blobs_max": 0,
-        "synthesis.kernel_norm": "sum",
-        "synthesis.strength_scale": "uniform",
-        "synthesis.pierced_share": 0.0,
-        "synthesis.dropout": 0.5,
-        "synthesis.normal_share": 0.0,
-        "synthesis.relight": 0.0,
-        "model.stem": 1,
-        "model.reconstruction_width": 64,
-        "model.discriminator_width": 64,
-        "model.direct_inputs": False,
-        "model.template": False,
-        "loss.ssim": 1.0,
-        "loss.focal": 1.0,
-        "loss.dice": 0.0,
-        "loss.false_alarm": 0.0,
-    },
-}
 
 
 def fields(section: type[BaseModel] = Settings, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from das3d_cli.errors import DataError, UsageError
-from das3d_cli.settings import FIELDS, PRESETS, Settings, load, resolve
+from das3d_cli.presets import PRESETS
+from das3d_cli.settings import FIELDS, Settings, load, resolve
 
 
 def resolved(**given):
