@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 
 import torch
 
-from das3d_cli.errors import UsageError
+from das3d_cli.errors import DataError, UsageError
 
 
 def choose(gpus: str) -> torch.device:
@@ -46,3 +48,23 @@ def autocast(device: torch.device, *, training: bool = False) -> torch.autocast:
         able = torch.cpu.get_capabilities()
         native = training and (able.get("avx512_bf16", False) or able.get("amx_bf16", False))
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=native)
+
+
+@contextlib.contextmanager
+def within_memory(device: torch.device, advice: str) -> Iterator[None]:
+    """Turn a lack of memory into one line that ends with the advice.
+
+    Raises:
+        DataError: the device's memory is too small, or the computer's.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError):
+        pass
+    except RuntimeError as error:  # torch has no class of its own for a lack of main memory
+        if "DefaultCPUAllocator" not in str(error):
+            raise
+    else:
+        return
+    hint = "" if device.type == "cpu" else ", or use --gpus cpu"
+    raise DataError(f"{device}: out of memory {advice}{hint}")

@@ -11,7 +11,7 @@ from typing import Any
 
 from das3d_cli.errors import DataError
 
-TEMPORARY = ".das3d-tmp"
+_TEMPORARY = ".das3d-tmp"
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -20,7 +20,7 @@ def write_whole(path: Path, data: bytes) -> None:
     Raises:
         DataError: the folder is missing or not writable, or the disk is full; nothing is left behind.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
     try:
         temporary.write_bytes(data)
         temporary.replace(path)
@@ -40,6 +40,13 @@ def check_folder(path: Path) -> None:
     """
     if not path.parent.is_dir():
         raise DataError(f"{path}: cannot be written: there is no folder {path.parent}; make it first")
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a killed process left half written in a folder and below it."""
+    for path in folder.rglob(f".*{_TEMPORARY}"):
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def make_folder(path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 from collections import Counter
@@ -23,7 +22,7 @@ from das3d_cli.data.readers import check_size, read_capture, read_ground_truth
 from das3d_cli.data.summary import Row, Summary, rows_of
 from das3d_cli.data.workers import completed, process_pool
 from das3d_cli.errors import DataError, UsageError
-from das3d_cli.files import TEMPORARY, make_folder, reason
+from das3d_cli.files import make_folder, reason, sweep
 from das3d_cli.settings import PreprocessSettings
 
 __all__ = ["Progress", "Row", "Summary", "build"]
@@ -95,7 +94,7 @@ def build(
                 summary.forms.update(part.forms)
     finally:
         for category in names:
-            _sweep(dst / category)
+            sweep(dst / category)
     return summary
 
 
@@ -209,13 +208,6 @@ def _cached(task: _Task) -> Record | None:
     except DataError:
         return None
     return task.record(sample.geometry) if key == task.key else None
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what a killed worker, or a killed run before this one, left half written."""
-    for path in folder.rglob(f".*{TEMPORARY}"):
-        with contextlib.suppress(OSError):
-            path.unlink()
 
 
 def _remove_stale(folder: Path, keep: set[str]) -> None:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +16,9 @@ from torch import Tensor
 
 from das3d_cli import losses, runs
 from das3d_cli.batch import Batch, Parts
-from das3d_cli.device import autocast, make_deterministic
+from das3d_cli.device import autocast, make_deterministic, within_memory
 from das3d_cli.engine import checkpoint
+from das3d_cli.engine.interrupt import deferred_interrupt
 from das3d_cli.engine.network import build_network
 from das3d_cli.engine.validation import validate
 from das3d_cli.errors import DataError
@@ -79,11 +77,13 @@ class Trainer:
             KeyboardInterrupt: interrupted.
         """
         total = self.settings.train.steps
+        advice = f"at batch size {self.settings.train.batch_size}; lower --batch-size"
         recorded: list[dict[str, Tensor]] = []
         started, started_at = time.perf_counter(), self.step
         with deferred_interrupt() as interrupted:
             while self.step < total:
-                recorded.append(self._within_memory())
+                with within_memory(self.device, advice):
+                    recorded.append(self._advance())
                 self.step += 1
                 due = self.step % self.settings.train.validate_every == 0 or self.step == total
                 if self.step % _REPORT_EVERY == 0 or due:
@@ -92,19 +92,11 @@ class Trainer:
                     self._report(recorded, rate, progress)
                     recorded.clear()
                 if due:
-                    self._validate(progress)
+                    with within_memory(self.device, advice):
+                        self._validate(progress)
                 if interrupted() and self.step < total:
                     self.save_state()
                     raise KeyboardInterrupt
-
-    def _within_memory(self) -> dict[str, Tensor]:
-        try:
-            return self._advance()
-        except torch.OutOfMemoryError:
-            size = self.settings.train.batch_size
-            raise DataError(
-                f"{self.device}: out of memory at batch size {size}; lower --batch-size, or use --gpus cpu"
-            ) from None
 
     def _advance(self) -> dict[str, Tensor]:
         """One optimiser step; returns the losses without waiting for the device."""
@@ -135,21 +127,38 @@ class Trainer:
     def _report(self, recorded: list[dict[str, Tensor]], rate: float, progress: Progress) -> None:
         means = {name: float(torch.stack([record[name] for record in recorded]).mean()) for name in recorded[0]}
         if not np.isfinite(means["loss"]):
-            raise DataError(
-                f"{self.run}: the loss became {means['loss']} at step {self.step}; the last checkpoint is kept:"
-                " train again with a lower --set train.lr"
-            )
+            raise self._diverged(f"the loss became {means['loss']}")
         runs.append_metrics(self.run, {"step": self.step, **means, "images_per_second": rate})
         progress(self.step, means | {"images_per_second": rate})
 
     def _validate(self, progress: Progress) -> None:
+        self._check_weights()
         found = validate(self.network, self.data.validation, self.data.textures, self.settings)
         runs.append_metrics(self.run, {"step": self.step, "validation": found})
         if not self.best or found["quality"] >= self.best["quality"]:
             self.best = {"step": self.step, **found}
-            checkpoint.save(self.run / "checkpoints" / "best.pt", self._model_file())
         self.save_state()
+        self._save_model()
         progress(self.step, found)
+
+    def _check_weights(self) -> None:
+        """The loss tells of the weights before a step, a checkpoint must not hold what that step made of them."""
+        if not all(bool(value.isfinite().all()) for value in self.network.state_dict().values()):
+            raise self._diverged("the weights became infinite")
+
+    def _diverged(self, what: str) -> DataError:
+        return DataError(
+            f"{self.run}: {what} at step {self.step}; the last checkpoint is kept:"
+            " train again with a lower --set train.lr"
+        )
+
+    def _save_model(self) -> None:
+        """Write checkpoints/best.pt if the weights at hand are the best, which last.pt must know already.
+
+        Whoever dies between the two, `restore` makes up for: last.pt of the same step holds these weights too.
+        """
+        if self.best and self.best["step"] == self.step:
+            checkpoint.save(self.run / "checkpoints" / "best.pt", self._model_file())
 
     def _model_file(self) -> dict[str, Any]:
         """All that a detector needs."""
@@ -163,6 +172,7 @@ class Trainer:
 
     def save_state(self) -> None:
         """Write checkpoints/last.pt, from which `restore` goes on."""
+        self._check_weights()
         state = {
             **self.identity,
             "settings": self.settings.model_dump_json(),
@@ -198,29 +208,7 @@ class Trainer:
         except (KeyError, ValueError, RuntimeError):
             raise DataError(f"{self.run}: the checkpoint does not fit the run's settings; train anew") from None
         runs.truncate_metrics(self.run, self.step)
-
-
-@contextlib.contextmanager
-def deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C into an answer to "interrupted?": between two statements of a step it would leave half of one.
-
-    Outside the main thread, where Python allows no signal handlers, Ctrl-C stays as it is.
-    """
-    seen = False
-
-    def note(number: int, frame: object) -> None:
-        nonlocal seen
-        seen = True
-        signal.signal(signal.SIGINT, before)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield lambda: seen
-    finally:
-        signal.signal(signal.SIGINT, before)
+        self._save_model()
 
 
 def loss_terms(output: Output, normal: Batch, mask: Tensor, gamma: float) -> dict[str, Tensor]:

@@ -20,6 +20,7 @@ from das3d_cli.data.cache import VERSION, Cache, Split, load_split, open_cache
 from das3d_cli.data.capture import GOOD
 from das3d_cli.engine.trainer import Data, Progress, Trainer
 from das3d_cli.errors import DataError, UsageError
+from das3d_cli.files import sweep
 from das3d_cli.settings import PreprocessSettings, Settings
 from das3d_cli.synthesis.textures import folder_textures, procedural_textures
 
@@ -39,7 +40,9 @@ def start(settings: Settings, cache: Cache, base: Path, device: torch.device) ->
     run = runs.claim(base, cache.manifest.category)
     runs.write_json(run / "settings.json", settings.model_dump(mode="json"))
     runs.write_json(run / "environment.json", environment(device))
-    return Trainer(settings, data, identity(cache), run)
+    trainer = Trainer(settings, data, identity(cache), run)
+    trainer.save_state()  # whatever happens from here on, the run can be resumed
+    return trainer
 
 
 def resume(run: Path, cache_root: Path, device: torch.device) -> Trainer:
@@ -54,6 +57,7 @@ def resume(run: Path, cache_root: Path, device: torch.device) -> Trainer:
     if (run / "summary.json").is_file():
         raise UsageError(f"{run}: this run is finished; start a new one without --resume")
     settings = setting_files.load((run / "settings.json").read_text(encoding="utf-8"), run / "settings.json")
+    sweep(run)
     state = Trainer.read_state(run, device)
     cache = open_cache(cache_root, state["category"])
     if any(state.get(key) != value for key, value in identity(cache).items()):

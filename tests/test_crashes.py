@@ -1,0 +1,239 @@
+"""A training in bad weather: killed at any moment, on a full disk, short of memory, diverging."""
+
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from das3d_cli import device, runs
+from das3d_cli.data.build import build
+from das3d_cli.data.cache import Cache, open_cache
+from das3d_cli.data.layouts import find_entries
+from das3d_cli.detector import Detector
+from das3d_cli.engine import checkpoint, training
+from das3d_cli.engine import trainer as trainer_module
+from das3d_cli.engine.trainer import Trainer
+from das3d_cli.errors import DataError
+from das3d_cli.settings import PreprocessSettings, resolve
+
+CPU = torch.device("cpu")
+TINY = ["model.size=32", "model.reconstruction_width=4", "model.discriminator_width=4", "train.steps=6", "train.batch_size=2",
+        "train.validate_every=2", "train.validation_defects=1", "synthesis.texture_count=2"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def cache(shared_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Cache:
+    root = tmp_path_factory.mktemp("cache")
+    build(find_entries(shared_dataset, ["tire"]), root, PreprocessSettings(size=32), workers=1)
+    return open_cache(root, "tire")
+
+
+def start(cache: Cache, base: Path, *more: str) -> Trainer:
+    return training.start(resolve({}, [*TINY, *more], environment={}), cache, base, CPU)
+
+
+def finish(trainer: Trainer) -> None:
+    training.finish(trainer, lambda step, values: None)
+
+
+def ends_as(run: Path, other: Path) -> None:
+    """Both runs hold the same model, state, records and summary, bit for bit, and nothing besides."""
+    assert {path.name for path in run.rglob("*")} == {path.name for path in other.rglob("*")}
+    for name in ("best.pt", "last.pt"):
+        a, b = (checkpoint.load(folder / "checkpoints" / name, CPU) for folder in (run, other))
+        assert a["step"] == b["step"] and a.get("threshold") == b.get("threshold") and a.get("best") == b.get("best")
+        assert [key for key in a["network"] if not torch.equal(a["network"][key], b["network"][key])] == []
+    speed = {"images_per_second": None}
+    assert [r | speed for r in runs.read_metrics(run)] == [r | speed for r in runs.read_metrics(other)]
+
+
+def go_on(cache: Cache, base: Path, fatal: int, moment: str) -> None:
+    """Train from where it was left to the end, or until this process kills itself at a file's writing.
+
+    `fatal` counts the files that are written whole; `moment` is before, half or after.
+    """
+    torch.set_num_threads(1)
+    written = 0
+    write, replace = Path.write_bytes, Path.replace
+
+    def dying_write(path: Path, data: bytes) -> int:
+        nonlocal written
+        written += 1
+        if written == fatal and moment != "after":
+            write(path, data[: len(data) // 2 if moment == "half" else 0])
+            os.kill(os.getpid(), signal.SIGKILL)
+        return write(path, data)
+
+    def dying_replace(path: Path, target: Path) -> Path:
+        moved = replace(path, target)
+        if written == fatal:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return moved
+
+    Path.write_bytes, Path.replace = dying_write, dying_replace  # type: ignore[method-assign,assignment]
+    left = [path.parents[1] for path in base.glob("*/checkpoints/last.pt")]
+    finish(training.resume(left[0], cache.folder.parent, CPU) if left else start(cache, base))
+
+
+@pytest.fixture(scope="module")
+def whole(cache: Cache, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing disturbed."""
+    trainer = start(cache, tmp_path_factory.mktemp("whole"))
+    finish(trainer)
+    return trainer.run
+
+
+@pytest.fixture(scope="module")
+def begin() -> Callable[..., multiprocessing.Process]:
+    """Begins `go_on` in a process that need not import torch first, so that kills fall into the training."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["das3d_cli.engine.training", "torch._dynamo", "pytest"])  # the optimiser imports it
+
+    def process(*arguments: object) -> multiprocessing.Process:
+        process = context.Process(target=go_on, args=arguments)
+        process.start()
+        return process
+
+    return process
+
+
+class TestKilled:
+    """By an impatient user or by the kernel: `kill -9`."""
+
+    def survives(self, base: Path, process: multiprocessing.Process, whole: Path) -> bool:
+        """Check what a process left; whether it came to its end."""
+        process.join(60)
+        assert process.exitcode in (0, -signal.SIGKILL)
+        for path in base.glob("*/checkpoints/*.pt"):
+            if path.name == "last.pt":
+                assert 0 <= Trainer.read_state(path.parents[1], CPU)["step"] <= 6
+            else:
+                assert Detector.load(path, "cpu").category == "tire"
+        finished = list(base.glob("*/summary.json"))
+        assert (process.exitcode == 0) <= bool(finished)
+        for path in finished:
+            ends_as(path.parent, whole)
+        return bool(finished)
+
+    def test_while_a_file_is_written(self, cache: Cache, tmp_path: Path, whole: Path, begin):
+        random = np.random.default_rng(0)
+        for moment in random.permutation(["before", "half", "after", "after"]).tolist():
+            process = begin(cache, tmp_path, int(random.integers(3, 6)), moment)
+            assert not self.survives(tmp_path, process, whole)
+            for metrics in tmp_path.glob("*/metrics.jsonl"):
+                metrics.write_text(metrics.read_text() + '{"step": 3, "lo')  # a line cut short
+        assert self.survives(tmp_path, begin(cache, tmp_path, 0, ""), whole)
+
+    def test_at_any_time(self, cache: Cache, tmp_path: Path, whole: Path, begin):
+        random = np.random.default_rng(0)
+        for _ in range(3):
+            process = begin(cache, tmp_path, 0, "")
+            time.sleep(random.uniform(0.3, 1.0))
+            process.kill()
+            if self.survives(tmp_path, process, whole):
+                break
+        else:
+            assert self.survives(tmp_path, begin(cache, tmp_path, 0, ""), whole)
+
+
+def test_what_died_between_the_two_checkpoints_is_made_up_for(cache: Cache, tmp_path: Path):
+    """The state says that its own weights are the best, but they never became the model file."""
+    trainer = start(cache, tmp_path, "train.steps=2")
+    finish(trainer)
+    model = trainer.run / "checkpoints" / "best.pt"
+    expected = checkpoint.load(model, CPU)
+    model.unlink()
+    (trainer.run / "summary.json").unlink()
+    training.resume(trainer.run, cache.folder.parent, CPU)
+    found = checkpoint.load(model, CPU)
+    assert found.keys() == expected.keys() and found["step"] == 2 and found["threshold"] == expected["threshold"]
+
+
+class TestFullDisk:
+    @pytest.mark.parametrize(("call", "count"), [("write_bytes", 3), ("write_bytes", 4), ("replace", 5)])
+    def test_keeps_the_last_checkpoint(
+        self, cache: Cache, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, call: str, count: int
+    ):
+        """Room for so many files, and no more until the disk is tidied up."""
+        original, calls = getattr(Path, call), []
+
+        def full(path: Path, *arguments: object) -> object:
+            calls.append(path)
+            if len(calls) > count:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return original(path, *arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, call, full)
+            with pytest.raises(DataError, match=r"cannot be written: no space left.*make room") as error:
+                finish(start(cache, tmp_path))
+        assert "\n" not in str(error.value)
+        (run,) = tmp_path.iterdir()
+        assert list(run.rglob("*tmp*")) == []
+        finish(training.resume(run, cache.folder.parent, CPU))
+        ends_as(run, whole)
+
+    def test_records_count_too(self, cache: Cache, tmp_path: Path):
+        trainer = start(cache, tmp_path)
+        (trainer.run / "metrics.jsonl").mkdir()  # nothing can be added to it
+        with pytest.raises(DataError, match=r"metrics\.jsonl: cannot be written"):
+            finish(trainer)
+
+
+class TestDiverging:
+    def test_weights_that_are_no_numbers_replace_no_checkpoint(
+        self, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        """The last step before a validation breaks the weights; its loss was still fine."""
+        trainer = start(cache, tmp_path)
+        step = trainer.optimizer.step
+
+        def breaking() -> None:
+            step()
+            if trainer.step == 3:
+                next(trainer.network.parameters()).data.fill_(float("inf"))
+
+        monkeypatch.setattr(trainer.optimizer, "step", breaking)
+        with pytest.raises(DataError, match=r"weights became infinite at step 4.*train\.lr"):
+            finish(trainer)
+        assert Trainer.read_state(trainer.run, CPU)["step"] == 2
+        assert checkpoint.load(trainer.run / "checkpoints" / "best.pt", CPU)["step"] == 2
+        with pytest.raises(DataError, match="weights became infinite"):
+            trainer.save_state()
+
+
+class TestShortOfMemory:
+    @pytest.mark.parametrize(
+        "error",
+        [
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+            RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory"),
+            MemoryError(),
+        ],
+    )
+    @pytest.mark.parametrize("where", ["augment", "validate"])
+    def test_says_which_setting_to_lower(
+        self, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, error: Exception
+    ):
+        def fails(*arguments: object, **options: object) -> None:
+            raise error
+
+        trainer = start(cache, tmp_path)
+        monkeypatch.setattr(trainer_module, where, fails)
+        with pytest.raises(DataError, match=r"^cpu: out of memory at batch size 2; lower --batch-size"):
+            finish(trainer)
+
+    def test_other_errors_stay_what_they_are(self):
+        with pytest.raises(RuntimeError, match="shape"), device.within_memory(CPU, "x"):
+            raise RuntimeError("shape mismatch")
+        with pytest.raises(DataError, match="use --gpus cpu"), device.within_memory(torch.device("cuda", 1), "x"):
+            raise torch.OutOfMemoryError
