@@ -21,7 +21,8 @@ class Batch(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """N samples kept compactly. rgb: uint8, (N, 3, S, S); depth: float32, (N, 1, S, S); foreground: bool, (N, 1, S, S)."""
+    """N samples kept compactly. rgb: uint8, (N, 3, S, S); depth: float32 or float16, (N, 1, S, S), in [0, 1]; foreground:
+    bool, (N, 1, S, S)."""
 
     rgb: Tensor
     depth: Tensor
@@ -48,9 +49,28 @@ class Parts(NamedTuple):
     def __len__(self) -> int:
         return len(self.depth)
 
+    def take(self, indices: Tensor) -> Parts:
+        """The samples `indices`, int64, (B,), on the parts' device."""
+        return Parts(*(tensor[indices] for tensor in self))
+
     def pick(self, indices: Tensor) -> Batch:
-        """The samples `indices`, int64, (B,)."""
-        return Batch(self.rgb[indices].float() / 255, self.depth[indices], self.foreground[indices])
+        """As `take`, as the network eats them."""
+        return self.take(indices).unpacked()
+
+    def unpacked(self) -> Batch:
+        """All samples, as the network eats them."""
+        return Batch(self.rgb.float() / 255, self.depth.float(), self.foreground)
+
+    def to(self, device: torch.device) -> Parts:
+        return Parts(*(tensor.to(device, non_blocking=True) for tensor in self))
+
+    def halved(self) -> Parts:
+        """With float16 depths: they err by 0.00024 at most, a tenth of what a depth sensor's noise makes of them."""
+        return Parts(self.rgb, self.depth.half(), self.foreground)
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self)
 
     def _shrunk(self, factor: int) -> Parts:
         """Average over the part alone, so that its edge takes on nothing of the background."""

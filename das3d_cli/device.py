@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
 from das3d_cli.errors import DataError, UsageError
 
@@ -28,12 +29,18 @@ def choose(gpus: str) -> torch.device:
     return torch.device("cuda", wanted[0])
 
 
-def make_deterministic(device: torch.device) -> None:
-    """Make repeated runs agree: bit for bit on a CPU."""
+def make_ready(device: torch.device) -> None:
+    """Make a GPU this process's own, and repeated runs agree: bit for bit on a CPU."""
     if device.type == "cuda":
+        torch.cuda.set_device(device)  # pinned memory belongs to the current one
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.benchmark = False
         torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy from main memory to the device; nobody waits for the copy, and what is computed there next comes after it."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 def autocast(device: torch.device, *, training: bool = False) -> torch.autocast:

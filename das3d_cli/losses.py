@@ -68,7 +68,13 @@ def dice_loss(probability: Tensor, mask: Tensor) -> Tensor:
     return torch.where(defective, 1 - (2 * overlap + 1) / (area + 1), 0.0).mean()
 
 
-def false_alarm_loss(probability: Tensor, mask: Tensor) -> Tensor:
-    """Mean squared anomaly probability over good pixels, a scalar; both arguments (B, 1, S, S)."""
+def false_alarm_loss(probability: Tensor, mask: Tensor, count: Tensor | None = None) -> Tensor:
+    """Mean squared anomaly probability over good pixels, a scalar.
+
+    Args:
+        probability, mask: (B, 1, S, S), in [0, 1].
+        count: what to divide by instead of this batch's number of good pixels: where it is one of the equal parts of a
+            batch, their mean number, so that the parts' losses have the whole batch's loss as their mean.
+    """
     good = 1 - mask
-    return (probability**2 * good).sum() / good.sum().clamp_min(1)
+    return (probability**2 * good).sum() / (good.sum() if count is None else count).clamp_min(1)

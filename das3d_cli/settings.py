@@ -188,7 +188,11 @@ class LossSettings(Section):
 
 class TrainSettings(Section):
     steps: int = setting(6000, "optimiser steps", ge=1)
-    batch_size: int = setting(16, "samples per step", ge=1, le=1024)
+    batch_size: int = setting(16, "samples per step, on all GPUs together", ge=1, le=1024)
+    accumulate: int = setting(
+        1, "micro-batches that a step's samples come in, one after another, to fit a large batch into a small GPU; batch"
+        " normalisation sees one of them at a time, so the result is nearly that of the whole batch", ge=1, le=1024,
+    )  # fmt: skip
     lr: float = setting(2e-3, "peak learning rate of the one-cycle schedule (AdamW)", gt=0, le=1)
     weight_decay: float = setting(1e-2, "AdamW weight decay", ge=0, le=1)
     clip: float = setting(1.0, "largest gradient norm", gt=0)
@@ -209,6 +213,10 @@ class ScoreSettings(Section):
 class HardwareSettings(Section):
     gpus: str = setting("auto", "0, or 0,1, or all, or cpu; auto takes a GPU where there is one, and of several the first is used",
         pattern=r"^(auto|all|cpu|\d+(,\d+)*)$")  # fmt: skip
+    cache_share: float = setting(
+        0.5, "share of a GPU's free memory that the good parts may take; if they need more, they stay in main memory, and"
+        " each step's are fetched ahead", ge=0, le=1, why="the network needs the rest; 250 parts of 256 pixels take 0.1 GB",
+    )  # fmt: skip
     workers: int = setting(0, "parallel processes; 0 takes one per core", ge=0, le=256)
 
 
@@ -236,6 +244,10 @@ class Settings(Section):
                 raise ValueError(
                     f"synthesis.{low} ({getattr(s, low)}) must not exceed synthesis.{high} ({getattr(s, high)})"
                 )
+        if self.train.batch_size % self.train.accumulate:
+            raise ValueError(
+                f"train.accumulate ({self.train.accumulate}) must divide train.batch_size ({self.train.batch_size})"
+            )
         if not (self.model.reconstruction_width or self.model.direct_inputs):
             raise ValueError("model.reconstruction_width 0 leaves nothing to look at without model.direct_inputs")
         if self.model.size % (16 * self.model.stem):

@@ -55,11 +55,12 @@ class Template(nn.Module):
 
     @torch.no_grad()
     def learn(self, rgb: Tensor, depth: Tensor, foreground: Tensor) -> None:
-        """Take the mean of N good parts: uint8 (N, 3, S, S), float32 (N, 1, S, S) and bool (N, 1, S, S)."""
+        """Take the mean of N good parts, on any device: uint8 (N, 3, S, S), float (N, 1, S, S) and bool (N, 1, S, S)."""
+        device = self.images.device
 
         def chunks() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
             for a, b, c in zip(*(torch.split(t, _CHUNK) for t in (rgb, depth, foreground)), strict=True):
-                yield a.float() / 255, b, c.float()
+                yield a.to(device).float() / 255, b.to(device).float(), c.to(device).float()
 
         small = torch.cat([self._small(*chunk) for chunk in chunks()])
         mean = laid_back(small[:1], Pose(small.new_zeros(1), _centroid(small[:1])))[0]
@@ -67,7 +68,7 @@ class Template(nn.Module):
             laid_alike = [laid_back(part, find_pose(part, mean)).sum(dim=0) for part in torch.split(small, _CHUNK)]
             mean = torch.stack(laid_alike).sum(dim=0) / len(small)
         self.outline.copy_(mean)
-        total = torch.zeros(9, *depth.shape[-2:], device=rgb.device)
+        total = torch.zeros(9, *depth.shape[-2:], device=device)
         light = torch.cat([_mean_colour(colour, part) for colour, _, part in chunks()]).mean(dim=0)
         for colour, height, part in chunks():
             pose = find_pose(self._small(colour, height, part), mean)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import importlib
 import json
 import math
@@ -21,7 +23,8 @@ from das3d_cli.data.layouts import find_entries
 from das3d_cli.detector import Detector
 from das3d_cli.device import choose
 from das3d_cli.engine import checkpoint, training
-from das3d_cli.engine.trainer import Trainer, batch_indices, learning_rate
+from das3d_cli.engine.feed import Feed, batch_indices, placed
+from das3d_cli.engine.trainer import Trainer, learning_rate
 from das3d_cli.errors import DataError, UsageError
 from das3d_cli.evaluation import evaluate_detector
 from das3d_cli.settings import PreprocessSettings, resolve
@@ -230,6 +233,90 @@ class TestRun:
         (fresh / "checkpoints" / "last.pt").unlink()
         with pytest.raises(DataError, match="no checkpoint here"):
             training.resume(fresh, cache_root, CPU)
+
+
+def float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take bfloat16, and with it most of the rounding, out of a training."""
+    monkeypatch.setattr("das3d_cli.engine.trainer.autocast", lambda *_, **__: contextlib.nullcontext())
+
+
+def gradients(trainer: Trainer) -> list[torch.Tensor]:
+    """Of one step, as the optimiser gets them, without batch normalisation's dependence on the batch."""
+    trainer.network.eval().train = lambda: trainer.network
+    trainer._advance()
+    return [parameter.grad for parameter in trainer.network.parameters()]
+
+
+class TestMicroBatches:
+    def test_have_the_gradient_of_the_whole_batch(self, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        float32(monkeypatch)
+        made = [
+            training.start(settings("train.batch_size=6", f"train.accumulate={n}"), cache, tmp_path, CPU)
+            for n in (1, 3)
+        ]
+        whole, portions = (gradients(trainer) for trainer in made)
+        scale = max(float(g.abs().max()) for g in whole)
+        for a, b in zip(whole, portions, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5 * scale)
+
+    def test_train_to_the_end(self, cache: Cache, tmp_path: Path):
+        trainer = trained(cache, tmp_path, "train.batch_size=4", "train.accumulate=2")
+        assert [r["step"] for r in runs.read_metrics(trainer.run) if "loss" in r] == [3, 6]
+
+    def test_must_be_equal(self):
+        with pytest.raises(UsageError, match=r"train\.accumulate \(4\) must divide train\.batch_size \(6\)"):
+            settings("train.batch_size=6", "train.accumulate=4")
+
+
+class TestFeed:
+    @pytest.fixture
+    def parts(self, cache: Cache) -> Parts:
+        return training.load_data(settings(), cache, CPU).train
+
+    def test_parts_that_stay_in_main_memory_make_the_same_batches(self, parts: Parts):
+        indices = [torch.tensor([2, 0]), torch.tensor([1, 3]), torch.tensor([0, 3]), torch.tensor([1, 1])]
+        resident = Feed(parts, CPU, indices.__getitem__)
+        fetching = Feed(parts, CPU, [*indices, indices[0]].__getitem__)
+        fetching._resident = False
+        for step in (0, 1, 3, 0, 2):  # in order, and not
+            for a, b in zip(resident.batch(step), fetching.batch(step), strict=True):
+                assert torch.equal(a, b)
+
+    def test_an_error_while_fetching_ahead_is_told(self, parts: Parts):
+        feed = Feed(parts, torch.device("meta"), [torch.tensor([0]), torch.tensor([99])].__getitem__)
+        feed.batch(0)
+        with pytest.raises(IndexError):
+            feed.batch(1)
+
+    def test_parts_move_to_the_device_only_if_all_fit(self, parts: Parts):
+        meta = torch.device("meta")
+        needed = 2 * parts.halved().size_bytes
+        assert [some.depth.device for some in placed([parts, parts], meta, needed)] == [meta, meta]
+        assert [some.depth.device for some in placed([parts, parts], meta, needed - 1)] == [CPU, CPU]
+
+    def test_half_the_precision_of_the_depth_is_a_tenth_of_a_sensors_noise(self):
+        depth = torch.linspace(0, 1, 100_003).view(1, 1, 1, -1)
+        parts = Parts(torch.zeros(1, 3, 1, 1, dtype=torch.uint8), depth, torch.ones_like(depth, dtype=torch.bool))
+        found = parts.halved().unpacked().depth
+        assert found.dtype == torch.float32
+        assert float((found - depth).abs().max()) < 0.003 / 10
+        assert bool((found <= 1).all())
+
+    def test_training_from_main_memory_is_the_same(
+        self, finished: Trainer, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        trainer = training.start(settings(), cache, tmp_path, CPU)
+        trainer.feed._resident = False
+        training.finish(trainer, ignore)
+        assert same(weights(finished.run / "checkpoints/last.pt"), weights(trainer.run / "checkpoints/last.pt"))
+
+    def test_halved_depths_train_alike(self, finished: Trainer, cache: Cache, tmp_path: Path):
+        """The template's spreads, which are small differences of squares, must not be taken in half precision."""
+        data = training.load_data(settings(), cache, CPU)
+        halved = dataclasses.replace(data, train=data.train.halved(), validation=data.validation.halved())
+        other = Trainer(settings(), halved, training.identity(cache), tmp_path)
+        torch.testing.assert_close(finished.network.template.images, other.network.template.images, rtol=0, atol=1e-3)
+        assert all(math.isfinite(float(value)) for value in other._advance().values())
 
 
 class TestDetector:

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from das3d_cli import losses, runs
 from das3d_cli.batch import Batch, Parts
-from das3d_cli.device import autocast, make_deterministic, within_memory
+from das3d_cli.device import autocast, make_ready, within_memory
 from das3d_cli.engine import checkpoint
+from das3d_cli.engine.feed import Feed, batch_indices
 from das3d_cli.engine.interrupt import deferred_interrupt
 from das3d_cli.engine.network import build_network
 from das3d_cli.engine.validation import validate
 from das3d_cli.errors import DataError
 from das3d_cli.model import Output
 from das3d_cli.settings import LossSettings, Settings
-from das3d_cli.synthesis.augment import augment_often
+from das3d_cli.synthesis.augment import Augmented, augment_often
 from das3d_cli.synthesis.light import relight
 from das3d_cli.synthesis.pose import turn
 from das3d_cli.synthesis.random import ItemRandom
@@ -37,7 +37,7 @@ Progress = Callable[[int, dict[str, float]], None]
 
 @dataclass(frozen=True)
 class Data:
-    """What a training reads: good parts to learn from, good parts to validate on, and textures, on the device."""
+    """What a training reads: good parts to learn from, good parts to validate on, and, on the device, textures."""
 
     train: Parts
     validation: Parts
@@ -49,7 +49,7 @@ class Trainer:
 
     Args:
         settings: resolved settings; their preprocessing is that of the data.
-        data: tensors on the device.
+        data: its textures are on the device; the parts there, or in main memory.
         identity: what the model file must say of itself besides the settings: category, preprocessing.
         run: the run folder to write to.
     """
@@ -57,7 +57,7 @@ class Trainer:
     def __init__(self, settings: Settings, data: Data, identity: dict[str, Any], run: Path) -> None:
         self.settings, self.data, self.identity, self.run = settings, data, identity, run
         self.device = data.textures.device
-        make_deterministic(self.device)
+        make_ready(self.device)
         torch.manual_seed(settings.seed)
         self.network = build_network(settings).to(self.device)
         if self.network.template is not None:
@@ -66,6 +66,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=settings.train.lr, weight_decay=settings.train.weight_decay, fused=True
         )
+        self.feed = Feed(data.train, self.device, self._indices)
         self.step = 0
         self.best: dict[str, float] = {}
 
@@ -77,7 +78,7 @@ class Trainer:
             KeyboardInterrupt: interrupted.
         """
         total = self.settings.train.steps
-        advice = f"at batch size {self.settings.train.batch_size}; lower --batch-size"
+        advice = f"at batch size {self.settings.train.batch_size}; lower --batch-size or raise --set train.accumulate"
         recorded: list[dict[str, Tensor]] = []
         started, started_at = time.perf_counter(), self.step
         with deferred_interrupt() as interrupted:
@@ -103,26 +104,44 @@ class Trainer:
         s = self.settings
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.step, s.train.steps, s.train.lr)
-        indices = batch_indices(s.seed, self.step, s.train.batch_size, len(self.data.train))
-        batch = self.data.train.pick(torch.from_numpy(indices).to(self.device))
-        places = torch.arange(len(indices), device=self.device)
+        parts = [self._synthesised(*some) for some in self._micro_batches()]
+        good = torch.stack([(1 - augmented.mask).sum() for _, augmented in parts]).mean()
+        self.network.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        recorded = []
+        for normal, augmented in parts:
+            with autocast(self.device, training=True):
+                output = self.network(augmented.rgb, augmented.depth, augmented.foreground.float())
+            terms = loss_terms(output, normal, augmented.mask, s.loss.focal_gamma, good)
+            loss = total_loss(terms, s.loss)
+            (loss / len(parts)).backward()  # type: ignore[no-untyped-call]
+            recorded.append({"loss": loss.detach()} | {name: value.detach() for name, value in terms.items()})
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), s.train.clip)
+        self.optimizer.step()
+        return {name: torch.stack([record[name] for record in recorded]).mean() for name in recorded[0]}
+
+    def _indices(self, step: int) -> Tensor:
+        s = self.settings
+        return torch.from_numpy(batch_indices(s.seed, step, s.train.batch_size, len(self.data.train)))
+
+    def _micro_batches(self) -> Iterator[tuple[Batch, Tensor]]:
+        """The step's good parts and their places in its batch, in equal portions."""
+        batch = self.feed.batch(self.step)
+        places = torch.arange(len(batch.depth), device=self.device)
+        portion = len(places) // self.settings.train.accumulate
+        for *some, where in zip(*(torch.split(tensor, portion) for tensor in (*batch, places)), strict=True):
+            yield Batch(*some), where
+
+    def _synthesised(self, batch: Batch, places: Tensor) -> tuple[Batch, Augmented]:
+        """Good parts turned and relit, and what was made of them."""
+        s = self.settings
         random = ItemRandom.of(s.seed, self.step, places)
         batch = turn(batch, random.fork(0), rotate=s.synthesis.rotate, flip=s.synthesis.flip)
         batch = batch._replace(rgb=relight(batch.rgb, random.fork(2), s.synthesis.relight))
-        augmented = augment_often(
+        return batch, augment_often(
             *batch, self.data.textures, random.fork(1), modality=s.model.modality, defects=s.synthesis.defects,
             normal_share=s.synthesis.normal_share, **s.synthesis.augmentation(),
         )  # fmt: skip
-        self.network.train()
-        with autocast(self.device, training=True):
-            output = self.network(augmented.rgb, augmented.depth, augmented.foreground.float())
-        terms = loss_terms(output, batch, augmented.mask, s.loss.focal_gamma)
-        loss = total_loss(terms, s.loss)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), s.train.clip)
-        self.optimizer.step()
-        return {"loss": loss.detach()} | {name: value.detach() for name, value in terms.items()}
 
     def _report(self, recorded: list[dict[str, Tensor]], rate: float, progress: Progress) -> None:
         means = {name: float(torch.stack([record[name] for record in recorded]).mean()) for name in recorded[0]}
@@ -211,8 +230,12 @@ class Trainer:
         self._save_model()
 
 
-def loss_terms(output: Output, normal: Batch, mask: Tensor, gamma: float) -> dict[str, Tensor]:
-    """The unweighted terms of Eq. 13 and of the two losses beside it, scalars."""
+def loss_terms(output: Output, normal: Batch, mask: Tensor, gamma: float, good: Tensor) -> dict[str, Tensor]:
+    """The unweighted terms of Eq. 13 and of the two losses beside it, scalars.
+
+    Args:
+        good: number of good pixels; of a batch that comes in equal parts their mean number.
+    """
     zero = mask.new_zeros(())
     probability = output.logits.float().softmax(dim=1)[:, 1:]
     return {
@@ -221,7 +244,7 @@ def loss_terms(output: Output, normal: Batch, mask: Tensor, gamma: float) -> dic
         "ssim": zero if output.rgb is None else losses.ssim_loss(output.rgb, normal.rgb),
         "focal": losses.focal_loss(output.logits, mask, gamma),
         "dice": losses.dice_loss(probability, mask),
-        "false_alarm": losses.false_alarm_loss(probability, mask),
+        "false_alarm": losses.false_alarm_loss(probability, mask, good),
     }
 
 
@@ -242,10 +265,3 @@ def learning_rate(step: int, steps: int, peak: float) -> float:
     if step < warm_up:
         return peak * (0.04 + 0.96 * step / warm_up)
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
-
-
-def batch_indices(seed: int, step: int, batch_size: int, count: int) -> NDArray[np.int64]:
-    """The samples of one step: every sample once per pass over the data, in an order that depends on (seed, pass)."""
-    places = np.arange(step * batch_size, (step + 1) * batch_size)
-    orders = {p: np.random.default_rng((seed, p)).permutation(count) for p in set((places // count).tolist())}
-    return np.array([orders[place // count][place % count] for place in places.tolist()], dtype=np.int64)

@@ -18,6 +18,7 @@ from das3d_cli import settings as setting_files
 from das3d_cli.batch import Parts
 from das3d_cli.data.cache import VERSION, Cache, Split, load_split, open_cache
 from das3d_cli.data.capture import GOOD
+from das3d_cli.engine.feed import placed
 from das3d_cli.engine.trainer import Data, Progress, Trainer
 from das3d_cli.errors import DataError, UsageError
 from das3d_cli.files import sweep
@@ -81,7 +82,7 @@ def finish(trainer: Trainer, progress: Progress) -> dict[str, Any]:
 
 
 def load_data(settings: Settings, cache: Cache, device: torch.device) -> Data:
-    """The good parts of train and validation, and the textures, on the device.
+    """The good parts of train and validation, and the textures: on a GPU as far as `hardware.cache_share` lets them.
 
     Without a validation split a fixed share of the training parts, picked by the seed, is held out instead.
 
@@ -109,11 +110,11 @@ def load_data(settings: Settings, cache: Cache, device: torch.device) -> Data:
     s = settings.synthesis
     make = procedural_textures if s.textures is None else lambda *args: folder_textures(s.textures, *args)
     textures = torch.from_numpy(make(s.texture_count, size, settings.seed)).permute(0, 3, 1, 2).contiguous()
-    return Data(
-        train=Parts.stack(*(a[chosen] for a in train), size=size, device=device),
-        validation=Parts.stack(*validation, size=size, device=device),
-        textures=textures.to(device),
-    )
+    parts = tuple(a[chosen] for a in train), validation
+    stacked = [Parts.stack(*arrays, size=size, device=torch.device("cpu")) for arrays in parts]
+    if device.type == "cuda":
+        stacked = placed(stacked, device, settings.hardware.cache_share * torch.cuda.mem_get_info(device)[0])
+    return Data(train=stacked[0], validation=stacked[1], textures=textures.to(device))
 
 
 def environment(device: torch.device) -> dict[str, Any]:

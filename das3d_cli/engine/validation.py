@@ -14,6 +14,8 @@ from das3d_cli.settings import Modality, Settings
 from das3d_cli.synthesis.augment import augment
 from das3d_cli.synthesis.random import ItemRandom
 
+_CHUNK = 16  # parts at a time; more would take more memory than a training step
+
 
 def validate(network: Das3d, parts: Parts, textures: Tensor, settings: Settings) -> dict[str, float]:
     """Score the parts as they are and with synthetic defects, which are the same at every call.
@@ -25,22 +27,22 @@ def validate(network: Das3d, parts: Parts, textures: Tensor, settings: Settings)
     # Every version shows a defect, in both images or in one of them.
     seen: tuple[Modality, ...] = ("both", "rgb", "depth") if modality == "both" else (modality,)
     arguments = settings.synthesis.augmentation() | {"dropout": 0.0}
-    everything = torch.arange(len(parts), device=textures.device)
-    batch = parts.pick(everything)
     # Where parts lie as they fall, each is four: few validation parts would set a threshold by chance.
     turns = range(4 if settings.synthesis.rotate else 1)
-    good = np.concatenate([score(network, _turned(batch, n), settings.score.smoothing).scores for n in turns])
-    maps, scores, masks = [], [good], [np.zeros(0, dtype=bool)]
-    for version in range(settings.train.validation_defects):
-        random = ItemRandom.of(settings.seed + 1, version, everything)
-        made = augment(*batch, textures, random, modality=seen[version % len(seen)], **arguments)
-        found = score(network, Batch(made.rgb, made.depth, made.foreground), settings.score.smoothing)
-        maps.append(found.maps)
-        scores.append(found.scores)
-        masks.append(made.mask[:, 0].cpu().numpy() > 0)
-    mask = np.concatenate(masks[1:])
+    goods, maps, scores, masks = [], [], [], []
+    for some in torch.split(torch.arange(len(parts)), _CHUNK):
+        batch = parts.take(some.to(parts.depth.device)).to(textures.device).unpacked()
+        goods += [score(network, _turned(batch, n), settings.score.smoothing).scores for n in turns]
+        for version in range(settings.train.validation_defects):
+            random = ItemRandom.of(settings.seed + 1, version, some.to(textures.device))
+            made = augment(*batch, textures, random, modality=seen[version % len(seen)], **arguments)
+            found = score(network, Batch(made.rgb, made.depth, made.foreground), settings.score.smoothing)
+            maps.append(found.maps)
+            scores.append(found.scores)
+            masks.append(made.mask[:, 0].cpu().numpy() > 0)
+    good, mask = np.concatenate(goods), np.concatenate(masks)
     labels = np.concatenate((np.zeros(len(good), dtype=bool), mask.any(axis=(1, 2))))
-    ranking = auroc(labels, np.concatenate(scores))
+    ranking = auroc(labels, np.concatenate((good, *scores)))
     precision = average_precision(mask.ravel(), np.concatenate(maps).ravel())
     return {
         "image_auroc": ranking,

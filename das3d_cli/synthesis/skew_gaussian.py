@@ -20,7 +20,8 @@ def skew_normal_pdf(x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
     Returns:
         (...), 2 * phi_2(x; 0, sigma) * Phi(alpha^T x).
     """
-    quadratic = (x * torch.linalg.solve(sigma, x.unsqueeze(-1)).squeeze(-1)).sum(-1)
+    solved = torch.linalg.solve_ex(sigma, x.unsqueeze(-1)).result.squeeze(-1)  # `solve` waits for a GPU to check sigma
+    quadratic = (x * solved).sum(-1)
     phi = torch.exp(-0.5 * quadratic) / (2 * math.pi * torch.linalg.det(sigma).sqrt())
     skewed: Tensor = 2 * phi * torch.special.ndtr((alpha * x).sum(-1))
     return skewed
