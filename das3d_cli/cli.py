@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import importlib
 import sys
+import time
 from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from das3d_cli import __version__
+from das3d_cli.engine.launch import launched
 from das3d_cli.errors import Das3dError, UsageError
+
+_GRACE = 5  # seconds in which torch's launcher notices that a process has ended
 
 SUMMARIES = {
     "preprocess": "Turn a data set of captures into a cache of model-ready samples.",
@@ -80,6 +84,8 @@ def main() -> None:
     except typer.TyperException as error:
         _fail(f"{error.format_message().rstrip('.')}; see das3d --help", UsageError.exit_code)
     except Exception as error:  # noqa: BLE001  (what is not foreseen is still one line)
+        if launched():  # where another process died, the launcher ends this one before it complains of that
+            time.sleep(_GRACE)
         _fail(f"internal error: {type(error).__name__}: {error}; run again with `das3d --debug` for details", 1)
     sys.exit(code if isinstance(code, int) else 0)
 
@@ -87,5 +93,10 @@ def main() -> None:
 def _fail(text: str, code: int) -> NoReturn:
     if "--debug" in sys.argv[1:2]:
         raise  # noqa: PLE0704  (called from an except block)
+    if launched():
+        from das3d_cli.engine.distributed import first_to_fail
+
+        if not first_to_fail():
+            sys.exit(code)
     print("error: " + " ".join(text.splitlines()), file=sys.stderr)
     sys.exit(code)

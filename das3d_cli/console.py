@@ -34,8 +34,8 @@ def result(text: str) -> None:
 
 
 @contextmanager
-def progress(text: str) -> Iterator[Progress]:
-    """A progress bar on stderr, drawn on a terminal only."""
+def progress(text: str, *, shown: bool = True) -> Iterator[Progress]:
+    """A progress bar on stderr, drawn on a terminal only; not even there if another process draws its own."""
     columns = (
         TextColumn(f"{text} {{task.description}}", markup=False),
         BarColumn(),
@@ -43,5 +43,5 @@ def progress(text: str) -> Iterator[Progress]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=stderr, disable=not stderr.is_terminal, transient=True) as bar:
+    with Progress(*columns, console=stderr, disable=not (shown and stderr.is_terminal), transient=True) as bar:
         yield bar

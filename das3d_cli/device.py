@@ -13,20 +13,26 @@ from das3d_cli.errors import DataError, UsageError
 
 
 def choose(gpus: str) -> torch.device:
-    """The device for `--gpus`: "auto", "all", "cpu", or numbers, of which the first is used.
+    """The device for `--gpus` where one is enough: the first of `choose_all`."""
+    return choose_all(gpus)[0]
+
+
+def choose_all(gpus: str) -> list[torch.device]:
+    """The devices for `--gpus`: "auto", which is the first GPU if there is one, "all", "cpu", or numbers.
 
     Raises:
         UsageError: a GPU is asked for that is not there; names `--gpus cpu`.
     """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if gpus == "cpu" or (gpus == "auto" and count == 0):
-        return torch.device("cpu")
-    wanted = [0] if gpus in ("auto", "all") else [int(number) for number in gpus.split(",")]
+        return [torch.device("cpu")]
+    named = {"auto": [0], "all": list(range(count))}
+    wanted = named[gpus] if gpus in named else list(dict.fromkeys(int(number) for number in gpus.split(",")))
     if count == 0:
         raise UsageError(f"--gpus {gpus}: no CUDA device on this machine; use --gpus cpu")
     if max(wanted) >= count:
         raise UsageError(f"--gpus {gpus}: this machine has GPU 0 to {count - 1}; use one of those or --gpus cpu")
-    return torch.device("cuda", wanted[0])
+    return [torch.device("cuda", number) for number in wanted]
 
 
 def make_ready(device: torch.device) -> None:

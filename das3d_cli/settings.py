@@ -211,8 +211,9 @@ class ScoreSettings(Section):
 
 
 class HardwareSettings(Section):
-    gpus: str = setting("auto", "0, or 0,1, or all, or cpu; auto takes a GPU where there is one, and of several the first is used",
-        pattern=r"^(auto|all|cpu|\d+(,\d+)*)$")  # fmt: skip
+    gpus: str = setting("auto", "0, or 0,1, or all, or cpu; auto takes the first GPU where there is one. Several train one category"
+        " together, each its share of every batch, or several categories side by side, one on each; whatever else is done"
+        " is done on the first", pattern=r"^(auto|all|cpu|\d+(,\d+)*)$")  # fmt: skip
     cache_share: float = setting(
         0.5, "share of a GPU's free memory that the good parts may take; if they need more, they stay in main memory, and"
         " each step's are fetched ahead", ge=0, le=1, why="the network needs the rest; 250 parts of 256 pixels take 0.1 GB",

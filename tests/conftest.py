@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Literal
 
@@ -77,6 +79,22 @@ def write(folder: Path, name: str, part: Part) -> None:
     cv2.imwrite(str(folder / f"rgb/{name}.png"), part.capture.rgb[..., ::-1])
     cv2.imwrite(str(folder / f"gt/{name}.png"), part.ground_truth.astype(np.uint8) * 255)
     tifffile.imwrite(folder / f"xyz/{name}.tiff", np.nan_to_num(part.capture.xyz), photometric="rgb")
+
+
+@pytest.fixture(scope="session")
+def forked() -> Callable[..., BaseProcess]:
+    """Starts a function in a process of its own, which need not import torch first."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["das3d_cli.engine.training", "torch._dynamo", "pytest"]
+    )  # the optimiser wants dynamo
+
+    def start(function: Callable[..., None], *arguments: object) -> BaseProcess:
+        process = context.Process(target=function, args=arguments)
+        process.start()
+        return process
+
+    return start
 
 
 @pytest.fixture(scope="session")

@@ -159,7 +159,26 @@ class TestMainPath:
 
     def test_several_categories(self, place: Path):
         done = ok(das3d("train", "--category", "all", "--runs", "many", "--gpus", "cpu", "--json", *TINY, cwd=place))
-        assert [summary["category"] for summary in json.loads(done.stdout)] == ["cookie", "tire"]
+        found = json.loads(done.stdout)
+        assert [summary["category"] for summary in found["finished"]] == ["cookie", "tire"] and found["failed"] == []
+
+    def test_a_category_that_fails_stops_no_other(self, place: Path, tmp_path: Path):
+        root = Path(shutil.copytree(place / "out", tmp_path / "out"))
+        victim = min(root.glob("cookie/train/good/*.npz"))
+        victim.write_bytes(victim.read_bytes()[:1000])
+        arguments = ("--data", root, "--runs", tmp_path / "runs", "--gpus", "cpu", "--json", *TINY)
+        done = das3d("train", "--category", "cookie,tire", *arguments, cwd=place)
+        found = json.loads(done.stdout)
+        assert done.returncode == 1 and [summary["category"] for summary in found["finished"]] == ["tire"]
+        assert [(failure["category"], str(victim) in failure["error"]) for failure in found["failed"]] == [
+            ("cookie", True)
+        ]
+        told = done.stderr.splitlines()[-2:]
+        assert (
+            told[0].startswith(f"failed: cookie: {victim}")
+            and told[1] == "1 of 2 categories failed; the others are trained"
+        )
+        assert "Traceback" not in done.stderr
 
     def test_nothing_but_the_result_goes_to_stdout(self, place: Path):
         done = ok(das3d("train", "--category", "cookie", "--runs", "quiet", "--gpus", "cpu", *TINY, cwd=place))

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import errno
-import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
@@ -92,24 +91,10 @@ def whole(cache: Cache, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return trainer.run
 
 
-@pytest.fixture(scope="module")
-def begin() -> Callable[..., multiprocessing.Process]:
-    """Begins `go_on` in a process that need not import torch first, so that kills fall into the training."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["das3d_cli.engine.training", "torch._dynamo", "pytest"])  # the optimiser imports it
-
-    def process(*arguments: object) -> multiprocessing.Process:
-        process = context.Process(target=go_on, args=arguments)
-        process.start()
-        return process
-
-    return process
-
-
 class TestKilled:
     """By an impatient user or by the kernel: `kill -9`."""
 
-    def survives(self, base: Path, process: multiprocessing.Process, whole: Path) -> bool:
+    def survives(self, base: Path, process: BaseProcess, whole: Path) -> bool:
         """Check what a process left; whether it came to its end."""
         process.join(60)
         assert process.exitcode in (0, -signal.SIGKILL)
@@ -124,25 +109,25 @@ class TestKilled:
             ends_as(path.parent, whole)
         return bool(finished)
 
-    def test_while_a_file_is_written(self, cache: Cache, tmp_path: Path, whole: Path, begin):
+    def test_while_a_file_is_written(self, cache: Cache, tmp_path: Path, whole: Path, forked):
         random = np.random.default_rng(0)
         for moment in random.permutation(["before", "half", "after", "after"]).tolist():
-            process = begin(cache, tmp_path, int(random.integers(3, 6)), moment)
+            process = forked(go_on, cache, tmp_path, int(random.integers(3, 6)), moment)
             assert not self.survives(tmp_path, process, whole)
             for metrics in tmp_path.glob("*/metrics.jsonl"):
                 metrics.write_text(metrics.read_text() + '{"step": 3, "lo')  # a line cut short
-        assert self.survives(tmp_path, begin(cache, tmp_path, 0, ""), whole)
+        assert self.survives(tmp_path, forked(go_on, cache, tmp_path, 0, ""), whole)
 
-    def test_at_any_time(self, cache: Cache, tmp_path: Path, whole: Path, begin):
+    def test_at_any_time(self, cache: Cache, tmp_path: Path, whole: Path, forked):
         random = np.random.default_rng(0)
         for _ in range(3):
-            process = begin(cache, tmp_path, 0, "")
+            process = forked(go_on, cache, tmp_path, 0, "")
             time.sleep(random.uniform(0.3, 1.0))
             process.kill()
             if self.survives(tmp_path, process, whole):
                 break
         else:
-            assert self.survives(tmp_path, begin(cache, tmp_path, 0, ""), whole)
+            assert self.survives(tmp_path, forked(go_on, cache, tmp_path, 0, ""), whole)
 
 
 def test_what_died_between_the_two_checkpoints_is_made_up_for(cache: Cache, tmp_path: Path):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import shlex
-from collections.abc import Callable
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,11 +30,14 @@ from das3d_cli.commands.options import (
     option,
     pick_categories,
 )
-from das3d_cli.errors import UsageError
+from das3d_cli.engine.launch import launch, launched
+from das3d_cli.errors import Das3dError, UsageError
 from das3d_cli.files import as_json as to_json
-from das3d_cli.settings import resolve
+from das3d_cli.settings import Settings, resolve
 
 if TYPE_CHECKING:
+    import torch
+
     from das3d_cli.engine.trainer import Trainer
 
 
@@ -68,56 +73,100 @@ def run(
     settings = resolve(flags, assignments, config)  # a mistake is told before torch is imported
     from das3d_cli import device as devices
     from das3d_cli.data import cache as caches
-    from das3d_cli.engine import training
+    from das3d_cli.engine import distributed, spread, training
 
-    device = devices.choose(settings.hardware.gpus)
+    gpus = settings.hardware.gpus
+    chosen = [distributed.own_device(gpus)] if launched() else devices.choose_all(gpus)
+    names: list[str] = []
     if resume:
         given = any(value is not None for key, value in flags.items() if key != "hardware.gpus")
         if given or assignments or config or category:
             raise UsageError("--resume: goes on with the run's own settings and category; give no others beside it")
-        starts: list[Callable[[], Trainer]] = [functools.partial(training.resume, resume, data, device)]
     else:
-        settings = resolve(flags, assignments, config, preset="cpu" if device.type == "cpu" else "default")
-        names = pick_categories(caches.categories(data), category, data)
-        opened = [caches.open_cache(data, name) for name in names]  # a mistyped name is told before the first training
-        starts = [functools.partial(training.start, settings, cache, runs, device) for cache in opened]
-    if "," in settings.hardware.gpus or (settings.hardware.gpus == "all" and device.index == 0):
-        console.say(f"--gpus {settings.hardware.gpus}: training runs on one GPU, {device}")
-    summaries = []
-    for begin in starts:
-        trainer = begin()
-        console.say(
-            f"training {trainer.identity['category']} in {trainer.run} on {device}, preset {trainer.settings.preset}"
+        settings = resolve(flags, assignments, config, preset="cpu" if chosen[0].type == "cpu" else "default")
+        names = [
+            caches.open_cache(data, name).manifest.category  # a mistyped name is told before the first training
+            for name in pick_categories(caches.categories(data), category, data)
+        ]
+    if len(names) > 1 and launched():
+        raise UsageError(f"torchrun trains one category, not {', '.join(names)}; name one with --category")
+    if len(names) <= 1 and len(chosen) > 1:
+        raise typer.Exit(launch(sys.argv[1:], len(chosen)))
+    if len(names) > 1:
+        work = functools.partial(_train_category, settings, data, runs, len(chosen) == 1)
+        pairs = (
+            spread.side_by_side(work, names, chosen)
+            if len(chosen) > 1
+            else spread.one_after_another(work, names, chosen[0])
         )
-        summaries.append({"run": str(trainer.run), **_finish(trainer, data)})
+        _collect(pairs, names, as_json)
+        return
+    with distributed.joined(chosen[0]) if launched() else contextlib.nullcontext():
+        if resume:
+            summary = _finish(training.resume(resume, data, chosen[0]), data)
+        else:
+            summary = _train_category(settings, data, runs, True, names[0], chosen[0])
+        if distributed.is_first():
+            console.result(to_json({"finished": [summary], "failed": []}) if as_json else summary["run"])
+
+
+def _collect(outcomes: Iterable[tuple[str, dict[str, Any] | Das3dError]], names: list[str], as_json: bool) -> None:
+    """Report trainings as they end; one that failed is told last, and by the exit code."""
+    finished, failed = {}, {}
+    for name, outcome in outcomes:
+        if isinstance(outcome, Das3dError):
+            failed[name] = str(outcome)
+            continue
+        finished[name] = outcome
         if not as_json:
-            console.result(str(trainer.run))
+            console.result(outcome["run"])
     if as_json:
-        console.result(to_json(summaries))
+        errors = [{"category": name, "error": failed[name]} for name in names if name in failed]
+        console.result(to_json({"finished": [finished[name] for name in names if name in finished], "failed": errors}))
+    for name, error in failed.items():
+        console.say(f"failed: {name}: {error}")
+    if failed:
+        console.say(f"{len(failed)} of {len(names)} categories failed; the others are trained")
+        raise typer.Exit(1)
 
 
-def _finish(trainer: Trainer, data: Path) -> dict[str, Any]:
+def _train_category(
+    settings: Settings, data: Path, runs: Path, alone: bool, category: str, device: torch.device
+) -> dict[str, Any]:
+    from das3d_cli.data.cache import open_cache
+    from das3d_cli.engine import training
+
+    return _finish(training.start(settings, open_cache(data, category), runs, device), data, bar=alone)
+
+
+def _finish(trainer: Trainer, data: Path, *, bar: bool = True) -> dict[str, Any]:
+    """Train to the end; returns the run folder and what its summary.json holds."""
+    from das3d_cli.engine import distributed
     from das3d_cli.engine.training import finish
 
-    total = trainer.settings.train.steps
-    with console.progress("train") as bar:
-        task = bar.add_task(trainer.identity["category"], total=total, completed=trainer.step, note="")
+    name, total = trainer.identity["category"], trainer.settings.train.steps
+    say = console.say if distributed.is_first() else lambda _: None
+    say(
+        f"training {name} in {trainer.run} on {trainer.device}"
+        + (f" and {distributed.size() - 1} more" if distributed.size() > 1 else "")
+        + f", preset {trainer.settings.preset}"
+    )
+    with console.progress("train", shown=bar and distributed.is_first()) as shown:
+        task = shown.add_task(name, total=total, completed=trainer.step, note="")
 
         def show(step: int, values: dict[str, float]) -> None:
             if "quality" in values:
-                console.say(
-                    f"step {step}/{total}: on synthetic defects image AUROC {values['image_auroc']:.3f},"
+                say(
+                    f"{name}: step {step}/{total}: on synthetic defects image AUROC {values['image_auroc']:.3f},"
                     f" pixel AP {values['pixel_ap']:.3f}"
                 )
             else:
                 note = f"loss {values['loss']:.3f}  {values['images_per_second']:.0f} images/s"
-                bar.update(task, completed=step, note=note)
+                shown.update(task, completed=step, note=note)
 
         try:
-            return finish(trainer, show)
+            return {"run": str(trainer.run), **finish(trainer, show)}
         except KeyboardInterrupt:
             beside = [] if data == DEFAULT_CACHE else ["--data", str(data)]
-            console.say(
-                f"interrupted; go on with: {shlex.join(['das3d', 'train', '--resume', str(trainer.run), *beside])}"
-            )
+            say(f"interrupted; go on with: {shlex.join(['das3d', 'train', '--resume', str(trainer.run), *beside])}")
             raise

@@ -63,7 +63,7 @@ def completed(pool: Executor | None, work: Callable[[Job], Result], jobs: Iterab
     if pool is None:
         yield from map(work, jobs)
         return
-    with _deaf_to_interrupts():
+    with deaf_to_interrupts():
         futures = [pool.submit(work, job) for job in jobs]
     for future in as_completed(futures):
         yield future.result()
@@ -74,7 +74,7 @@ def _cores() -> int:
 
 
 @contextlib.contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
+def deaf_to_interrupts() -> Iterator[None]:
     """Ctrl-C reaches every process. Those started here inherit deafness: the first one alone acts on it."""
     if not hasattr(signal, "pthread_sigmask"):
         yield

@@ -16,7 +16,7 @@ from torch import Tensor
 from das3d_cli import losses, runs
 from das3d_cli.batch import Batch, Parts
 from das3d_cli.device import autocast, make_ready, within_memory
-from das3d_cli.engine import checkpoint
+from das3d_cli.engine import checkpoint, distributed
 from das3d_cli.engine.feed import Feed, batch_indices
 from das3d_cli.engine.interrupt import deferred_interrupt
 from das3d_cli.engine.network import build_network
@@ -52,6 +52,8 @@ class Trainer:
         data: its textures are on the device; the parts there, or in main memory.
         identity: what the model file must say of itself besides the settings: category, preprocessing.
         run: the run folder to write to.
+
+    Several processes may share in one training (see `distributed`); the first one alone writes, validates and reports.
     """
 
     def __init__(self, settings: Settings, data: Data, identity: dict[str, Any], run: Path) -> None:
@@ -63,6 +65,7 @@ class Trainer:
         if self.network.template is not None:
             self.network.template.learn(*data.train)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.parallel = distributed.parallel(self.network)
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=settings.train.lr, weight_decay=settings.train.weight_decay, fused=True
         )
@@ -95,7 +98,7 @@ class Trainer:
                 if due:
                     with within_memory(self.device, advice):
                         self._validate(progress)
-                if interrupted() and self.step < total:
+                if distributed.any_of(interrupted()) and self.step < total:
                     self.save_state()
                     raise KeyboardInterrupt
 
@@ -105,29 +108,37 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.step, s.train.steps, s.train.lr)
         parts = [self._synthesised(*some) for some in self._micro_batches()]
-        good = torch.stack([(1 - augmented.mask).sum() for _, augmented in parts]).mean()
+        good = distributed.mean(torch.stack([(1 - augmented.mask).sum() for _, augmented in parts]).mean())
         self.network.train()
         self.optimizer.zero_grad(set_to_none=True)
         recorded = []
-        for normal, augmented in parts:
-            with autocast(self.device, training=True):
-                output = self.network(augmented.rgb, augmented.depth, augmented.foreground.float())
-            terms = loss_terms(output, normal, augmented.mask, s.loss.focal_gamma, good)
-            loss = total_loss(terms, s.loss)
-            (loss / len(parts)).backward()  # type: ignore[no-untyped-call]
+        for number, (normal, augmented) in enumerate(parts, 1):
+            with distributed.unshared(self.parallel, number < len(parts)):
+                with autocast(self.device, training=True):
+                    output = self.parallel(augmented.rgb, augmented.depth, augmented.foreground.float())
+                terms = loss_terms(output, normal, augmented.mask, s.loss.focal_gamma, good)
+                loss = total_loss(terms, s.loss)
+                (loss / len(parts)).backward()  # type: ignore[no-untyped-call]
             recorded.append({"loss": loss.detach()} | {name: value.detach() for name, value in terms.items()})
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), s.train.clip)
         self.optimizer.step()
         return {name: torch.stack([record[name] for record in recorded]).mean() for name in recorded[0]}
 
+    @property
+    def _share(self) -> range:
+        """The places in a step's batch that are this process's."""
+        count = self.settings.train.batch_size // distributed.size()
+        return range(distributed.rank() * count, (distributed.rank() + 1) * count)
+
     def _indices(self, step: int) -> Tensor:
         s = self.settings
-        return torch.from_numpy(batch_indices(s.seed, step, s.train.batch_size, len(self.data.train)))
+        found = batch_indices(s.seed, step, s.train.batch_size, len(self.data.train))
+        return torch.from_numpy(found[self._share.start : self._share.stop])
 
     def _micro_batches(self) -> Iterator[tuple[Batch, Tensor]]:
         """The step's good parts and their places in its batch, in equal portions."""
         batch = self.feed.batch(self.step)
-        places = torch.arange(len(batch.depth), device=self.device)
+        places = torch.arange(self._share.start, self._share.stop, device=self.device)
         portion = len(places) // self.settings.train.accumulate
         for *some, where in zip(*(torch.split(tensor, portion) for tensor in (*batch, places)), strict=True):
             yield Batch(*some), where
@@ -144,13 +155,18 @@ class Trainer:
         )  # fmt: skip
 
     def _report(self, recorded: list[dict[str, Tensor]], rate: float, progress: Progress) -> None:
-        means = {name: float(torch.stack([record[name] for record in recorded]).mean()) for name in recorded[0]}
+        found = torch.stack([torch.stack([record[name] for record in recorded]).mean() for name in recorded[0]])
+        means = dict(zip(recorded[0], distributed.mean(found).tolist(), strict=True))
         if not np.isfinite(means["loss"]):
             raise self._diverged(f"the loss became {means['loss']}")
+        if not distributed.is_first():
+            return
         runs.append_metrics(self.run, {"step": self.step, **means, "images_per_second": rate})
         progress(self.step, means | {"images_per_second": rate})
 
     def _validate(self, progress: Progress) -> None:
+        if not distributed.is_first():
+            return
         self._check_weights()
         found = validate(self.network, self.data.validation, self.data.textures, self.settings)
         runs.append_metrics(self.run, {"step": self.step, "validation": found})
@@ -192,6 +208,8 @@ class Trainer:
     def save_state(self) -> None:
         """Write checkpoints/last.pt, from which `restore` goes on."""
         self._check_weights()
+        if not distributed.is_first():
+            return
         state = {
             **self.identity,
             "settings": self.settings.model_dump_json(),
@@ -226,8 +244,9 @@ class Trainer:
             self.step, self.best = state["step"], state["best"]
         except (KeyError, ValueError, RuntimeError):
             raise DataError(f"{self.run}: the checkpoint does not fit the run's settings; train anew") from None
-        runs.truncate_metrics(self.run, self.step)
-        self._save_model()
+        if distributed.is_first():
+            runs.truncate_metrics(self.run, self.step)
+            self._save_model()
 
 
 def loss_terms(output: Output, normal: Batch, mask: Tensor, gamma: float, good: Tensor) -> dict[str, Tensor]:

@@ -18,6 +18,7 @@ from das3d_cli import settings as setting_files
 from das3d_cli.batch import Parts
 from das3d_cli.data.cache import VERSION, Cache, Split, load_split, open_cache
 from das3d_cli.data.capture import GOOD
+from das3d_cli.engine import distributed
 from das3d_cli.engine.feed import placed
 from das3d_cli.engine.trainer import Data, Progress, Trainer
 from das3d_cli.errors import DataError, UsageError
@@ -36,11 +37,10 @@ def start(settings: Settings, cache: Cache, base: Path, device: torch.device) ->
         UsageError: the settings ask for another preprocessing or size than the cache's.
     """
     _check_preprocessing(settings, cache)
+    distributed.check_share(settings.train.batch_size, settings.train.accumulate)
     settings = settings.model_copy(update={"preprocess": cache.manifest.settings})
     data = load_data(settings, cache, device)
-    run = runs.claim(base, cache.manifest.category)
-    runs.write_json(run / "settings.json", settings.model_dump(mode="json"))
-    runs.write_json(run / "environment.json", environment(device))
+    run = distributed.from_first(lambda: _claim(settings, cache, base, device))
     trainer = Trainer(settings, data, identity(cache), run)
     trainer.save_state()  # whatever happens from here on, the run can be resumed
     return trainer
@@ -53,13 +53,8 @@ def resume(run: Path, cache_root: Path, device: torch.device) -> Trainer:
         DataError: not a run folder, without checkpoint, or its cache has changed since.
         UsageError: the run is finished.
     """
-    if not (run / "settings.json").is_file():
-        raise DataError(f"{run}: not a run folder; `das3d train` makes them below runs/")
-    if (run / "summary.json").is_file():
-        raise UsageError(f"{run}: this run is finished; start a new one without --resume")
-    settings = setting_files.load((run / "settings.json").read_text(encoding="utf-8"), run / "settings.json")
-    sweep(run)
-    state = Trainer.read_state(run, device)
+    settings, state = distributed.from_first(lambda: _left(run))
+    distributed.check_share(settings.train.batch_size, settings.train.accumulate)
     cache = open_cache(cache_root, state["category"])
     if any(state.get(key) != value for key, value in identity(cache).items()):
         raise DataError(f"{cache.folder}: changed since {run} began with it; bring it back as it was, or train anew")
@@ -77,7 +72,8 @@ def finish(trainer: Trainer, progress: Progress) -> dict[str, Any]:
         "steps": trainer.step,
         "best": trainer.best,
     }
-    runs.write_json(trainer.run / "summary.json", summary)
+    if distributed.is_first():
+        runs.write_json(trainer.run / "summary.json", summary)
     return summary
 
 
@@ -133,6 +129,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "platform": platform.platform(),
         "device": str(device),
         "gpu": gpu,
+        "processes": distributed.size(),
         "threads": torch.get_num_threads(),
         "packages": versions,
     }
@@ -150,6 +147,24 @@ def identity(cache: Cache) -> dict[str, Any]:
         "form": dataclasses.asdict(manifest.form),
         "samples": hashlib.sha256("".join(keys).encode()).hexdigest(),
     }
+
+
+def _claim(settings: Settings, cache: Cache, base: Path, device: torch.device) -> Path:
+    run = runs.claim(base, cache.manifest.category)
+    runs.write_json(run / "settings.json", settings.model_dump(mode="json"))
+    runs.write_json(run / "environment.json", environment(device))
+    return run
+
+
+def _left(run: Path) -> tuple[Settings, dict[str, Any]]:
+    """The settings and the last state of an unfinished run, in main memory."""
+    if not (run / "settings.json").is_file():
+        raise DataError(f"{run}: not a run folder; `das3d train` makes them below runs/")
+    if (run / "summary.json").is_file():
+        raise UsageError(f"{run}: this run is finished; start a new one without --resume")
+    settings = setting_files.load((run / "settings.json").read_text(encoding="utf-8"), run / "settings.json")
+    sweep(run)
+    return settings, Trainer.read_state(run, torch.device("cpu"))
 
 
 def _check_preprocessing(settings: Settings, cache: Cache) -> None:

@@ -1,0 +1,59 @@
+"""Start this very command once per GPU by torch's own launcher."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import uuid
+
+from das3d_cli.errors import DataError
+
+
+def launched() -> bool:
+    """Whether torch's launcher started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def launch(arguments: list[str], processes: int) -> int:
+    """Run `das3d ARGUMENTS` in several processes on this machine, which know of each other; returns the exit code.
+
+    The first of them that fails tells why, and ends the others.
+
+    Raises:
+        DataError: one was killed, so that it could not tell.
+    """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the process itself has told
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        run_id=str(uuid.uuid4()),
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        monitor_interval=0.1,
+        shutdown_timeout=600,  # for Ctrl-C: a validation may be under way, and a checkpoint is to follow
+    )
+    try:
+        elastic_launch(config, sys.executable)("-m", "das3d_cli", *arguments)
+    except SignalException as caught:
+        return 128 + int(caught.sigval)
+    except ChildFailedError as failed:
+        codes = {rank: failure.exitcode for rank, failure in failed.failures.items()}
+        told = [code for code in codes.values() if code > 0]
+        if told:
+            return told[0]
+        # Those that the launcher ended itself got a SIGTERM.
+        rank, code = min(codes.items(), key=lambda item: item[1] == -signal.SIGTERM)
+        raise DataError(
+            f"process {rank} of the training was killed by {signal.Signals(-code).name}, for want of memory perhaps;"
+            " go on with --resume"
+        ) from None
+    return 0

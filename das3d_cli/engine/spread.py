@@ -1,0 +1,93 @@
+"""Several trainings side by side: each in a process of its own, on a device of its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from typing import Any, TypeVar
+
+import torch
+
+from das3d_cli.data.workers import deaf_to_interrupts
+from das3d_cli.engine.interrupt import end_with_parent
+from das3d_cli.errors import Das3dError, DataError
+
+Result = TypeVar("Result")
+Work = Callable[[str, torch.device], Result]
+
+
+def one_after_another(
+    work: Work[Result], names: Sequence[str], device: torch.device
+) -> Iterator[tuple[str, Result | Das3dError]]:
+    """Yield each name with what the work on it gave, or with the error that ended it, which ends no other's."""
+    for name in names:
+        yield name, _outcome(work, name, device)
+
+
+def side_by_side(
+    work: Work[Result], names: Sequence[str], devices: Sequence[torch.device]
+) -> Iterator[tuple[str, Result | Das3dError]]:
+    """As `one_after_another`, as many at a time as there are devices, in the order in which they end.
+
+    `work` must be importable from another process. Ctrl-C reaches all of them, and they end as it has them.
+    """
+    context = multiprocessing.get_context("spawn")
+    waiting, free = deque(names), deque(devices)
+    running: dict[Connection, tuple[SpawnProcess, str, torch.device]] = {}
+    try:
+        while waiting or running:
+            while waiting and free:
+                name, device = waiting.popleft(), free.popleft()
+                ours, theirs = context.Pipe(duplex=False)
+                process = context.Process(target=_report, args=(theirs, work, name, device))
+                with deaf_to_interrupts():
+                    process.start()
+                theirs.close()
+                running[ours] = process, name, device
+            ended = wait(list(running))
+            for ours in [connection for connection in running if connection in ended]:
+                process, name, device = running.pop(ours)
+                free.append(device)
+                yield name, _received(ours, process)
+    finally:
+        for process, _, _ in running.values():
+            os.kill(process.pid or 0, signal.SIGINT)
+        for process, _, _ in running.values():
+            process.join()
+
+
+def _received(ours: Connection, process: SpawnProcess) -> Any:
+    try:
+        return ours.recv()
+    except EOFError:
+        process.join()
+        return DataError(f"its process ended with code {process.exitcode}, for want of memory perhaps")
+    finally:
+        process.join()
+
+
+def _report(theirs: Connection, work: Work[Result], name: str, device: torch.device) -> None:
+    """Run in the process: hand back the outcome."""
+    if hasattr(os, "setsid"):
+        os.setsid()  # Ctrl-C comes from the first process alone, and so once
+    end_with_parent()
+    try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        theirs.send(_outcome(work, name, device))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _outcome(work: Work[Result], name: str, device: torch.device) -> Result | Das3dError:
+    try:
+        return work(name, device)
+    except Das3dError as error:
+        return error
+    except Exception as error:  # noqa: BLE001  (what is not foreseen in one must not end the others)
+        return DataError(f"internal error: {type(error).__name__}: {error}")

@@ -1,0 +1,300 @@
+"""Several processes train as one does; and whatever happens to one of them, all end alike."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from das3d_cli import device as devices
+from das3d_cli import losses, runs
+from das3d_cli.data.build import build
+from das3d_cli.data.cache import open_cache
+from das3d_cli.data.layouts import find_entries
+from das3d_cli.engine import distributed, training
+from das3d_cli.engine import trainer as trainer_module
+from das3d_cli.engine.trainer import Trainer
+from das3d_cli.errors import UsageError
+from das3d_cli.settings import PreprocessSettings, resolve
+
+CPU = torch.device("cpu")
+TINY = ["model.size=32", "model.reconstruction_width=4", "model.discriminator_width=4", "train.steps=6", "train.batch_size=8",
+        "train.validate_every=3", "train.validation_defects=1", "synthesis.texture_count=4",
+        "synthesis.rotate=false", "model.template=false", "train.lr=1e-4"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def place(shared_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("place")
+    build(find_entries(shared_dataset, ["tire"]), root / "out", PreprocessSettings(size=32), workers=1)
+    return root
+
+
+def begin(place: Path, base: Path, *more: str) -> Trainer:
+    return training.start(resolve({}, [*TINY, *more], environment={}), open_cache(place / "out", "tire"), base, CPU)
+
+
+def finish(trainer: Trainer) -> None:
+    training.finish(trainer, lambda step, values: None)
+
+
+def compute_in_float64(patch: pytest.MonkeyPatch) -> None:
+    """Batch normalisation over few samples makes much of every rounding: in float32 a gradient's third digit."""
+    network, window = trainer_module.build_network, losses._gaussian
+    patch.setattr(torch.Tensor, "float", torch.Tensor.double)
+    patch.setattr(trainer_module, "build_network", lambda settings: network(settings).double())
+    patch.setattr(losses, "_gaussian", lambda device: window(device).double())
+    patch.setattr(trainer_module, "autocast", lambda *_, **__: contextlib.nullcontext())
+
+
+def gradients(trainer: Trainer) -> dict[str, torch.Tensor]:
+    """Of one step, as the optimiser gets them, where batch normalisation does not depend on the batch."""
+    network = trainer.network.eval()
+    network.train = lambda mode=True: network
+    trainer._advance()
+    return {name: parameter.grad for name, parameter in network.named_parameters()}
+
+
+def take_part(rank: int, port: int, place: Path, base: Path, interrupted: int, more: Sequence[str]) -> None:
+    """Be one of two processes that train; Ctrl-C reaches the second one in step `interrupted`."""
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    compute_in_float64(pytest.MonkeyPatch())
+    with distributed.joined(CPU):
+        if more and more[0] == "gradients":
+            found = gradients(begin(place, base, *more[1:]))
+            torch.save(found, base / f"{rank}.pt")
+            return
+        left = list(base.glob("*"))
+        trainer = training.resume(left[0], place / "out", CPU) if left else begin(place, base, *more)
+        advance = trainer._advance
+
+        def advance_or_interrupt() -> dict[str, torch.Tensor]:
+            if rank == 1 and trainer.step == interrupted:
+                signal.raise_signal(signal.SIGINT)
+            return advance()
+
+        trainer._advance = advance_or_interrupt
+        with contextlib.suppress(KeyboardInterrupt):
+            finish(trainer)
+
+
+@pytest.fixture
+def together(forked, place: Path):
+    """Runs `take_part` in two processes."""
+
+    def run(base: Path, *more: str, interrupted: int = -1) -> None:
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            port = free.getsockname()[1]
+        base.mkdir(exist_ok=True)
+        processes = [forked(take_part, rank, port, place, base, interrupted, more) for rank in (0, 1)]
+        for process in processes:
+            process.join(100)
+        assert [process.exitcode for process in processes] == [0, 0]
+
+    return run
+
+
+@pytest.fixture
+def whole(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run by one process."""
+    compute_in_float64(monkeypatch)
+    trainer = begin(place, tmp_path / "whole")
+    finish(trainer)
+    return trainer.run
+
+
+def alike(run: Path, other: Path, *, records: bool = True) -> None:
+    """Equal but for rounding: weights, running figures, and what was recorded of the losses."""
+    states = [Trainer.read_state(folder, CPU) for folder in (run, other)]
+    assert [state["step"] for state in states] == [6, 6]
+    torch.testing.assert_close(states[0]["network"], states[1]["network"], rtol=1e-6, atol=1e-7)
+    if not records:
+        return
+    lines = [[r for r in runs.read_metrics(folder) if "loss" in r] for folder in (run, other)]
+    for a, b in zip(*lines, strict=True):
+        assert a.keys() == b.keys()
+        for key in a.keys() - {"images_per_second"}:
+            assert a[key] == pytest.approx(b[key], rel=1e-7), key
+
+
+class TestTogether:
+    def test_two_processes_train_as_one(self, place: Path, whole: Path, together, tmp_path: Path):
+        together(tmp_path / "two")
+        (run,) = (tmp_path / "two").iterdir()  # the second one has made none
+        assert {path.name for path in run.rglob("*")} == {path.name for path in whole.rglob("*")}
+        alike(whole, run)
+
+    def test_interrupted_together_and_resumed_alone(self, place: Path, whole: Path, together, tmp_path: Path):
+        together(tmp_path / "two", interrupted=4)
+        (run,) = (tmp_path / "two").iterdir()
+        assert Trainer.read_state(run, CPU)["step"] == 5 and not (run / "summary.json").exists()
+        finish(training.resume(run, place / "out", CPU))
+        alike(whole, run, records=False)  # the last record is of one step here, and of three there
+
+    def test_begun_alone_and_resumed_together(self, place: Path, whole: Path, together, tmp_path: Path, monkeypatch):
+        base = tmp_path / "two"
+        trainer = begin(place, base)
+        while trainer.step < 3:
+            trainer._advance()
+            trainer.step += 1
+        trainer.save_state()
+        together(base)
+        alike(whole, trainer.run)
+
+    def test_micro_batches_too_have_the_gradient_of_the_whole_batch(
+        self, place: Path, together, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        compute_in_float64(monkeypatch)
+        together(tmp_path / "two", "gradients", "train.batch_size=8", "train.accumulate=2")
+        expected = gradients(begin(place, tmp_path, "train.batch_size=8"))
+        for rank in (0, 1):
+            torch.testing.assert_close(torch.load(tmp_path / "two" / f"{rank}.pt"), expected, rtol=1e-8, atol=1e-12)
+
+
+class TestPieces:
+    def test_shared_batch_normalisation_is_batch_normalisation(self, monkeypatch: pytest.MonkeyPatch):
+        """In a group of one: output, gradients and running figures are torch's own."""
+        generator = torch.Generator().manual_seed(0)
+        x = torch.randn(3, 5, 4, 6, generator=generator) * 2 + 7
+        found = []
+        for kind in (nn.BatchNorm2d, distributed._SharedBatchNorm):
+            layer, given = kind(5), x.clone().requires_grad_()
+            nn.init.uniform_(layer.weight, generator=torch.Generator().manual_seed(1))
+            out = layer(given)
+            (out**3).sum().backward()
+            found.append([out, given.grad, layer.weight.grad, layer.bias.grad, *layer.buffers(), layer.eval()(x)])
+        for a, b in zip(*found, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+    @pytest.mark.parametrize(
+        ("batch_size", "portions", "text"),
+        [
+            (
+                16,
+                1,
+                "16 samples cannot be shared out evenly among 3 processes; take a multiple of 3, or another number",
+            ),
+            (9, 2, "9 samples.*3 processes in 2 micro-batches each; take a multiple of 6"),
+        ],
+    )
+    def test_a_batch_that_cannot_be_shared_out(self, monkeypatch, batch_size: int, portions: int, text: str):
+        monkeypatch.setattr(distributed, "size", lambda: 3)
+        distributed.check_share(12, 2)
+        with pytest.raises(UsageError, match=r"settings\.train\.batch_size: " + text):
+            distributed.check_share(batch_size, portions)
+
+    def test_each_process_has_a_gpu_of_its_own(self, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+        assert [d.index for d in devices.choose_all("all")] == [0, 1, 2, 3]
+        assert [d.index for d in devices.choose_all("3,1,3")] == [3, 1]
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+        for rank, gpus, number in (("1", "auto", 1), ("1", "0,2", 2), ("0", "0,2", 0), ("1", "all", 1)):
+            monkeypatch.setenv("LOCAL_RANK", rank)
+            assert distributed.own_device(gpus) == torch.device("cuda", number)
+        assert distributed.own_device("cpu") == CPU
+        with pytest.raises(UsageError, match=r"2 processes, but 1 GPUs.*--nproc-per-node 1"):
+            distributed.own_device("2")
+
+
+# The command, in which something happens at the start of a step to some of the processes.
+PROGRAM = """
+import os, signal, sys, time
+from das3d_cli.engine.trainer import Trainer
+from das3d_cli.errors import DataError
+rank, advance = int(os.environ["RANK"]), Trainer._advance
+
+def eventful(self):
+    if self.step == 2:
+        {event}
+    return advance(self)
+
+Trainer._advance = eventful
+from das3d_cli.cli import main
+main()
+"""
+
+
+def command(place: Path, *arguments: str, launcher: Sequence[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, *launcher, *arguments],
+        cwd=place,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "NO_COLOR": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def train(base: str, *more: str) -> list[str]:
+    sets = [word for setting in (*TINY, *more) for word in ("--set", setting)]
+    return ["train", "--gpus", "cpu", "--runs", base, *sets]
+
+
+# What `--gpus 0,1` does on a machine that has them, in two processes on the CPU.
+LAUNCH = """
+from das3d_cli import cli
+from das3d_cli.engine.launch import launch
+cli.app = lambda args, **_: launch(args, 2)
+cli.main()
+"""
+
+
+class TestCommand:
+    def test_an_error_in_one_process_is_one_line_and_ends_all(self, place: Path):
+        """By torchrun, which adds a report of its own."""
+        program = place / "program.py"
+        program.write_text(PROGRAM.format(event='if rank == 1: raise DataError("the second one broke")'))
+        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(program)]
+        process = command(place, *train("broken"), launcher=torchrun)
+        _, text = process.communicate(timeout=120)
+        assert process.returncode == 1
+        assert [line for line in text.splitlines() if line.startswith("error:")] == ["error: the second one broke"]
+        assert text.count("training tire in broken/tire-001 on cpu and 1 more") == 1
+
+    def test_an_error_in_all_processes_is_one_line(self, place: Path):
+        process = command(place, *train("uneven", "train.batch_size=3"), launcher=["-c", LAUNCH])
+        out, text = process.communicate(timeout=120)
+        assert process.returncode == 2 and out == ""
+        (line,) = text.splitlines()
+        assert line.startswith(
+            "error: settings.train.batch_size: 3 samples cannot be shared out evenly among 2 processes"
+        )
+        assert not (place / "uneven").exists()
+
+    def test_a_killed_process_ends_all(self, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        (tmp_path / "sitecustomize.py").write_text(
+            "import os\nif os.environ.get('RANK') == '1': os.kill(os.getpid(), 9)"
+        )
+        monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+        process = command(place, *train("killed"), launcher=["-c", LAUNCH])
+        _, text = process.communicate(timeout=120)
+        assert process.returncode == 1
+        (line,) = text.splitlines()
+        assert line.startswith("error: process 1 of the training was killed by SIGKILL")
+
+    def test_interrupted_and_resumed(self, place: Path):
+        process = command(place, *train("long", "train.steps=5000"), launcher=["-c", LAUNCH])
+        metrics = place / "long" / "tire-001" / "metrics.jsonl"
+        for _ in range(1000):
+            if metrics.exists() and metrics.stat().st_size:
+                break
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        out, text = process.communicate(timeout=120)
+        assert process.returncode == 130 and out == "", text
+        assert text.splitlines()[-1] == "interrupted; go on with: das3d train --resume long/tire-001"
+        step = Trainer.read_state(place / "long" / "tire-001", CPU)["step"]
+        assert step >= 3 and training.resume(place / "long" / "tire-001", place / "out", CPU).step == step

@@ -1,0 +1,67 @@
+"""Trainings side by side: what happens to one happens to no other, and Ctrl-C reaches all."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from das3d_cli.engine.spread import one_after_another, side_by_side
+from das3d_cli.errors import DataError, UsageError
+
+DEVICES = [torch.device("cpu"), torch.device("meta")]
+
+
+def work(name: str, device: torch.device) -> str:
+    if name == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if name == "strange":
+        raise ValueError("what is this?")
+    if name == "broken":
+        raise UsageError("settings.x: wrong")
+    return f"{name} on {device}"
+
+
+def test_one_after_another():
+    found = dict(one_after_another(work, ["broken", "strange", "fine"], DEVICES[0]))
+    assert found["fine"] == "fine on cpu"
+    assert isinstance(found["broken"], UsageError) and str(found["broken"]) == "settings.x: wrong"
+    assert isinstance(found["strange"], DataError)
+    assert str(found["strange"]) == "internal error: ValueError: what is this?"
+
+
+def test_side_by_side():
+    found = dict(side_by_side(work, ["killed", "broken", "fine"], DEVICES))
+    assert found["fine"] in {f"fine on {device}" for device in DEVICES}  # that of whoever ended first
+    assert str(found["broken"]) == "settings.x: wrong" and isinstance(found["broken"], UsageError)
+    assert isinstance(found["killed"], DataError) and "code -9" in str(found["killed"])
+
+
+def wait_for_interrupt(folder: Path, name: str, device: torch.device) -> None:
+    try:
+        (folder / f"{name} began").touch()
+        time.sleep(60)
+    except KeyboardInterrupt:
+        (folder / f"{name} has a checkpoint").touch()
+        raise
+
+
+def test_interrupt(tmp_path: Path):
+    def press() -> None:
+        while len(list(tmp_path.glob("* began"))) < 2:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=press)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        list(side_by_side(functools.partial(wait_for_interrupt, tmp_path), ["a", "b", "c"], DEVICES))
+    thread.join()
+    assert {path.name for path in tmp_path.glob("*checkpoint")} == {"a has a checkpoint", "b has a checkpoint"}
+    assert not (tmp_path / "c began").exists()
