@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,14 +15,16 @@ from pathlib import Path
 
 import pytest
 import torch
+import typer
 from torch import nn
 
 from das3d_cli import device as devices
 from das3d_cli import losses, runs
+from das3d_cli.commands import train as train_command
 from das3d_cli.data.build import build
 from das3d_cli.data.cache import open_cache
 from das3d_cli.data.layouts import find_entries
-from das3d_cli.engine import distributed, training
+from das3d_cli.engine import distributed, spread, training
 from das3d_cli.engine import trainer as trainer_module
 from das3d_cli.engine.trainer import Trainer
 from das3d_cli.errors import UsageError
@@ -143,7 +146,7 @@ class TestTogether:
         finish(training.resume(run, place / "out", CPU))
         alike(whole, run, records=False)  # the last record is of one step here, and of three there
 
-    def test_begun_alone_and_resumed_together(self, place: Path, whole: Path, together, tmp_path: Path, monkeypatch):
+    def test_begun_alone_and_resumed_together(self, place: Path, whole: Path, together, tmp_path: Path):
         base = tmp_path / "two"
         trainer = begin(place, base)
         while trainer.step < 3:
@@ -151,7 +154,7 @@ class TestTogether:
             trainer.step += 1
         trainer.save_state()
         together(base)
-        alike(whole, trainer.run)
+        alike(whole, trainer.run, records=False)  # of the first steps there is none
 
     def test_micro_batches_too_have_the_gradient_of_the_whole_batch(
         self, place: Path, together, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -207,6 +210,47 @@ class TestPieces:
         assert distributed.own_device("cpu") == CPU
         with pytest.raises(UsageError, match=r"2 processes, but 1 GPUs.*--nproc-per-node 1"):
             distributed.own_device("2")
+
+
+class TestWhoDoesWhat:
+    """What `train` does with several GPUs, on a machine that only seems to have them."""
+
+    @pytest.fixture
+    def called(self, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[object]:
+        shutil.copytree(place / "out" / "tire", tmp_path / "out" / "tire")
+        manifest = Path(shutil.copytree(place / "out" / "tire", tmp_path / "out" / "other")) / "manifest.json"
+        manifest.write_text(manifest.read_text().replace('"category": "tire"', '"category": "other"'))
+        called: list[object] = []
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+        monkeypatch.setattr(sys, "argv", ["das3d", "train", "the", "arguments"])
+        monkeypatch.setattr(train_command, "launch", lambda *given: called.append(given) or 7)
+        monkeypatch.setattr(spread, "side_by_side", lambda work, *given: called.append(given) or iter(()))
+        return called
+
+    @pytest.mark.parametrize("gpus", ["0,2", "all"])
+    def test_one_category_is_trained_by_all(self, called: list[object], gpus: str):
+        with pytest.raises(typer.Exit) as code:
+            train_command.run(category=["tire"], gpus=gpus)
+        assert code.value.exit_code == 7
+        assert called == [(["train", "the", "arguments"], {"0,2": 2, "all": 3}[gpus])]
+
+    def test_a_run_is_resumed_by_all(self, called: list[object]):
+        with pytest.raises(typer.Exit):
+            train_command.run(resume=Path("runs/tire-001"), gpus="1,2")
+        assert called == [(["train", "the", "arguments"], 2)]
+
+    def test_several_categories_are_spread(self, called: list[object]):
+        train_command.run(category=["all"], gpus="0,2")
+        assert called == [(["other", "tire"], [torch.device("cuda", 0), torch.device("cuda", 2)])]
+
+    def test_torchrun_trains_one_category(self, called: list[object], monkeypatch: pytest.MonkeyPatch):
+        for name, value in (("TORCHELASTIC_RUN_ID", "x"), ("LOCAL_RANK", "0"), ("LOCAL_WORLD_SIZE", "2")):
+            monkeypatch.setenv(name, value)
+        with pytest.raises(UsageError, match="one category, not other, tire; name one with --category"):
+            train_command.run(category=["all"])
+        assert called == []
 
 
 # The command, in which something happens at the start of a step to some of the processes.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from das3d_cli.data.cache import open_cache
 from das3d_cli.data.layouts import find_entries
 from das3d_cli.detector import Detector
 from das3d_cli.engine import training
+from das3d_cli.engine.feed import Feed
 from das3d_cli.evaluation import evaluate_detector
 from das3d_cli.settings import PreprocessSettings, SynthesisSettings, resolve
 from das3d_cli.synthesis.augment import augment
@@ -49,3 +52,42 @@ def test_trained_on_a_gpu_and_used_on_the_cpu(shared_dataset: Path, tmp_path: Pa
         evaluate_detector(Detector.load(trainer.run, gpus), tmp_path / "out").scored.scores for gpus in ("0", "cpu")
     ]
     assert scores[0] == pytest.approx(scores[1], abs=0.02)  # the GPU computes in bfloat16
+
+
+def test_parts_in_main_memory_are_fetched_for_the_gpu(shared_dataset: Path, tmp_path: Path):
+    build(find_entries(shared_dataset, ["tire"]), tmp_path / "out", PreprocessSettings(size=64), workers=1)
+    cache, cuda = open_cache(tmp_path / "out", "tire"), torch.device("cuda", 0)
+    batches = []
+    for share in (0.5, 0.0):
+        small = resolve({}, ["model.size=64", f"hardware.cache_share={share}"], environment={})
+        data = training.load_data(small, cache, cuda)
+        assert data.train.depth.device.type == ("cuda" if share else "cpu")
+        assert data.train.depth.dtype == torch.float16
+        feed = Feed(data.train, cuda, lambda step: torch.tensor([step, 3 - step]))
+        batches.append([feed.batch(step) for step in range(4)])
+    for a, b in zip(*batches, strict=True):
+        assert all(torch.equal(x, y) and x.device == cuda for x, y in zip(a, b, strict=True))
+
+
+def test_a_step_does_not_wait_for_the_gpu(shared_dataset: Path, tmp_path: Path):
+    build(find_entries(shared_dataset, ["tire"]), tmp_path / "out", PreprocessSettings(size=64), workers=1)
+    small = ["model.size=64", "model.reconstruction_width=4", "model.discriminator_width=4", "train.batch_size=4"]
+    for more in ([], ["train.accumulate=2", "hardware.cache_share=0"]):
+        made = resolve({}, [*small, *more], environment={})
+        trainer = training.start(made, open_cache(tmp_path / "out", "tire"), tmp_path / "runs", torch.device("cuda", 0))
+        trainer._advance()  # the first step makes what later ones keep
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            trainer.step += 1
+            trainer._advance()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one GPU")
+def test_two_gpus_train_one_category(shared_dataset: Path, tmp_path: Path):
+    build(find_entries(shared_dataset, ["tire"]), tmp_path / "out", PreprocessSettings(size=64), workers=1)
+    sets = ("model.size=64", "model.reconstruction_width=4", "model.discriminator_width=4", "train.validate_every=2")
+    arguments = ["train", "--gpus", "0,1", "--steps", "4", *(word for text in sets for word in ("--set", text))]
+    subprocess.run([sys.executable, "-m", "das3d_cli", *arguments], cwd=tmp_path, check=True)
+    assert Detector.load(tmp_path / "runs" / "tire-001", "cpu").category == "tire"

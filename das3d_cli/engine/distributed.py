@@ -21,9 +21,8 @@ from das3d_cli.device import choose_all
 from das3d_cli.engine.interrupt import end_with_parent
 from das3d_cli.errors import UsageError
 
-_PATIENCE = timedelta(
-    hours=1
-)  # the others wait while the first validates; an end of one is noticed at once by the launcher
+# The others wait while the first one validates; should one end, the launcher ends the rest at once.
+_PATIENCE = timedelta(hours=1)
 _SHARED_CPU = torch.device("cpu")  # what the processes say to each other besides tensors does not wait for a GPU
 
 T = TypeVar("T")

@@ -40,6 +40,8 @@ def start(settings: Settings, cache: Cache, base: Path, device: torch.device) ->
     distributed.check_share(settings.train.batch_size, settings.train.accumulate)
     settings = settings.model_copy(update={"preprocess": cache.manifest.settings})
     data = load_data(settings, cache, device)
+    if distributed.from_first(lambda: identity(cache)) != identity(cache):
+        raise DataError(f"{cache.folder}: not the cache that the other machine has; preprocess once, and copy it")
     run = distributed.from_first(lambda: _claim(settings, cache, base, device))
     trainer = Trainer(settings, data, identity(cache), run)
     trainer.save_state()  # whatever happens from here on, the run can be resumed
