@@ -1,4 +1,4 @@
-"""Samples as tensors: a whole split on the device, and the float batches that the network eats."""
+"""Samples as tensors: a whole split, kept compactly, and the float batches that the network eats."""
 
 from __future__ import annotations
 

@@ -96,3 +96,12 @@ def test_false_alarms_are_counted_on_good_pixels_only():
     assert losses.false_alarm_loss(probability, mask).item() == pytest.approx(0.25)
     probability[..., 1:] = 0
     assert losses.false_alarm_loss(probability, mask).item() == 0
+
+
+def test_false_alarms_of_equal_parts_have_the_whole_batchs_as_their_mean(random):
+    """Though one part holds nearly all of the good pixels."""
+    probability, mask = torch.rand(4, 1, 6, 6, generator=random), torch.zeros(4, 1, 6, 6)
+    mask[:2, :, 1:] = 1
+    count = (1 - mask).sum() / 2
+    parts = [losses.false_alarm_loss(probability[part], mask[part], count) for part in (slice(2), slice(2, 4))]
+    assert sum(parts).item() / 2 == pytest.approx(losses.false_alarm_loss(probability, mask).item())
