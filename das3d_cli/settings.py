@@ -258,8 +258,6 @@ class Settings(Section):
         return self
 
 
-
-
 def fields(section: type[BaseModel] = Settings, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield (dotted key, pydantic FieldInfo) of every setting."""
     for name, field in section.model_fields.items():
