@@ -17,9 +17,13 @@ def reconstruction_loss(rebuilt: Tensor, normal: Tensor) -> Tensor:
     return F.mse_loss(rebuilt.float(), normal)
 
 
-def ssim_loss(rebuilt: Tensor, normal: Tensor) -> Tensor:
-    """One minus the mean structural similarity (Wang et al. 2004) of images (B, C, S, S) in [0, 1], a scalar."""
-    return 1 - ssim_map(rebuilt.float(), normal).mean()
+def ssim_loss(rebuilt: Tensor, normal: Tensor, shrink: int = 1) -> Tensor:
+    """One minus the mean structural similarity (Wang et al. 2004) of images (B, C, S, S) in [0, 1], a scalar.
+
+    Args:
+        shrink: average the images down by this factor first.
+    """
+    return 1 - ssim_map(F.avg_pool2d(rebuilt.float(), shrink), F.avg_pool2d(normal, shrink)).mean()
 
 
 def ssim_map(a: Tensor, b: Tensor) -> Tensor:

@@ -46,15 +46,15 @@ class Block(nn.Sequential):
 
 
 class UNet(nn.Module):
-    """Encoder and decoder over `_LEVELS` halvings of the resolution.
+    """Encoder and decoder over `levels` halvings of the resolution, at least two.
 
     Without skip connections a defect cannot slip past the bottleneck, which suits reconstruction; with them fine
     detail reaches the output, which suits segmentation.
     """
 
-    def __init__(self, channels_in: int, channels_out: int, width: int, *, skips: bool) -> None:
+    def __init__(self, channels_in: int, channels_out: int, width: int, *, skips: bool, levels: int = _LEVELS) -> None:
         super().__init__()
-        widths = [width * min(2**level, 8) for level in range(_LEVELS + 1)]
+        widths = [width * min(2**level, 8) for level in range(levels + 1)]
         self.skips = skips
         self.down = nn.ModuleList([Block(a, b) for a, b in zip([channels_in, *widths], widths, strict=False)])
         self.up = nn.ModuleList(
@@ -111,7 +111,9 @@ class Das3d(nn.Module):
 
     Args:
         modality: which images the network sees; with one of them there is one reconstruction network.
-        stem: pixels folded into channels at every network's input and unfolded at its output, per axis.
+        stem: pixels folded into channels at the discriminator's input and unfolded at its output, per axis.
+        reconstruction_shrink: by how much coarser the reconstruction networks look, 1, 2 or 4: they fold more pixels and
+            have as many halvings less, so that their narrowest layer is of one resolution.
         reconstruction_width, discriminator_width: channels of the first layer; 0 leaves the reconstruction out.
         direct_inputs: give the discriminator the images, their local contrast and the reconstruction's residuals.
         template: among these the deviations from the mean good part, which is to be learnt before training.
@@ -123,6 +125,7 @@ class Das3d(nn.Module):
         *,
         modality: Literal["both", "rgb", "depth"],
         stem: int,
+        reconstruction_shrink: int,
         reconstruction_width: int,
         discriminator_width: int,
         direct_inputs: bool,
@@ -130,13 +133,19 @@ class Das3d(nn.Module):
         size: int,
     ) -> None:
         super().__init__()
-        self.stem = stem
+        self.stem, self.reconstruction_stem = stem, stem * reconstruction_shrink
         self.direct_inputs = direct_inputs
         self.uses_rgb, self.uses_depth = modality != "depth", modality != "rgb"
         fold, width = stem * stem, reconstruction_width
         rebuild_rgb, rebuild_depth = self.uses_rgb and width > 0, self.uses_depth and width > 0
-        self.reconstruct_rgb = UNet(3 * fold, 3 * fold, width, skips=False) if rebuild_rgb else None
-        self.reconstruct_depth = UNet(fold, fold, width, skips=False) if rebuild_depth else None
+        levels = _LEVELS + 1 - reconstruction_shrink.bit_length()
+
+        def rebuilder(channels: int) -> UNet:
+            folded = channels * self.reconstruction_stem**2
+            return UNet(folded, folded, width, skips=False, levels=levels)
+
+        self.reconstruct_rgb = rebuilder(3) if rebuild_rgb else None
+        self.reconstruct_depth = rebuilder(1) if rebuild_depth else None
         self.template = (
             Template(size, uses_rgb=self.uses_rgb, uses_depth=self.uses_depth) if template and direct_inputs else None
         )
@@ -185,8 +194,8 @@ class Das3d(nn.Module):
         return Output(F.pixel_shuffle(logits, self.stem), rgb_rebuilt, depth_rebuilt)
 
     def _reconstruct(self, network: nn.Module, image: Tensor) -> tuple[Tensor, list[Tensor]]:
-        folded, taps = network(F.pixel_unshuffle(image, self.stem))
-        return F.pixel_shuffle(folded, self.stem), taps
+        folded, taps = network(F.pixel_unshuffle(image, self.reconstruction_stem))
+        return F.pixel_shuffle(folded, self.reconstruction_stem), taps
 
 
 def depth_contrast(depth: Tensor, foreground: Tensor) -> Tensor:

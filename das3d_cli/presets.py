@@ -11,9 +11,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "model.reconstruction_width": 8,
         "model.discriminator_width": 16,
         "train.steps": 2000,
-        "train.lr": 3e-3,
+        "train.lr": 6e-3,
         "train.batch_size": 4,
-        "train.validate_every": 250,
     },
     "paper": {
         "preprocess.depth_axis": "camera",
@@ -29,6 +28,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "synthesis.normal_share": 0.0,
         "synthesis.relight": 0.0,
         "model.stem": 1,
+        "model.reconstruction_shrink": 1,
         "model.reconstruction_width": 64,
         "model.discriminator_width": 64,
         "model.direct_inputs": False,

@@ -157,8 +157,12 @@ class ModelSettings(Section):
     size: int = setting(256, "side of the network's input, pixels; the cache's size or a whole fraction of it", ge=32, le=1024,
         multiple_of=16)  # fmt: skip
     stem: int = setting(
-        2, "pixels folded into channels at the input, per axis", ge=1, le=2,
+        2, "pixels folded into channels at the discriminator's input, per axis", ge=1, le=2,
         why="the full-resolution layers cost most and see least; folding keeps every pixel",
+    )  # fmt: skip
+    reconstruction_shrink: int = setting(
+        2, "by how much coarser than the discriminator the reconstruction networks look: 1, 2 or 4", ge=1, le=4,
+        why="as fine as it they cost a third of a step, which more steps repay better",
     )  # fmt: skip
     reconstruction_width: int = setting(
         32, "channels of the reconstruction networks' first layer; 0 leaves them out, for comparison", ge=0, le=256
@@ -176,7 +180,7 @@ class ModelSettings(Section):
 
 class LossSettings(Section):
     reconstruction: float = setting(1.0, "weight of Eq. 9 and the L2 part of Eq. 10", ge=0)
-    ssim: float = setting(0.3, "weight of the SSIM part of Eq. 10", ge=0,
+    ssim: float = setting(0.3, "weight of the SSIM part of Eq. 10, of images averaged down by model.stem", ge=0,
         why="at 1 it is most of the loss, and the discriminator learns late")  # fmt: skip
     focal: float = setting(5.0, "weight of Eq. 11", ge=0, why="its mean over a whole image is small beside the others")
     focal_gamma: float = setting(2.0, "focusing exponent of the focal loss", ge=0, why="the focal loss paper's value")
@@ -251,6 +255,8 @@ class Settings(Section):
             )
         if not (self.model.reconstruction_width or self.model.direct_inputs):
             raise ValueError("model.reconstruction_width 0 leaves nothing to look at without model.direct_inputs")
+        if self.model.reconstruction_shrink == 3:
+            raise ValueError("model.reconstruction_shrink (3) must be 1, 2 or 4")
         if self.model.size % (16 * self.model.stem):
             raise ValueError(
                 f"model.size ({self.model.size}) must be a multiple of {16 * self.model.stem} at model.stem {self.model.stem}"

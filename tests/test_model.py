@@ -16,6 +16,7 @@ def network(**changed):
     arguments = {
         "modality": "both",
         "stem": 2,
+        "reconstruction_shrink": 2,
         "reconstruction_width": 4,
         "discriminator_width": 4,
         "direct_inputs": True,
@@ -36,11 +37,12 @@ def images(batch=2, size=64):
     )
 
 
-@pytest.mark.parametrize("stem", [1, 2])
+@pytest.mark.parametrize(("stem", "reconstruction_shrink"), [(1, 1), (2, 1), (2, 2), (1, 4)])
 @pytest.mark.parametrize("direct", [True, False])
 @pytest.mark.parametrize("modality", ["both", "rgb", "depth"])
-def test_shapes(stem, direct, modality):
-    output = network(stem=stem, direct_inputs=direct, modality=modality)(*images())
+def test_shapes(stem, reconstruction_shrink, direct, modality):
+    changed = {"stem": stem, "reconstruction_shrink": reconstruction_shrink}
+    output = network(**changed, direct_inputs=direct, modality=modality)(*images())
     assert output.logits.shape == (2, 2, 64, 64)
     assert (output.rgb is None) == (modality == "depth")
     assert (output.depth is None) == (modality == "rgb")

@@ -12,6 +12,7 @@ def build_network(settings: Settings) -> Das3d:
     return Das3d(
         modality=m.modality,
         stem=m.stem,
+        reconstruction_shrink=m.reconstruction_shrink,
         reconstruction_width=m.reconstruction_width,
         discriminator_width=m.discriminator_width,
         direct_inputs=m.direct_inputs,

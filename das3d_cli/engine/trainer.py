@@ -116,7 +116,7 @@ class Trainer:
             with distributed.unshared(self.parallel, number < len(parts)):
                 with autocast(self.device, training=True):
                     output = self.parallel(augmented.rgb, augmented.depth, augmented.foreground.float())
-                terms = loss_terms(output, normal, augmented.mask, s.loss.focal_gamma, good)
+                terms = loss_terms(output, normal, augmented.mask, s.loss.focal_gamma, good, s.model.stem)
                 loss = total_loss(terms, s.loss)
                 (loss / len(parts)).backward()  # type: ignore[no-untyped-call]
             recorded.append({"loss": loss.detach()} | {name: value.detach() for name, value in terms.items()})
@@ -249,18 +249,21 @@ class Trainer:
             self._save_model()
 
 
-def loss_terms(output: Output, normal: Batch, mask: Tensor, gamma: float, good: Tensor) -> dict[str, Tensor]:
+def loss_terms(
+    output: Output, normal: Batch, mask: Tensor, gamma: float, good: Tensor, shrink: int
+) -> dict[str, Tensor]:
     """The unweighted terms of Eq. 13 and of the two losses beside it, scalars.
 
     Args:
         good: number of good pixels; of a batch that comes in equal parts their mean number.
+        shrink: as for `losses.ssim_loss`.
     """
     zero = mask.new_zeros(())
     probability = output.logits.float().softmax(dim=1)[:, 1:]
     return {
         "reconstruct_depth": zero if output.depth is None else losses.reconstruction_loss(output.depth, normal.depth),
         "reconstruct_rgb": zero if output.rgb is None else losses.reconstruction_loss(output.rgb, normal.rgb),
-        "ssim": zero if output.rgb is None else losses.ssim_loss(output.rgb, normal.rgb),
+        "ssim": zero if output.rgb is None else losses.ssim_loss(output.rgb, normal.rgb, shrink),
         "focal": losses.focal_loss(output.logits, mask, gamma),
         "dice": losses.dice_loss(probability, mask),
         "false_alarm": losses.false_alarm_loss(probability, mask, good),
