@@ -13,6 +13,7 @@ import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import asdict
 from html.parser import HTMLParser
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -25,6 +26,7 @@ import pytest
 import torch
 
 from das3d_cli.data.cache import Split
+from das3d_cli.data.capture import Form
 from das3d_cli.detector import Detector
 from das3d_cli.engine.network import build_network
 from das3d_cli.errors import DataError
@@ -51,7 +53,7 @@ def detector() -> Detector:
         {"model.size": 32, "model.reconstruction_width": 4, "model.discriminator_width": 4}, environment={}
     )
     content = {
-        "category": "tire", "threshold": THRESHOLD, "depth_range_m": None, "window_px": None,
+        "category": "tire", "threshold": THRESHOLD, "depth_range_m": None, "window_px": None, "form": asdict(Form()),
         "network": build_network(settings).state_dict(),
     }  # fmt: skip
     return Detector(content, settings, torch.device("cpu"))

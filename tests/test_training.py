@@ -97,7 +97,7 @@ class TestRun:
         [
             ("torch.nn.utils.clip_grad_norm_", 2),
             ("das3d_cli.engine.trainer.validate", 1),
-            ("das3d_cli.engine.trainer.augment", 5),
+            ("das3d_cli.engine.trainer.augment_often", 5),
         ],
     )
     def test_interrupted_and_resumed_equals_uninterrupted(
