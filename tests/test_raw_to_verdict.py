@@ -1,4 +1,4 @@
-"""From the raw folder to a verdict with images alone, with points alone, and with depth images; by the command itself."""
+"""From the raw folder to tables and verdicts, whatever the layout and with one modality; by the command itself."""
 
 from __future__ import annotations
 
@@ -70,6 +70,35 @@ def anomalous(folder: Path) -> Path:
     content = checkpoint.load(run / "checkpoints/best.pt", device("cpu"))
     checkpoint.save(folder / "strict.pt", content | {"threshold": 0.0})
     return folder / "strict.pt"
+
+
+@pytest.mark.parametrize(
+    ("layout", "write", "kind", "modality"),
+    [
+        ("eyecandies", captures.eyecandies, "bumps+colors", "both"),
+        ("realiad", captures.realiad, "bump", "both"),
+        ("mvtec3d", captures.adam, "bump", "depth"),
+        ("flat", captures.mvtec, "bump", "rgb"),
+        ("flat", lambda folder: captures.pairs(folder / "valve").parent, "bump", "both"),
+        ("table", captures.depth_table, "bump", "both"),
+    ],
+    ids=["eyecandies", "realiad", "folder3d", "images", "pairs", "table"],
+)
+def test_every_layout_leads_to_a_table(
+    tmp_path: Path, das3d: Das3d, layout: str, write: Callable[[Path], Path], kind: str, modality: str
+) -> None:
+    source = write(tmp_path / "raw")
+    done = ok(das3d("preprocess", source, "out", "--size", 32, "--workers", 1, cwd=tmp_path))
+    assert f"layout {layout}: " in done.stderr
+    ok(das3d("train", "--modality", modality, *TINY, cwd=tmp_path))
+    done = ok(das3d("evaluate", "--category", "all", "--out", "table.md", "--json", "--gpus", "cpu", cwd=tmp_path))
+    (run,) = json.loads(done.stdout)["runs"]
+    assert (run["modality"], set(run["metrics"])) == (modality, {"all", kind})
+    tables = (tmp_path / "table.md").read_text(encoding="utf-8")
+    for title, figure in (("I-AUROC", "image_auroc"), ("P-AUROC", "pixel_auroc"), ("AUPRO@0.3", "aupro_30")):
+        value = run["metrics"]["all"][figure]
+        row = next(line for line in tables.splitlines() if f"| {title} |" in line)
+        assert ("-" if value is None else f"{value:.3f}") in row, row
 
 
 class TestImagesAlone:
