@@ -66,7 +66,8 @@ class Detector:
         self.form = Form(**{**form, "camera": form["camera"] and Camera(**form["camera"])})
         self.network = build_network(settings)
         self.network.load_state_dict(model_file["network"])
-        self.network.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        self.network.fold()
+        self.network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @classmethod
     def load(cls, path: str | Path, gpus: str = "auto") -> Detector:

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from das3d_cli.template import Template
 
@@ -43,6 +44,13 @@ class Block(nn.Sequential):
             nn.BatchNorm2d(channels),
             nn.ReLU(inplace=True),
         )
+
+    def fold(self) -> None:
+        """Make the normalisations part of the convolutions before them, as they are in evaluation."""
+        for place in (0, 3):
+            conv, norm = self[place], self[place + 1]
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                self[place], self[place + 1] = fuse_conv_bn_eval(conv, norm), nn.Identity()
 
 
 class UNet(nn.Module):
@@ -192,6 +200,13 @@ class Das3d(nn.Module):
             features += [F.pixel_unshuffle(torch.cat([x.to(dtype) for x in g], dim=1), self.stem) for g in groups]
         logits, _ = self.discriminate(self.fuse(features, rgb.shape[-1] // self.stem))
         return Output(F.pixel_shuffle(logits, self.stem), rgb_rebuilt, depth_rebuilt)
+
+    def fold(self) -> None:
+        """Fold batch normalisation into the convolutions, for good: the same output in evaluation for fewer passes over memory."""
+        self.eval()
+        for module in self.modules():
+            if isinstance(module, Block):
+                module.fold()
 
     def _reconstruct(self, network: nn.Module, image: Tensor) -> tuple[Tensor, list[Tensor]]:
         folded, taps = network(F.pixel_unshuffle(image, self.reconstruction_stem))

@@ -25,7 +25,7 @@ class Scored(NamedTuple):
     scores: NDArray[np.float64]
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def score(network: Das3d, batch: Batch, smoothing: float) -> Scored:
     """Judge a batch of any length, in evaluation mode."""
     network.eval()

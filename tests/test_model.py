@@ -101,6 +101,28 @@ def test_training_begins_with_the_images_and_lets_the_reconstruction_in():
     assert all(mix.weight.grad.abs().max() > 0 for mix in net.fuse.mix)
 
 
+@pytest.mark.parametrize("modality", ["both", "rgb", "depth"])
+def test_folded_it_gives_the_same(modality):
+    model = network(modality=modality)
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):  # as after a training
+                for tensor in (module.running_mean, module.weight, module.bias):
+                    tensor.normal_()
+                module.running_var.uniform_(0.2, 3)
+        plain = model.eval()(*images())
+        model.fold()
+        folded = model(*images())
+        model.fold()  # twice does no harm
+        assert torch.equal(model(*images()).logits, folded.logits)
+    for one, other in zip(plain, folded, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None:
+            assert one.std() > 0.01 and torch.allclose(one, other, rtol=1e-4, atol=1e-4 * float(one.std()))
+    left = [name for name, module in model.named_modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    assert left == ["fuse.norm"]
+
+
 def test_depth_contrast_sees_a_dent_and_not_the_slant():
     x = torch.linspace(0.2, 0.6, 64).expand(1, 1, 64, 64)
     part = torch.zeros(1, 1, 64, 64)
