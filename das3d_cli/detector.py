@@ -8,6 +8,7 @@ if prediction.anomalous:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from das3d_cli.data.cache import VERSION
 from das3d_cli.data.capture import Camera, Form, RawCapture, Sample
 from das3d_cli.data.preprocess import preprocess, to_raw
 from das3d_cli.data.readers import as_points, as_rgb, check_size
+from das3d_cli.data.workers import in_order
 from das3d_cli.engine import checkpoint
 from das3d_cli.engine.network import build_network
 from das3d_cli.errors import DataError
@@ -114,6 +116,28 @@ class Detector:
         Raises:
             DataError: the capture cannot be used; says why.
         """
+        return self._judge([self._checked(rgb, xyz)])[0]
+
+    def predict_many(
+        self, captures: Sequence[tuple[NDArray[np.uint8] | None, NDArray[np.float32] | None]]
+    ) -> list[Prediction]:
+        """Judge several raw captures, each a pair (rgb, xyz) of any size, as `predict` does one by one, within rounding.
+
+        They are preprocessed in threads and pass the network together.
+
+        Raises:
+            DataError: one of them cannot be used; says which and why.
+        """
+
+        def checked(place: int) -> tuple[RawCapture, Sample]:
+            try:
+                return self._checked(*captures[place])
+            except DataError as error:
+                raise DataError(f"captures[{place}]: {error}") from None
+
+        return self._judge(list(in_order(checked, range(len(captures)))))
+
+    def _checked(self, rgb: NDArray[np.uint8] | None, xyz: NDArray[np.float32] | None) -> tuple[RawCapture, Sample]:
         if (rgb is None and self.needs != "depth") or (xyz is None) != (self.needs == "rgb"):
             wanted = {"both": "rgb and xyz", "rgb": "rgb alone", "depth": "xyz, and rgb may be None"}[self.needs]
             raise DataError(f"this detector of {self.category} needs {wanted}")
@@ -121,15 +145,24 @@ class Detector:
         if rgb is not None and xyz is not None:
             check_size("rgb", rgb, xyz.shape[:2])
         capture = RawCapture(rgb, xyz)
-        sample = self.prepare(capture)
-        scored = self.score(sample.rgb[None], sample.depth[None], sample.foreground[None])
-        value = float(scored.scores[0])
-        anomaly_map = to_raw(scored.maps[0], sample.geometry)
-        anomalous = bool(self.anomalous(scored.scores)[0])
-        level = min(self.threshold, float(anomaly_map.max()))  # resizing may lower the peak a little
-        points = np.full((*capture.shape, 3), np.nan, np.float32) if xyz is None else xyz  # sizes are then unknown
-        defects = find_defects(anomaly_map, points, level) if anomalous else []
-        return Prediction(anomalous, value, self.threshold, anomaly_map, defects, sample)
+        return capture, self.prepare(capture)
+
+    def _judge(self, parts: list[tuple[RawCapture, Sample]]) -> list[Prediction]:
+        if not parts:
+            return []
+        scored = self.score(
+            np.stack([sample.rgb for _, sample in parts]),
+            np.stack([sample.depth for _, sample in parts]),
+            np.stack([sample.foreground for _, sample in parts]),
+        )
+        found = []
+        verdicts = self.anomalous(scored.scores).tolist()
+        for (capture, sample), map_, value, anomalous in zip(parts, *scored, verdicts, strict=True):
+            anomaly_map = to_raw(map_, sample.geometry)
+            level = min(self.threshold, float(anomaly_map.max()))  # resizing may lower the peak a little
+            defects = find_defects(anomaly_map, _points(capture), level) if anomalous else []
+            found.append(Prediction(anomalous, float(value), self.threshold, anomaly_map, defects, sample))
+        return found
 
     def anomalous(self, scores: NDArray[np.float64]) -> NDArray[np.bool_]:
         """The verdicts on parts with these scores, (N,)."""
@@ -161,3 +194,8 @@ class Detector:
             torch.from_numpy(scored.maps)[:, None], size=depth.shape[-2:], mode="bilinear", align_corners=False
         )
         return Scored(maps[:, 0].numpy(), scored.scores)
+
+
+def _points(capture: RawCapture) -> NDArray[np.float32]:
+    """The capture's points; without any, as many that were not measured: sizes are then unknown."""
+    return np.full((*capture.shape, 3), np.nan, np.float32) if capture.xyz is None else capture.xyz

@@ -62,6 +62,7 @@ def place(shared_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     name = min((part / label / "rgb").iterdir()).stem
     shutil.copy(part / label / "rgb" / f"{name}.png", folder / "part.png")
     shutil.copy(part / label / "xyz" / f"{name}.tiff", folder / "part.tiff")
+    (folder / "twice.csv").write_text("xyz,rgb\npart.tiff,part.png\nelsewhere/part.tiff,part.png\n")
     ok(das3d("preprocess", "mvtec3d/", "out/", "--size", 64, cwd=folder))
     ok(das3d("train", "--category", "tire", "--gpus", "cpu", *TINY, cwd=folder))
     return folder
@@ -218,6 +219,64 @@ class TestTables:
         assert [record["settings"] for record in found["runs"]] == [{"synthesis.skew_filter": v} for v in (True, False)]
 
 
+class TestManyParts:
+    """`predict --parts`, and the same from a program."""
+
+    @staticmethod
+    def spoilt(place: Path, folder: Path) -> Path:
+        """A data set's training parts and besides a part that is damaged and one without its image, the first and the last by name."""
+        shutil.copytree(place / "mvtec3d/tire/train/good", folder)
+        (folder / "xyz/0-damaged.tiff").write_bytes((place / "part.tiff").read_bytes()[:1000])
+        shutil.copy(place / "part.png", folder / "rgb/0-damaged.png")
+        shutil.copy(place / "part.tiff", folder / "xyz/alone.tiff")
+        return folder
+
+    def test_each_is_judged_as_it_is_alone_and_the_unusable_are_told_of(self, place: Path, tmp_path: Path):
+        parts = self.spoilt(place, tmp_path / "parts")
+        done = das3d("predict", "--parts", parts, "--json", "--heatmap", tmp_path / "new" / "maps", cwd=place)
+        assert done.returncode == 1
+        lines = done.stderr.splitlines()
+        assert [line for line in lines if line.startswith("failed: ")] == [lines[1], lines[2]]
+        assert "xyz/0-damaged.tiff: damaged" in lines[1] and "rgb/alone.png: no such file" in lines[2]
+        found = [json.loads(line) for line in done.stdout.splitlines()]
+        names = sorted(path.stem for path in (parts / "rgb").iterdir() if path.stem.isdigit())
+        assert [Path(part["xyz"]).stem for part in found] == [Path(part["rgb"]).stem for part in found] == names
+        assert sorted(path.stem for path in (tmp_path / "new" / "maps").iterdir()) == names
+        one = json.loads(ok(das3d("predict", found[1]["xyz"], found[1]["rgb"], "--json", cwd=place)).stdout)
+        assert found[1].keys() == one.keys() and found[1]["score"] == pytest.approx(one["score"], abs=1e-5)
+
+    def test_a_list_of_files_and_its_verdict(self, place: Path, tmp_path: Path):
+        from das3d_cli.engine import checkpoint
+
+        content = checkpoint.load(place / "runs/tire-001/checkpoints/best.pt", torch.device("cpu"))
+        checkpoint.save(tmp_path / "model.pt", content | {"threshold": 0.0})
+        (tmp_path / "list.csv").write_text(f"no,rgb,xyz\n1,{place}/part.png,part.tiff\n2,{place}/part.png,part.tiff\n")
+        shutil.copy(place / "part.tiff", tmp_path)
+        arguments = ("predict", "--parts", tmp_path / "list.csv", "--run", tmp_path / "model.pt")
+        assert ok(das3d(*arguments, cwd=place)).stdout.count("ANOMALOUS") == 2
+        assert das3d(*arguments, "--fail-on-anomaly", cwd=place).returncode == 4
+
+    def test_from_a_program(self, place: Path):
+        from das3d_cli.data.readers import read_capture
+        from das3d_cli.detector import Detector
+        from das3d_cli.errors import DataError
+
+        detector = Detector.load(place / "runs/tire-001", "cpu")
+        good = place / "mvtec3d/tire/train/good"
+        files = [(path, good / "xyz" / f"{path.stem}.tiff") for path in sorted((good / "rgb").iterdir())]
+        captures = [(c.rgb, c.xyz) for c in (read_capture(*pair) for pair in files)]
+        captures[1] = (captures[1][0][:, 2:], captures[1][1][:, 2:])  # of another size
+        together = detector.predict_many(captures)
+        for capture, found in zip(captures, together, strict=True):
+            alone = detector.predict(*capture)
+            assert found.anomaly_map.shape == capture[0].shape[:2]
+            assert np.allclose(found.anomaly_map, alone.anomaly_map, atol=1e-5)
+            assert found.score == pytest.approx(alone.score, abs=1e-5)
+        assert detector.predict_many([]) == []
+        with pytest.raises(DataError, match=r"captures\[1\]: xyz: every point is missing"):
+            detector.predict_many([captures[0], (captures[1][0], 0 * captures[1][1])])
+
+
 class TestUsage:
     def test_help_lists_all_commands(self, tmp_path: Path):
         text = ok(das3d("--help", cwd=tmp_path)).stdout
@@ -249,6 +308,11 @@ class TestUsage:
             (["train", "--stepps", "3"], 2, ["--stepps"]),
             (["trane"], 2, ["trane"]),
             (["predict", "part.tiff"], 2, ["PART.png"]),
+            (["predict", "part.tiff", "--parts", "mvtec3d"], 2, ["--parts mvtec3d", "part.tiff"]),
+            (["predict", "--parts", "mvtec3d"], 1, ["mvtec3d", "no part", "NAME.tiff"]),
+            (["predict", "--parts", "nowhere"], 1, ["nowhere", "cannot be read"]),
+            (["predict", "--parts", "part.png"], 1, ["part.png", "CSV"]),
+            (["predict", "--parts", "twice.csv", "--heatmap", "maps"], 2, ["part"]),
             (["train", "--resume", "nowhere"], 1, ["nowhere", "not a run folder"]),
             (["train", "--category", "tire", "--gpus", "cpu", "--runs", "part.png", *TINY], 1, ["part.png"]),
             (["preprocess", "nowhere", "x"], 1, ["nowhere"]),

@@ -1,28 +1,36 @@
-"""das3d predict PART.tiff PART.png."""
+"""das3d predict PART.tiff PART.png, or das3d predict --parts FOLDER."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from das3d_cli import console
-from das3d_cli.commands.options import DEFAULT_RUNS, AsJson, Gpus, Run, Runs
-from das3d_cli.errors import UsageError
+from das3d_cli.commands.options import DEFAULT_RUNS, Gpus, Run, Runs
+from das3d_cli.errors import DataError, UsageError
 from das3d_cli.files import as_json as to_json
 from das3d_cli.runs import newest_finished
 from das3d_cli.settings import Modality, resolve
+
+if TYPE_CHECKING:
+    from das3d_cli.data.parts import PartFiles
+    from das3d_cli.detector import Detector, Prediction
 
 ANOMALOUS = 4  # exit code of --fail-on-anomaly
 
 
 def run(
     first: Annotated[
-        Path,
-        typer.Argument(metavar="PART.tiff", help="Point cloud or depth image, of the training data's kind and unit."),
-    ],
+        Path | None,
+        typer.Argument(
+            metavar="PART.tiff",
+            show_default=False,
+            help="Point cloud or depth image, of the training data's kind and unit.",
+        ),
+    ] = None,
     second: Annotated[
         Path | None,
         typer.Argument(
@@ -31,69 +39,158 @@ def run(
             help="RGB image of the same size. A run that looks at one of the two takes that one alone.",
         ),
     ] = None,
+    parts: Annotated[
+        Path | None,
+        typer.Option(
+            "--parts",
+            help="Instead of one part many: a folder of NAME.tiff and NAME.png, side by side or in xyz/ and rgb/,"
+            " or a CSV file with the columns xyz and rgb.",
+            show_default=False,
+        ),
+    ] = None,
     heatmap: Annotated[
-        Path | None, typer.Option("--heatmap", help="Write the heat map here, as PNG.", show_default=False)
+        Path | None,
+        typer.Option(
+            "--heatmap", help="Write the heat map here, as PNG; with --parts, a folder of them.", show_default=False
+        ),
     ] = None,
     model: Run = None,
     runs: Runs = DEFAULT_RUNS,
     gpus: Gpus = None,
-    as_json: AsJson = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per part, a line each.")] = False,
     fail_on_anomaly: Annotated[
-        bool, typer.Option("--fail-on-anomaly", help=f"Exit with code {ANOMALOUS} if the part is anomalous.")
+        bool, typer.Option("--fail-on-anomaly", help=f"Exit with code {ANOMALOUS} if a part is anomalous.")
     ] = False,
 ) -> None:
     settings = resolve({"hardware.gpus": gpus})
+    if parts and first:
+        raise UsageError(f"--parts {parts}: names all parts; give no {first} besides")
+    if not (parts or first):
+        raise UsageError("Missing argument 'PART.tiff'; or give --parts; see das3d --help")
     chosen = model or newest_finished(runs)
-    from das3d_cli.data.depth import limits_beside
-    from das3d_cli.data.readers import read_capture
+    from das3d_cli.data.workers import in_order
     from das3d_cli.detector import Detector
 
     detector = Detector.load(chosen, settings.hardware.gpus)
     console.say(f"using {chosen} ({detector.category})")
-    xyz, rgb = _sort(first, second, detector.needs)
+    files = _files(first, second, parts, detector.needs)
+    pictures = _pictures(files, heatmap) if parts else dict.fromkeys(files, heatmap)
+    if len(files) > 1:
+        _one_thread_each()
+
+    def judge(part: PartFiles) -> Prediction | DataError:
+        try:
+            return _judge(detector, part, pictures[part])
+        except DataError as error:
+            return error
+
+    failed = anomalous = 0
+    for part, found in zip(files, in_order(judge, files) if parts else map(judge, files), strict=True):
+        if isinstance(found, DataError):
+            if not parts:
+                raise found
+            console.say(f"failed: {found}")
+            failed += 1
+            continue
+        anomalous += found.anomalous
+        if as_json:
+            paths = {kind: str(path) if path else None for kind, path in part._asdict().items()}
+            about = paths | {"run": str(chosen), "category": detector.category}
+            console.result(to_json(about | _record(found, pictures[part])))
+        else:
+            _show(found, f"{part.first}  " if parts else "")
+    if parts:
+        console.say(f"{len(files)} parts: {anomalous} anomalous, {failed} that cannot be used")
+    if failed:
+        raise typer.Exit(1)
+    if anomalous and fail_on_anomaly:
+        raise typer.Exit(ANOMALOUS)
+
+
+def _files(first: Path | None, second: Path | None, parts: Path | None, needs: Modality) -> list[PartFiles]:
+    """What is to be judged.
+
+    Raises:
+        UsageError: one file too few or too many for what the run needs.
+        DataError: as `find_parts`.
+    """
+    from das3d_cli.data.parts import PartFiles, find_parts
+
+    if parts:
+        return find_parts(parts, needs)
+    if needs == "rgb":
+        if second is not None:
+            raise UsageError("this run looks at RGB images alone; give PART.png alone")
+        return [PartFiles(None, first)]
+    if second is None and needs == "both":
+        raise UsageError(f"{first}: alone is not enough for this run; give PART.tiff and PART.png, in this order")
+    return [PartFiles(first, second)]
+
+
+def _pictures(files: list[PartFiles], folder: Path | None) -> dict[PartFiles, Path | None]:
+    """Where the heat maps of many parts go: to NAME.png in the folder, which is made.
+
+    Raises:
+        UsageError: two parts have one name.
+        DataError: the folder cannot be made.
+    """
+    if folder is None:
+        return dict.fromkeys(files)
+    from das3d_cli.files import make_folder
+
+    names = [part.name for part in files]
+    if repeated := next((name for name in names if names.count(name) > 1), None):
+        raise UsageError(
+            f"--heatmap {folder}: two parts are called {repeated}, and so would their heat maps; rename one"
+        )
+    make_folder(folder)
+    return {part: folder / f"{name}.png" for part, name in zip(files, names, strict=True)}
+
+
+def _one_thread_each() -> None:
+    """Parts are judged side by side, which keeps the cores busier than sharing out the work on each part."""
+    import cv2
+    import torch
+
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+
+
+def _judge(detector: Detector, part: PartFiles, picture: Path | None) -> Prediction:
+    from das3d_cli.data.depth import limits_beside
+    from das3d_cli.data.readers import read_capture
+
     form = detector.form
-    capture = read_capture(rgb, xyz, form.camera, limits_beside(xyz, form.camera), form.unit)
-    found = detector.predict(capture.rgb, capture.xyz)
-    length = found.defects[0].length_mm if found.defects else math.nan
-    if heatmap:
+    capture = read_capture(part.rgb, part.xyz, form.camera, limits_beside(part.xyz, form.camera), form.unit)
+    try:
+        found = detector.predict(capture.rgb, capture.xyz)
+    except DataError as error:
+        raise DataError(f"{part.first}: {error}") from None
+    if picture:
         from das3d_cli.report.draw import write_png
         from das3d_cli.report.heatmap import overlay
         from das3d_cli.report.pictures import picture_of
 
-        write_png(heatmap, overlay(
+        length = found.defects[0].length_mm if found.defects else math.nan
+        write_png(picture, overlay(
             picture_of(capture), found.anomaly_map, threshold=found.threshold, score=found.score, anomalous=found.anomalous,
-            defect_mm=None if math.isnan(length) else length, title=f"{detector.category}  {first.stem}",
+            defect_mm=None if math.isnan(length) else length, title=f"{detector.category}  {part.first.stem}",
         ))  # fmt: skip
-    if as_json:
-        console.result(to_json({
-            "xyz": str(xyz) if xyz else None, "rgb": str(rgb) if rgb else None,
-            "run": str(chosen), "category": detector.category,
-            "anomalous": found.anomalous, "score": found.score, "threshold": found.threshold,
-            "defects": [defect._asdict() for defect in found.defects],
-            "heatmap": str(heatmap) if heatmap else None,
-        }))  # fmt: skip
-    else:
-        console.result(
-            f"{'ANOMALOUS' if found.anomalous else 'NORMAL'}  score {found.score:.3f}  threshold {found.threshold:.3f}"
-        )
-        for d in found.defects:
-            extent = f"{d.length_mm:.1f} x {d.width_mm:.1f} mm, {d.area_mm2:.1f} mm2"
-            measured = extent if d.length_mm == d.length_mm else "size unknown, no points measured"
-            console.result(f"  defect at row {d.row}, column {d.column}: {measured}, score {d.score:.3f}")
-    if found.anomalous and fail_on_anomaly:
-        raise typer.Exit(ANOMALOUS)
+    return found
 
 
-def _sort(first: Path, second: Path | None, needs: Modality) -> tuple[Path | None, Path | None]:
-    """(xyz, rgb) of the files given.
+def _record(found: Prediction, picture: Path | None) -> dict[str, Any]:
+    return {
+        "anomalous": found.anomalous, "score": found.score, "threshold": found.threshold,
+        "defects": [defect._asdict() for defect in found.defects],
+        "heatmap": str(picture) if picture else None,
+    }  # fmt: skip
 
-    Raises:
-        UsageError: one too few or too many for what the run needs.
-    """
-    if needs == "rgb":
-        if second is not None:
-            raise UsageError("this run looks at RGB images alone; give PART.png alone")
-        return None, first
-    if second is None and needs == "both":
-        raise UsageError(f"{first}: alone is not enough for this run; give PART.tiff and PART.png, in this order")
-    return first, second
+
+def _show(found: Prediction, name: str) -> None:
+    verdict = "ANOMALOUS" if found.anomalous else "NORMAL"
+    console.result(f"{name}{verdict}  score {found.score:.3f}  threshold {found.threshold:.3f}")
+    for d in found.defects:
+        extent = f"{d.length_mm:.1f} x {d.width_mm:.1f} mm, {d.area_mm2:.1f} mm2"
+        measured = extent if d.length_mm == d.length_mm else "size unknown, no points measured"
+        console.result(f"  defect at row {d.row}, column {d.column}: {measured}, score {d.score:.3f}")

@@ -7,8 +7,9 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import Connection
 from typing import TypeVar
@@ -67,6 +68,26 @@ def completed(pool: Executor | None, work: Callable[[Job], Result], jobs: Iterab
         futures = [pool.submit(work, job) for job in jobs]
     for future in as_completed(futures):
         yield future.result()
+
+
+def in_order(work: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Result]:
+    """Yield the results in the jobs' order, worked out by one thread per core, only so far ahead as keeps them busy.
+
+    For work in libraries that run outside Python's lock, where copying arrays between processes would cost more.
+    """
+    count = _cores()
+    waiting: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(count) as pool:
+        try:
+            for job in jobs:
+                waiting.append(pool.submit(work, job))
+                if len(waiting) > 2 * count:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 def _cores() -> int:
