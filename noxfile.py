@@ -69,9 +69,9 @@ def typecheck(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
-    """Time preprocessing, synthesis, a training step and a forward pass; `-- --gpus 0` for a GPU."""
+    """Measure every claim of speed into tests/bench/RESULTS.md; `-- --gpus 0` for a GPU, `-- --quick` to try it out."""
     install(session)
-    session.run("python", "tests/bench.py", *session.posargs)
+    session.run("python", "-m", "tests.bench", *session.posargs)
 
 
 @nox.session(default=False)

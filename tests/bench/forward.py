@@ -1,0 +1,104 @@
+"""The networks' forward passes, side by side with one of 3DSR's published size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from das3d_cli.batch import Batch, Parts
+from das3d_cli.data.cache import load_split, open_cache
+from das3d_cli.detector import Detector
+from das3d_cli.scoring import score
+
+from . import dsr
+from .clock import Row, Section, peak_megabytes, rate, take_turns, times
+from .ready import CATEGORY, load
+
+Pass = Callable[[], object]
+
+
+def ours(model: Path, cache: Path, batch: int, device: torch.device) -> Pass:
+    """Scoring a batch that lies on the device, with a loaded detector."""
+    detector = load(model, device)
+    split = load_split(open_cache(cache, CATEGORY), "test")
+    parts = Parts.stack(split.rgb, split.depth, split.foreground, size=detector.settings.model.size, device=device)
+    data: Batch = parts.pick(torch.arange(batch, device=device) % len(parts))
+    return lambda: score(detector.network, data, detector.settings.score.smoothing)
+
+
+def theirs(batch: int, device: torch.device, half: bool) -> Pass:
+    """A pass of the network of 3DSR's size, in float32 as it was published or in bfloat16."""
+    network = dsr.Dsr().eval().to(device)
+    images = torch.rand(batch, 4, dsr.SIZE, dsr.SIZE, device=device)
+
+    @torch.inference_mode()
+    def work() -> object:
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
+            return network(images).softmax(1).cpu()
+
+    return work
+
+
+def passes(
+    models: dict[str, Path], cache: Path, device: torch.device, batches: tuple[int, ...], rounds: int
+) -> Section:
+    """Times, arithmetic and memory at each batch size; 3DSR on a CPU with one image alone, as it takes seconds."""
+    rows: list[Row] = []
+    for batch in batches:
+        works = {f"das3d {preset}, batch {batch}": ours(file, cache, batch, device) for preset, file in models.items()}
+        if batch == 1 or device.type == "cuda":
+            works[f"3DSR, batch {batch}"] = theirs(batch, device, half=False)
+            if device.type == "cuda":
+                works[f"3DSR in bfloat16, batch {batch}"] = theirs(batch, device, half=True)
+        rows += times(take_turns(works, rounds, device), against=f"3DSR, batch {batch}")
+        rows += [Row(f"{name}: arithmetic", [_gflop(work)], "GFLOP") for name, work in works.items() if batch == 1]
+        if device.type == "cuda":
+            rows += [Row(f"{name}: memory", [_gpu_megabytes(work, device)], "MB") for name, work in works.items()]
+        del works
+    if device.type == "cpu":
+        for preset, file in models.items():
+            for batch in batches:
+                used = peak_megabytes(ours, file, cache, batch, device)
+                rows.append(Row(f"das3d {preset}, batch {batch}: memory beyond the loaded model's", [used], "MB"))
+        rows.append(
+            Row("3DSR, batch 1: memory beyond the loaded model's", [peak_megabytes(theirs, 1, device, False)], "MB")
+        )
+    text = (
+        "das3d from images on the device to maps and scores. 3DSR: a network of its published layers with random weights,"
+        f" {dsr.SIZE} x {dsr.SIZE} pixels, in float32 as published."
+    )
+    return Section(f"Forward pass on {device}", text, rows)
+
+
+def throughput(models: dict[str, Path], cache: Path, device: torch.device, rounds: int) -> Section:
+    """The test split from the cache's files to scores."""
+    opened = open_cache(cache, CATEGORY)
+    count = len(opened.samples("test"))
+
+    def all_of_it(detector: Detector) -> object:
+        split = load_split(opened, "test")
+        return detector.score(split.rgb, split.depth, split.foreground)
+
+    detectors = {preset: load(file, device) for preset, file in models.items()}
+    works = {preset: lambda d=detector: all_of_it(d) for preset, detector in detectors.items()}
+    found = take_turns(works, rounds, device)
+    rows = [rate(preset, count, seconds) for preset, seconds in found.items()]
+    return Section(f"From the cache on {device}", f"{count} samples, read and scored.", rows)
+
+
+def _gflop(work: Pass) -> float:
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops() / 1e9
+
+
+def _gpu_megabytes(work: Pass, device: torch.device) -> float:
+    """Most memory in use, the weights of all that is loaded apart."""
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    work()
+    return (torch.cuda.max_memory_allocated(device) - before) / 2**20
