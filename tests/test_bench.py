@@ -91,7 +91,7 @@ def test_peers_preprocessing_finds_the_part(part):
     image = np.s_[52:148, 40:160]
     assert (found[image] & made.foreground).sum() / (found[image] | made.foreground).sum() > 0.95
     measured = ~np.isnan(made.capture.xyz[..., 2])
-    assert (rgb[image][measured & ~found[image]] == 0).all()
+    assert (rgb[image][measured & ~made.foreground] == 0).all()
 
 
 def test_a_table_says_what_was_measured():
