@@ -1,0 +1,72 @@
+"""Which files `das3d predict --parts` takes for one part."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from das3d_cli.data.parts import find_parts
+from das3d_cli.errors import DataError
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+@pytest.mark.parametrize(("xyz", "rgb"), [("", ""), ("xyz/", "rgb/")])
+def test_files_of_one_name_are_one_part(tmp_path: Path, xyz: str, rgb: str):
+    touch(
+        tmp_path, f"{xyz}b.tiff", f"{rgb}b.png", f"{rgb}a.PNG", f"{xyz}a.tif", f"{xyz}.hidden.tiff", f"{rgb}notes.txt"
+    )
+    assert find_parts(tmp_path) == [
+        (tmp_path / f"{xyz}a.tif", tmp_path / f"{rgb}a.PNG"), (tmp_path / f"{xyz}b.tiff", tmp_path / f"{rgb}b.png"),
+    ]  # fmt: skip
+
+
+def test_a_file_alone_is_a_part_that_lacks_the_other(tmp_path: Path):
+    touch(tmp_path, "xyz/1.tiff", "rgb/2.png")
+    assert find_parts(tmp_path) == [
+        (tmp_path / "xyz/1.tiff", tmp_path / "rgb/1.png"), (tmp_path / "xyz/2.tiff", tmp_path / "rgb/2.png"),
+    ]  # fmt: skip
+
+
+def test_a_list_keeps_its_order_and_counts_from_its_folder(tmp_path: Path):
+    (tmp_path / "list.csv").write_text(
+        'rgb,note,xyz\nb.png,"one, two",b.tiff\n/a/a.png,,/a/a.tiff\n', encoding="utf-8-sig"
+    )
+    assert find_parts(tmp_path / "list.csv") == [
+        (tmp_path / "b.tiff", tmp_path / "b.png"), (Path("/a/a.tiff"), Path("/a/a.png")),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "columns xyz and rgb"),
+        ("xyz,image\n1.tiff,1.png\n", "columns xyz and rgb"),
+        ("xyz,rgb\n1.tiff,1.png\n2.tiff\n", "line 3: names no rgb file"),
+        ("xyz,rgb\n,1.png\n", "line 2: names no xyz file"),
+        ("xyz,rgb\n", "holds no part"),
+        ('xyz,rgb\n"1.tiff,1.png\n', "columns xyz and rgb"),
+    ],
+)
+def test_a_list_that_cannot_be_used(tmp_path: Path, content: str, message: str):
+    (tmp_path / "list.csv").write_text(content)
+    with pytest.raises(DataError, match=message) as caught:
+        find_parts(tmp_path / "list.csv")
+    assert str(tmp_path / "list.csv") in str(caught.value)
+
+
+def test_two_files_of_one_name(tmp_path: Path):
+    touch(tmp_path, "1.tif", "1.tiff", "1.png")
+    with pytest.raises(DataError, match=r"1\.tiff: 1\.tif is beside it"):
+        find_parts(tmp_path)
+
+
+def test_a_folder_without_parts(tmp_path: Path):
+    touch(tmp_path, "notes.txt")
+    with pytest.raises(DataError, match="holds no part"):
+        find_parts(tmp_path)
