@@ -21,14 +21,14 @@ def test_files_of_one_name_are_one_part(tmp_path: Path, xyz: str, rgb: str):
     touch(
         tmp_path, f"{xyz}b.tiff", f"{rgb}b.png", f"{rgb}a.PNG", f"{xyz}a.tif", f"{xyz}.hidden.tiff", f"{rgb}notes.txt"
     )
-    assert find_parts(tmp_path) == [
+    assert find_parts(tmp_path, "both") == [
         (tmp_path / f"{xyz}a.tif", tmp_path / f"{rgb}a.PNG"), (tmp_path / f"{xyz}b.tiff", tmp_path / f"{rgb}b.png"),
     ]  # fmt: skip
 
 
 def test_a_file_alone_is_a_part_that_lacks_the_other(tmp_path: Path):
     touch(tmp_path, "xyz/1.tiff", "rgb/2.png")
-    assert find_parts(tmp_path) == [
+    assert find_parts(tmp_path, "both") == [
         (tmp_path / "xyz/1.tiff", tmp_path / "rgb/1.png"), (tmp_path / "xyz/2.tiff", tmp_path / "rgb/2.png"),
     ]  # fmt: skip
 
@@ -37,7 +37,7 @@ def test_a_list_keeps_its_order_and_counts_from_its_folder(tmp_path: Path):
     (tmp_path / "list.csv").write_text(
         'rgb,note,xyz\nb.png,"one, two",b.tiff\n/a/a.png,,/a/a.tiff\n', encoding="utf-8-sig"
     )
-    assert find_parts(tmp_path / "list.csv") == [
+    assert find_parts(tmp_path / "list.csv", "both") == [
         (tmp_path / "b.tiff", tmp_path / "b.png"), (Path("/a/a.tiff"), Path("/a/a.png")),
     ]  # fmt: skip
 
@@ -56,17 +56,27 @@ def test_a_list_keeps_its_order_and_counts_from_its_folder(tmp_path: Path):
 def test_a_list_that_cannot_be_used(tmp_path: Path, content: str, message: str):
     (tmp_path / "list.csv").write_text(content)
     with pytest.raises(DataError, match=message) as caught:
-        find_parts(tmp_path / "list.csv")
+        find_parts(tmp_path / "list.csv", "both")
     assert str(tmp_path / "list.csv") in str(caught.value)
 
 
 def test_two_files_of_one_name(tmp_path: Path):
     touch(tmp_path, "1.tif", "1.tiff", "1.png")
     with pytest.raises(DataError, match=r"1\.tiff: 1\.tif is beside it"):
-        find_parts(tmp_path)
+        find_parts(tmp_path, "both")
 
 
 def test_a_folder_without_parts(tmp_path: Path):
     touch(tmp_path, "notes.txt")
     with pytest.raises(DataError, match="holds no part"):
-        find_parts(tmp_path)
+        find_parts(tmp_path, "both")
+
+
+def test_what_the_detector_does_not_look_at_is_passed_over(tmp_path: Path):
+    touch(tmp_path, "1.tiff", "1.png", "2_depth.png", "2.jpg", "2_mask.png")
+    one, two = find_parts(tmp_path, "depth")
+    assert (one, one.name) == ((tmp_path / "1.tiff", None), "1")
+    assert (two, two.name) == ((tmp_path / "2_depth.png", None), "2")
+    assert find_parts(tmp_path, "rgb") == [(None, tmp_path / "1.png"), (None, tmp_path / "2.jpg")]
+    (tmp_path / "list.csv").write_text("rgb\n1.png\n")
+    assert find_parts(tmp_path / "list.csv", "rgb") == [(None, tmp_path / "1.png")]

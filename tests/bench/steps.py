@@ -9,7 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from das3d_cli.data.cache import load_split, open_cache
-from das3d_cli.synthesis.augment import augment
+from das3d_cli.synthesis.augment import augment_often
 from das3d_cli.synthesis.random import ItemRandom
 
 from . import plain
@@ -31,9 +31,9 @@ def steps(cache: Path, preset: str, device: torch.device, rounds: int, *assignme
     loop = plain.Loop(settings, *shrunk, textures, device)
     batch = train.pick(torch.arange(count, device=device) % len(train))
     random = ItemRandom.of(0, 0, torch.arange(count, device=device))
-    arguments = settings.synthesis.augmentation()
+    arguments = settings.synthesis.augmentation() | settings.synthesis.model_dump(include={"defects", "normal_share"})
     works: dict[str, Callable[[], object]] = {
-        "synthesis": lambda: augment(*batch, trainer.data.textures, random, **arguments),
+        "synthesis": lambda: augment_often(*batch, trainer.data.textures, random, **arguments),
         "synthesis, plain": loop.synthesis,
         "step": trainer._advance,
         "step, plain": lambda: _freely(loop.step),
@@ -51,7 +51,8 @@ def steps(cache: Path, preset: str, device: torch.device, rounds: int, *assignme
         rows += _use_of_gpu(trainer._advance, device, median(step))
     text = (
         f"Batches of {count} at {size} x {size} pixels. The plain loop trains the same network on the paper's losses in"
-        " eager float32 with Adam, and makes its defects in numpy, one sample after the other."
+        " eager float32 with Adam, and makes its defects in numpy, one sample after the other; das3d"
+        f" makes {settings.synthesis.defects} on each."
     )
     return Section(f"Training at preset {preset} on {device}", text, rows)
 
