@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -101,6 +104,17 @@ def test_a_table_says_what_was_measured():
     assert "| theirs | 1000 | 800 to 3000 | ms |  |" in text
     grown = table.markdown("", [clock.Section("", "", clock.growth({"small": [0.1], "large": [0.4]}))])
     assert "| large | 400 |  | ms | 4.00 times the one before |" in grown
+
+
+def _allocate(megabytes: int):
+    return lambda: bytearray(megabytes << 20)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux tells a process's peak")
+def test_memory_is_what_the_work_itself_needs(monkeypatch):
+    held = bytearray(200 << 20)  # by this process, which is none of the other's business
+    monkeypatch.setattr(clock, "ProcessPoolExecutor", lambda *args, **options: ThreadPoolExecutor(1))
+    assert clock.peak_megabytes(_allocate, 100) == pytest.approx(100, abs=20) and held
 
 
 def test_works_take_turns():

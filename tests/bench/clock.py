@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -90,17 +91,24 @@ def median(values: Sequence[float]) -> float:
     return statistics.median(values)
 
 
-def peak_megabytes(work: Callable[..., object], *arguments: object) -> float:
-    """Most main memory that a process of its own needs for a work beyond what it held before it."""
+def peak_megabytes(ready: Callable[..., Callable[[], object]], *arguments: object) -> float:
+    """Most main memory that a work needs, in a process of its own, beyond what was held before it; nan off Linux.
+
+    `ready(*arguments)` makes ready there and returns the work.
+    """
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_peak, work, arguments).result()
+        return pool.submit(_peak, ready, arguments).result()
 
 
-def _peak(work: Callable[..., Callable[[], object]], arguments: tuple[object, ...]) -> float:
-    """`work` makes ready and returns what is to be measured."""
-    import resource
+def _peak(ready: Callable[..., Callable[[], object]], arguments: tuple[object, ...]) -> float:
+    work, about = ready(*arguments), Path("/proc/self/status")
+    if not about.is_file():
+        return float("nan")
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far, which a new process has from its parent
+    held = _kilobytes(about, "VmRSS")
+    work()
+    return (_kilobytes(about, "VmHWM") - held) / 1024
 
-    measured = work(*arguments)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    measured()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024  # kilobytes on Linux
+
+def _kilobytes(about: Path, key: str) -> int:
+    return next(int(line.split()[1]) for line in about.read_text().splitlines() if line.startswith(key))
