@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -231,6 +232,14 @@ def test_the_result_is_the_same_bit_for_bit() -> None:
     one, other = find_part(xyz, seed=3), find_part(xyz.copy(), seed=3)
     assert one.plane == other.plane
     assert np.array_equal(one.foreground, other.foreground)
+
+
+def test_threads_do_not_disturb_each_other() -> None:
+    captures = [Scene(TABLETOP, dropped=0.2, **KINECT).render(seed)[0] for seed in range(4)]
+    alone = [find_part(xyz).plane for xyz in captures]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(5):
+            assert [table.plane for table in pool.map(find_part, captures)] == alone
 
 
 def _unstructured() -> NDArray[np.float32]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 
 import cv2
@@ -14,6 +15,8 @@ _RANSAC_POINTS, _RANSAC_ROUNDS = 1200, 300  # 99.9 % sure of a plane that holds 
 _FLAT_SLOPE = 0.35  # a cell of the table is inclined to the table by less than 20 degrees
 _MIN_TABLE = 0.03  # of the measured cells
 _MAX_UNDER = 0.3  # of the table's own cells
+
+_one_random_state = threading.Lock()  # is all that Open3D has for all threads
 
 
 @dataclass(frozen=True)
@@ -106,10 +109,11 @@ def _ransac(points: NDArray[np.float64], band: float, seed: int) -> NDArray[np.f
 
     if len(points) > _RANSAC_POINTS:
         points = points[np.random.default_rng(seed).choice(len(points), _RANSAC_POINTS, replace=False)]
-    o3d.utility.random.seed(seed)
     cloud = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(points))
-    # probability 1: no early stop, which would make the result depend on the number of threads
-    plane = np.asarray(cloud.segment_plane(band, 3, _RANSAC_ROUNDS, probability=1.0)[0], dtype=np.float64)
+    with _one_random_state:
+        o3d.utility.random.seed(seed)
+        # probability 1: no early stop, which would make the result depend on the number of threads
+        plane = np.asarray(cloud.segment_plane(band, 3, _RANSAC_ROUNDS, probability=1.0)[0], dtype=np.float64)
     return _towards_camera(plane) if np.linalg.norm(plane[:3]) > 0 else None
 
 
