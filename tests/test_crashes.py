@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import time
+from collections.abc import Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -27,6 +28,15 @@ from das3d_cli.settings import PreprocessSettings, resolve
 CPU = torch.device("cpu")
 TINY = ["model.size=32", "model.reconstruction_width=4", "model.discriminator_width=4", "train.steps=6", "train.batch_size=2",
         "train.validate_every=2", "train.validation_defects=1", "synthesis.texture_count=2"]  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Forked processes have but one, and runs are compared bit for bit."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -85,12 +95,9 @@ def go_on(cache: Cache, base: Path, fatal: int, moment: str) -> None:
 
 @pytest.fixture(scope="module")
 def whole(cache: Cache, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing disturbed, on as many threads as those that are killed: it shall end with the same bits."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    """A run that nothing disturbed."""
     trainer = start(cache, tmp_path_factory.mktemp("whole"))
     finish(trainer)
-    torch.set_num_threads(threads)
     return trainer.run
 
 
