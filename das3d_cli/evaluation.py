@@ -15,10 +15,10 @@ from das3d_cli.data.capture import GOOD
 from das3d_cli.detector import Detector
 from das3d_cli.errors import DataError
 from das3d_cli.intervals import Interval, intervals
-from das3d_cli.layers import flatten
 from das3d_cli.metrics import Metrics, evaluate
 from das3d_cli.scoring import Scored
 from das3d_cli.settings import Modality
+from das3d_cli.sources import flatten
 
 
 @dataclass(frozen=True)

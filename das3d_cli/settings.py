@@ -13,10 +13,10 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from das3d_cli import layers
+from das3d_cli import sources
 from das3d_cli.errors import DataError, UsageError
-from das3d_cli.layers import Value
 from das3d_cli.presets import PRESETS
+from das3d_cli.sources import Value
 
 Modality = Literal["both", "rgb", "depth"]
 LayoutName = Literal["auto", "eyecandies", "realiad", "flat", "mvtec3d", "table"]
@@ -296,9 +296,9 @@ def resolve(
         UsageError: unknown key, bad value, unreadable file; names key, value and source.
     """
     given: dict[str, Value] = {}
-    given |= layers.from_config(config, FIELDS) if config else {}
-    given |= layers.from_environment(os.environ if environment is None else environment, FIELDS)
-    given |= layers.from_assignments(assignments or [], FIELDS)
+    given |= sources.from_config(config, FIELDS) if config else {}
+    given |= sources.from_environment(os.environ if environment is None else environment, FIELDS)
+    given |= sources.from_assignments(assignments or [], FIELDS)
     given |= {key: Value(value, f"--{key.split('.')[-1].replace('_', '-')}")
               for key, value in (flags or {}).items() if value is not None}  # fmt: skip
 

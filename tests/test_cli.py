@@ -489,7 +489,7 @@ def imports_of(path: Path) -> set[str]:
 class TestStructure:
     # Each layer may import from its own and the ones below it.
     LAYERS = (
-        ("errors", "presets"), ("files", "layers"), ("settings", "runs"),
+        ("errors", "presets"), ("files", "sources"), ("settings", "runs"),
         ("data", "device", "batch", "template", "model", "losses", "synthesis", "scoring", "curves", "metrics", "intervals",
          "measure"),
         ("engine", "detector", "evaluation", "benchmark"), ("report",), ("commands", "cli", "console"), ("__main__",),

@@ -17,7 +17,6 @@ from das3d_cli import console
 from das3d_cli.benchmark import Speed
 from das3d_cli.errors import DataError, UsageError
 from das3d_cli.evaluation import Outcome
-from das3d_cli.layers import flatten
 from das3d_cli.metrics import FIGURES, Metrics
 from das3d_cli.report import paper
 from das3d_cli.report.formats import (
@@ -33,6 +32,7 @@ from das3d_cli.report.formats import (
 from das3d_cli.report.published import categories_of, published, recognise
 from das3d_cli.report.tables import comparison_table, differing_settings, run_tables
 from das3d_cli.settings import Settings
+from das3d_cli.sources import flatten
 
 NASTY = [
     "cable_gland",

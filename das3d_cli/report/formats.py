@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from rich.table import Table
 from rich.text import Text
 
-from das3d_cli.errors import DataError, UsageError
-from das3d_cli.files import as_json, write_whole
+from das3d_cli.errors import UsageError
+from das3d_cli.files import as_json, check_folder, write_whole
 
 DASH = "-"  # for a figure that is undefined
 
@@ -160,8 +160,7 @@ def check_targets(paths: Sequence[Path]) -> None:
     for path in paths:
         if path.suffix not in (*_WRITERS, ".json"):
             raise UsageError(f"--out {path}: the name must end in {', '.join(_WRITERS)} or .json")
-        if not path.parent.is_dir():
-            raise DataError(f"{path}: cannot be written: no such folder; make it first")
+        check_folder(path)
 
 
 def write_tables(path: Path, tables: Sequence[FigureTable], record: Any) -> None:

@@ -9,7 +9,6 @@ from das3d_cli import __version__
 from das3d_cli.data.capture import GOOD
 from das3d_cli.evaluation import Evaluation
 from das3d_cli.files import check_folder, write_whole
-from das3d_cli.layers import flatten
 from das3d_cli.report.accuracy import charts, figures
 from das3d_cli.report.cards import Outcome, badge, cards, heat_scale, outcomes
 from das3d_cli.report.draw import INK, PAPER
@@ -17,6 +16,7 @@ from das3d_cli.report.heatmap import ANOMALOUS, NORMAL
 from das3d_cli.report.markup import document, image, table, tag
 from das3d_cli.report.pictures import DEFECT
 from das3d_cli.settings import FIELDS, Settings
+from das3d_cli.sources import flatten
 
 _SEEN = {"both": "photo and depth", "rgb": "the photo alone", "depth": "depth alone"}
 _COLOURS = {"paper": PAPER, "ink": INK, "wrong": ANOMALOUS, "right": NORMAL, "defect": DEFECT}
