@@ -1,4 +1,4 @@
-"""How far the figures of a test split would move with other parts: bootstrap intervals."""
+"""How far the figures of a test split would move with other parts: bootstrap intervals, and those of shares."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import betaincinv
 
 from das3d_cli.curves import Curve, Floats, area
 from das3d_cli.data.capture import GOOD
@@ -46,6 +47,17 @@ def intervals(
         ]
         results[name] = {figure: _bounds(np.concatenate([d[figure] for d in drawn])) for figure in FIGURES}
     return results
+
+
+def share_interval(hits: int, number: int) -> Interval:
+    """95 % interval of a share that was seen as `hits` of `number` > 0 parts, after Clopper and Pearson.
+
+    Unlike the bootstrap it does not shrink to nothing when all parts fared alike.
+    """
+    tail = (1 - LEVEL) / 2
+    low = betaincinv(hits, number - hits + 1, tail) if hits else 0.0
+    high = betaincinv(hits + 1, number - hits, 1 - tail) if hits < number else 1.0
+    return float(low), float(high)
 
 
 class _Counts(NamedTuple):

@@ -117,6 +117,20 @@ def pro_curve(masks: ArrayLike, maps: ArrayLike) -> tuple[Floats, Floats]:
     return _Pixels.of(masks, maps).regions().polyline()
 
 
+def pro_point(masks: ArrayLike, maps: ArrayLike, threshold: float) -> tuple[float, float]:
+    """Where a threshold, which a pixel must reach, lies on that curve; arguments as for `pro_curve`.
+
+    Returns:
+        False positive rate and overlap, each in 0..1, or nan where there is no normal pixel or no defect.
+    """
+    truth, found = np.asarray(masks, dtype=bool), np.asarray(maps) >= threshold
+    weights = region_weights(truth)
+    with np.errstate(invalid="ignore"):  # 0 / 0 is the nan of an absent class
+        rate = np.sum(found & ~truth) / np.sum(~truth)
+        overlap = np.sum(weights[found[truth]]) / np.sum(weights)
+    return float(rate), float(overlap)
+
+
 def aupro(masks: ArrayLike, maps: ArrayLike, limit: float = 0.3, variant: Variant = "exact") -> float:
     """Area under the per-region overlap curve, divided by `limit`; arguments as for `pro_curve`.
 

@@ -6,9 +6,10 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from das3d_cli import intervals as module
-from das3d_cli.intervals import intervals
+from das3d_cli.intervals import intervals, share_interval
 from das3d_cli.metrics import FIGURES, evaluate
 
 LABELS = ["good"] * 5 + ["hole"] * 4 + ["bent"] * 3
@@ -73,3 +74,9 @@ def test_without_good_parts_pixel_figures_have_bounds():
     found = intervals(["hole"] * 5, *some_split(0, ["hole"] * 5))["all"]
     assert math.isnan(found["image_auroc"][0])
     assert 0 < found["aupro_30"][0] <= found["aupro_30"][1] <= 1
+
+
+@pytest.mark.parametrize(("hits", "number"), [(0, 15), (33, 35), (35, 35), (0, 1), (1, 1), (7, 1000)])
+def test_shares_have_the_bounds_of_clopper_and_pearson(hits, number):
+    known = binomtest(hits, number).proportion_ci(0.95, method="exact")
+    assert share_interval(hits, number) == pytest.approx((known.low, known.high), abs=1e-9)

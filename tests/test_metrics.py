@@ -18,6 +18,7 @@ from das3d_cli.metrics import (
     evaluate,
     f1_max,
     pro_curve,
+    pro_point,
     roc_curve,
 )
 
@@ -159,6 +160,20 @@ def test_curves_run_through_every_threshold_from_corner_to_corner(rng, levels):
             assert np.hypot(rates - found[~masks].mean(), shares - expected).min() < 1e-12
 
 
+@pytest.mark.parametrize("levels", [4, 1000])
+def test_a_threshold_lies_on_the_curve_of_overlaps_with_what_reaches_it(rng, levels):
+    masks, maps = some_maps(rng, levels)
+    rates, shares = pro_curve(masks, maps)
+    steps = np.diff(rates) + np.diff(shares)  # along the curve, which never falls
+    for threshold in np.append(np.unique(maps)[::5], [-1.0, maps.max() + 1]):
+        rate, overlap = pro_point(masks, maps, threshold)
+        found = maps >= threshold
+        assert rate == found[~masks].mean()
+        assert overlap == pytest.approx(np.mean([found[i][region].mean() for i, region in regions_of(masks)]))
+        place = np.interp(rate + overlap, np.append(0.0, np.cumsum(steps)), rates)
+        assert place == pytest.approx(rate, abs=1e-9)
+
+
 def test_pixel_figures_match_scikit_learn(rng):
     masks, maps = some_maps(rng, levels=20, size=64)
     assert auroc(masks, maps) == pytest.approx(roc_auc_score(masks.ravel(), maps.ravel()), abs=1e-12)
@@ -203,7 +218,8 @@ def test_a_single_class_is_undefined_not_an_error(present):
     masks = np.full((2, 5, 5), present)
     maps = np.linspace(0, 1, 50, dtype=np.float32).reshape(masks.shape)
     for value in (auroc(masks, maps), average_precision(masks, maps), f1_max(masks, maps), aupro(masks, maps),
-                  aupro(masks, maps, variant="reference"), float(np.sum(pro_curve(masks, maps)))):  # fmt: skip
+                  aupro(masks, maps, variant="reference"), float(np.sum(pro_curve(masks, maps))),
+                  sum(pro_point(masks, maps, 0.5))):  # fmt: skip
         assert math.isnan(value)
 
 
