@@ -77,7 +77,11 @@ def run(
         raise UsageError("--run and --category: give one of them; --category picks the runs itself")
     for name, target in (("--pictures", pictures), ("--report", report)):
         if target and several:
-            raise UsageError(f"{name}: shows one run; name it with a single --run")
+            why = "--category may pick several" if category else f"{len(models or [])} are given"
+            raise UsageError(
+                f"{name} {target}: shows one run, but {why}; give one, as in --run {runs / 'tire-001'} {name} {target},"
+                " and call again for each further run"
+            )
     if report and report.parent != pictures:  # which is made below
         check_folder(report)  # a mistake is told before the work, which may take minutes
     check_targets(out or [])
