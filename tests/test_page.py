@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import errno
 import html
+import itertools
 import json
 import math
 import os
@@ -43,7 +44,7 @@ PARTS = [
     ("good", "000", 0.1), ("good", "001", 0.7), ("good", "002", 0.9), ("good", "003", 0.2),
     ("hole", "000", 0.3), ("hole", "001", 0.05), ("hole", "002", 0.8), (*NASTY, THRESHOLD),
 ]  # fmt: skip
-WORST_FIRST = ["hole 001", "hole 000", "good 002", "good 001", "hole 002", " ".join(NASTY), "good 003", "good 000"]
+WORST_FIRST = ["hole 001", "hole 000", "good 002", "good 001", " ".join(NASTY), "hole 002", "good 003", "good 000"]
 VOID = {"meta", "img", "link", "br", "hr"}
 
 
@@ -143,7 +144,11 @@ class TestContent:
         for card, name, verdict in zip(cards, WORST_FIRST, verdicts, strict=True):
             assert card.startswith(name) and f" {verdict}score {scores[name]:.3f}" in card
             assert ("no place reaches" in card) == (verdict in ("missed", "passed"))
-            assert ("True defect" in card) == (not name.startswith("good"))
+            told = re.search(r"Ground truth: a defect of ([\d.]+)%, (\d+)% of it outlined", card)
+            assert bool(told) == (not name.startswith("good"))
+            if told:
+                assert float(told[1]) == pytest.approx(100 * (0.2 / 0.8) ** 2, rel=0.2)
+                assert (int(told[2]) > 0) == (verdict == "found")
 
     def test_the_headline_counts(self, tree: Tree):
         assert tree.texts("h1") == ["2 of 4 defective parts found, 2 of 4 good parts rejected"]
@@ -166,12 +171,25 @@ class TestContent:
 
     def test_figures_are_those_of_the_evaluation(self, page: Path, evaluation: Evaluation):
         _, *rows = table_rows(page, "dense")
-        names = ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "aupro_30")
+        names = ("image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "aupro_30")
         assert rows == [
             [kind, *(f"{getattr(metrics, name):.3f}" for name in names)] for kind, metrics in evaluation.metrics.items()
         ]
         explained = re.findall(r"<dd><strong>([\d.]+)</strong>", page.read_text(encoding="utf-8"))
         assert explained == rows[0][1:]
+
+    def test_every_figure_is_there_with_its_interval(self, tree: Tree, evaluation: Evaluation):
+        cells = Counter(tree.texts("td"))
+        for kind, metrics in evaluation.metrics.items():
+            for figure, (low, high) in evaluation.intervals[kind].items():
+                value = f"{getattr(metrics, figure):.3f}"
+                cells[value if math.isnan(low) else f"{value}{low:.3f}–{high:.3f}"] -= 1
+        assert min(cells.values()) >= 0
+        assert any("–" in cell for cell in cells)
+
+    def test_says_how_far_the_counts_reach(self, tree: Tree):
+        said = " ".join(tree.texts("p"))
+        assert "finds 7% to 93% of such defective parts and rejects 7% to 93% of such good parts" in said
 
     def test_says_how_it_was_measured(self, tree: Tree, detector: Detector):
         text = " ".join(tree.texts("section"))
@@ -189,6 +207,7 @@ class TestContent:
         write_page(tmp_path / "report.html", alone, "run")
         tree = Tree((tmp_path / "report.html").read_text(encoding="utf-8"))
         assert tree.texts("h1") == [said]
+        assert f"{'rejects' if labels[0] == 'good' else 'finds'} 1% to 99% of such" in " ".join(tree.texts("p"))
         assert len(tree.all("svg")) == 1 + (labels[0] == "hole")
         assert "-" in tree.texts("td")
 
@@ -261,7 +280,26 @@ class TestMarkup:
         for attributes in charts:
             assert attributes["role"] == "img" and len(attributes["aria-label"]) > 30
         assert "Good parts: 2 below it, 2 at or above it. Defective parts: 2 below it, 2 at" in charts[0]["aria-label"]
+        assert "The threshold in use finds 50% of the defective parts and rejects 50% of the" in charts[1]["aria-label"]
+        assert re.search(r"The threshold in use outlines \d+% of a defect", charts[2]["aria-label"])
         assert all(attributes.get("scope") in ("row", "col") for attributes, _ in tree.all("th"))
+
+    def test_every_table_is_named_and_what_is_folded_opens_from_the_keyboard(self, tree: Tree):
+        names = [name for name, _, _ in tree.elements if name in ("h2", "h3", "summary", "caption", "table")]
+        before = [
+            names[i + 1] if names[i + 1 : i + 2] == ["caption"] else names[i - 1]
+            for i, name in enumerate(names)
+            if name == "table"
+        ]
+        assert len(before) == len(tree.all("table")) and set(before) <= {"h2", "h3", "summary", "caption"}
+        folded = [after for (name, _, _), (after, _, _) in itertools.pairwise(tree.elements) if name == "details"]
+        assert folded == ["summary", "summary"]
+        assert not [attributes for _, attributes, _ in tree.elements if "tabindex" in attributes]
+
+    def test_wrong_verdicts_are_told_without_colour(self, tree: Tree):
+        wrong = [text for _, attributes, texts in tree.elements
+                 if "wrong" in attributes.get("class", "").split() for text in ["".join(texts)]]  # fmt: skip
+        assert wrong and all(text.startswith("✕ ") for text in wrong)
 
     def test_links_lead_somewhere(self, tree: Tree):
         ids = Counter(attributes["id"] for _, attributes, _ in tree.elements if "id" in attributes)
@@ -367,19 +405,43 @@ class TestCharts:
         assert distance.max() < 0.15
         np.testing.assert_allclose(kept[[0, -1]], points[[0, -1]], atol=1e-3)
 
-    @pytest.mark.parametrize("limit", [1.0, 0.3])
-    def test_the_curve_runs_through_its_points(self, limit: float):
+    @pytest.mark.parametrize(("limit", "end"), [(1.0, 1.0), (0.3, 0.4)])
+    def test_the_curve_runs_through_its_points_and_the_area_ends_at_the_limit(self, limit: float, end: float):
         random = np.random.default_rng(1)
         x, y = np.sort(random.random((2, 50)), axis=1)
         x, y = np.concatenate([[0], x, [1]]), np.concatenate([[0], y, [1]])
-        chart = rising_curve(x, y, title="t", description="d", x_title="x", y_title="y", limit=limit)
-        (path,) = (path.get("d") for path in chart.iter("path") if path.get("class") == "curve")
-        corners = np.array([point.split() for point in path[1:].split("L")], dtype=float)
-        rates = (corners[:, 0] - _LEFT) / (_RIGHT - _LEFT) * limit
-        assert rates[[0, -1]] == pytest.approx([0, limit], abs=1e-3)
-        inside = np.linspace(0, limit, 200)
-        heights = np.interp(inside, rates, (_BOTTOM - corners[:, 1]) / (_BOTTOM - _TOP))
-        assert np.abs(heights - np.interp(inside, x, y)).max() < 0.01
+        place = (0.2, float(np.interp(0.2, x, y)))
+        chart = drawn_curve(x, y, limit=limit, place=place)
+        paths = {path.get("class"): path.get("d").split("V")[0] for path in chart.iter("path")}
+        for kind, until in (("curve", end), ("area", limit)):
+            corners = np.array([point.split() for point in paths[kind][1:].split("L")], dtype=float)
+            rates = (corners[:, 0] - _LEFT) / (_RIGHT - _LEFT) * end
+            assert rates[[0, -1]] == pytest.approx([0, until], abs=1e-3)
+            inside = np.linspace(0, until, 200)
+            heights = np.interp(inside, rates, (_BOTTOM - corners[:, 1]) / (_BOTTOM - _TOP))
+            assert np.abs(heights - np.interp(inside, x, y)).max() < 0.01
+        (ring,) = chart.iter("circle")
+        assert (float(ring.get("cx")) - _LEFT) / (_RIGHT - _LEFT) * end == pytest.approx(place[0], abs=1e-3)
+        assert (_BOTTOM - float(ring.get("cy"))) / (_BOTTOM - _TOP) == pytest.approx(place[1], abs=1e-3)
+        limits = [float(line.get("x1")) for line in chart.iter("line") if line.get("class") == "limit"]
+        assert limits == ([] if limit == 1 else [pytest.approx(_LEFT + 0.75 * (_RIGHT - _LEFT), abs=0.1)])
+
+    @pytest.mark.parametrize("place", [(0.0, 0.0), (0.0, 1.0), (0.39, 1.0), (0.39, 0.0), (0.02, 0.15)])
+    def test_the_letters_at_a_place_stay_in_the_frame(self, place: tuple[float, float]):
+        chart = drawn_curve([0, 1], [0, 1], limit=0.3, place=place)
+        (text,) = (text for text in chart.iter("text") if text.text == "here")
+        assert _TOP < float(text.get("y")) < _BOTTOM
+        left = float(text.get("x")) - (60 if text.get("text-anchor") == "end" else 0)
+        assert _LEFT <= left <= _RIGHT - 60
+
+    def test_a_place_beyond_the_axis_is_left_out(self):
+        chart = drawn_curve([0, 1], [0, 1], limit=0.3, place=(0.41, 0.41))
+        assert not list(chart.iter("circle")) and "here" not in [text.text for text in chart.iter("text")]
+
+
+def drawn_curve(x, y, **arguments):
+    titles = dict.fromkeys(("title", "description", "x_title", "y_title", "area_title"), "-")
+    return rising_curve(x, y, **titles, place_title="here", **arguments)
 
 
 @pytest.fixture(scope="module")
@@ -422,6 +484,7 @@ def look(browser: str, text: str, width: int, folder: Path, *arguments: str) -> 
         "document.querySelector('#found').textContent = JSON.stringify({"
         "width: page.documentElement.scrollWidth,"
         "beyond: inside.filter(e => e.getBoundingClientRect().right > frame.width).map(e => e.outerHTML.slice(0, 80)),"
+        "folded: [...page.querySelectorAll('table')].filter(e => !e.checkVisibility()).length,"
         "unseen: [...page.images].filter(e => !e.naturalWidth).length})}</script>",
         encoding="utf-8",
     )
@@ -448,7 +511,7 @@ class TestBrowser:
     ):
         text = page.read_text(encoding="utf-8").replace("<details>", "<details open>")
         found = measured(browser, text, width, tmp_path, outside[0])
-        assert found == {"width": width, "beyond": [], "unseen": 0}
+        assert found == {"width": width, "beyond": [], "folded": 0, "unseen": 0}
         assert outside[1] == []
 
     def test_the_measurement_notices_what_it_looks_for(
@@ -467,3 +530,12 @@ class TestBrowser:
         ground = np.abs(screen.astype(int) - screen[2, 2]).max(axis=2) > 40
         for band in np.array_split(ground[:800], 4):
             assert 0.005 < band.mean() < 0.6
+
+
+def test_paper_shows_what_the_screen_folds_away(
+    browser: str, page: Path, outside: tuple[str, list[str]], tmp_path: Path
+):
+    text, width = page.read_text(encoding="utf-8"), 700  # A4 within its margins
+    assert measured(browser, text, width, tmp_path, outside[0])["folded"] == 4
+    printed = measured(browser, text.replace("@media print", "@media screen"), width, tmp_path, outside[0])
+    assert printed == {"width": width, "beyond": [], "folded": 0, "unseen": 0}

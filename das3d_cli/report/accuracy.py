@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from das3d_cli.data.capture import GOOD
 from das3d_cli.evaluation import Evaluation, defect_masks
-from das3d_cli.metrics import OVERALL, pro_curve, roc_curve
+from das3d_cli.intervals import LEVEL, Interval
+from das3d_cli.metrics import LIMITS, OVERALL, pro_curve, pro_point, roc_curve
 from das3d_cli.report.charts import rising_curve, score_histogram
+from das3d_cli.report.formats import DASH
 from das3d_cli.report.markup import table, tag
-
-_PRO_LIMIT = 0.3  # that of the figure aupro_30
+from das3d_cli.report.tables import EXACT_NOTE, REFERENCE_NOTE
 
 
 class _Figure(NamedTuple):
@@ -29,6 +30,10 @@ _FIGURES = {
         "Image AP",
         "With the parts ranked by score: how few good ones stand among the defective, averaged down the list.",
     ),
+    "image_f1_max": _Figure(
+        "Image F1-max",
+        "How well the best threshold, chosen with the test parts in view, would find defective parts and spare good ones.",
+    ),
     "pixel_auroc": _Figure("Pixel AUROC", "The chance that a spot on a defect glows more than a spot elsewhere."),
     "pixel_ap": _Figure(
         "Pixel AP", "How much of what glows is truly defective; strict, since defects are small and all else is large."
@@ -39,15 +44,22 @@ _FIGURES = {
         " while at most 30% of all sound spots glow with it.",
     ),
 }
+# What the folded tables hold: title -> figure -> its column's title.
+_IN_FULL = {
+    "Parts and pixels": {name: title for name, (title, _) in _FIGURES.items() if name != "aupro_30"},
+    f"AUPRO {EXACT_NOTE}": {f"aupro_{name}": f"AUPRO {limit}" for name, limit in LIMITS.items()},
+    f"AUPRO {REFERENCE_NOTE}": {f"aupro_{name}_reference": f"AUPRO {limit}" for name, limit in LIMITS.items()},
+}
 
 
 def figures(evaluation: Evaluation) -> Element:
-    """The figures over all parts in words, and those of each kind of defect in a table."""
-    overall = evaluation.metrics[OVERALL]
+    """The figures over all parts in words, those of each kind of defect in a table, and, folded, whatever is known."""
+    overall, bounds = evaluation.metrics[OVERALL], evaluation.intervals[OVERALL]
     meanings = (
-        tag("div", tag("dt", title), tag("dd", tag("strong", _number(getattr(overall, name))), f" {meaning}"))
+        tag("div", tag("dt", title),
+            tag("dd", tag("strong", _number(getattr(overall, name))), _bounds(bounds[name]), tag("p", meaning)))
         for name, (title, meaning) in _FIGURES.items()
-    )
+    )  # fmt: skip
     rows = (
         tag("tr", tag("th", kind, scope="row"), *(tag("td", _number(getattr(found, name))) for name in _FIGURES))
         for kind, found in evaluation.metrics.items()
@@ -58,13 +70,28 @@ def figures(evaluation: Evaluation) -> Element:
         tag(
             "p",
             "They judge the scores and heat maps themselves, whatever the threshold, and run from 0 to 1, which is perfect;"
-            " an AUROC of 0.5 is guessing.",
+            f" an AUROC of 0.5 is guessing. In small letters: the {LEVEL:.0%} interval, within which other parts of the same"
+            " kinds would have put the figure.",
         ),
         tag("dl", *meanings, class_="figures"),
         tag("h3", "By kind of defect"),
         tag("p", "Each kind against the good parts; a dash where a figure is not defined.", class_="quiet"),
         table(["Kind", *(figure.title for figure in _FIGURES.values())], rows, class_="dense"),
+        tag(
+            "details",
+            tag("summary", f"All figures with their {LEVEL:.0%} intervals"),
+            tag("div", *(_in_full(evaluation, title, names) for title, names in _IN_FULL.items()), class_="full"),
+        ),
     )
+
+
+def _in_full(evaluation: Evaluation, title: str, names: dict[str, str]) -> Element:
+    rows = []
+    for kind, found in evaluation.metrics.items():
+        bounds = evaluation.intervals[kind]
+        cells = (tag("td", _number(getattr(found, name)), _bounds(bounds[name])) for name in names)
+        rows.append(tag("tr", tag("th", kind, scope="row"), *cells))
+    return table(["Kind", *names.values()], rows, title=title, class_="dense")
 
 
 def charts(evaluation: Evaluation) -> Element:
@@ -98,38 +125,55 @@ def _roc(evaluation: Evaluation, area: float) -> Element:
     defective, scores = _defective(evaluation), evaluation.scored.scores
     rejected = evaluation.detector.anomalous(scores)
     rate, share = float(rejected[~defective].mean()), float(rejected[defective].mean())
+    at_threshold = (
+        f"The threshold in use finds {share:.0%} of the defective parts and rejects {rate:.0%} of the good ones."
+    )
     chart = rising_curve(
         *roc_curve(defective, scores),
         title="ROC curve",
-        description=f"Area {area:.3f} of 1. At the threshold {share:.0%} of the defective parts are found"
-        f" and {rate:.0%} of the good ones rejected.",
+        description=f"Area {area:.3f} of 1. {at_threshold}",
         x_title="good parts rejected",
         y_title="defective parts found",
-        threshold_at=(rate, share),
+        area_title=f"{_FIGURES['image_auroc'].title}: {area:.3f}",
+        place=(rate, share),
+        place_title=_threshold(evaluation),
     )
     return _chart(
         "Parts: the ROC curve",
         chart,
         "Each point is a threshold that could be chosen: a lower one finds more defective parts and rejects more good ones."
-        " The area below the curve is the Image AUROC.",
+        f" {at_threshold}",
     )
 
 
 def _pro(evaluation: Evaluation, area: float) -> Element:
+    limit, masks, maps = LIMITS["30"], defect_masks(evaluation.split), evaluation.scored.maps
+    rate, share = pro_point(masks, maps, evaluation.detector.threshold)
+    sound = "under 0.01%" if 0 < rate < 1e-4 else f"{rate:.2%}"
+    at_threshold = (
+        f"The threshold in use outlines {share:.0%} of a defect on average, and {sound} of the sound surface."
+    )
     chart = rising_curve(
-        *pro_curve(defect_masks(evaluation.split), evaluation.scored.maps),
+        *pro_curve(masks, maps),
         title="PRO curve",
-        description=f"Area {area:.3f} of 1, up to {_PRO_LIMIT:.0%} of the sound surface.",
+        description=f"Area {area:.3f} of 1, up to {limit:.0%} of the sound surface. {at_threshold}",
         x_title="sound surface that glows",
         y_title="share of a defect that glows",
-        limit=_PRO_LIMIT,
+        area_title=f"{_FIGURES['aupro_30'].title}: {area:.3f}",
+        limit=limit,
+        place=(rate, share),
+        place_title=_threshold(evaluation),
     )
     return _chart(
         "Places: the PRO curve",
         chart,
         "The same for places on the parts: the more of each defect glows, the more sound surface glows with it."
-        " The area below the curve, as a share of the whole, is the AUPRO.",
+        f" {at_threshold}",
     )
+
+
+def _threshold(evaluation: Evaluation) -> str:
+    return f"threshold {evaluation.detector.threshold:.3f}"
 
 
 def _chart(title: str, chart: Element, meaning: str) -> Element:
@@ -141,4 +185,8 @@ def _defective(evaluation: Evaluation) -> NDArray[np.bool_]:
 
 
 def _number(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.3f}"
+    return DASH if math.isnan(value) else f"{value:.3f}"
+
+
+def _bounds(interval: Interval) -> Element | None:
+    return None if math.isnan(interval[0]) else tag("small", "–".join(map(_number, interval)))

@@ -36,19 +36,20 @@ class Outcome(NamedTuple):
 
 
 def outcomes(evaluation: Evaluation) -> tuple[Outcome, Outcome, Outcome, Outcome]:
-    """Missed, rejected, found and passed parts; the worst mistakes first, the others by falling score."""
+    """Missed, rejected, found and passed parts; in each what speaks most against the detector comes first."""
     scores, labels = evaluation.scored.scores, evaluation.split.labels
     missed, alarms = evaluation.missed(), evaluation.false_alarms()
+    rising = sorted(range(len(labels)), key=lambda i: scores[i])
     falling = sorted(range(len(labels)), key=lambda i: -scores[i])
-    found = [i for i in falling if labels[i] != GOOD and i not in missed]
-    passed = [i for i in falling if labels[i] == GOOD and i not in alarms]
     return (
         Outcome("missed", False, "Defective parts that were passed; the lowest score first.",
-                sorted(missed, key=lambda i: scores[i])),
+                [i for i in rising if i in missed]),
         Outcome("rejected", False, "Good parts that were rejected, false alarms; the highest score first.",
-                sorted(alarms, key=lambda i: -scores[i])),
-        Outcome("found", True, "Defective parts that were rejected, as they should be; the highest score first.", found),
-        Outcome("passed", True, "Good parts that were passed, as they should be; the highest score first.", passed),
+                [i for i in falling if i in alarms]),
+        Outcome("found", True, "Defective parts that were rejected, as they should be; the lowest score first.",
+                [i for i in rising if labels[i] != GOOD and i not in missed]),
+        Outcome("passed", True, "Good parts that were passed, as they should be; the highest score first.",
+                [i for i in falling if labels[i] == GOOD and i not in alarms]),
     )  # fmt: skip
 
 
@@ -101,7 +102,7 @@ def _card(evaluation: Evaluation, outcome: Outcome, index: int) -> Element:
             class_="pictures",
         ),
         tag("p", f"Heat map: {marked}.", class_="quiet"),
-        tag("p", f"True defect: {_share(truth.sum(), part)}.", class_="quiet") if truth.any() else None,
+        tag("p", f"Ground truth: {_defect(truth, anomaly >= level, part)}.", class_="quiet") if truth.any() else None,
         class_="card",
     )
 
@@ -111,12 +112,19 @@ def _marked(anomaly: NDArray[np.float32], part: Mask, level: float) -> str:
     count, _, found, _ = cv2.connectedComponentsWithStats((anomaly >= level).astype(np.uint8), connectivity=8)
     if count == 1:
         return "no place reaches the threshold"
-    places = "one place reaches" if count == 2 else f"{count - 1} places reach"
-    return f"{places} the threshold, the largest {_share(found[1:, cv2.CC_STAT_AREA].max(), part)}"
+    largest = f"{_share(found[1:, cv2.CC_STAT_AREA].max(), part)} of the part"
+    if count == 2:
+        return f"one place reaches the threshold, {largest}"
+    return f"{count - 1} places reach the threshold, the largest {largest}"
+
+
+def _defect(truth: Mask, reached: Mask, part: Mask) -> str:
+    """What people marked, and how much of it the heat map outlines, in words."""
+    return f"a defect of {_share(truth.sum(), part)}, {reached[truth].mean():.0%} of it outlined"
 
 
 def _share(pixels: int, part: Mask) -> str:
-    return f"{pixels / max(part.sum(), 1):.2%} of the part's area"
+    return f"{pixels / max(part.sum(), 1):.2%}"
 
 
 def _limits(depths: NDArray[np.float32]) -> tuple[float, float]:

@@ -57,6 +57,7 @@ def score_histogram(good: ArrayLike, defective: ArrayLike, threshold: float) -> 
         *bars,
         _line(_LEFT, axis, _RIGHT, axis, "axis"),
         _line(line, _TOP - 14, line, _BOTTOM, "threshold"),
+        _text(4, _TOP - 12, "parts", "start"),
         _text(line + shift, _TOP - 6, f"threshold {threshold:.3f}", anchor, "strong"),
         _box(4, 3, 10, 10, "good"),
         _text(19, 12, "good parts, upwards", "start"),
@@ -74,43 +75,57 @@ def rising_curve(
     description: str,
     x_title: str,
     y_title: str,
+    area_title: str,
     limit: float = 1.0,
-    threshold_at: tuple[float, float] | None = None,
+    place: tuple[float, float],
+    place_title: str,
 ) -> Element:
     """A curve and the area below it; both axes are shares, labelled in percent.
 
     Args:
         x, y: (K,), 0 to 1, neither ever falling.
-        limit: where the x axis ends.
-        threshold_at: the place on the curve that the threshold chose.
+        area_title: what the area is.
+        limit: up to where the area is taken; a limit below 1 is marked, and the x axis goes on a third farther.
+        place: what to mark on the curve; left out where the x axis ends before it.
+        place_title: what it is.
     """
     rates, heights = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    inside = rates < limit
-    heights = np.append(heights[inside], np.interp(limit, rates, heights))
-    rates = np.append(rates[inside], limit)
-    corners = thinned(np.stack([_across(rates / limit), _up(heights)], axis=1))
-    path = "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in corners.tolist())
-    marks = []
-    if threshold_at:
-        place = (_across(threshold_at[0] / limit), _up(threshold_at[1]))
-        anchor, shift = _beside(place[0])
-        marks = [
-            tag("circle", cx=f"{place[0]:.1f}", cy=f"{place[1]:.1f}", r=5, class_="place"),
-            _text(place[0] + shift, place[1] + 18, "at the threshold", anchor, "strong"),
-        ]
-    ticks = (0, 1 / 4, 1 / 2, 3 / 4, 1) if limit == 1 else (0, 1 / 3, 2 / 3, 1)
+    end = min(1.0, limit * 4 / 3)
+    curve, area = (_path(rates, heights, until, end) for until in (end, limit))
     return _figure(
         title,
         description,
         *(_row(_up(share), f"{share:.0%}") for share in (0, 0.25, 0.5, 0.75, 1)),
-        *(_column(_across(share), f"{share * limit:.0%}") for share in ticks),
-        tag("path", d=f"{path}V{_BOTTOM}H{_LEFT}Z", class_="area"),
-        tag("path", d=path, class_="curve"),
+        *(_column(_across(share), f"{share * end:.0%}") for share in (0, 0.25, 0.5, 0.75, 1)),
+        tag("path", d=f"{area}V{_BOTTOM}H{_LEFT}Z", class_="area"),
+        *(_limit_mark(_across(limit / end), f"area up to {limit:.0%}") if limit < end else ()),
+        tag("path", d=curve, class_="curve"),
         _line(_LEFT, _BOTTOM, _RIGHT, _BOTTOM, "axis"),
-        *marks,
-        _text(4, 12, y_title, "start"),
+        *(_place_mark(_across(place[0] / end), _up(place[1]), place_title) if place[0] <= end else ()),
+        _box(4, 3, 10, 10, "area"),
+        _text(19, 12, area_title, "start"),
+        _text(4, _TOP - 12, y_title, "start"),
         _text((_LEFT + _RIGHT) / 2, _HEIGHT - 8, x_title),
     )
+
+
+def _path(rates: NDArray[np.float64], heights: NDArray[np.float64], until: float, end: float) -> str:
+    """The curve up to `until`, on an axis up to `end`."""
+    inside = rates < until
+    across = _across(np.append(rates[inside], until) / end)
+    corners = thinned(np.stack([across, _up(np.append(heights[inside], np.interp(until, rates, heights)))], axis=1))
+    return "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in corners.tolist())
+
+
+def _limit_mark(x: float, title: str) -> tuple[Element, ...]:
+    return _line(x, _TOP, x, _BOTTOM, "limit"), _text(x - 6, _BOTTOM - 10, title, "end")
+
+
+def _place_mark(x: float, y: float, title: str) -> tuple[Element, ...]:
+    """A ring, lettered below the curve, or above what stands at the axis."""
+    anchor, shift = _beside(x)
+    ring = tag("circle", cx=f"{x:.1f}", cy=f"{y:.1f}", r=5, class_="place")
+    return ring, _text(x + shift, y + 18 if y < _BOTTOM - 45 else y - 22, title, anchor, "strong")
 
 
 def thinned(points: NDArray[np.float64]) -> NDArray[np.float32]:

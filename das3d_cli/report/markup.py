@@ -33,10 +33,12 @@ def tag(name: str, /, *content: Element | str | None, **attributes: object) -> E
     return made
 
 
-def table(titles: Sequence[str], rows: Iterable[Element], **attributes: object) -> Element:
-    """A table under a row of titles."""
-    head = tag("thead", tag("tr", *(tag("th", title, scope="col") for title in titles)))
-    return tag("table", head, tag("tbody", *rows), **attributes)
+def table(
+    columns: Sequence[str], rows: Iterable[Element], *, title: str | None = None, **attributes: object
+) -> Element:
+    """A table under a row of its columns' names; with a title where no heading says what it holds."""
+    head = tag("thead", tag("tr", *(tag("th", column, scope="col") for column in columns)))
+    return tag("table", tag("caption", title) if title else None, head, tag("tbody", *rows), **attributes)
 
 
 def document(title: str, style: str, *body: Element) -> bytes:

@@ -9,6 +9,7 @@ from das3d_cli import __version__
 from das3d_cli.data.capture import GOOD
 from das3d_cli.evaluation import Evaluation
 from das3d_cli.files import check_folder, write_whole
+from das3d_cli.intervals import LEVEL, share_interval
 from das3d_cli.report.accuracy import charts, figures
 from das3d_cli.report.cards import Outcome, badge, cards, heat_scale, outcomes
 from das3d_cli.report.draw import INK, PAPER
@@ -76,7 +77,8 @@ def _head(evaluation: Evaluation, groups: tuple[Outcome, ...], run: str) -> Elem
 def _tile(outcome: Outcome, kind: str) -> Element:
     number = len(outcome.parts)
     text = tag("span", f"{kind} part" if number == 1 else f"{kind} parts")
-    return tag("li", tag("a", tag("strong", str(number)), text, badge(outcome), href=f"#{outcome.name}"))
+    link = tag("a", tag("strong", str(number)), text, badge(outcome), href=f"#{outcome.name}")
+    return tag("li", link, class_=None if number else "none")
 
 
 def _verdicts(evaluation: Evaluation, groups: tuple[Outcome, ...]) -> Element:
@@ -98,6 +100,25 @@ def _verdicts(evaluation: Evaluation, groups: tuple[Outcome, ...]) -> Element:
             " Wrong verdicts are marked ✕.",
         ),
         table(["Kind of part", "Parts", "Rejected", "Passed"], rows, class_="verdicts"),
+        tag("p", _leeway(groups), class_="quiet"),
+    )
+
+
+def _leeway(groups: tuple[Outcome, ...]) -> str:
+    """How far the counts reach beyond the parts that were counted."""
+    missed, rejected, found, passed = (len(group.parts) for group in groups)
+    claims = [
+        f"{what} {low:.0%} to {high:.0%} of {whom}"
+        for what, hits, number, whom in (
+            ("finds", found, found + missed, "such defective parts"),
+            ("rejects", rejected, rejected + passed, "such good parts"),
+        )
+        if number
+        for low, high in [share_interval(hits, number)]
+    ]
+    return (
+        f"Judging by these parts alone, with {LEVEL:.0%} confidence, the detector {' and '.join(claims)};"
+        " more test parts would tell more closely."
     )
 
 
@@ -123,7 +144,7 @@ def _gallery(evaluation: Evaluation, groups: tuple[Outcome, ...]) -> Element:
             ),
             tag(
                 "figcaption",
-                *(tag("span", text) for text in ("0", f"outlined from the threshold on, {threshold:.3f}", "1")),
+                *(tag("span", text) for text in ("0", f"line: threshold {threshold:.3f}, outlined from there", "1")),
             ),
             class_="scale",
         ),
