@@ -27,7 +27,7 @@ from das3d_cli.errors import DataError, UsageError
 from das3d_cli.files import make_folder, reason, write_whole
 from das3d_cli.settings import Modality, PreprocessSettings
 
-VERSION = 2  # of the files' form and of what preprocessing makes of a capture: any change redoes every sample
+VERSION = 3  # of the files' form and of what preprocessing makes of a capture: any change redoes every sample
 MANIFEST = "manifest.json"
 ARRAYS = ("rgb", "depth", "foreground", "valid")
 AGAIN = "run das3d preprocess again"

@@ -7,6 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 _ENCLOSED = 7  # of the eight views from a missing pixel, so many must end at the part
+_SIDE = 256  # pixels at most, of the image that colours are told apart on: GrabCut's time grows with it
+_MARGIN = 0.05  # of the part's length, about it: there the table's colours are learnt
+_NEAR = 6  # pixels of it: as far from missing ones, known ones must be told apart
+_TOLD_APART = 0.7  # of these, least share that the colour alone must assign rightly, of the part and of the table
+_COMPONENTS = 5  # of GrabCut's mixtures, each a weight, a mean and a covariance
 
 
 def enclosed(measured: NDArray[np.bool_], foreground: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -31,6 +36,75 @@ def enclosed(measured: NDArray[np.bool_], foreground: NDArray[np.bool_]) -> NDAr
     votes += (_view_down(across) + _view_down(across[::-1])[::-1]).T
     inside[box] = missing & (votes >= _ENCLOSED)
     return inside
+
+
+def part_coloured(
+    rgb: NDArray[np.uint8], measured: NDArray[np.bool_], foreground: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Missing pixels that look like the part and touch it, bool (H, W): a rim in the projector's shadow, for instance.
+
+    GrabCut (Rother, Kolmogorov and Blake 2004) learns the colours of the part and of the table where points tell them
+    apart, and decides where none do. Unless these colours tell apart the known pixels nearby, no missing one is the part's.
+
+    Args:
+        rgb: uint8, (H, W, 3).
+        measured: bool, (H, W): has a point.
+        foreground: bool, (H, W): the part as far as it was measured.
+    """
+    found = np.zeros_like(foreground)
+    rows, columns = np.nonzero(foreground)
+    if not len(rows):
+        return found
+    margin = 8 + int(_MARGIN * max(np.ptp(rows), np.ptp(columns)))
+    box = tuple(slice(max(0, line.min() - margin), line.max() + 1 + margin) for line in (rows, columns))
+    missing, part = ~measured[box], foreground[box]
+    if not missing.any():
+        return found
+    coloured = _told_apart(rgb[box], part, measured[box] & ~part)
+    count, regions = cv2.connectedComponents((part | coloured & missing).astype(np.uint8), connectivity=4)
+    touching = np.zeros(count, np.bool_)
+    touching[regions[part]] = True
+    found[box] = missing & touching[regions]
+    return found
+
+
+def _told_apart(rgb: NDArray[np.uint8], part: NDArray[np.bool_], table: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Pixels of the part's colours rather than the table's; none where the two are not told apart."""
+    height, width = part.shape
+    shrink = max(1.0, max(height, width) / _SIDE)
+    size = (max(1, round(width / shrink)), max(1, round(height / shrink)))
+    known_part, known_table = (
+        cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0.99 for mask in (part, table)
+    )
+    if not known_part.any() or not known_table.any():
+        return np.zeros_like(part)
+    labels = np.full(known_part.shape, cv2.GC_PR_BGD, np.uint8)
+    labels[known_part], labels[known_table] = cv2.GC_FGD, cv2.GC_BGD
+    image = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
+    of_table, of_part = np.zeros((1, 13 * _COMPONENTS)), np.zeros((1, 13 * _COMPONENTS))
+    cv2.setRNGSeed(0)
+    cv2.grabCut(image, labels, (0, 0, 0, 0), of_table, of_part, 1, cv2.GC_INIT_WITH_MASK)
+    coloured = (labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)
+    unknown = (~known_part & ~known_table).astype(np.uint8)
+    near = cv2.dilate(unknown, np.ones((2 * _NEAR + 1,) * 2, np.uint8)) > 0
+    for known, own, other in ((known_part, of_part, of_table), (known_table, of_table, of_part)):
+        colours = image[known & near].astype(np.float64)
+        if (_likelihood(colours, own) > _likelihood(colours, other)).mean() < _TOLD_APART:
+            return np.zeros_like(part)
+    share = cv2.resize(coloured.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(share > 0.5)
+
+
+def _likelihood(colours: NDArray[np.float64], mixture: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of N colours (N, 3) under a mixture as GrabCut keeps it, (N,)."""
+    weights, means, covariances = np.split(mixture[0], [_COMPONENTS, 4 * _COMPONENTS])
+    total = np.zeros(len(colours))
+    for weight, mean, covariance in zip(weights, means.reshape(-1, 3), covariances.reshape(-1, 3, 3), strict=True):
+        if weight > 0:
+            apart = colours - mean
+            distance = np.einsum("ni,ij,nj->n", apart, np.linalg.inv(covariance), apart)
+            total += weight * np.exp(-distance / 2) / np.sqrt(np.linalg.det(covariance))
+    return total
 
 
 def _view_down(state: NDArray[np.int8]) -> NDArray[np.int8]:

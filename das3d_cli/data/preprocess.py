@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from das3d_cli.data.capture import Foreground, Geometry, RawCapture, Sample
-from das3d_cli.data.fill import enclosed, fill
+from das3d_cli.data.fill import enclosed, fill, part_coloured
 from das3d_cli.data.foreground import find_foreground
 from das3d_cli.data.plane import Table
 from das3d_cli.errors import DataError
@@ -68,7 +68,7 @@ def measure(
         raise DataError("holds no points to measure the part on")
     table = find_foreground(capture.xyz, foreground, plane_distance_m=plane_distance_m, seed=_SEED)
     near, far = _range_of(_depth(capture.xyz, table, depth_axis)[table.foreground])
-    return Extent(near, far, 2 * _circle(table.foreground)[2])
+    return Extent(near, far, 2 * _circle(table.foreground | _missing_part(capture.rgb, capture.xyz, table))[2])
 
 
 def preprocess(
@@ -111,7 +111,7 @@ def preprocess(
         part = _whole_image(capture.shape)
     else:
         table = find_foreground(capture.xyz, foreground, plane_distance_m=plane_distance_m, seed=_SEED)
-        part = _on_table(capture.xyz, table, depth_axis, depth_range)
+        part = _on_table(capture.rgb, capture.xyz, table, depth_axis, depth_range)
     side, top, left = _frame(part.mask, window_px)
     height, width = capture.shape
     geometry = Geometry(
@@ -162,19 +162,29 @@ def _whole_image(shape: tuple[int, int]) -> _Part:
 
 
 def _on_table(
-    xyz: NDArray[np.float32], table: Table, axis: DepthAxis, depth_range: tuple[float, float] | None
+    rgb: NDArray[np.uint8] | None,
+    xyz: NDArray[np.float32],
+    table: Table,
+    axis: DepthAxis,
+    depth_range: tuple[float, float] | None,
 ) -> _Part:
-    measured = np.asarray(~np.isnan(xyz[..., 2]))
     depth = _depth(xyz, table, axis)
     near, far = depth_range if depth_range is not None else _range_of(depth[table.foreground])
     if not (np.isfinite([near, far]).all() and near < far):
         raise ValueError(f"depth_range must be finite and increasing, got ({near}, {far})")
-    holes = enclosed(measured, table.foreground)
+    holes = _missing_part(rgb, xyz, table)
     mask = table.foreground | holes
     depth = fill(depth, table.foreground, holes)
     scaled = np.where(mask, (depth - np.float32(near)) / np.float32(far - near), np.float32(0))
-    missing = float(1 - measured.mean())
+    missing = float(np.isnan(xyz[..., 2]).mean())
     return _Part(mask, table.foreground, scaled, table.plane, table.tilt_deg, near, far, missing)
+
+
+def _missing_part(rgb: NDArray[np.uint8] | None, xyz: NDArray[np.float32], table: Table) -> NDArray[np.bool_]:
+    """Pixels of the part that have no point, bool (H, W)."""
+    measured = np.asarray(~np.isnan(xyz[..., 2]))
+    holes = enclosed(measured, table.foreground)
+    return holes if rgb is None else holes | part_coloured(rgb, measured, table.foreground)
 
 
 def _depth(xyz: NDArray[np.float32], table: Table, axis: DepthAxis) -> NDArray[np.float32]:

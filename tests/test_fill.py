@@ -1,0 +1,71 @@
+"""Missing points that the colours give back to the part."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from das3d_cli.data.fill import part_coloured
+
+PART, TABLE = (190, 120, 60), (70, 75, 85)
+SHADOW = 0.4  # of the table's light
+
+
+def scene(part: tuple[int, ...] = PART, table: tuple[int, ...] = TABLE) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """A disc on a table with its shadow on the right, and where the disc is."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:240, :320]
+    disc = np.hypot(y - 120, x - 150) < 70
+    shadow = (np.hypot(y - 125, x - 170) < 70) & ~disc
+    rgb = np.where(disc[..., None], part, np.where(shadow[..., None], SHADOW * np.array(table), table))
+    return np.clip(rgb + rng.normal(0, 4, rgb.shape), 0, 255).astype(np.uint8), disc
+
+
+def missing_right(disc: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """A band on either side of the disc's right rim, as a projector on the left leaves it."""
+    band = cv2.morphologyEx(disc.astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((19, 19), np.uint8)) > 0
+    return band & (np.arange(disc.shape[1]) > 150)
+
+
+def test_a_rim_without_points_comes_back_and_the_shadow_on_the_table_stays_out() -> None:
+    rgb, disc = scene()
+    missing = missing_right(disc)
+    found = part_coloured(rgb, ~missing, disc & ~missing)
+    assert not found[~missing].any()
+    wrong = found != (disc & missing)
+    assert wrong.sum() < 0.03 * missing.sum()
+
+
+@pytest.mark.parametrize("apart", [0, 4], ids=["one colour", "hardly apart"])
+def test_colours_that_tell_nothing_add_nothing(apart: int) -> None:
+    _, disc = scene()
+    noise = np.random.default_rng(1).normal(80, 12, (*disc.shape, 3))
+    rgb = np.clip(noise + apart * disc[..., None], 0, 255).astype(np.uint8)
+    missing = missing_right(disc)
+    assert not part_coloured(rgb, ~missing, disc & ~missing).any()
+
+
+@pytest.mark.parametrize("everything", [True, False], ids=["all part", "no part"])
+def test_without_a_part_or_a_table_nothing_is_added(everything: bool) -> None:
+    rgb, disc = scene()
+    missing = missing_right(disc)
+    foreground = np.full_like(disc, everything) & ~missing
+    assert not part_coloured(rgb, ~missing, foreground).any()
+
+
+def test_missing_points_apart_from_the_part_stay_out() -> None:
+    rgb, disc = scene()
+    rgb[5:25, 290:315] = PART
+    missing = missing_right(disc)
+    missing[5:25, 290:315] = True
+    assert not part_coloured(rgb, ~missing, disc & ~missing)[5:25, 290:315].any()
+
+
+def test_large_images_are_judged_alike() -> None:
+    rgb, disc = scene()
+    missing = missing_right(disc)
+    small = part_coloured(rgb, ~missing, disc & ~missing)
+    large = part_coloured(*(np.repeat(np.repeat(a, 4, 0), 4, 1) for a in (rgb, ~missing, disc & ~missing)))
+    assert (large[2::4, 2::4] != small).sum() < 0.05 * missing.sum()
