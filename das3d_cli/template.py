@@ -1,7 +1,7 @@
 """The golden template: what the good parts of a category look like on average, turned to the part at hand.
 
 A rigid part that lies at any angle is one and the same image once it is turned back; what then differs from the mean
-by more than the good parts do is worth a look. Where parts share no shape, the spread is wide and the comparison mute.
+by more than the good parts do is worth a look. Where parts share no shape, as potatoes, there is nothing to compare with.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ _ANGLES, _RADII = 360, 32  # of their polar form
 _ROUNDS = 3  # of laying the parts on their mean and taking the mean again
 _REFINEMENTS = 3  # Gauss-Newton steps from a pose found to a degree to one found to a small share of a pixel
 _CHUNK = 32  # parts at a time
+_SHAPE = 0.9  # least overlap (intersection over union) of the middle part with the mean part, to share its shape
 _FLOOR_RGB, _FLOOR_DEPTH = 0.03, 0.01  # least spread: the sensors' noise, in units of the images
 _LIMIT = 3.0  # of a deviation: farther out is all the same
 
@@ -41,12 +42,14 @@ class Template(nn.Module):
 
     outline: Tensor  # (C, S/2, S/2), the mean part that poses are measured against
     images: Tensor  # (9, S, S): mean and spread of RGB and depth, three, three, one and one, and the coverage
+    shared: Tensor  # (), 1 where the parts share a shape, else 0
 
     def __init__(self, size: int, *, uses_rgb: bool, uses_depth: bool) -> None:
         super().__init__()
         self.uses_rgb, self.uses_depth = uses_rgb, uses_depth
         self.register_buffer("outline", torch.zeros(1 + uses_rgb + uses_depth, size // _SHRINK, size // _SHRINK))
         self.register_buffer("images", torch.zeros(9, size, size))
+        self.register_buffer("shared", torch.zeros(()))
 
     @property
     def channels(self) -> int:
@@ -68,10 +71,14 @@ class Template(nn.Module):
             laid_alike = [laid_back(part, find_pose(part, mean)).sum(dim=0) for part in torch.split(small, _CHUNK)]
             mean = torch.stack(laid_alike).sum(dim=0) / len(small)
         self.outline.copy_(mean)
+        poses = [find_pose(part, mean) for part in torch.split(small, _CHUNK)]
+        laid_parts = [
+            laid_back(part[:, :1], pose) for part, pose in zip(torch.split(small, _CHUNK), poses, strict=True)
+        ]
+        self.shared.copy_(_overlap(torch.cat(laid_parts)[:, 0], mean[0]).median() >= _SHAPE)
         total = torch.zeros(9, *depth.shape[-2:], device=device)
         light = torch.cat([_mean_colour(colour, part) for colour, _, part in chunks()]).mean(dim=0)
-        for colour, height, part in chunks():
-            pose = find_pose(self._small(colour, height, part), mean)
+        for (colour, height, part), pose in zip(chunks(), poses, strict=True):
             colour = colour * (light / _mean_colour(colour, part))
             moments = torch.cat((colour, colour**2, height, height**2), dim=1) * part
             total += laid_back(torch.cat((moments, part), dim=1), pose).sum(dim=0)
@@ -89,7 +96,7 @@ class Template(nn.Module):
 
         Returns:
             float32, (B, channels, S, S): colour and depth where both the part and the mean part are, and three times the
-            difference of the foregrounds, which is positive where the mean part is not.
+            difference of the foregrounds, which is positive where the mean part is not; zero of parts that share no shape.
         """
         with torch.autocast(rgb.device.type, enabled=False):
             rgb, depth, foreground = rgb.float(), depth.float(), foreground.float()
@@ -104,7 +111,7 @@ class Template(nn.Module):
             if self.uses_depth:
                 found.append((depth - mean[:, 6:7]) / (mean[:, 7:8] ** 2 + _FLOOR_DEPTH**2).sqrt() * both)
             found.append(_LIMIT * (foreground - coverage))
-            return torch.cat(found, dim=1).clamp(-_LIMIT, _LIMIT)
+            return torch.cat(found, dim=1).clamp(-_LIMIT, _LIMIT) * self.shared
 
     def _small(self, rgb: Tensor, depth: Tensor, foreground: Tensor) -> Tensor:
         """Foreground, brightness and height of the part, small and zero off it: (B, C, S/2, S/2).
@@ -178,6 +185,11 @@ def _mean_colour(rgb: Tensor, weight: Tensor) -> Tensor:
     """Over the pixels of weight (B, 1, S, S): (B, 3, 1, 1)."""
     total = (rgb * weight).sum(dim=(2, 3), keepdim=True)
     return total / weight.sum(dim=(2, 3), keepdim=True).clamp_min(1e-6) + 1e-3
+
+
+def _overlap(parts: Tensor, mean: Tensor) -> Tensor:
+    """Intersection over union of soft foregrounds (N, s, s) with that of the mean part (s, s): (N,)."""
+    return torch.minimum(parts, mean).sum(dim=(1, 2)) / torch.maximum(parts, mean).sum(dim=(1, 2)).clamp_min(1e-6)
 
 
 def _centroid(small: Tensor) -> Tensor:

@@ -146,3 +146,14 @@ def test_a_part_without_any_feature_does_no_harm():
     assert torch.isfinite(template(rgb, depth, part.float())).all()
     nothing = torch.zeros_like(part)
     assert torch.isfinite(template(rgb * 0, depth, nothing.float())).all()
+
+
+def test_parts_without_a_common_shape_are_not_compared():
+    y, x = torch.meshgrid(*[torch.linspace(-1, 1, SIZE)] * 2, indexing="ij")
+    lengths = torch.linspace(0.4, 0.9, 9)[:, None, None, None]
+    parts = (x / lengths) ** 2 + (y / lengths.flip(0)) ** 2 < 1
+    template = Template(SIZE, uses_rgb=True, uses_depth=True)
+    template.learn((parts * torch.full((1, 3, 1, 1), 128)).byte(), parts * 0.5, parts)
+    assert template.shared == 0
+    assert not template(parts * torch.full((1, 3, 1, 1), 0.1), parts * 0.9, parts.float()).any()
+    assert learnt().shared == 1
