@@ -107,7 +107,8 @@ def eyecandies_depth(part: Part) -> NDArray[np.float32]:
 
 
 def write_eyecandies(folder: Path, index: str, part: Part, types: tuple[str, ...] = (), *, truth: bool = True) -> None:
-    """The files of one part of <Category>/<split>/data, every light in a shade of its own."""
+    """The files of one part of <Category>/<split>/data, every light in a shade of its own, every type a band of the
+    defect."""
     depth, rgb = eyecandies_depth(part), part.capture.rgb
     near, far = 0.3, 0.5
     for light in range(6):
@@ -119,8 +120,11 @@ def write_eyecandies(folder: Path, index: str, part: Part, types: tuple[str, ...
     if truth:
         nothing = np.zeros_like(part.ground_truth)
         (folder / f"{index}_metadata.yaml").write_text(f"anomalous: {int(bool(types))}\n")
+        columns = np.arange(nothing.shape[1])
+        bands = np.array_split(columns[part.ground_truth.any(axis=0)], max(1, len(types)))
         for kind in ("bumps", "dents", "colors", "normals"):
-            save_mask(folder / f"{index}_{kind}_mask.png", part.ground_truth if kind in types else nothing)
+            mine = np.isin(columns, bands[types.index(kind)]) if kind in types else nothing
+            save_mask(folder / f"{index}_{kind}_mask.png", part.ground_truth & mine)
         save_mask(folder / f"{index}_mask.png", part.ground_truth if types else nothing)
 
 

@@ -92,6 +92,14 @@ def test_summary_and_manifest_count_alike(built: tuple[Path, Summary]) -> None:
     assert load_split(open_cache(dst, "tire"), "test").labels == ["bump", "good", "stain"]
 
 
+def test_a_label_with_a_plus_is_one_type(dataset: Path, tmp_path: Path) -> None:
+    (dataset / "tire/test/bump").rename(dataset / "tire/test/bump+stain")
+    run(dataset, tmp_path / "out")
+    split = load_split(open_cache(tmp_path / "out", "tire"), "test")
+    assert split.types == [("bump+stain",), (), ("stain",)]
+    assert split.kinds == {"bump+stain": [0], "good": [1], "stain": [2]}
+
+
 def test_several_workers_write_the_same_bytes(
     shared_dataset: Path, built: tuple[Path, Summary], tmp_path: Path
 ) -> None:

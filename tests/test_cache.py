@@ -22,7 +22,7 @@ from das3d_cli.settings import PreprocessSettings
 SIZE = 32
 
 
-def make_sample(seed: int = 0, *, annotated: bool = True) -> Sample:
+def make_sample(seed: int = 0, *, annotated: bool = True, types: tuple[str, ...] = ()) -> Sample:
     rng = np.random.default_rng(seed)
     masks = rng.random((3, SIZE, SIZE)) < 0.5
     geometry = Geometry((0.1, -0.2, -0.97, 0.4), 7.3, 0.371, 0.4, 480, 640, 640, 80, 0, 0.1 / 3)
@@ -30,6 +30,7 @@ def make_sample(seed: int = 0, *, annotated: bool = True) -> Sample:
         rgb=rng.integers(0, 256, (SIZE, SIZE, 3)).astype(np.uint8),
         depth=rng.random((SIZE, SIZE)).astype(np.float32),
         foreground=masks[0], valid=masks[1], geometry=geometry, ground_truth=masks[2] if annotated else None,
+        by_type={name: masks[2] & (rng.random((SIZE, SIZE)) < 0.5) for name in types},
     )  # fmt: skip
 
 
@@ -58,13 +59,15 @@ def assert_equal(first: Sample, second: Sample) -> None:
         if a is not None:
             assert a.dtype == b.dtype
             assert np.array_equal(a, b)
+    assert list(first.by_type) == list(second.by_type)
+    assert all(np.array_equal(mask, second.by_type[name]) for name, mask in first.by_type.items())
 
 
-@pytest.mark.parametrize("annotated", [True, False])
-def test_sample_comes_back_value_by_value(tmp_path: Path, annotated: bool) -> None:
+@pytest.mark.parametrize("made", [{}, {"annotated": False}, {"types": ("stain", "bump")}])
+def test_sample_comes_back_value_by_value(tmp_path: Path, made: dict[str, Any]) -> None:
     path = tmp_path / "ö" / "000.1.npz"
-    write_sample(path, make_sample(annotated=annotated), "key")
-    assert_equal(read_sample(path), make_sample(annotated=annotated))
+    write_sample(path, make_sample(**made), "key")
+    assert_equal(read_sample(path), make_sample(**made))
     assert list(path.parent.iterdir()) == [path]
 
 
@@ -111,18 +114,22 @@ def test_unwritable_target(tmp_path: Path) -> None:
         write_sample(tmp_path / "file" / "000.npz", make_sample(), "key")
 
 
-def test_no_damaged_sample_is_taken_for_a_whole_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("types", [(), ("bump", "stain")])
+def test_no_damaged_sample_is_taken_for_a_whole_one(tmp_path: Path, types: tuple[str, ...]) -> None:
     path = tmp_path / "000.npz"
-    write_sample(path, make_sample(), "key")
+    write_sample(path, make_sample(types=types), "key")
     whole = path.read_bytes()
-    for place in range(0, len(whole), len(whole) // 97):
+    names = range(whole.rindex(b"PK\1\2"), len(whole), 3)  # of the last array; losing it must not lose its mask
+    for place in (*range(0, len(whole), len(whole) // 97), *names):
         for content in (whole[:place], whole[:place] + bytes([whole[place] ^ 64]) + whole[place + 1 :]):
             path.write_bytes(content)
             try:
                 sample = read_sample(path)
             except DataError:
                 continue
-            assert_equal(sample, make_sample())  # it was a bit without meaning, an archive member's date perhaps
+            assert_equal(
+                sample, make_sample(types=types)
+            )  # it was a bit without meaning, an archive member's date perhaps
 
 
 class Trap:
@@ -140,6 +147,7 @@ def test_foreign_files_are_refused_and_run_no_code(tmp_path: Path) -> None:
     objects = np.array([Trap(trap)], dtype=object)
     whole = {name: getattr(make_sample(), name) for name in ("rgb", "depth", "foreground", "valid")}
     stamp = json.dumps({"version": cache.VERSION, "key": "", "geometry": vars(make_sample().geometry)})
+    of_types = json.dumps({**json.loads(stamp), "types": ["bump"]})
     np.save(npy := io.BytesIO(), whole["depth"])
     contents: list[Callable[[], Any]] = [
         lambda: path.write_bytes(pickle.dumps(Trap(trap))),
@@ -148,6 +156,9 @@ def test_foreign_files_are_refused_and_run_no_code(tmp_path: Path) -> None:
         lambda: np.savez(path, stamp=objects, **whole),
         lambda: np.savez(path, stamp=stamp, **{**whole, "depth": whole["depth"].astype(np.float64)}),
         lambda: np.savez(path, stamp=stamp, **{**whole, "rgb": whole["rgb"][:5]}),
+        lambda: np.savez(path, stamp=stamp, **whole, extra=whole["valid"]),
+        lambda: np.savez(path, stamp=of_types, **whole),
+        lambda: np.savez(path, stamp=of_types, **whole, **{"ground_truth/bump": whole["depth"]}),
         lambda: path.write_bytes(npy.getvalue()),
     ]
     for write in contents:

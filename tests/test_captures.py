@@ -9,8 +9,19 @@ import captures
 import cv2
 import numpy as np
 import pytest
-from captures import CAMERA, parts, save_camera, save_depth, save_image, save_mask, save_pcd, save_ply, save_tiff
-from conftest import Part, write
+from captures import (
+    CAMERA,
+    parts,
+    save_camera,
+    save_depth,
+    save_image,
+    save_mask,
+    save_pcd,
+    save_ply,
+    save_tiff,
+    write_eyecandies,
+)
+from conftest import Part, render, write
 
 from das3d_cli.data.build import build
 from das3d_cli.data.cache import Split, load_split, open_cache, read_sample
@@ -143,6 +154,57 @@ class TestFromRawFolderToCache:
             area = part.foreground.sum() * (SIZE / record.geometry.side) ** 2
             assert sample.foreground.sum() == pytest.approx(area, rel=0.06)
             assert sample.valid.sum() == sample.foreground.sum()
+
+    def test_each_type_of_a_part_has_its_own_truth(self, tmp_path: Path) -> None:
+        folder = captures.eyecandies(tmp_path / "raw") / "GummyBear/test_public/data"
+        write_eyecandies(folder, "11", render("ring", seed=5, defect="stain"), ("dents",))
+        marked = cv2.imread(str(folder / "10_mask.png"), cv2.IMREAD_GRAYSCALE)
+        marked[50:58, 40:48] = 255  # more than the types' masks
+        save_image(folder / "10_mask.png", marked)
+        found = cached(find_entries(tmp_path / "raw"), tmp_path / "out")["test"]
+        assert found.types == [(), ("bumps", "colors"), ("dents",)]
+        assert found.kinds == {"bumps": [1], "colors": [1], "dents": [2], "good": [0]}
+        lone = {}
+        for kind in ("bumps", "colors", ""):  # the same part, as if it had one type
+            mask = folder / f"10_{kind}_mask.png" if kind else folder / "10_mask.png"
+            layout = find_entries(tmp_path / "raw")
+            entries = [replace(e, ground_truth=mask, by_type=()) if e.name == "10" else e for e in layout.entries]
+            again = cached(replace(layout, entries=entries), tmp_path / "again")["test"]
+            assert again.types == [(), ("bumps+colors",), ("dents",)] and again.by_type == {}
+            lone[kind] = again.ground_truth[1]
+            assert lone[kind].any()
+        assert list(found.by_type) == [1]
+        for kind, mask in found.by_type[1].items():
+            assert np.array_equal(mask, lone[kind]), kind
+        assert not (lone["bumps"] & lone["colors"]).any()
+        assert np.array_equal(found.ground_truth[1], lone[""] | lone["bumps"] | lone["colors"])
+        assert (found.ground_truth[1] & ~lone["bumps"] & ~lone["colors"]).sum() > 5
+
+    def test_a_cache_that_knew_no_types_is_mended_and_a_changed_mask_noticed(self, tmp_path: Path) -> None:
+        folder = captures.eyecandies(tmp_path / "raw") / "GummyBear/test_public/data"
+        write_eyecandies(folder, "11", render("ring", seed=5, defect="stain"), ("dents",))
+        layout, dst, settings = find_entries(tmp_path / "raw"), tmp_path / "out", PreprocessSettings(size=SIZE)
+        build(replace(layout, entries=[replace(e, by_type=()) for e in layout.entries]), dst, settings, workers=1)
+        before = {path: path.read_bytes() for path in dst.rglob("*.npz")}
+
+        def new() -> dict[str, int]:
+            rows = build(find_entries(tmp_path / "raw"), dst, settings, workers=1).rows
+            assert load_split(open_cache(dst, "GummyBear"), "test").types == [(), ("bumps", "colors"), ("dents",)]
+            return {row.label: row.new for row in rows if row.new}
+
+        assert new() == {"bumps+colors": 1}
+        assert [p.name for p in dst.rglob("*.npz") if p.read_bytes() != before[p]] == ["10.npz"]
+        assert new() == {}
+        (folder / "10_colors_mask.png").touch()
+        assert new() == {"bumps+colors": 1}
+
+    def test_a_types_mask_of_another_size_is_named(self, tmp_path: Path) -> None:
+        folder = captures.eyecandies(tmp_path / "raw") / "GummyBear/test_public/data"
+        save_mask(folder / "10_colors_mask.png", np.ones((50, 120), np.bool_))
+        (failure,) = build(
+            find_entries(tmp_path / "raw"), tmp_path / "out", PreprocessSettings(size=SIZE), workers=1
+        ).failures
+        assert failure.path == folder / "10_colors_mask.png" and "is 50 x 120 pixels" in failure.reason
 
     def test_five_lights_are_five_train_samples_of_one_shape(self, tmp_path: Path) -> None:
         layout = find_entries(captures.eyecandies(tmp_path / "raw"), lights=["0", "1", "2", "3", "5"])

@@ -147,8 +147,15 @@ class TestEyecandies:
         assert found["test", "bumps+colors", "10"] == Entry(
             "GummyBear", "test", "bumps+colors", "10", folder / "10_image_4.png", folder / "10_depth.png",
             folder / "10_mask.png", Camera(711.11, 711.11), folder / "10_info_depth.yaml",
+            (("bumps", folder / "10_bumps_mask.png"), ("colors", folder / "10_colors_mask.png")),
         )  # fmt: skip
         assert found["train", "good", "000"].ground_truth is None
+
+    def test_a_part_of_one_type_needs_mask_png_alone(self, tmp_path: Path) -> None:
+        folder = captures.eyecandies(tmp_path) / "GummyBear/test_public/data"
+        (folder / "10_bumps_mask.png").write_bytes((folder / "00_mask.png").read_bytes())
+        entry = find_entries(tmp_path).entries[-1]
+        assert (entry.label, entry.ground_truth, entry.by_type) == ("colors", folder / "10_mask.png", ())
 
     def test_what_has_no_ground_truth_is_no_good_part(self, tmp_path: Path) -> None:
         layout = find_entries(captures.eyecandies(tmp_path))
@@ -276,6 +283,11 @@ class TestFlat:
             ("train", "good", "a", Camera(500, 500)), ("test", "dent", "b", Camera(500, 500)),
         ]  # fmt: skip
         assert found[1].xyz == tmp_path / "valve/dent/b_depth.tif"
+
+    def test_a_plus_in_a_name_joins_nothing(self, tmp_path: Path) -> None:
+        touch(tmp_path, "v/good/a.png", "v/bump+stain/b.png", "v/bump+stain/b_mask.png")
+        entry = find_entries(tmp_path).entries[0]
+        assert (entry.label, entry.by_type) == ("bump+stain", ())
 
     def test_whatever_fits_nothing_is_named(self, tmp_path: Path) -> None:
         touch(tmp_path, "v/good/a.png", "v/good/a.tiff", "v/good/b.png", "v/good/c.tiff", "v/good/d.png", "v/good/d.jpg",

@@ -202,6 +202,23 @@ def test_a_tiny_defect_stays_in_the_ground_truth_and_a_large_one_keeps_its_area(
     assert prepared(relief(disc((160, 160), 60))).ground_truth is None
 
 
+def test_each_type_keeps_its_tiny_defects_though_another_lies_beside() -> None:
+    bumps, stains = np.zeros((2, 160, 160), bool)
+    bumps[75:95, 80:108] = True
+    stains[75:79, 108] = True  # a quarter of a pixel's width: what both mark is one defect, which has pixels without it
+    stains[60, 60] = True
+    capture, marked = relief(disc((160, 160), 60)), bumps | stains
+    marked[100:108, 60:68] = True
+    sample = prepared(capture, 40, ground_truth=marked, by_type={"bump": bumps, "stain": stains})
+    for name, mask in (("bump", bumps), ("stain", stains)):
+        assert np.array_equal(sample.by_type[name], prepared(capture, 40, ground_truth=mask).ground_truth)
+    assert sample.by_type["stain"].nonzero()[0].tolist() == [15, 19]
+    whole = prepared(capture, 40, ground_truth=marked)
+    assert np.array_equal(sample.ground_truth, whole.ground_truth | sample.by_type["stain"] | sample.by_type["bump"])
+    assert sample.ground_truth[25:27, 15:17].all()  # marked as nothing in particular
+    assert np.array_equal(sample.rgb, whole.rgb) and whole.by_type == {}
+
+
 def test_the_result_is_the_same_bit_for_bit(capture: Callable[..., RawCapture]) -> None:
     one, other = (prepared(capture("ring", missing=0.1), depth_range=None) for _ in range(2))
     for name in ("rgb", "depth", "foreground", "valid"):

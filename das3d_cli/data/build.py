@@ -11,10 +11,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from das3d_cli import __version__
 from das3d_cli.data import cache
 from das3d_cli.data.cache import Manifest, Record
-from das3d_cli.data.capture import Form, Geometry
+from das3d_cli.data.capture import Form, Geometry, RawCapture
 from das3d_cli.data.common import Common, find_common, find_unit, form_of, pick_probes
 from das3d_cli.data.layouts import SPLITS, Entry, Failure, Layout
 from das3d_cli.data.preprocess import preprocess
@@ -178,19 +181,23 @@ def _make(task: _Task) -> Record | Failure:
     entry, settings, common = task.entry, task.settings, task.common
     try:
         capture = read_capture(entry.rgb, entry.xyz, entry.camera, entry.limits, common.form.unit)
-        truth = None
-        if entry.ground_truth:
-            truth = read_ground_truth(entry.ground_truth)
-            check_size(entry.ground_truth, truth, capture.shape, "point cloud" if entry.xyz else "image")
+        truth = _mask(entry.ground_truth, entry, capture) if entry.ground_truth else None
         sample = preprocess(
             capture, size=settings.size, plane_distance_m=settings.plane_distance_mm / 1000,
             depth_axis=settings.depth_axis, depth_range=common.depth_range_m, window_px=common.window_px,
             foreground=common.form.foreground, ground_truth=truth,
+            by_type={name: _mask(path, entry, capture) for name, path in entry.by_type},
         )  # fmt: skip
     except Exception as error:  # noqa: BLE001  (one odd capture must not cost the others, whatever it breaks)
         return _failure(entry, error)
     cache.write_sample(task.folder / task.path, sample, task.key)
     return task.record(sample.geometry)
+
+
+def _mask(path: Path, entry: Entry, capture: RawCapture) -> NDArray[np.bool_]:
+    mask = read_ground_truth(path)
+    check_size(path, mask, capture.shape, "point cloud" if entry.xyz else "image")
+    return mask
 
 
 def _failure(entry: Entry, error: Exception) -> Failure:
@@ -228,7 +235,8 @@ def _stat(category: str, layout: Layout) -> tuple[dict[Entry, list[Stamp]], list
     stamps: dict[Entry, list[Stamp]] = {}
     failures = []
     for entry in layout.entries_of(category):
-        paths = [path for path in (entry.rgb, entry.xyz, entry.ground_truth) if path]
+        masks = (path for _, path in entry.by_type)
+        paths = [path for path in (entry.rgb, entry.xyz, entry.ground_truth, *masks) if path]
         try:
             stamps[entry] = [_stamp(path, layout.root) for path in paths]
         except OSError as error:

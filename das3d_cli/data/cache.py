@@ -12,8 +12,8 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from das3d_cli.data.capture import Form, Geometry, Sample
+from das3d_cli.data.capture import GOOD, Form, Geometry, Masks, Sample, types_of
 from das3d_cli.data.layouts import pick_categories
 from das3d_cli.errors import DataError, UsageError
 from das3d_cli.files import make_folder, reason, write_whole
@@ -30,6 +30,7 @@ from das3d_cli.settings import Modality, PreprocessSettings
 VERSION = 3  # of the files' form and of what preprocessing makes of a capture: any change redoes every sample
 MANIFEST = "manifest.json"
 ARRAYS = ("rgb", "depth", "foreground", "valid")
+_TRUTH = "ground_truth"
 AGAIN = "run das3d preprocess again"
 
 
@@ -107,6 +108,7 @@ class Split:
         depth: float32, (N, S, S), in [0, 1].
         foreground, valid, ground_truth: bool, (N, S, S). A part without annotation has no defect.
         labels, names: N each.
+        by_type: place -> masks of the parts with several types of defect, as in `Sample`.
     """
 
     rgb: NDArray[np.uint8]
@@ -116,6 +118,21 @@ class Split:
     ground_truth: NDArray[np.bool_]
     labels: list[str]
     names: list[str]
+    by_type: Mapping[int, Masks] = field(default_factory=dict)
+
+    @property
+    def types(self) -> list[tuple[str, ...]]:
+        """The types of defect that each part has."""
+        return types_of(self.labels, self.by_type)
+
+    @property
+    def kinds(self) -> dict[str, list[int]]:
+        """Each defect type, and "good", in sorted order -> places of its parts; one with several types is in each."""
+        places: dict[str, list[int]] = {}
+        for index, types in enumerate(self.types):
+            for kind in types or (GOOD,):
+                places.setdefault(kind, []).append(index)
+        return dict(sorted(places.items()))
 
 
 def categories(root: Path) -> list[str]:
@@ -148,6 +165,7 @@ def load_split(cache: Cache, split: str) -> Split:
         raise DataError(f"{cache.folder}: holds no {split} samples; check the source's {split}/ and {AGAIN}")
     size = cache.manifest.settings.size
     shape = (len(records), size, size)
+    by_type: dict[int, Masks] = {}
     stack = Split(
         rgb=np.empty((*shape, 3), np.uint8),
         depth=np.empty(shape, np.float32),
@@ -156,6 +174,7 @@ def load_split(cache: Cache, split: str) -> Split:
         ground_truth=np.zeros(shape, np.bool_),
         labels=[record.label for record in records],
         names=[record.name for record in records],
+        by_type=by_type,
     )
     for index, record in enumerate(records):
         sample, key = read_stamped(cache.folder / record.path)
@@ -165,6 +184,8 @@ def load_split(cache: Cache, split: str) -> Split:
         stack.foreground[index], stack.valid[index] = sample.foreground, sample.valid
         if sample.ground_truth is not None:
             stack.ground_truth[index] = sample.ground_truth
+        if sample.by_type:
+            by_type[index] = sample.by_type
     return stack
 
 
@@ -176,8 +197,11 @@ def write_sample(path: Path, sample: Sample, key: str) -> None:
     """
     arrays: dict[str, Any] = {name: getattr(sample, name) for name in ARRAYS}
     if sample.ground_truth is not None:
-        arrays["ground_truth"] = sample.ground_truth
+        arrays[_TRUTH] = sample.ground_truth
     stamp = {"version": VERSION, "key": key, "geometry": dataclasses.asdict(sample.geometry)}
+    if sample.by_type:
+        stamp["types"] = list(sample.by_type)
+        arrays |= {f"{_TRUTH}/{name}": mask for name, mask in sample.by_type.items()}
     data = io.BytesIO()
     np.savez(data, stamp=np.array(json.dumps(stamp, sort_keys=True)), **arrays)
     make_folder(path.parent)
@@ -202,7 +226,10 @@ def read_stamped(path: Path) -> tuple[Sample, str]:
                 plane = stamp["geometry"]["plane"]
                 geometry = Geometry(**{**stamp["geometry"], "plane": plane and tuple(plane)})
                 fields = {name: arrays[name] for name in ARRAYS}
-                sample = Sample(**fields, geometry=geometry, ground_truth=arrays.get("ground_truth"))
+                masks = {name: arrays[f"{_TRUTH}/{name}"] for name in stamp.get("types", [])}
+                unread = len(arrays) > 1 + len(fields) + len(masks)  # under any other name it is damaged
+                truth = arrays[_TRUTH] if unread else None
+                sample = Sample(**fields, geometry=geometry, ground_truth=truth, by_type=masks)
                 return _checked(sample), str(stamp["key"])
     except FileNotFoundError:
         raise DataError(f"{path}: this sample is missing; {AGAIN}") from None
@@ -249,8 +276,10 @@ def read_manifest(folder: Path) -> Manifest:
 
 def _checked(sample: Sample) -> Sample:
     shape = sample.depth.shape
-    masks: Sequence[NDArray[Any]] = [mask for mask in (sample.foreground, sample.valid, sample.ground_truth)
-                                     if mask is not None]  # fmt: skip
+    masks: list[NDArray[Any]] = [
+        sample.foreground, sample.valid, *([] if sample.ground_truth is None else [sample.ground_truth]),
+        *sample.by_type.values(),
+    ]  # fmt: skip
     if not (sample.depth.dtype == np.float32 and len(shape) == 2
             and sample.rgb.dtype == np.uint8 and sample.rgb.shape == (*shape, 3)
             and all(mask.dtype == np.bool_ and mask.shape == shape for mask in masks)):  # fmt: skip

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -12,6 +13,7 @@ GOOD = "good"  # the label of a part without defect
 
 Modalities = Literal["both", "rgb", "depth"]
 Foreground = Literal["table", "border", "whole"]
+Masks = Mapping[str, NDArray[np.bool_]]  # defect type -> where on a part it is
 UNITS = {"m": 1.0, "cm": 1e-2, "mm": 1e-3, "um": 1e-6}  # metres
 
 
@@ -108,6 +110,7 @@ class Sample:
         valid: bool, (S, S): the depth here was measured, not filled from neighbours.
         geometry: how to go back to metres and to raw pixels.
         ground_truth: bool, (S, S): the defect, or None where there is no annotation.
+        by_type: of a part with several types of defect, where each is, bool, (S, S), within `ground_truth`; else empty.
     """
 
     rgb: NDArray[np.uint8]
@@ -116,3 +119,16 @@ class Sample:
     valid: NDArray[np.bool_]
     geometry: Geometry
     ground_truth: NDArray[np.bool_] | None = None
+    by_type: Masks = field(default_factory=dict)
+
+
+def types_of(labels: Sequence[str], by_type: Mapping[int, Masks]) -> list[tuple[str, ...]]:
+    """The types of defect that each part has: none of a good one, else the one that its label names.
+
+    A part has several only where their masks were told apart, whatever its label looks like.
+
+    Args:
+        labels: "good" or the defect type, one per part.
+        by_type: place among the labels -> the masks, of the parts with several types.
+    """
+    return [() if label == GOOD else tuple(by_type.get(i, (label,))) for i, label in enumerate(labels)]

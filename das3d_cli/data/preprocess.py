@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from das3d_cli.data.capture import Foreground, Geometry, RawCapture, Sample
+from das3d_cli.data.capture import Foreground, Geometry, Masks, RawCapture, Sample
 from das3d_cli.data.fill import enclosed, fill, part_coloured
 from das3d_cli.data.foreground import find_foreground
 from das3d_cli.data.plane import Table
@@ -81,6 +81,7 @@ def preprocess(
     window_px: int | None,
     foreground: Foreground = "table",
     ground_truth: NDArray[np.bool_] | None = None,
+    by_type: Masks | None = None,
 ) -> Sample:
     """Cut the part out of a capture and bring it to a square of `size` x `size` pixels.
 
@@ -98,15 +99,17 @@ def preprocess(
             it. None: the whole image, padded to a square.
         foreground: how the part is told from its surroundings, see `find_foreground`.
         ground_truth: bool, (H, W), or None.
+        by_type: of a part with several types of defect, where each is, bool, (H, W).
 
     Returns:
-        The sample. `valid` holds only where the part itself was measured.
+        The sample. `valid` holds only where the part itself was measured, and `ground_truth` wherever `by_type` does.
 
     Raises:
         DataError: the arrays do not fit each other, nothing was measured, there is no table, or nothing
             stands on it.
     """
-    _check(capture, ground_truth)
+    several = by_type or {}
+    _check(capture, *([] if ground_truth is None else [ground_truth]), *several.values())
     if capture.xyz is None:
         part = _whole_image(capture.shape)
     else:
@@ -133,7 +136,10 @@ def preprocess(
         colour = _resize(_square(capture.rgb * weight[..., None], geometry), size) / share[..., None]
         rgb = np.where(inside[..., None], np.rint(np.clip(colour, 0, 255)), 0).astype(np.uint8)
     truth = None if ground_truth is None else _resize_truth(ground_truth, geometry, size)
-    return Sample(rgb, small.astype(np.float32), inside, inside & (known >= 0.5 * coverage), geometry, truth)
+    masks = {name: _resize_truth(mask, geometry, size) for name, mask in several.items()}
+    for mask in masks.values():  # the pixel that a tiny defect keeps may be its type's alone
+        truth = mask if truth is None else truth | mask
+    return Sample(rgb, small.astype(np.float32), inside, inside & (known >= 0.5 * coverage), geometry, truth, masks)
 
 
 def to_raw(map_: NDArray[np.float32], geometry: Geometry) -> NDArray[np.float32]:
@@ -145,15 +151,16 @@ def to_raw(map_: NDArray[np.float32], geometry: Geometry) -> NDArray[np.float32]
     return raw
 
 
-def _check(capture: RawCapture, ground_truth: NDArray[np.bool_] | None = None) -> None:
+def _check(capture: RawCapture, *truths: NDArray[np.bool_]) -> None:
     shapes = [array.shape for array in (capture.rgb, capture.xyz) if array is not None]
     if any(len(shape) != 3 or shape[2] != 3 for shape in shapes):
         raise DataError(f"rgb and xyz must be (H, W, 3), got {' and '.join(map(str, shapes))}")
     if len(set(shapes)) > 1:
         (height, width, _), (rows, columns, _) = shapes
         raise DataError(f"rgb is {width} x {height} pixels, xyz {columns} x {rows}: they must be of one size")
-    if ground_truth is not None and ground_truth.shape != shapes[0][:2]:
-        raise DataError(f"the ground truth is of shape {ground_truth.shape}, the capture of {shapes[0][:2]}")
+    for truth in truths:
+        if truth.shape != shapes[0][:2]:
+            raise DataError(f"the ground truth is of shape {truth.shape}, the capture of {shapes[0][:2]}")
 
 
 def _whole_image(shape: tuple[int, int]) -> _Part:

@@ -29,13 +29,14 @@ class Entry:
     Attributes:
         category: kind of part.
         split: one of `SPLITS`.
-        label: "good" or the defect type.
+        label: "good" or the defect type; of several types, their names joined.
         name: unique within category, split and label.
         rgb: colour image; None where the category has none.
         xyz: point cloud or depth image; None where the category has none.
         ground_truth: mask of the defect; None where there is none, which only a good part may lack.
         camera: the one that took the depth image; a point cloud needs none.
         limits: the file of depth limits beside the depth image.
+        by_type: (defect type, its mask) of a part with several types; else empty.
     """
 
     category: str
@@ -47,11 +48,13 @@ class Entry:
     ground_truth: Path | None
     camera: Camera | None = None
     limits: Path | None = None
+    by_type: tuple[tuple[str, Path], ...] = ()
 
     @property
     def files(self) -> list[Path]:
         """All that there are, the points' first."""
-        return [path for path in (self.xyz, self.rgb, self.ground_truth, self.limits) if path]
+        masks = (path for _, path in self.by_type)
+        return [path for path in (self.xyz, self.rgb, self.ground_truth, self.limits, *masks) if path]
 
 
 @dataclass(frozen=True)

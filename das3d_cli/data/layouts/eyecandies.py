@@ -3,7 +3,8 @@
 <Category>/{train,val,test_public,test_private}/data/<index>_<item>
 
 Items: image_0.png to image_5.png, one per light; depth.png with info_depth.yaml; a mask.png per part, and one per type
-of defect. The label of a defective part names its types: bumps, or bumps+colors.
+of defect. The label of a defective part names its types: bumps, or bumps+colors. Of a part with one type mask.png tells
+where it is; of a part with several, each type's own mask. What mask.png marks beyond these is a defect of no type.
 """
 
 from __future__ import annotations
@@ -71,25 +72,26 @@ def _read_split(category: str, split: str, folder: Path, lights: Sequence[str]) 
             yield Failure(category, min(items.values()), f"its partner {index}_{lacking} is missing")
             continue
         try:
-            label = _label(index, items) if split == "test" else GOOD
+            types = _types(index, items) if split == "test" else []
         except DataError as error:
             place, _, reason = str(error).partition(": ")
             yield Failure(category, Path(place), reason)
             continue
+        by_type = tuple((kind, items[f"{kind}_{_MASK}"]) for kind in types) if len(types) > 1 else ()
         for light in lights:
             name = index if len(lights) == 1 else f"{index}_{light}"
-            yield Entry(category, split, label, name, items[f"{light}.png"], items[_DEPTH],
-                        items[_MASK] if split == "test" else None, CAMERA, items[LIMITS])  # fmt: skip
+            yield Entry(category, split, "+".join(types) or GOOD, name, items[f"{light}.png"], items[_DEPTH],
+                        items[_MASK] if split == "test" else None, CAMERA, items[LIMITS], by_type)  # fmt: skip
 
 
-def _label(index: str, items: dict[str, Path]) -> str:
-    """The types of defect that a test part has, joined by "+", or "good"."""
+def _types(index: str, items: dict[str, Path]) -> list[str]:
+    """The types of defect that a test part has."""
     if not read_ground_truth(items[_MASK]).any():
-        return GOOD
+        return []
     for kind in _TYPES:
         if f"{kind}_{_MASK}" not in items:
             raise DataError(f"{items[_MASK]}: its partner {index}_{kind}_{_MASK} is missing")
     types = [kind for kind in _TYPES if read_ground_truth(items[f"{kind}_{_MASK}"]).any()]
     if not types:
         raise DataError(f"{items[_MASK]}: marks a defect that no {index}_<type>_{_MASK} marks; copy them again")
-    return "+".join(types)
+    return types
