@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import betaincinv
 
 from das3d_cli.curves import Curve, Floats, area
-from das3d_cli.data.capture import GOOD
+from das3d_cli.data.capture import GOOD, Masks
 from das3d_cli.metrics import FIGURES, LIMITS, REFERENCE_THRESHOLDS, groups, region_weights
 
 LEVEL = 0.95
@@ -22,7 +22,13 @@ Interval = tuple[float, float]
 
 
 def intervals(
-    labels: Sequence[str], scores: ArrayLike, maps: NDArray[np.float32], masks: NDArray[np.bool_], *, seed: int = 0
+    labels: Sequence[str],
+    scores: ArrayLike,
+    maps: NDArray[np.float32],
+    masks: NDArray[np.bool_],
+    by_type: Mapping[int, Masks] | None = None,
+    *,
+    seed: int = 0,
 ) -> dict[str, dict[str, Interval]]:
     """95 % intervals of the figures that `metrics.evaluate` gives for the same arguments.
 
@@ -37,12 +43,16 @@ def intervals(
         single part, which cannot be drawn anew.
     """
     names, values = np.asarray(labels, dtype=str), np.asarray(scores, dtype=np.float64)
-    images, pixels, regions = _of_images(values, names != GOOD), *_of_pixels(maps, masks)
+    images, (grid, normal, sizes) = _of_images(values, names != GOOD), _of_normals(maps, masks)
     results = {}
-    for name, group in groups(labels).items():
-        weights = _draws(names[group] != GOOD, seed)
+    for name, (parts, defects) in groups(labels, masks, by_type):
+        weights = _draws(names[parts] != GOOD, seed)
+        pixels, regions = (
+            _Counts(normal[parts], found, sizes[parts]) for found in _of_defects(maps, parts, defects, grid)
+        )
+        its_images = images.pick(parts)
         drawn = [
-            _figures(*(counts.pick(group).sum(chunk) for counts in (images, pixels, regions)))
+            _figures(its_images.sum(chunk), pixels.sum(chunk), regions.sum(chunk))
             for chunk in np.split(weights, range(_CHUNK, len(weights), _CHUNK))
         ]
         results[name] = {figure: _bounds(np.concatenate([d[figure] for d in drawn])) for figure in FIGURES}
@@ -73,8 +83,8 @@ class _Counts(NamedTuple):
     found: Floats
     normals: Floats
 
-    def pick(self, group: NDArray[np.bool_]) -> _Counts:
-        return _Counts(*(array[group] for array in self))
+    def pick(self, parts: NDArray[np.intp]) -> _Counts:
+        return _Counts(*(array[parts] for array in self))
 
     def sum(self, weights: Floats) -> Curve:
         """The curves of B resamples, from how often each holds each part, (B, N)."""
@@ -89,16 +99,22 @@ def _of_images(scores: Floats, anomalous: NDArray[np.bool_]) -> _Counts:
     return _Counts(normal, found, np.where(anomalous, 0.0, 1.0))
 
 
-def _of_pixels(maps: NDArray[np.float32], masks: NDArray[np.bool_]) -> tuple[_Counts, _Counts]:
-    """Counts of pixels, and of regions' shares, over one grid. An item reaches a threshold that it exceeds."""
+def _of_normals(maps: NDArray[np.float32], masks: NDArray[np.bool_]) -> tuple[NDArray[np.float32], Floats, Floats]:
+    """The grid, and of each part the normal pixels over its thresholds, (N, K), and all normal pixels, (N,)."""
     ordered = [np.sort(anomaly_map[~mask]) for anomaly_map, mask in zip(maps, masks, strict=True)]
     grid = _grid(ordered, maps[masks])
     normal = [len(scores) - np.searchsorted(scores, grid, side="right") for scores in ordered]
-    found = [_exceeding(m[mask], np.ones(mask.sum()), grid) for m, mask in zip(maps, masks, strict=True)]
-    shares = [_exceeding(m[mask], region_weights(mask[None]), grid) for m, mask in zip(maps, masks, strict=True)]
-    sizes = np.array([float(len(scores)) for scores in ordered])
-    counts = np.array(normal, dtype=np.float64)
-    return _Counts(counts, np.array(found), sizes), _Counts(counts, np.array(shares), sizes)
+    return grid, np.array(normal, dtype=np.float64), np.array([float(len(scores)) for scores in ordered])
+
+
+def _of_defects(
+    maps: NDArray[np.float32], parts: NDArray[np.intp], defects: NDArray[np.bool_], grid: NDArray[np.float32]
+) -> tuple[Floats, Floats]:
+    """Counts of pixels in the defects of a group's parts, and of their regions' shares, over the grid, (n, K) each."""
+    scores = [maps[part][mask] for part, mask in zip(parts, defects, strict=True)]
+    found = [_exceeding(values, np.ones(len(values)), grid) for values in scores]
+    shares = [_exceeding(v, region_weights(mask[None]), grid) for v, mask in zip(scores, defects, strict=True)]
+    return np.array(found), np.array(shares)
 
 
 def _grid(ordered: list[NDArray[np.float32]], anomalous: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -6,7 +6,7 @@ which lie far apart at small limits: "exact", and "reference", which takes 100 t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import cv2
@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from das3d_cli.curves import Curve, Floats, area, sorted_scores
-from das3d_cli.data.capture import GOOD
+from das3d_cli.data.capture import GOOD, Masks, types_of
 
 OVERALL = "all"
 Variant = Literal["exact", "reference"]
@@ -154,11 +154,13 @@ class _Pixels(NamedTuple):
     weights: Floats
 
     @classmethod
-    def of(cls, masks: ArrayLike, maps: ArrayLike) -> _Pixels:
+    def of(cls, masks: ArrayLike, maps: ArrayLike, marked: ArrayLike | None = None) -> _Pixels:
+        """Pixels that are `marked`, but not in the masks, are left out."""
         truth, values = np.asarray(masks, dtype=bool), np.asarray(maps)
         if truth.shape != values.shape or truth.ndim != 3:
             raise ValueError(f"masks {truth.shape} and maps {values.shape} must both be (N, H, W)")
-        return cls(sorted_scores(values[~truth]), values[truth], region_weights(truth))
+        normal = ~(truth if marked is None else np.asarray(marked, dtype=bool))
+        return cls(sorted_scores(values[normal]), values[truth], region_weights(truth))
 
     def regions(self) -> Curve:
         return Curve.exact(self.inside, self.normals, self.weights)
@@ -190,43 +192,59 @@ def region_weights(masks: NDArray[np.bool_]) -> Floats:
     return np.concatenate(weights)
 
 
+class Group(NamedTuple):
+    """What a row of figures is about. parts: places of its n parts, (n,); defects: bool, (n, H, W), on these."""
+
+    parts: NDArray[np.intp]
+    defects: NDArray[np.bool_]
+
+
 def evaluate(
-    labels: Sequence[str], scores: ArrayLike, maps: NDArray[np.float32], masks: NDArray[np.bool_]
+    labels: Sequence[str],
+    scores: ArrayLike,
+    maps: NDArray[np.float32],
+    masks: NDArray[np.bool_],
+    by_type: Mapping[int, Masks] | None = None,
 ) -> dict[str, Metrics]:
     """The figures of a test split, over all parts and for each defect type against the good parts.
+
+    A part with several types counts in the figures of each. There its pixels that are marked, but not as that type, are
+    neither defective nor normal and are left out.
 
     Args:
         labels: "good" or a defect type, one per part.
         scores: (N,) anomaly scores.
         maps: (N, H, W) float32 anomaly maps.
         masks: (N, H, W) bool ground truth; all false for a good part.
+        by_type: place among the parts -> defect type -> its (H, W) bool mask, within `masks`, of the parts with several
+            types; their labels are not looked at.
 
     Returns:
         Figures under "all", then under each defect type in sorted order.
     """
     names, values = np.asarray(labels, dtype=str), np.asarray(scores)
     results = {}
-    for name, group in groups(labels).items():
-        samples = len(names) if name == OVERALL else int((names == name).sum())
-        results[name] = _metrics(names[group] != GOOD, values[group], maps[group], masks[group], samples)
+    for name, (parts, defects) in groups(labels, masks, by_type):
+        anomalous = names[parts] != GOOD
+        samples = len(names) if name == OVERALL else int(anomalous.sum())
+        pixels = _Pixels.of(defects, maps[parts], masks[parts])
+        results[name] = _metrics(anomalous, values[parts], pixels, samples)
     return results
 
 
-def groups(labels: Sequence[str]) -> dict[str, NDArray[np.bool_]]:
-    """Which parts, bool (N,), the figures of "all" and of each defect type are about."""
-    names = np.asarray(labels, dtype=str)
-    types = sorted(set(names.tolist()) - {GOOD})
-    return {OVERALL: np.ones(len(names), dtype=bool)} | {t: (names == t) | (names == GOOD) for t in types}
+def groups(
+    labels: Sequence[str], masks: NDArray[np.bool_], by_type: Mapping[int, Masks] | None = None
+) -> Iterator[tuple[str, Group]]:
+    """What the figures of "all" and then of each defect type are about; arguments as for `evaluate`."""
+    several = by_type or {}
+    types = types_of(labels, several)
+    yield OVERALL, Group(np.arange(len(types)), masks)
+    for name in sorted({name for own in types for name in own}):
+        parts = [i for i, own in enumerate(types) if name in own or not own]
+        yield name, Group(np.array(parts), np.stack([several[i][name] if i in several else masks[i] for i in parts]))
 
 
-def _metrics(
-    anomalous: NDArray[np.bool_],
-    scores: NDArray[np.generic],
-    maps: NDArray[np.float32],
-    masks: NDArray[np.bool_],
-    samples: int,
-) -> Metrics:
-    pixels = _Pixels.of(masks, maps)
+def _metrics(anomalous: NDArray[np.bool_], scores: NDArray[np.generic], pixels: _Pixels, samples: int) -> Metrics:
     curve = Curve.exact(pixels.inside, pixels.normals)
     exact, reference = pixels.regions().polyline(), pixels.reference()
     return Metrics(

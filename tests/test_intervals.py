@@ -45,6 +45,29 @@ def test_bounds_are_those_of_splits_put_together_part_by_part(monkeypatch):
         assert found[figure] == pytest.approx((low, high), abs=tolerance), figure
 
 
+def test_bounds_of_a_type_are_those_of_its_own_masks(monkeypatch):
+    monkeypatch.setattr(module, "_RESAMPLES", 25)
+    scores, maps, masks = some_split()
+    columns, by_type = np.arange(40), {}
+    for index in (6, 7, 10):  # what lies in every fourth column is of no type
+        bent, hole = (masks[index] & (columns % 4 == remainder) for remainder in (0, 1))
+        by_type[index] = {"hole": hole | (masks[index] & (columns % 4 == 2)), "bent": bent}
+    found = intervals(LABELS, scores, maps, masks, by_type)
+    assert found["all"] == intervals(LABELS, scores, maps, masks)["all"]
+    its = {"hole": [0, 1, 2, 3, 4, 5, 6, 7, 8, 10], "bent": [0, 1, 2, 3, 4, 6, 7, 9, 10, 11]}
+    for name, places in its.items():
+        drawn = []
+        for counts in module._draws(np.array(LABELS)[places] != "good", seed=0):
+            parts = np.repeat(places, counts.astype(int))
+            again = {new: by_type[old] for new, old in enumerate(parts) if old in by_type}
+            labels = ["good" if i < 5 else name for i in parts]
+            drawn.append(evaluate(labels, scores[parts], maps[parts], masks[parts], again)[name])
+        for figure in FIGURES:
+            low, high = np.quantile([getattr(metrics, figure) for metrics in drawn], [0.025, 0.975])
+            tolerance = 1e-12 if figure.startswith("image") else 2e-3
+            assert found[name][figure] == pytest.approx((low, high), abs=tolerance), (name, figure)
+
+
 def test_every_group_has_bounds_round_its_figures_and_they_repeat():
     split = some_split()
     found, figures = intervals(LABELS, *split), evaluate(LABELS, *split)

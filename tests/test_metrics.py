@@ -55,18 +55,18 @@ def regions_of(masks):
     return regions
 
 
-def aupro_by_thresholds(masks, maps, limit):
-    regions = regions_of(masks)
+def aupro_by_thresholds(masks, maps, limit, marked=None):
+    regions, normal = regions_of(masks), ~(masks if marked is None else marked)
     rates, overlaps = [0.0], [0.0]
     for threshold in sorted(set(maps.ravel().tolist()), reverse=True):
         found = maps >= threshold
-        rates.append(found[~masks].mean())
+        rates.append(found[normal].mean())
         overlaps.append(np.mean([found[index][region].mean() for index, region in regions]))
     return trapezia(rates, overlaps, limit)
 
 
-def aupro_by_100_thresholds(masks, maps, limit):
-    regions, normal = regions_of(masks), sorted(maps[~masks].tolist())
+def aupro_by_100_thresholds(masks, maps, limit, marked=None):
+    regions, normal = regions_of(masks), sorted(maps[~(masks if marked is None else marked)].tolist())
     points = [(1.0, 1.0)]
     for number in range(100):
         place = int(number * (len(normal) - 1) / 99 + 1e-9)
@@ -283,3 +283,64 @@ class TestEvaluate:
         result = evaluate(["hole"] * 5, scores, maps, masks)["all"]
         assert math.isnan(result.image_auroc)
         assert 0 < result.aupro_30 < 1
+
+
+SEVERAL = ["good", "bump+stain", "bump", "bump+stain", "stain", "good", "a+b"]
+OF_TYPE = {"bump": ([1, 2, 3], [0, 5]), "stain": ([1, 3, 4], [0, 5]), "a+b": ([6], [0, 5])}  # its parts, good parts
+
+
+class TestSeveralTypesOnAPart:
+    """Of two parts bump and stain meet, overlap, and more is marked than either."""
+
+    @pytest.fixture(params=[5, 10**6], ids=["ties", "no ties"])
+    def parts(self, request):
+        rng = np.random.default_rng(request.param)
+        masks = rng.random((7, 11, 11)) < 0.1
+        masks[:, 3:7, 4:8] = True
+        masks[[0, 5]] = False
+        by_type = {i: {name: masks[i] & (rng.random((11, 11)) < 0.5) for name in ("stain", "bump")} for i in (1, 3)}
+        maps = np.clip(rng.normal(0.4, 0.2, masks.shape) + 0.15 * masks, 0, 1)
+        return rng.random(7), (np.round(maps * request.param) / request.param).astype(np.float32), masks, by_type
+
+    def truth(self, name, masks, by_type):
+        """Places of the type's parts and of the good ones, the type's mask on them, and what is left out."""
+        of_type, good = OF_TYPE[name]
+        places = of_type + good
+        mine = np.stack([by_type[i][name] if i in by_type else masks[i] for i in places])
+        return places, mine, masks[places] & ~mine
+
+    def test_each_type_is_measured_by_its_own_mask_without_the_pixels_of_others(self, parts):
+        scores, maps, masks, by_type = parts
+        results = evaluate(SEVERAL, scores, maps, masks, by_type)
+        assert list(results) == ["all", "a+b", "bump", "stain"]
+        assert [found.samples for found in results.values()] == [7, 1, 3, 3]
+        for name in OF_TYPE:
+            places, mine, others = self.truth(name, masks, by_type)
+            found, seen, anomalous = results[name], maps[places], mine.any(axis=(1, 2))
+            assert others.any() == (name != "a+b")
+            assert found.image_auroc == pytest.approx(auroc_by_pairs(anomalous, scores[places]), abs=1e-12)
+            assert found.image_f1_max == pytest.approx(f1_by_thresholds(anomalous, scores[places]), abs=1e-12)
+            assert found.pixel_auroc == pytest.approx(auroc_by_pairs(mine[~others], seen[~others]), abs=1e-12)
+            precision = average_precision_by_thresholds(mine[~others], seen[~others])
+            assert found.pixel_ap == pytest.approx(precision, abs=1e-12)
+            for field, limit in LIMITS.items():
+                exact = aupro_by_thresholds(mine, seen, limit, mine | others)
+                assert getattr(found, f"aupro_{field}") == pytest.approx(exact, abs=1e-12)
+                reference = aupro_by_100_thresholds(mine, seen, limit, mine | others)
+                assert getattr(found, f"aupro_{field}_reference") == pytest.approx(reference, abs=1e-12)
+
+    def test_all_counts_every_mark_once(self, parts):
+        scores, maps, masks, by_type = parts
+        assert evaluate(SEVERAL, scores, maps, masks, by_type)["all"] == evaluate(SEVERAL, scores, maps, masks)["all"]
+
+    def test_what_is_left_out_moves_nothing(self, parts):
+        scores, maps, masks, by_type = parts
+        before = evaluate(SEVERAL, scores, maps, masks, by_type)
+        places, _, others = self.truth("bump", masks, by_type)
+        changed = maps[places]
+        changed[others] = 1 - changed[others]
+        maps = maps.copy()
+        maps[places] = changed
+        after = evaluate(SEVERAL, scores, maps, masks, by_type)
+        assert after["bump"] == before["bump"]
+        assert after["stain"].pixel_auroc != before["stain"].pixel_auroc != after["all"].pixel_auroc
