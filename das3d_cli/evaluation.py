@@ -33,7 +33,8 @@ class Evaluation:
     @cached_property
     def intervals(self) -> dict[str, dict[str, Interval]]:
         """95 % intervals of the metrics, by the same names."""
-        return intervals(self.split.labels, self.scored.scores, self.scored.maps, defect_masks(self.split))
+        split, scored = self.split, self.scored
+        return intervals(split.labels, scored.scores, scored.maps, defect_masks(split), split.by_type)
 
     def missed(self) -> list[int]:
         """Places in the split of the defective parts that were passed."""
@@ -48,9 +49,10 @@ class Evaluation:
     def verdicts(self) -> list[dict[str, Any]]:
         """One plain record per test part."""
         return [
-            {"label": label, "name": name, "score": float(score), "anomalous": bool(verdict)}
-            for label, name, score, verdict in zip(
+            {"label": label, "types": list(types), "name": name, "score": float(score), "anomalous": bool(verdict)}
+            for label, types, name, score, verdict in zip(
                 self.split.labels,
+                self.split.types,
                 self.split.names,
                 self.scored.scores,
                 self.detector.anomalous(self.scored.scores),
@@ -67,7 +69,7 @@ class Outcome:
         run: the run folder or model file.
         settings: dotted key -> value, as trained.
         metrics, intervals: "all", then each defect type.
-        missed: names of the defective parts that were passed, by defect type.
+        missed: names of the defective parts that were passed, by defect type; a part with several is in each.
         false_alarms: names of the good parts that were rejected.
         verdicts: one plain record per test part.
     """
@@ -87,8 +89,10 @@ class Outcome:
     def of(cls, run: Path, evaluation: Evaluation) -> Outcome:
         detector, split = evaluation.detector, evaluation.split
         missed: dict[str, list[str]] = {kind: [] for kind in list(evaluation.metrics)[1:]}
+        types = split.types
         for index in evaluation.missed():
-            missed[split.labels[index]].append(split.names[index])
+            for kind in types[index]:
+                missed[kind].append(split.names[index])
         return cls(
             run=str(run),
             category=detector.category,
@@ -101,6 +105,11 @@ class Outcome:
             false_alarms=[split.names[index] for index in evaluation.false_alarms()],
             verdicts=evaluation.verdicts(),
         )
+
+    @property
+    def missed_parts(self) -> int:
+        """How many defective parts were passed, each counted once."""
+        return sum(verdict["label"] != GOOD and not verdict["anomalous"] for verdict in self.verdicts)
 
     def record(self) -> dict[str, Any]:
         """As plain data, without the settings, which lie in the run folder."""
@@ -140,5 +149,5 @@ def evaluate_detector(detector: Detector, cache_root: Path) -> Evaluation:
         )
     split = load_split(cache, "test")
     scored = detector.score(split.rgb, split.depth, split.foreground)
-    metrics = evaluate(split.labels, scored.scores, scored.maps, defect_masks(split))
+    metrics = evaluate(split.labels, scored.scores, scored.maps, defect_masks(split), split.by_type)
     return Evaluation(detector, split, scored, metrics)

@@ -14,7 +14,7 @@ import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -31,10 +31,12 @@ from das3d_cli.data.capture import Form
 from das3d_cli.detector import Detector
 from das3d_cli.engine.network import build_network
 from das3d_cli.errors import DataError
-from das3d_cli.evaluation import Evaluation, defect_masks
+from das3d_cli.evaluation import Evaluation, Outcome, defect_masks
 from das3d_cli.metrics import evaluate
+from das3d_cli.report import gallery
 from das3d_cli.report.charts import _BIN, _BOTTOM, _LEFT, _RIGHT, _TOP, rising_curve, score_histogram, thinned
 from das3d_cli.report.page import write_page
+from das3d_cli.report.tables import run_tables
 from das3d_cli.scoring import Scored
 from das3d_cli.settings import resolve
 
@@ -210,6 +212,53 @@ class TestContent:
         assert f"{'rejects' if labels[0] == 'good' else 'finds'} 1% to 99% of such" in " ".join(tree.texts("p"))
         assert len(tree.all("svg")) == 1 + (labels[0] == "hole")
         assert "-" in tree.texts("td")
+
+
+class TestSeveralKindsOnAPart:
+    @pytest.fixture
+    def several(self, detector: Detector) -> Evaluation:
+        parts = [("good", "0", 0.1), ("good", "1", 0.7), ("hole", "2", 0.3), ("dent+hole", "3", 0.2),
+                 ("dent+hole", "4", 0.8), ("x+y", "5", 0.9)]  # fmt: skip
+        made = evaluation_of(detector, parts)
+        left = np.arange(32) < 20
+        by_type = {i: {"dent": truth & left, "hole": truth & ~left}
+                   for i, truth in enumerate(made.split.ground_truth) if parts[i][0] == "dent+hole"}  # fmt: skip
+        split, scored = replace(made.split, by_type=by_type), made.scored
+        metrics = evaluate(split.labels, scored.scores, scored.maps, defect_masks(split), by_type)
+        return Evaluation(detector, split, scored, metrics)
+
+    def test_it_counts_in_the_row_of_each_and_is_shown_once(self, several: Evaluation, tmp_path: Path):
+        write_page(tmp_path / "page.html", several, "run")
+        assert table_rows(tmp_path / "page.html", "verdicts")[1:] == [
+            ["dent", "2", "1", "✕ 1"], ["hole", "3", "1", "✕ 2"], ["x+y", "1", "1", "0"], ["good", "2", "✕ 1", "1"],
+        ]  # fmt: skip
+        assert [row[0] for row in table_rows(tmp_path / "page.html", "dense")] == ["Kind", "all", "dent", "hole", "x+y"]
+        tree = Tree((tmp_path / "page.html").read_text(encoding="utf-8"))
+        assert tree.texts("h1") == ["2 of 4 defective parts found, 1 of 2 good parts rejected"]
+        assert tree.texts("h4") == ["dent+hole 3", "hole 2", "good 1", "x+y 5", "dent+hole 4", "good 0"]
+        text = " ".join(tree.texts("section"))
+        assert "4 defective of 3 kinds" in text and "counts in the row of each" in text and "are left out" in text
+
+    def test_missed_parts_are_listed_by_type_and_counted_once(self, several: Evaluation):
+        outcome = Outcome.of(Path("run"), several)
+        assert outcome.missed == {"dent": ["3"], "hole": ["2", "3"], "x+y": []}
+        assert outcome.missed_parts == 2
+        assert set(outcome.intervals) == {"all", *outcome.missed}
+        assert all("several types" in table.note for table in run_tables(outcome))
+
+    def test_without_such_parts_nothing_is_said_of_them(self, several: Evaluation, page: Path):
+        assert "several kinds" not in page.read_text(encoding="utf-8")
+        plain = replace(several, split=replace(several.split, by_type={}))
+        assert [verdict["types"] for verdict in plain.verdicts()][2:4] == [["hole"], ["dent+hole"]]
+
+    def test_the_overview_shows_the_highest_scores_of_each_kind_once(self, several: Evaluation, tmp_path: Path,
+                                                                     monkeypatch: pytest.MonkeyPatch):  # fmt: skip
+        shown: list[list[int]] = []
+        monkeypatch.setattr(gallery, "_sheet", lambda _, indices, __: shown.append(indices))
+        monkeypatch.setattr(gallery, "write_png", lambda *_: None)
+        gallery.write_gallery(tmp_path, several, lambda: None)
+        assert shown[-1] == [4, 3, 1, 0, 2, 5]
+        assert len(shown) == 7
 
 
 def table_rows(page: Path, kind: str) -> list[list[str]]:

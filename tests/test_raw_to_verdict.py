@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import sys
 from collections.abc import Callable
@@ -14,6 +15,8 @@ import numpy as np
 import pytest
 from captures import CAMERA, save_camera, save_image, save_mask, save_tiff
 from conftest import render
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from das3d_cli.cli import main
 from das3d_cli.data.cache import open_cache
@@ -60,32 +63,32 @@ def refused(done: Done, code: int, *parts: str) -> None:
     assert [part for part in parts if part not in line] == [], line
 
 
-def anomalous(folder: Path) -> Path:
-    """A copy of the only run's model by which every part is anomalous."""
+def with_threshold(folder: Path, threshold: float) -> Path:
+    """A copy of the only run's model: at 0 every part is anomalous, over 1 none is."""
     from torch import device
 
     from das3d_cli.engine import checkpoint
 
     (run,) = (folder / "runs").iterdir()
     content = checkpoint.load(run / "checkpoints/best.pt", device("cpu"))
-    checkpoint.save(folder / "strict.pt", content | {"threshold": 0.0})
-    return folder / "strict.pt"
+    checkpoint.save(folder / "copy.pt", content | {"threshold": threshold})
+    return folder / "copy.pt"
 
 
 @pytest.mark.parametrize(
-    ("layout", "write", "kind", "modality"),
+    ("layout", "write", "kinds", "modality"),
     [
-        ("eyecandies", captures.eyecandies, "bumps+colors", "both"),
-        ("realiad", captures.realiad, "bump", "both"),
-        ("mvtec3d", captures.adam, "bump", "depth"),
-        ("flat", captures.mvtec, "bump", "rgb"),
-        ("flat", lambda folder: captures.pairs(folder / "valve").parent, "bump", "both"),
-        ("table", captures.depth_table, "bump", "both"),
+        ("eyecandies", captures.eyecandies, {"bumps", "colors"}, "both"),
+        ("realiad", captures.realiad, {"bump"}, "both"),
+        ("mvtec3d", captures.adam, {"bump"}, "depth"),
+        ("flat", captures.mvtec, {"bump"}, "rgb"),
+        ("flat", lambda folder: captures.pairs(folder / "valve").parent, {"bump"}, "both"),
+        ("table", captures.depth_table, {"bump"}, "both"),
     ],
     ids=["eyecandies", "realiad", "folder3d", "images", "pairs", "table"],
 )
 def test_every_layout_leads_to_a_table(
-    tmp_path: Path, das3d: Das3d, layout: str, write: Callable[[Path], Path], kind: str, modality: str
+    tmp_path: Path, das3d: Das3d, layout: str, write: Callable[[Path], Path], kinds: set[str], modality: str
 ) -> None:
     source = write(tmp_path / "raw")
     done = ok(das3d("preprocess", source, "out", "--size", 32, "--workers", 1, cwd=tmp_path))
@@ -93,7 +96,7 @@ def test_every_layout_leads_to_a_table(
     ok(das3d("train", "--modality", modality, *TINY, cwd=tmp_path))
     done = ok(das3d("evaluate", "--category", "all", "--out", "table.md", "--json", "--gpus", "cpu", cwd=tmp_path))
     (run,) = json.loads(done.stdout)["runs"]
-    assert (run["modality"], set(run["metrics"])) == (modality, {"all", kind})
+    assert (run["modality"], set(run["metrics"])) == (modality, {"all", *kinds})
     tables = (tmp_path / "table.md").read_text(encoding="utf-8")
     for title, figure in (("I-AUROC", "image_auroc"), ("P-AUROC", "pixel_auroc"), ("AUPRO@0.3", "aupro_30")):
         value = run["metrics"]["all"][figure]
@@ -132,7 +135,7 @@ class TestImagesAlone:
         )
         picture, raw = cv2.imread(str(place / "out.png")), cv2.imread(str(place / "part.png"))
         assert picture.shape[0] > raw.shape[0] and picture.shape[1] > raw.shape[1]
-        strict = anomalous(place)
+        strict = with_threshold(place, 0.0)
         done = ok(das3d("predict", "part.png", "--run", strict, "--gpus", "cpu", cwd=place))
         assert "size unknown, no points measured" in done.stdout
         found = json.loads(
@@ -172,7 +175,7 @@ class TestPointsAlone:
         refused(das3d("train", *TINY, cwd=place), 2, "point clouds without RGB images", "use --modality depth")
         ok(das3d("train", "--modality", "depth", *TINY, cwd=place))
         ok(das3d("evaluate", "--gpus", "cpu", cwd=place))
-        strict = anomalous(place)
+        strict = with_threshold(place, 0.0)
         done = ok(das3d("predict", "part.tiff", "--heatmap", "out.png", "--run", strict, "--gpus", "cpu", cwd=place))
         assert " mm, " in done.stdout
         assert cv2.imread(str(place / "out.png")).std() > 10
@@ -233,6 +236,58 @@ def test_eyecandies_parts_without_ground_truth_are_judged(tmp_path: Path, das3d:
         assert 0 <= found["score"] <= 1
     lone = Path(files[0].rename(tmp_path / "000_depth.png"))
     refused(das3d("predict", lone, "--gpus", "cpu", cwd=tmp_path), 1, "000_depth.png: ")
+
+
+def test_each_type_of_an_eyecandies_part_has_its_row(tmp_path: Path, das3d: Das3d) -> None:
+    folder = captures.eyecandies(tmp_path / "raw") / "GummyBear/test_public/data"
+    captures.write_eyecandies(folder, "01", render("ring", seed=12))
+    captures.write_eyecandies(folder, "11", render("ring", seed=11, defect="stain"), ("colors",))
+    marked = cv2.imread(str(folder / "10_mask.png"), cv2.IMREAD_GRAYSCALE)
+    marked[50:58, 40:48] = 255  # of no type
+    save_image(folder / "10_mask.png", marked)
+    ok(das3d("preprocess", "raw", "out", "--size", 32, "--workers", 1, "--set", "preprocess.frame=image", cwd=tmp_path))
+    ok(das3d("train", *TINY, cwd=tmp_path))
+    lax = with_threshold(tmp_path, 1.1)
+    done = ok(das3d("evaluate", "--run", lax, "--pictures", "shown", "--report", "page.html", "--out", "table.csv",
+                    "--gpus", "cpu", cwd=tmp_path))  # fmt: skip
+    found = json.loads((tmp_path / "shown/evaluation.json").read_text())
+    counts = {name: metrics["samples"] for name, metrics in found["metrics"].items()}
+    assert counts == {"all": 4, "bumps": 1, "colors": 2}
+    assert found["missed"] == {"bumps": ["10"], "colors": ["10", "11"]}
+    assert "2 defective parts missed, 0 good" in done.stdout
+    assert "missed bumps: 10\n" in done.stdout and "missed colors: 10, 11\n" in done.stdout
+    assert "a part with several types" in done.stdout
+    assert {(v["label"], v["name"]): v["types"] for v in found["verdicts"]} == {
+        ("good", "00"): [], ("good", "01"): [], ("bumps+colors", "10"): ["bumps", "colors"], ("colors", "11"): ["colors"],
+    }  # fmt: skip
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "0 of 2 defective parts found" in page and page.count('class="card"') == 4
+    assert "counts in the row of each" in page
+
+    maps = {name: np.load(next((tmp_path / "shown").glob(f"*/{name}.npy"))) for name in ("00", "01", "10", "11")}
+    bumps, colors, marked = (shrunk(folder / f"10_{name}.png") for name in ("bumps_mask", "colors_mask", "mask"))
+    assert bumps.any() and colors.any() and (marked & ~bumps & ~colors).sum() > 2
+    nothing, stain = np.zeros_like(marked), shrunk(folder / "11_mask.png")
+    with (tmp_path / "table.csv").open(encoding="utf-8") as file:
+        rows = {row["defect type"]: row for row in csv.DictReader(file) if row["P-AP"] and not row["95 %"]}
+    for kind, defects in (
+        ("all", {"00": nothing, "01": nothing, "10": marked, "11": stain}),
+        ("bumps", {"00": nothing, "01": nothing, "10": bumps}),
+        ("colors", {"00": nothing, "01": nothing, "10": colors, "11": stain}),
+    ):
+        kept = {name: mask | ~marked if name == "10" else ~nothing for name, mask in defects.items()}
+        truth, values = (np.concatenate([of[name][kept[name]] for name in defects]) for of in (defects, maps))
+        metrics = found["metrics"][kind]
+        assert metrics["pixel_auroc"] == pytest.approx(roc_auc_score(truth, values), abs=1e-9), kind
+        assert metrics["pixel_ap"] == pytest.approx(average_precision_score(truth, values), abs=1e-9), kind
+        assert float(rows[kind]["P-AP"]) == pytest.approx(metrics["pixel_ap"], abs=1e-6)
+
+
+def shrunk(path: Path) -> NDArray[np.bool_]:
+    """A raw mask of 96 x 120 pixels as the whole image is brought to 32 x 32."""
+    mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) > 0
+    square = np.pad(mask, ((12, 12), (0, 0))).astype(np.float32)
+    return np.asarray(cv2.resize(square, (32, 32), interpolation=cv2.INTER_AREA) >= 0.5)
 
 
 @pytest.mark.parametrize(

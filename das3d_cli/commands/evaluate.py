@@ -180,9 +180,8 @@ def _report(outcomes: Sequence[Outcome], wanted: Sequence[str]) -> tuple[list[Fi
 
 
 def _tell_verdicts(outcome: Outcome, whose: str, short: bool) -> None:
-    missed = sum(map(len, outcome.missed.values()))
     console.result(
-        f"{whose}at threshold {outcome.threshold:.3f}: {missed} defective parts missed,"
+        f"{whose}at threshold {outcome.threshold:.3f}: {outcome.missed_parts} defective parts missed,"
         f" {len(outcome.false_alarms)} good parts rejected"
     )
     if short:

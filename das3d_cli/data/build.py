@@ -235,10 +235,8 @@ def _stat(category: str, layout: Layout) -> tuple[dict[Entry, list[Stamp]], list
     stamps: dict[Entry, list[Stamp]] = {}
     failures = []
     for entry in layout.entries_of(category):
-        masks = (path for _, path in entry.by_type)
-        paths = [path for path in (entry.rgb, entry.xyz, entry.ground_truth, *masks) if path]
         try:
-            stamps[entry] = [_stamp(path, layout.root) for path in paths]
+            stamps[entry] = [_stamp(path, layout.root) for path in entry.files]
         except OSError as error:
             failures.append(Failure(category, entry.files[0], f"cannot be read: {reason(error)}"))
     return stamps, failures

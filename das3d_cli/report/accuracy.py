@@ -64,6 +64,9 @@ def figures(evaluation: Evaluation) -> Element:
         tag("tr", tag("th", kind, scope="row"), *(tag("td", _number(getattr(found, name))) for name in _FIGURES))
         for kind, found in evaluation.metrics.items()
     )
+    several = (
+        " Of a part with several kinds, spots marked as the others are left out." if evaluation.split.by_type else ""
+    )
     return tag(
         "section",
         tag("h2", "Figures"),
@@ -75,7 +78,7 @@ def figures(evaluation: Evaluation) -> Element:
         ),
         tag("dl", *meanings, class_="figures"),
         tag("h3", "By kind of defect"),
-        tag("p", "Each kind against the good parts; a dash where a figure is not defined.", class_="quiet"),
+        tag("p", f"Each kind against the good parts; a dash where a figure is not defined.{several}", class_="quiet"),
         table(["Kind", *(figure.title for figure in _FIGURES.values())], rows, class_="dense"),
         tag(
             "details",

@@ -26,9 +26,7 @@ def write_gallery(folder: Path, evaluation: Evaluation, advance: Callable[[], No
         DataError: the folder cannot be written.
     """
     split = evaluation.split
-    rows: dict[str, list[int]] = {}
     for index, (label, name) in enumerate(zip(split.labels, split.names, strict=True)):
-        rows.setdefault(label, []).append(index)
         make_folder(folder / label)
         write_png(folder / label / f"{name}.png", _sheet(evaluation, [index], f"{label} {name}"))
         data = io.BytesIO()
@@ -36,9 +34,11 @@ def write_gallery(folder: Path, evaluation: Evaluation, advance: Callable[[], No
         write_whole(folder / label / f"{name}.npy", data.getvalue())
         advance()
     scores = evaluation.scored.scores
-    shown = [i for label in sorted(rows) for i in sorted(rows[label], key=lambda i: -scores[i])[:_PER_TYPE]]
+    shown = dict.fromkeys(
+        i for parts in split.kinds.values() for i in sorted(parts, key=lambda i: -scores[i])[:_PER_TYPE]
+    )
     title = f"{evaluation.detector.category}: the highest scores of each kind of part"
-    write_png(folder / "overview.png", _sheet(evaluation, shown, title))
+    write_png(folder / "overview.png", _sheet(evaluation, list(shown), title))
 
 
 def _sheet(evaluation: Evaluation, indices: list[int], title: str) -> Picture:

@@ -82,22 +82,21 @@ def _tile(outcome: Outcome, kind: str) -> Element:
 
 
 def _verdicts(evaluation: Evaluation, groups: tuple[Outcome, ...]) -> Element:
-    labels = evaluation.split.labels
     wrong = {index for group in groups if not group.right for index in group.parts}
     rows = []
-    for label in sorted(set(labels), key=lambda name: (name == GOOD, name)):
-        parts = [index for index, name in enumerate(labels) if name == label]
+    for kind, parts in sorted(evaluation.split.kinds.items(), key=lambda item: item[0] == GOOD):
         mistakes = len(wrong.intersection(parts))
         cells = [tag("td", str(len(parts) - mistakes)), _mistakes(mistakes)]
-        rejected_passed = cells[::-1] if label == GOOD else cells
-        rows.append(tag("tr", tag("th", label, scope="row"), tag("td", str(len(parts))), *rejected_passed))
+        rejected_passed = cells[::-1] if kind == GOOD else cells
+        rows.append(tag("tr", tag("th", kind, scope="row"), tag("td", str(len(parts))), *rejected_passed))
+    several = " A part with several kinds of defect counts in the row of each." if evaluation.split.by_type else ""
     return tag(
         "section",
         tag("h2", "Verdicts by kind of part"),
         tag(
             "p",
             f"A part is rejected when its score reaches the threshold, {evaluation.detector.threshold:.3f}."
-            " Wrong verdicts are marked ✕.",
+            f" Wrong verdicts are marked ✕.{several}",
         ),
         table(["Kind of part", "Parts", "Rejected", "Passed"], rows, class_="verdicts"),
         tag("p", _leeway(groups), class_="quiet"),
@@ -160,7 +159,7 @@ def _gallery(evaluation: Evaluation, groups: tuple[Outcome, ...]) -> Element:
 
 def _method(evaluation: Evaluation, run: str) -> Element:
     detector, labels = evaluation.detector, evaluation.split.labels
-    s, good, kinds = detector.settings, labels.count(GOOD), len(set(labels) - {GOOD})
+    s, good, kinds = detector.settings, labels.count(GOOD), len(evaluation.metrics) - 1
     window = "a window around the part" if s.preprocess.frame == "part" else "the whole image"
     facts = {
         "Run": run,

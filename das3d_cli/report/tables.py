@@ -24,6 +24,7 @@ TITLES = {
     **{f"aupro_{name}": f"AUPRO@{limit}" for name, limit in LIMITS.items()},
     **{f"aupro_{name}_reference": f"AUPRO@{limit} (reference)" for name, limit in LIMITS.items()},
 }
+SEVERAL_NOTE = "a part with several types of defect counts in each, without the pixels of the others"
 EXACT_NOTE = "exact: every threshold"
 REFERENCE_NOTE = "reference: 100 thresholds, as published figures use"
 _FIRST = ("image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "aupro_30")
@@ -38,14 +39,17 @@ def run_tables(outcome: Outcome) -> list[FigureTable]:
     first = {TITLES[figure]: figure for figure in _FIRST}
     limits = {f"exact@{limit}": f"aupro_{name}" for name, limit in LIMITS.items()}
     limits |= {f"reference@{limit}": f"aupro_{name}_reference" for name, limit in LIMITS.items()}
+    notes = [SEVERAL_NOTE] if any(len(verdict["types"]) > 1 for verdict in outcome.verdicts) else []
     return [
-        FigureTable(title, _LABELS, dict.fromkeys(first, 3), _rows_of_run(outcome, list(first.values()))),
+        FigureTable(
+            title, _LABELS, dict.fromkeys(first, 3), _rows_of_run(outcome, list(first.values())), "; ".join(notes)
+        ),
         FigureTable(
             f"{outcome.category}: AUPRO",
             _LABELS,
             dict.fromkeys(limits, 3),
             _rows_of_run(outcome, list(limits.values())),
-            f"{EXACT_NOTE}; {REFERENCE_NOTE}",
+            "; ".join([EXACT_NOTE, REFERENCE_NOTE, *notes]),
         ),
     ]
 
