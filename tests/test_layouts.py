@@ -170,6 +170,7 @@ class TestEyecandies:
         assert [entry.name for entry in entries if entry.split == "train"][:3] == [
             "000_image_5", "000_image_0", "001_image_5",
         ]  # fmt: skip
+        assert [entry.part for entry in entries if entry.split == "train"][:3] == ["000", "000", "001"]
         assert {entry.rgb.name[3:] for entry in entries if entry.rgb and entry.split == "test"} == {"image_5.png"}
         with pytest.raises(UsageError, match=r"lights: image_6: Eyecandies has the lights 0 to 5"):
             find_entries(tmp_path, lights=["6"])
@@ -226,9 +227,9 @@ class TestRealIad:
               "fuse/train/GOOD/xyz/a_1.tiff", "fuse/train/GOOD/xyz/a_2.tiff")  # fmt: skip
         assert [entry.name for entry in find_entries(tmp_path).entries] == ["a_1", "a_2"]
         entries = find_entries(tmp_path, lights=["L05", "l01"]).entries
-        assert [(entry.name, entry.rgb and entry.rgb.name) for entry in entries] == [
-            ("a_1_L05", "a_1_RGB_L05.jpg"), ("a_2_L05", "a_2_RGB_L05.jpg"),
-            ("a_1_L01", "a_1_RGB_L01.jpg"), ("a_2_L01", "a_2_RGB_L01.jpg"),
+        assert [(entry.name, entry.part, entry.rgb and entry.rgb.name) for entry in entries] == [
+            ("a_1_L05", "a_1", "a_1_RGB_L05.jpg"), ("a_2_L05", "a_2", "a_2_RGB_L05.jpg"),
+            ("a_1_L01", "a_1", "a_1_RGB_L01.jpg"), ("a_2_L01", "a_2", "a_2_RGB_L01.jpg"),
         ]  # fmt: skip
 
     def test_nothing_is_paired_by_its_place_in_the_list(self, tmp_path: Path) -> None:

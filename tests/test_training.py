@@ -10,6 +10,7 @@ import shutil
 import signal
 from pathlib import Path
 
+import captures
 import numpy as np
 import pytest
 import torch
@@ -187,6 +188,16 @@ class TestRun:
         assert len(data.train) + len(data.validation) == len(whole.train)
         kept = {tensor.numpy().tobytes() for tensor in data.train.depth}
         assert not any(tensor.numpy().tobytes() in kept for tensor in data.validation.depth)
+
+    def test_no_part_is_held_out_and_trained_on_under_another_light(self, tmp_path: Path):
+        captures.realiad(tmp_path / "raw")
+        layout = find_entries(tmp_path / "raw", lights=["L05", "L01"])
+        build(layout, tmp_path / "out", PreprocessSettings(size=64), workers=1)
+        for seed in range(4):
+            data = training.load_data(settings(f"seed={seed}"), open_cache(tmp_path / "out", "fuse_holder"), CPU)
+            kept, held = ([depth.numpy().tobytes() for depth in parts.depth] for parts in (data.train, data.validation))
+            assert (len(kept), len(held)) == (4, 2)
+            assert len({*held}) == 1 and not {*held} & {*kept}
 
     def test_diverging_loss_stops_with_a_message(self, cache: Cache, tmp_path: Path):
         trainer = training.start(settings("train.steps=20"), cache, tmp_path, CPU)

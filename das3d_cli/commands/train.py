@@ -134,9 +134,14 @@ def _train_category(
     settings: Settings, data: Path, runs: Path, alone: bool, category: str, device: torch.device
 ) -> dict[str, Any]:
     from das3d_cli.data.cache import open_cache
-    from das3d_cli.engine import training
+    from das3d_cli.engine import distributed, training
 
-    return _finish(training.start(settings, open_cache(data, category), runs, device), data, bar=alone)
+    cache = open_cache(data, category)
+    trainer = training.start(settings, cache, runs, device)
+    if not cache.samples("validation") and distributed.is_first():
+        kept, held = len(trainer.data.train), len(trainer.data.validation)
+        console.say(f"{category}: no validation split; {held} of {kept + held} training samples are held out for it")
+    return _finish(trainer, data, bar=alone)
 
 
 def _finish(trainer: Trainer, data: Path, *, bar: bool = True) -> dict[str, Any]:

@@ -52,7 +52,7 @@ class _Task:
     def record(self, geometry: Geometry) -> Record:
         entry = self.entry
         return Record(path=self.path, split=entry.split, label=entry.label, name=entry.name, key=self.key,
-                      geometry=geometry)  # fmt: skip
+                      geometry=geometry, part=entry.part)  # fmt: skip
 
 
 def build(

@@ -35,7 +35,8 @@ AGAIN = "run das3d preprocess again"
 
 
 class Record(BaseModel):
-    """One cached sample; `key` stands for the source files and everything that was done to them."""
+    """One cached sample; `key` stands for the source files and everything that was done to them, `part` for the part that
+    it shares with others, each under another light."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -45,6 +46,7 @@ class Record(BaseModel):
     name: str
     key: str
     geometry: Geometry
+    part: str = ""
 
 
 class Manifest(BaseModel):

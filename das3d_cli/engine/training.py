@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from das3d_cli import __version__, runs
 from das3d_cli import settings as setting_files
@@ -82,7 +83,8 @@ def finish(trainer: Trainer, progress: Progress) -> dict[str, Any]:
 def load_data(settings: Settings, cache: Cache, device: torch.device) -> Data:
     """The good parts of train and validation, and the textures: on a GPU as far as `hardware.cache_share` lets them.
 
-    Without a validation split a fixed share of the training parts, picked by the seed, is held out instead.
+    Without a validation split a fixed share of the training parts, picked by the seed, is held out instead, each with all
+    samples that show it.
 
     Raises:
         DataError: the cache lacks good parts.
@@ -100,9 +102,8 @@ def load_data(settings: Settings, cache: Cache, device: torch.device) -> Data:
         validation = _good(load_split(cache, "validation"))
         chosen = np.arange(len(train[0]))
     else:
-        order = np.random.default_rng(settings.seed).permutation(len(train[0]))
-        held = max(1, round(_HELD_OUT * len(order)))
-        validation, chosen = tuple(a[np.sort(order[:held])] for a in train), np.sort(order[held:])
+        held = _held_out(cache, settings.seed)
+        validation, chosen = tuple(a[held] for a in train), np.flatnonzero(~held)
     if len(chosen) == 0 or len(validation[0]) == 0:
         raise DataError(f"{cache.folder}: needs at least two good parts in train, or one each in train and validation")
     s = settings.synthesis
@@ -178,6 +179,15 @@ def _check_preprocessing(settings: Settings, cache: Cache) -> None:
                 f"settings.preprocess.{name}: {wanted} asked for, but {cache.folder} was made with {made};"
                 " run das3d preprocess with the same settings first"
             )
+
+
+def _held_out(cache: Cache, seed: int) -> NDArray[np.bool_]:
+    """Which of the good training samples stand in for a validation split; those of one part stay together."""
+    names = [record.part or record.name for record in cache.samples("train") if record.label == GOOD]
+    parts = list(dict.fromkeys(names))
+    order = np.random.default_rng(seed).permutation(len(parts))
+    held = {parts[place] for place in order[: max(1, round(_HELD_OUT * len(parts)))]}
+    return np.array([name in held for name in names], bool)
 
 
 def _good(split: Split) -> tuple[Any, Any, Any]:

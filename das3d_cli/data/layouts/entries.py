@@ -37,6 +37,7 @@ class Entry:
         camera: the one that took the depth image; a point cloud needs none.
         limits: the file of depth limits beside the depth image.
         by_type: (defect type, its mask) of a part with several types; else empty.
+        part: what it shows, where several entries show one part, each under another light; else "".
     """
 
     category: str
@@ -49,6 +50,7 @@ class Entry:
     camera: Camera | None = None
     limits: Path | None = None
     by_type: tuple[tuple[str, Path], ...] = ()
+    part: str = ""
 
     @property
     def files(self) -> list[Path]:

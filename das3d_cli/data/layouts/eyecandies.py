@@ -79,9 +79,9 @@ def _read_split(category: str, split: str, folder: Path, lights: Sequence[str]) 
             continue
         by_type = tuple((kind, items[f"{kind}_{_MASK}"]) for kind in types) if len(types) > 1 else ()
         for light in lights:
-            name = index if len(lights) == 1 else f"{index}_{light}"
+            name, part = (index, "") if len(lights) == 1 else (f"{index}_{light}", index)
             yield Entry(category, split, "+".join(types) or GOOD, name, items[f"{light}.png"], items[_DEPTH],
-                        items[_MASK] if split == "test" else None, CAMERA, items[LIMITS], by_type)  # fmt: skip
+                        items[_MASK] if split == "test" else None, CAMERA, items[LIMITS], by_type, part)  # fmt: skip
 
 
 def _types(index: str, items: dict[str, Path]) -> list[str]:

@@ -57,7 +57,7 @@ def read(category: str, folder: Path, lights: Sequence[str]) -> Iterator[Found]:
             ]
             several = len(used) > 1
             yield from dict.fromkeys(
-                replace(item, name=f"{item.name}_{_light(item.rgb)}") if several and isinstance(item, Entry) and item.rgb
+                replace(item, name=f"{item.name}_{_light(item.rgb)}", part=item.name) if several and isinstance(item, Entry) and item.rgb
                 else item for item in found
             )  # fmt: skip
 
