@@ -160,8 +160,9 @@ class TestEyecandies:
     def test_what_has_no_ground_truth_is_no_good_part(self, tmp_path: Path) -> None:
         layout = find_entries(captures.eyecandies(tmp_path))
         assert not any("test_private" in str(entry.rgb) for entry in layout.entries)
+        place = tmp_path / "GummyBear/test_private/data"
         assert layout.notes == [
-            "GummyBear/test_private has no ground truth and is left out; das3d predict judges its parts one by one"
+            f"GummyBear/test_private has no ground truth and is left out; das3d predict --parts {place} judges its parts"
         ]
 
     def test_lights(self, tmp_path: Path) -> None:
@@ -240,7 +241,7 @@ class TestRealIad:
               f"{bad}/gt/rgb/b.png")  # fmt: skip
         assert [(entry.label, entry.name) for entry in find_entries(tmp_path).entries] == [("good", "b")]
         assert problems(tmp_path) == {
-            (f"{good}/rgb/a/x_L05_RGB.jpg", "its partner xyz/x.tiff is missing"),
+            (f"{good}/rgb/a/x_L05_RGB.jpg", "its partner xyz/a.tiff is missing"),
             (f"{good}/xyz/c.tiff", "its partner rgb/c (L05) is missing"),
             (f"{good}/rgb/b/dark.jpg", "no image with a light in its name, as L05; rename or remove it"),
             (f"{good}/rgb/d/2_L05_RGB.jpg", "1_L05_RGB.jpg is there as well; keep one of the two"),

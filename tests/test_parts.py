@@ -37,6 +37,12 @@ def test_a_list_keeps_its_order_and_counts_from_its_folder(tmp_path: Path):
     (tmp_path / "list.csv").write_text(
         'rgb,note,xyz\nb.png,"one, two",b.tiff\n/a/a.png,,/a/a.tiff\n', encoding="utf-8-sig"
     )
+    for text in (
+        "RGB;Note;XYZ\r\nb.png;one, two;b.tiff\r\n/a/a.png;;/a/a.tiff\r\n",
+        "rgb\tdepth\nb.png\tb.tiff\n/a/a.png\t/a/a.tiff\n",
+    ):
+        (tmp_path / "other.csv").write_text(text)
+        assert find_parts(tmp_path / "other.csv", "both") == find_parts(tmp_path / "list.csv", "both")
     assert find_parts(tmp_path / "list.csv", "both") == [
         (tmp_path / "b.tiff", tmp_path / "b.png"), (Path("/a/a.tiff"), Path("/a/a.png")),
     ]  # fmt: skip
@@ -47,10 +53,12 @@ def test_a_list_keeps_its_order_and_counts_from_its_folder(tmp_path: Path):
     [
         ("", "columns xyz and rgb"),
         ("xyz,image\n1.tiff,1.png\n", "columns xyz and rgb"),
-        ("xyz,rgb\n1.tiff,1.png\n2.tiff\n", "line 3: names no rgb file"),
-        ("xyz,rgb\n,1.png\n", "line 2: names no xyz file"),
+        ("xyz,rgb\n1.tiff,1.png\n\n2.tiff\n", "row 4: names no rgb file"),
+        ("xyz,rgb\n,1.png\n", "row 2: names no xyz file"),
+        ("depth,rgb\n,1.png\n", "row 2: names no depth file"),
+        ("xyz,rgb\n1.tiff,1.png,2.png\n", "row 2: has more cells than there are columns"),
         ("xyz,rgb\n", "holds no part"),
-        ('xyz,rgb\n"1.tiff,1.png\n', "columns xyz and rgb"),
+        ('xyz,rgb\n"1.tiff,1.png\n', "is not a CSV text: .*; look for a quotation mark"),
     ],
 )
 def test_a_list_that_cannot_be_used(tmp_path: Path, content: str, message: str):
@@ -58,6 +66,42 @@ def test_a_list_that_cannot_be_used(tmp_path: Path, content: str, message: str):
     with pytest.raises(DataError, match=message) as caught:
         find_parts(tmp_path / "list.csv", "both")
     assert str(tmp_path / "list.csv") in str(caught.value)
+
+
+def test_depth_images_in_a_folder_of_their_own(tmp_path: Path):
+    touch(tmp_path, "depth/1.png", "rgb/1.png", "rgb/2.jpg")
+    assert find_parts(tmp_path, "both") == [
+        (tmp_path / "depth/1.png", tmp_path / "rgb/1.png"), (tmp_path / "depth/2.tiff", tmp_path / "rgb/2.jpg"),
+    ]  # fmt: skip
+    (tmp_path / "xyz").mkdir()
+    assert find_parts(tmp_path, "both")[0] == (tmp_path / "xyz/1.tiff", tmp_path / "rgb/1.png")
+
+
+class TestEyecandies:
+    def test_each_part_is_judged_under_the_light_of_the_training(self, tmp_path: Path):
+        items = ("depth.png", "info_depth.yaml", "normals.png", "mask.png", *(f"image_{n}.png" for n in range(6)))
+        touch(tmp_path, *(f"{part}_{item}" for part in ("000", "001") for item in items))
+        for lights, light in (((), 4), (("0", "3"), 0)):
+            assert find_parts(tmp_path, "both", lights) == [
+                (tmp_path / f"{part}_depth.png", tmp_path / f"{part}_image_{light}.png") for part in ("000", "001")
+            ]
+        assert find_parts(tmp_path, "depth") == [(tmp_path / f"{part}_depth.png", None) for part in ("000", "001")]
+        assert find_parts(tmp_path, "both")[0].name == "000"
+
+    def test_what_is_missing_makes_a_part_all_the_same(self, tmp_path: Path):
+        touch(tmp_path, "000_depth.png", "000_info_depth.yaml", "001_image_4.png")
+        assert find_parts(tmp_path, "both") == [
+            (tmp_path / "000_depth.png", tmp_path / "000_image_4.png"),
+            (tmp_path / "001_depth.png", tmp_path / "001_image_4.png"),
+        ]  # fmt: skip
+
+
+def test_a_label_of_real_iad(tmp_path: Path):
+    touch(tmp_path, *(f"rgb/{part}/cam_{light}_RGB.jpg" for part in "ab" for light in ("L01", "L05")), "xyz/a.tiff")
+    assert find_parts(tmp_path, "both", ["l01"]) == [
+        (tmp_path / "xyz/a.tiff", tmp_path / "rgb/a/cam_L01_RGB.jpg"),
+        (tmp_path / "xyz/b.tiff", tmp_path / "rgb/b/cam_L01_RGB.jpg"),
+    ]
 
 
 def test_two_files_of_one_name(tmp_path: Path):

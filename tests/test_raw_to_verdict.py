@@ -234,6 +234,10 @@ def test_eyecandies_parts_without_ground_truth_are_judged(tmp_path: Path, das3d:
     for given in (files, files[:1]):
         found = json.loads(ok(das3d("predict", *given, "--gpus", "cpu", "--json", cwd=tmp_path)).stdout)
         assert 0 <= found["score"] <= 1
+    private.rename(tmp_path / "private")
+    found = json.loads(ok(das3d("predict", "--parts", "private", "--gpus", "cpu", "--json", cwd=tmp_path)).stdout)
+    assert (found["xyz"], found["rgb"]) == ("private/000_depth.png", None)
+    (tmp_path / "private").rename(private)
     lone = Path(files[0].rename(tmp_path / "000_depth.png"))
     refused(das3d("predict", lone, "--gpus", "cpu", cwd=tmp_path), 1, "000_depth.png: ")
 

@@ -44,7 +44,7 @@ def run(
         typer.Option(
             "--parts",
             help="Instead of one part many: a folder of NAME.tiff and NAME.png, side by side or in xyz/ and rgb/,"
-            " or a CSV file with the columns xyz and rgb.",
+            " a data/ folder of Eyecandies, or a CSV file with the columns xyz and rgb.",
             show_default=False,
         ),
     ] = None,
@@ -68,12 +68,14 @@ def run(
     if not (parts or first):
         raise UsageError("Missing argument 'PART.tiff'; or give --parts; see das3d --help")
     chosen = model or newest_finished(runs)
+    from das3d_cli.data.parts import find_parts
     from das3d_cli.data.workers import in_order
     from das3d_cli.detector import Detector
 
     detector = Detector.load(chosen, settings.hardware.gpus)
     console.say(f"using {chosen} ({detector.category})")
-    files = _files(first, second, parts, detector.needs)
+    lights = detector.settings.preprocess.light_names()
+    files = find_parts(parts, detector.needs, lights) if parts else [_one_part(first, second, detector.needs)]
     pictures = _pictures(files, heatmap) if parts else dict.fromkeys(files, heatmap)
     if len(files) > 1:
         _one_thread_each()
@@ -107,24 +109,21 @@ def run(
         raise typer.Exit(ANOMALOUS)
 
 
-def _files(first: Path | None, second: Path | None, parts: Path | None, needs: Modality) -> list[PartFiles]:
+def _one_part(first: Path | None, second: Path | None, needs: Modality) -> PartFiles:
     """What is to be judged.
 
     Raises:
         UsageError: one file too few or too many for what the run needs.
-        DataError: as `find_parts`.
     """
-    from das3d_cli.data.parts import PartFiles, find_parts
+    from das3d_cli.data.parts import PartFiles
 
-    if parts:
-        return find_parts(parts, needs)
     if needs == "rgb":
         if second is not None:
             raise UsageError("this run looks at RGB images alone; give PART.png alone")
-        return [PartFiles(None, first)]
+        return PartFiles(None, first)
     if second is None and needs == "both":
         raise UsageError(f"{first}: alone is not enough for this run; give PART.tiff and PART.png, in this order")
-    return [PartFiles(first, second)]
+    return PartFiles(first, second)
 
 
 def _pictures(files: list[PartFiles], folder: Path | None) -> dict[PartFiles, Path | None]:

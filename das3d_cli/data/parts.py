@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import csv
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from das3d_cli.data.layouts.entries import CLOUDS, IMAGES, files_in
+from das3d_cli.data.layouts import eyecandies, realiad
+from das3d_cli.data.layouts.entries import CLOUDS, DEPTHS, IMAGES, Unlabelled, by_name, files_in
+from das3d_cli.data.layouts.table import read_rows
 from das3d_cli.errors import DataError
-from das3d_cli.files import reason
 
 Needs = Literal["both", "rgb", "depth"]
 
@@ -33,77 +34,86 @@ class PartFiles(NamedTuple):
         return self.first.stem.removesuffix(_DEPTH)
 
 
-def find_parts(where: Path, needs: Needs) -> list[PartFiles]:
+def find_parts(where: Path, needs: Needs, lights: Sequence[str] = ()) -> list[PartFiles]:
     """The parts in a folder, by name, or those that a CSV file lists, in its order.
 
-    A folder holds NAME.tiff (or .pcd, .ply, or NAME_depth.png) and NAME.png side by side, or in xyz/ and rgb/ as a data set
-    does. A file without its partner makes a part all the same, so that reading it says what is missing. A CSV file has
-    the columns xyz and rgb; its paths count from its own folder.
+    A folder holds NAME.tiff (or .pcd, .ply, or NAME_depth.png) and NAME.png side by side, or in xyz/ (or depth/) and rgb/ as
+    a data set does; or it is one of Eyecandies' data/ or of Real-IAD D3's labels. A file without its partner makes a part
+    all the same, so that reading it says what is missing. A CSV file has the columns xyz (or depth) and rgb; its
+    paths count from its own folder.
 
     Args:
         where: the folder or the file.
         needs: what a part consists of, as of `Detector.needs`.
+        lights: of data with several images per part, those of the training, of which the first is judged; the usual
+            one when empty.
 
     Raises:
         DataError: neither, no part in it, or two files that claim one name.
+        UsageError: there is no such light.
     """
-    parts = _in_folder(where, needs) if where.is_dir() else _listed(where, needs)
+    parts = _in_folder(where, needs, lights) if where.is_dir() else _listed(where, needs)
     if not parts:
         wanted = {"both": "NAME.tiff and NAME.png", "rgb": "NAME.png", "depth": "NAME.tiff"}[needs]
         raise DataError(f"{where}: holds no part; {wanted}, side by side or in xyz/ and rgb/, would be some")
     return parts
 
 
-def _in_folder(folder: Path, needs: Needs) -> list[PartFiles]:
-    apart = (folder / "xyz").is_dir() or (folder / "rgb").is_dir()
-    for_xyz, for_rgb = (folder / "xyz", folder / "rgb") if apart else (folder, folder)
-    clouds = [path for path in files_in(for_xyz) if _is_cloud(path)] if needs != "rgb" else []
-    images = [path for path in files_in(for_rgb) if _is_image(path)] if needs != "depth" else []
-    xyz, rgb = _single(clouds), _single(images)
+def _in_folder(folder: Path, needs: Needs, lights: Sequence[str]) -> list[PartFiles]:
+    found = eyecandies.unlabelled(folder, lights) or realiad.unlabelled(folder, lights) or _side_by_side(folder)
+    xyz = _single(found.xyz) if needs != "rgb" else {}
+    rgb = _single(found.rgb) if needs != "depth" else {}
     return [
         PartFiles(
-            None if needs == "rgb" else xyz.get(name, for_xyz / f"{name}.tiff"),
-            None if needs == "depth" else rgb.get(name, for_rgb / f"{name}.png"),
+            None if needs == "rgb" else xyz.get(name) or found.partner("xyz", name),
+            None if needs == "depth" else rgb.get(name) or found.partner("rgb", name),
         )
         for name in sorted(xyz.keys() | rgb.keys())
     ]
 
 
+def _side_by_side(folder: Path) -> Unlabelled:
+    """Files of one name, together or in a folder for each kind."""
+    kinds = {kind for kind in ("xyz", "depth", "rgb") if (folder / kind).is_dir()}
+    marked = not kinds or "xyz" in kinds or "depth" not in kinds  # a depth image is told by its name
+    for_xyz = folder / ("xyz" if marked else "depth") if kinds else folder
+    for_rgb = folder / "rgb" if kinds else folder
+    clouds = [path for path in files_in(for_xyz) if not marked or _is_cloud(path)]
+    images = [path for path in files_in(for_rgb) if not path.stem.endswith((_DEPTH, _MASK))]
+    return Unlabelled(
+        by_name(clouds, (*CLOUDS, *DEPTHS), lambda path: path.stem.removesuffix(_DEPTH)),
+        by_name(images, IMAGES),
+        lambda kind, name: for_xyz / f"{name}.tiff" if kind == "xyz" else for_rgb / f"{name}.png",
+    )
+
+
 def _is_cloud(path: Path) -> bool:
-    return path.suffix.lower() in CLOUDS or (path.stem.endswith(_DEPTH) and path.suffix.lower() in IMAGES)
+    return path.suffix.lower() in CLOUDS or path.stem.endswith(_DEPTH)
 
 
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGES and not path.stem.endswith((_DEPTH, _MASK))
-
-
-def _single(paths: list[Path]) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for path in paths:
-        name = path.stem.removesuffix(_DEPTH)
-        if name in found:
-            raise DataError(f"{path}: {found[name].name} is beside it; keep one file of each name")
-        found[name] = path
-    return found
+def _single(files: Mapping[str, Sequence[Path]]) -> dict[str, Path]:
+    for paths in files.values():
+        if len(paths) > 1:
+            raise DataError(f"{paths[1]}: {paths[0].name} is beside it; keep one file of each name")
+    return {name: paths[0] for name, paths in files.items()}
 
 
 def _listed(path: Path, needs: Needs) -> list[PartFiles]:
-    columns = {"both": ["xyz", "rgb"], "rgb": ["rgb"], "depth": ["xyz"]}[needs]
-    wanted = f"{path}: a folder, or a CSV file with the column{'s' * (len(columns) > 1)} {' and '.join(columns)}, is wanted here"
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = csv.DictReader(file, strict=True)
-            if [name for name in columns if name not in (rows.fieldnames or [])]:
-                raise DataError(wanted)
-            listed = [{name: row[name] for name in columns} for row in rows]
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {reason(error)}") from None
-    except (UnicodeDecodeError, csv.Error):
-        raise DataError(wanted) from None
-    for number, row in enumerate(listed, start=2):
-        for name, value in row.items():
-            if not value:
-                raise DataError(f"{path}: line {number}: names no {name} file")
-    return [
-        PartFiles(*(path.parent / row[name] if name in row else None for name in PartFiles._fields)) for row in listed
-    ]
+    wanted = {"both": ["xyz", "rgb"], "rgb": ["rgb"], "depth": ["xyz"]}[needs]
+    text = f"{path}: a folder, or a CSV file with the column{'s' * (len(wanted) > 1)} {' and '.join(wanted)}, is wanted here"
+    if path.is_file() and path.suffix.lower() != ".csv":
+        raise DataError(text)
+    columns, rows = read_rows(path)
+    points = "xyz" if "xyz" in columns else "depth"
+    sources = {"xyz": points, "rgb": "rgb"}
+    if any(sources[kind] not in columns for kind in wanted):
+        raise DataError(text)
+    parts = []
+    for number, row in rows:
+        for kind in wanted:
+            if not row[sources[kind]]:
+                raise DataError(f"{path}: row {number}: names no {sources[kind]} file")
+        parts.append(
+            PartFiles(*(path.parent / row[sources[kind]] if kind in wanted else None for kind in PartFiles._fields))
+        )
+    return parts

@@ -27,13 +27,13 @@ class Kind(NamedTuple):
     recognise: Callable[[Path], str | None]
     read: Callable[[str, Path, Sequence[str]], Iterable[Found]]
     foreground: Foreground = "table"
-    light: str = ""  # of data with an image per light, the usual one
+    lit: bool = False  # there is an image per light
 
 
 # The first that recognises a folder reads it: the more particular come first.
 LAYOUTS = (
-    Kind("eyecandies", eyecandies.EXPECTED, eyecandies.recognise, eyecandies.read, "border", eyecandies.USUAL),
-    Kind("realiad", realiad.EXPECTED, realiad.recognise, realiad.read, light=realiad.USUAL),
+    Kind("eyecandies", eyecandies.EXPECTED, eyecandies.recognise, eyecandies.read, "border", lit=True),
+    Kind("realiad", realiad.EXPECTED, realiad.recognise, realiad.read, lit=True),
     Kind("flat", flat.EXPECTED, flat.recognise, flat.read),
     Kind("mvtec3d", mvtec3d.EXPECTED, mvtec3d.recognise, mvtec3d.read),
 )
@@ -59,12 +59,13 @@ def find_entries(
     try:
         if source.is_file() and source.suffix.lower() == ".csv" and layout in ("auto", TABLE.name):
             kind, why, root = TABLE, f"{source.name} is a table", source.parent
-            _lights(kind, lights)
+            _check_lights(kind, lights)
             found = _rows(source, categories)
         else:
             kind, folders, why = _recognise(source, _kinds(layout))
-            chosen, used, root = pick_categories(categories, list(folders), source), _lights(kind, lights), source
-            found = [item for name in sorted(chosen) for item in kind.read(name, folders[name], used)]
+            _check_lights(kind, lights)
+            chosen, root = pick_categories(categories, list(folders), source), source
+            found = [item for name in sorted(chosen) for item in kind.read(name, folders[name], lights)]
     except OSError as error:
         raise DataError(f"{error.filename}: cannot be read: {reason(error)}") from None
     entries = [item for item in found if isinstance(item, Entry)]
@@ -98,10 +99,9 @@ def _rows(source: Path, categories: Sequence[str]) -> list[Found]:
     return [item for item in found if isinstance(item, str) or item.category in wanted]
 
 
-def _lights(kind: Kind, lights: Sequence[str]) -> Sequence[str]:
-    if lights and not kind.light:
+def _check_lights(kind: Kind, lights: Sequence[str]) -> None:
+    if lights and not kind.lit:
         raise UsageError(f"settings.preprocess.lights: {','.join(lights)}: {kind.name} data have one image per part")
-    return lights or [kind.light]
 
 
 def _kinds(name: str) -> tuple[Kind, ...]:

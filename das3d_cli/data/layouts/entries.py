@@ -103,6 +103,19 @@ class Layout:
 Found = Entry | Failure | str  # what reading a layout yields; a text is a note on what was left out on purpose
 
 
+class Unlabelled(NamedTuple):
+    """Parts of which nothing is known but their files, as `das3d predict` gets them.
+
+    Attributes:
+        xyz, rgb: name of the part -> its files.
+        partner: tells from a kind, "xyz" or "rgb", and a name where the file should be.
+    """
+
+    xyz: Mapping[str, list[Path]]
+    rgb: Mapping[str, list[Path]]
+    partner: Callable[[str, str], Path]
+
+
 class Place(NamedTuple):
     """Where parts come from: the first three attributes of their entries."""
 

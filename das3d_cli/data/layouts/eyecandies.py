@@ -14,7 +14,7 @@ from pathlib import Path
 
 from das3d_cli.data.capture import GOOD, Camera
 from das3d_cli.data.depth import LIMITS
-from das3d_cli.data.layouts.entries import Entry, Failure, Found, files_in, folders_in
+from das3d_cli.data.layouts.entries import Entry, Failure, Found, Unlabelled, files_in, folders_in
 from das3d_cli.data.readers import read_ground_truth
 from das3d_cli.errors import DataError, UsageError
 
@@ -33,9 +33,8 @@ CAMERA = Camera(711.11, 711.11)  # pixels; its authors took all images with it
 def recognise(folder: Path) -> str | None:
     """Depth limits lie beside numbered images."""
     for split in (*_SPLITS, _PRIVATE):
-        for path in files_in(folder / split / "data"):
-            if path.name.endswith(f"_{LIMITS}"):
-                return f"{split}/data/{path.name} is there"
+        if first := _limits_in(folder / split / "data"):
+            return f"{split}/data/{first.name} is there"
     return None
 
 
@@ -45,14 +44,39 @@ def read(category: str, folder: Path, lights: Sequence[str]) -> Iterator[Found]:
     Raises:
         UsageError: there is no such light.
     """
-    chosen = [f"image_{light.removeprefix('image_')}" for light in lights]
-    for light in chosen:
-        if light not in _LIGHTS:
-            raise UsageError(f"settings.preprocess.lights: {light}: Eyecandies has the lights 0 to 5")
+    chosen = _chosen(lights)
     for name, split in _SPLITS.items():
         yield from _read_split(category, split, folder / name / "data", chosen if split == "train" else chosen[:1])
     if folders_in(folder / _PRIVATE):
-        yield f"{category}/{_PRIVATE} has no ground truth and is left out; das3d predict judges its parts one by one"
+        place = folder / _PRIVATE / "data"
+        yield f"{category}/{_PRIVATE} has no ground truth and is left out; das3d predict --parts {place} judges its parts"
+
+
+def unlabelled(folder: Path, lights: Sequence[str]) -> Unlabelled | None:
+    """The parts of a data/ folder, each with its image of the first light; None if it is no such folder.
+
+    Raises:
+        UsageError: there is no such light.
+    """
+    if not _limits_in(folder):
+        return None
+    items = {"xyz": _DEPTH, "rgb": f"{_chosen(lights)[0]}.png"}
+    files = {kind: {path.name.partition("_")[0]: [path] for path in files_in(folder)
+                    if path.name.partition("_")[2] == item} for kind, item in items.items()}  # fmt: skip
+    return Unlabelled(files["xyz"], files["rgb"], lambda kind, index: folder / f"{index}_{items[kind]}")
+
+
+def _limits_in(folder: Path) -> Path | None:
+    """The first file of depth limits, by which these folders are known."""
+    return next((path for path in files_in(folder) if path.name.endswith(f"_{LIMITS}")), None)
+
+
+def _chosen(lights: Sequence[str]) -> list[str]:
+    chosen = list(dict.fromkeys(f"image_{light.removeprefix('image_')}" for light in lights))
+    for light in chosen:
+        if light not in _LIGHTS:
+            raise UsageError(f"settings.preprocess.lights: {light}: Eyecandies has the lights 0 to 5")
+    return chosen or [USUAL]
 
 
 def _read_split(category: str, split: str, folder: Path, lights: Sequence[str]) -> Iterator[Found]:

@@ -22,6 +22,7 @@ from das3d_cli.data.layouts.entries import (
     Failure,
     Found,
     Place,
+    Unlabelled,
     by_name,
     files_in,
     folders_in,
@@ -40,15 +41,14 @@ def recognise(folder: Path) -> str | None:
     """Images with a light in their names lie in rgb/ or one folder deeper."""
     for split in SPLITS:
         for label in folders_in(folder / split):
-            first = next((path for path in _below(label / "rgb") if _light(path)), None)
-            if first:
+            if first := _lit_image_in(label):
                 return f"{first.relative_to(folder).as_posix()} is there"
     return None
 
 
 def read(category: str, folder: Path, lights: Sequence[str]) -> Iterator[Found]:
     """The parts of one category: in train one per light, elsewhere with the first light alone."""
-    chosen = [light.upper() for light in lights]
+    chosen = _chosen(lights)
     for split in SPLITS:
         for label in folders_in(folder / split):
             used = chosen if split == "train" else chosen[:1]
@@ -62,26 +62,54 @@ def read(category: str, folder: Path, lights: Sequence[str]) -> Iterator[Found]:
             )  # fmt: skip
 
 
+def unlabelled(folder: Path, lights: Sequence[str]) -> Unlabelled | None:
+    """The parts of a label's folder, each with its image of the first light; None if it is no such folder."""
+    if not _lit_image_in(folder):
+        return None
+    light = _chosen(lights)[0]
+    files = _files(folder, light)
+    return Unlabelled(files["xyz"], files["rgb"], lambda kind, name: folder / _partner(kind, name, light))
+
+
+def _chosen(lights: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(light.upper() for light in lights)) or [USUAL]
+
+
+def _lit_image_in(label: Path) -> Path | None:
+    """The first image with a light in its name, by which these folders are known."""
+    return next((path for path in _below(label / "rgb") if _light(path)), None)
+
+
 def _read_label(place: Place, folder: Path, light: str) -> Iterator[Found]:
-    clouds, images, masks = files_in(folder / "xyz"), _below(folder / "rgb"), _below(folder / "gt")
-    points = by_name(clouds, CLOUDS, _stem)
-
-    def name(path: Path) -> str:
-        return next((name for name in (_stem(path), path.parent.name) if name in points), _stem(path))
-
-    files = {
-        "rgb": by_name([path for path in images if _light(path) == light], IMAGES, name),
-        "xyz": points,
-        "gt": by_name([path for path in masks if _light(path) in ("", light)], MASKS, name),
-    }
+    files = _files(folder, light)
     if place.label == GOOD:
         files["gt"] = {}
-    yield from pair(place, files, ("rgb", "xyz"), lambda kind, name: f"{kind}/{name} ({light})" if kind == "rgb"
-                    else f"{'gt/rgb' if kind == 'gt' else kind}/{name}{'.png' if kind == 'gt' else '.tiff'}")  # fmt: skip
-    yield from unfit(place.category, clouds, (".tiff", *CLOUDS))
-    for path in images:
+    yield from pair(place, files, ("rgb", "xyz"), lambda kind, name: _partner(kind, name, light))
+    yield from unfit(place.category, files_in(folder / "xyz"), (".tiff", *CLOUDS))
+    for path in _below(folder / "rgb"):
         if path.suffix.lower() not in IMAGES or not _light(path):
             yield Failure(place.category, path, f"no image with a light in its name, as {USUAL}; rename or remove it")
+
+
+def _files(folder: Path, light: str) -> dict[str, dict[str, list[Path]]]:
+    """The files of a label's folder by kind and part, of the images those under this light."""
+    points = by_name(files_in(folder / "xyz"), CLOUDS, _stem)
+
+    def name(path: Path) -> str:
+        own, above = _stem(path), path.parent.name
+        if own in points or above in points:
+            return own if own in points else above
+        return own if above in ("rgb", "gt") else above
+
+    return {
+        "rgb": by_name([path for path in _below(folder / "rgb") if _light(path) == light], IMAGES, name),
+        "xyz": points,
+        "gt": by_name([path for path in _below(folder / "gt") if _light(path) in ("", light)], MASKS, name),
+    }
+
+
+def _partner(kind: str, name: str, light: str) -> str:
+    return {"rgb": f"rgb/{name} ({light})", "xyz": f"xyz/{name}.tiff", "gt": f"gt/rgb/{name}.png"}[kind]
 
 
 def _below(folder: Path) -> list[Path]:

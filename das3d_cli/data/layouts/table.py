@@ -31,18 +31,19 @@ def read_table(path: Path) -> Iterator[Found]:
     Raises:
         DataError: it is no CSV text, or lacks every column that could hold captures.
     """
-    rows, unused = _rows(path)
-    if unused:
+    columns, rows = read_rows(path)
+    if not {"rgb", "xyz", "depth"} & set(columns):
+        raise DataError(f"{path}: needs a column rgb, xyz or depth with the captures' files; the other columns that"
+                        f" count are {', '.join(name for name in _COLUMNS if name not in _FILES[:3])}")  # fmt: skip
+    if unused := [name for name in columns if name not in _COLUMNS and name]:
         yield f"{path}: columns that are not used: {', '.join(unused)}"
     camera = find_camera(path.parent)
     wanted: dict[str, set[str]] = {}
-    for row in rows:
+    for _, row in rows:
         wanted.setdefault(_category(row, path), set()).update(kind for kind in ("rgb", "xyz", "depth") if row.get(kind))
     taken: dict[object, int] = {}
-    for number, row in enumerate(rows, 2):  # as spreadsheets count: the first line holds the names
+    for number, row in rows:
         category = _category(row, path)
-        if not any(row.values()):
-            continue
         try:
             entry = _entry(row, category, path.parent, wanted[category], camera)
             for key in (*entry.files[: len(entry.files) - (entry.ground_truth is not None)], entry):
@@ -57,8 +58,13 @@ def read_table(path: Path) -> Iterator[Found]:
             yield entry
 
 
-def _rows(path: Path) -> tuple[list[Row], list[str]]:
-    """The rows, by lower-case column name, and the columns that mean nothing here."""
+def read_rows(path: Path) -> tuple[list[str], list[tuple[int, Row]]]:
+    """The names of a CSV file's columns in lower case, and its rows that are not empty, by those names and numbered as
+    spreadsheets do: the first line holds the names.
+
+    Raises:
+        DataError: it is no CSV text, has two columns of one name, or a row with more cells than columns.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -67,16 +73,24 @@ def _rows(path: Path) -> tuple[list[Row], list[str]]:
         raise DataError(f"{path}: is not a CSV text in UTF-8; save it again as such") from None
     lines = text.splitlines()
     delimiter = max(",;\t", key=lines[0].count) if lines else ","
-    table = [[cell.strip() for cell in line] for line in csv.reader(lines, delimiter=delimiter)]
+    try:
+        table = [[cell.strip() for cell in line] for line in csv.reader(lines, delimiter=delimiter, strict=True)]
+    except csv.Error as error:
+        raise DataError(
+            f"{path}: is not a CSV text: {error}; look for a quotation mark without its other half"
+        ) from None
     columns = [name.lower() for name in table[0]] if table else []
-    if not {"rgb", "xyz", "depth"} & set(columns):
-        raise DataError(f"{path}: needs a column rgb, xyz or depth with the captures' files; the other columns that"
-                        f" count are {', '.join(name for name in _COLUMNS if name not in _FILES[:3])}")  # fmt: skip
     doubled = next((name for name in columns if name and columns.count(name) > 1), None)
     if doubled:
         raise DataError(f"{path}: has two columns {doubled}; keep one of them")
-    rows = [dict(zip(columns, line, strict=False)) for line in table[1:]]
-    return rows, [name for name in columns if name not in _COLUMNS and name]
+    rows = []
+    for number, line in enumerate(table[1:], 2):
+        if any(line[len(columns) :]):
+            raise DataError(f"{path}: row {number}: has more cells than there are columns; put a path with a"
+                            f" {delimiter!r} in it into quotation marks")  # fmt: skip
+        if any(line):
+            rows.append((number, dict.fromkeys(columns, "") | dict(zip(columns, line, strict=False))))
+    return columns, rows
 
 
 def _category(row: Row, path: Path) -> str:
