@@ -13,8 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import captures
 import numpy as np
 import pytest
+from conftest import HEIGHT, WIDTH
 
 from das3d_cli.data import build as building
 from das3d_cli.data.build import build
@@ -137,6 +139,13 @@ def test_changes_are_done_again(dataset: Path, dst: Path) -> None:
     assert load_split(open_cache(dst, "tire"), "train").depth.shape == (4, 64, 64)
 
 
+def test_other_depth_limits_are_other_samples(tmp_path: Path) -> None:
+    source = captures.eyecandies(tmp_path / "raw")
+    build(find_entries(source), tmp_path / "out", SMALL, workers=1)
+    (source / "GummyBear/test_public/data/00_info_depth.yaml").write_text("normalization: {max: 0.6, min: 0.3}")
+    assert counts(build(find_entries(source), tmp_path / "out", SMALL, workers=1)) == (1, 5)
+
+
 def test_lost_and_damaged_samples_are_made_again(dataset: Path, dst: Path) -> None:
     before = contents(dst)
     (dst / "tire/train/good/001.npz").unlink()
@@ -191,11 +200,44 @@ def test_ground_truth_of_another_size_is_a_failure(dataset: Path, dst: Path, par
     assert "is 50 x 120 pixels" in failure.reason
 
 
+@pytest.mark.parametrize(
+    ("name", "level", "complaint"),
+    [
+        ("test/bump/gt/000.png", 0, "marks nothing, but the part is labelled bump; mark the defect, or label it good"),
+        ("test/good/gt/000.png", 1, "marks a defect, but the part is labelled good; label it as the defect, or remove"),
+        (
+            "train/good/gt/001.png",
+            1,
+            "marks a defect, but the part is labelled good; label it as the defect, or remove",
+        ),
+    ],
+)
+def test_a_mask_that_contradicts_the_label_is_a_failure(
+    dataset: Path, dst: Path, name: str, level: int, complaint: str
+) -> None:
+    import cv2
+
+    path = dataset / "tire" / name
+    assert cv2.imwrite(str(path), np.full((HEIGHT, WIDTH), level, np.uint8))
+    (failure,) = run(dataset, dst).failures
+    assert failure.path == path
+    assert failure.reason.startswith(complaint)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+def test_a_link_to_nowhere_is_named_itself(dataset: Path, dst: Path) -> None:
+    path = dataset / "tire/train/good/rgb/000.png"
+    path.unlink()
+    path.symlink_to("gone.png")
+    (failure,) = run(dataset, dst).failures
+    assert (failure.path, failure.reason) == (path, "cannot be read: no such file or directory")
+
+
 def test_no_train_captures_no_common_range(dataset: Path, tmp_path: Path) -> None:
     shutil.rmtree(dataset / "tire/train")
     summary = run(dataset, tmp_path / "out")
     assert summary.rows == []
-    assert "no usable train/good capture" in summary.failures[0].reason
+    assert "no train/good capture" in summary.failures[0].reason
     assert counts(run(dataset, tmp_path / "out", PreprocessSettings(size=48, scaling="capture", frame="image"))) == (
         5,
         0,

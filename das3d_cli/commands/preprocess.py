@@ -60,11 +60,14 @@ def run(
             "failures": failures,
         }))  # fmt: skip
     else:
-        console.stdout.print(preprocess_table(summary))
+        console.show(preprocess_table(summary))
     for failure in summary.failures:
         console.say(f"failed: {failure}")
     if summary.failures:
-        console.say(f"{len(summary.failures)} captures could not be used; the rest is in {dst}")
+        console.say(
+            f"{len(summary.failures)} failed; "
+            + (f"the rest is in {dst}" if summary.rows else "nothing could be preprocessed")
+        )
         raise typer.Exit(1)
 
 

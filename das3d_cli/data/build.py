@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from das3d_cli import __version__
 from das3d_cli.data import cache
 from das3d_cli.data.cache import Manifest, Record
-from das3d_cli.data.capture import Form, Geometry, RawCapture
+from das3d_cli.data.capture import GOOD, Form, Geometry, RawCapture
 from das3d_cli.data.common import Common, find_common, find_unit, form_of, pick_probes
 from das3d_cli.data.layouts import SPLITS, Entry, Failure, Layout
 from das3d_cli.data.preprocess import preprocess
@@ -126,7 +126,7 @@ def _build_category(
                 entries, replace(form, unit=find_unit(entries, settings)), settings, pool
             )
     except DataError as error:
-        failures.append(Failure(category, layout.root, f"{category}: {error}"))
+        failures.append(Failure(category, layout.source or layout.root, f"{category}: {error}"))
         tell(category, len(files))
         files = {}
 
@@ -182,6 +182,8 @@ def _make(task: _Task) -> Record | Failure:
     try:
         capture = read_capture(entry.rgb, entry.xyz, entry.camera, entry.limits, common.form.unit)
         truth = _mask(entry.ground_truth, entry, capture) if entry.ground_truth else None
+        if truth is not None:
+            _check_label(entry, defective=bool(truth.any()))
         sample = preprocess(
             capture, size=settings.size, plane_distance_m=settings.plane_distance_mm / 1000,
             depth_axis=settings.depth_axis, depth_range=common.depth_range_m, window_px=common.window_px,
@@ -198,6 +200,16 @@ def _mask(path: Path, entry: Entry, capture: RawCapture) -> NDArray[np.bool_]:
     mask = read_ground_truth(path)
     check_size(path, mask, capture.shape, "point cloud" if entry.xyz else "image")
     return mask
+
+
+def _check_label(entry: Entry, *, defective: bool) -> None:
+    """See that the mask says what the label says: either alone would make a figure of the other wrong."""
+    if defective and entry.label == GOOD:
+        raise DataError(f"{entry.ground_truth}: marks a defect, but the part is labelled {GOOD}; label it as the defect, or"
+                        " remove the mask")  # fmt: skip
+    if not defective and entry.label != GOOD:
+        raise DataError(f"{entry.ground_truth}: marks nothing, but the part is labelled {entry.label}; mark the defect, or"
+                        f" label it {GOOD}")  # fmt: skip
 
 
 def _failure(entry: Entry, error: Exception) -> Failure:
@@ -238,7 +250,7 @@ def _stat(category: str, layout: Layout) -> tuple[dict[Entry, list[Stamp]], list
         try:
             stamps[entry] = [_stamp(path, layout.root) for path in entry.files]
         except OSError as error:
-            failures.append(Failure(category, entry.files[0], f"cannot be read: {reason(error)}"))
+            failures.append(Failure(category, Path(error.filename), f"cannot be read: {reason(error)}"))
     return stamps, failures
 
 

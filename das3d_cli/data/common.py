@@ -84,10 +84,13 @@ def find_common(entries: Sequence[Entry], form: Form, settings: PreprocessSettin
         return Common(None, None, form)
     results = list(completed(pool, _probe, [(entry, form, settings) for entry in pick_probes(entries)]))
     extents = [result for result in results if isinstance(result, Extent)]
+    if not results:
+        raise DataError("no train/good capture to measure the parts on; add some,"
+                        " or set preprocess.scaling=capture and preprocess.frame=image")  # fmt: skip
     if not extents:
-        example = next((f" ({result})" for result in results if isinstance(result, str)), "")
-        raise DataError("no usable train/good capture to measure the parts on; add some, "
-                        f"or set preprocess.scaling=capture and preprocess.frame=image{example}")  # fmt: skip
+        raise DataError(
+            f"of {len(results)} train/good captures, on which the parts are measured, none can be used: {results[0]}"
+        )
     near, far = min(extent.near_m for extent in extents), max(extent.far_m for extent in extents)
     depth_range = (near - settings.headroom * (far - near), far) if settings.scaling == "category" else None
     window = round(_MARGIN * max(extent.span_px for extent in extents)) if window_wanted else None

@@ -122,7 +122,7 @@ def preprocess_table(summary: Summary, title: str = "preprocessed") -> Table:
 def _table(title: str, texts: Sequence[str], numbers: Sequence[str]) -> Table:
     table = Table(title=Text(title), title_justify="left")
     for name in texts:
-        table.add_column(name, overflow="fold")
+        table.add_column(name, no_wrap=True)
     for name in numbers:
         table.add_column(name, justify="right", no_wrap=True)
     return table
