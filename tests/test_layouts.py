@@ -66,7 +66,7 @@ def test_unmatched_files_are_told_and_the_rest_is_used(tmp_path: Path) -> None:
         "tire/train/good/rgb/001.png",
         "tire/train/good/xyz/002.tiff",
         "tire/train/good/rgb/003.png", "tire/train/good/xyz/003.tiff", "tire/train/good/xyz/003.tif",
-        "tire/train/good/rgb/004.jpg", "tire/train/good/xyz/004.tiff",
+        "tire/train/good/rgb/004.bmp", "tire/train/good/xyz/004.tiff",
         "tire/train/loose.png",
         "tire/test/good/rgb/000.png", "tire/test/good/xyz/000.tiff",
         "tire/test/hole/rgb/000.png", "tire/test/hole/xyz/000.tiff",
@@ -78,7 +78,7 @@ def test_unmatched_files_are_told_and_the_rest_is_used(tmp_path: Path) -> None:
     told = problems(tmp_path)
     assert {path for path, _ in told} == {
         "tire/train/good/rgb/001.png", "tire/train/good/xyz/002.tiff", "tire/train/good/xyz/003.tiff",
-        "tire/train/good/rgb/004.jpg", "tire/train/good/xyz/004.tiff", "tire/train/loose.png",
+        "tire/train/good/rgb/004.bmp", "tire/train/good/xyz/004.tiff", "tire/train/loose.png",
         "tire/test/hole/rgb/000.png", "tire/test/hole/gt/001.png",
     }  # fmt: skip
     assert ("tire/train/good/rgb/001.png", "its partner xyz/001.tiff is missing") in told
@@ -105,6 +105,16 @@ def test_junk_is_passed_over(tmp_path: Path) -> None:
         (["a.txt"], "a.txt", "is a file"),
         ([], ".", "is empty"),
         (["photos/000.png"], ".", "is not a data set; expected <category>/{train"),
+        (
+            ["000.png", "000.tiff"],
+            ".",
+            "is not a data set; expected <category>/{train,validation,test}/<label>/{rgb,xyz,gt}/, or of own",
+        ),
+        (
+            ["tire/test_private/data/000_info_depth.yaml", "tire/test_private/data/x/y"],
+            ".",
+            "holds no captures; expected <Category>/{train,val,test_public}/data/<index>_{image_0.png,...}; light image_4",
+        ),
         (["tire/train/.keep"], ".", "holds no captures"),
     ],
 )
@@ -162,7 +172,8 @@ class TestEyecandies:
         assert not any("test_private" in str(entry.rgb) for entry in layout.entries)
         place = tmp_path / "GummyBear/test_private/data"
         assert layout.notes == [
-            f"GummyBear/test_private has no ground truth and is left out; das3d predict --parts {place} judges its parts"
+            "light image_4; --set preprocess.lights chooses",
+            f"GummyBear/test_private has no ground truth and is left out; das3d predict --parts {place} judges its parts",
         ]
 
     def test_lights(self, tmp_path: Path) -> None:
@@ -173,6 +184,10 @@ class TestEyecandies:
         ]  # fmt: skip
         assert [entry.part for entry in entries if entry.split == "train"][:3] == ["000", "000", "001"]
         assert {entry.rgb.name[3:] for entry in entries if entry.rgb and entry.split == "test"} == {"image_5.png"}
+        assert find_entries(tmp_path, lights=["5", "0"]).notes[0] == (
+            "light 5, 0, in validation and test 5 alone; --set preprocess.lights chooses"
+        )
+        assert find_entries(tmp_path, lights=["5", "image_5"]).entries == find_entries(tmp_path, lights=["5"]).entries
         with pytest.raises(UsageError, match=r"lights: image_6: Eyecandies has the lights 0 to 5"):
             find_entries(tmp_path, lights=["6"])
 
@@ -306,6 +321,13 @@ class TestFlat:
             ("v/ground_truth/scratch", "masks of a label that has no images"),
         }  # fmt: skip
 
+    def test_what_is_not_read_is_told(self, tmp_path: Path) -> None:
+        touch(tmp_path, "v/good/a.png", "v/good/a.tiff", "v/good/a_depth.png", "v/b.png", "v/camera.json")
+        (tmp_path / "v/camera.json").write_text('{"fx": 500}')
+        assert find_entries(tmp_path).notes == [
+            "v: not read: depth images, for there are point clouds", "v: not read: b.png",
+        ]  # fmt: skip
+
     def test_a_name_that_a_layout_does_not_fit(self, tmp_path: Path) -> None:
         touch(tmp_path, "valve/good/a.png")
         with pytest.raises(
@@ -319,6 +341,38 @@ class TestMvtec3d:
         (dataset / "tire/train/good/preview.png").touch()
         layout = find_entries(dataset)
         assert layout.name == "mvtec3d" and len(layout.entries) == 18
+
+    def test_other_names_for_splits_images_and_letters(self, tmp_path: Path) -> None:
+        touch(tmp_path, "tire/train/good/rgb/1.JPG", "tire/train/good/xyz/1.tiff",
+              "tire/val/good/rgb/a\u0308.png", "tire/val/good/xyz/\xe4.tiff")  # fmt: skip
+        found = one(tmp_path, "mvtec3d", "tire/train/ is there")
+        assert list(found) == [("train", "good", "1"), ("validation", "good", "\xe4")]
+
+    def test_two_parts_of_one_name_are_never_taken_for_one(self, tmp_path: Path) -> None:
+        for place in ("train/good", "train/GOOD", "validation/good", "val/good"):
+            touch(tmp_path, f"tire/{place}/rgb/1.png", f"tire/{place}/xyz/1.tiff")
+        layout = find_entries(tmp_path)
+        assert [entry.split for entry in layout.entries] == ["train", "validation"]
+        assert [(failure.path, failure.reason) for failure in layout.problems] == [
+            (
+                tmp_path / f"tire/{second}/xyz/1.tiff",
+                f"{tmp_path}/tire/{first}/xyz/1.tiff is called so as well; rename one of the two",
+            )
+            for first, second in (("train/GOOD", "train/good"), ("validation/good", "val/good"))
+        ]
+
+    def test_what_is_not_read_is_told(self, tmp_path: Path) -> None:
+        good = "tire/train/good"
+        touch(tmp_path, f"{good}/rgb/1.png", f"{good}/xyz/1.tiff", f"{good}/rgb/more/2.png", f"{good}/depth/1.png",
+              f"{good}/preview.png", "tire/tests/good/rgb/1.png", "tire/1.png", "papers/a.pdf", "valve/good/1.png")  # fmt: skip
+        layout = find_entries(tmp_path, layout="mvtec3d")
+        assert layout.notes == [
+            f"{tmp_path}: not read, for these are no mvtec3d data: papers/, valve/",
+            "tire: not read: 1.png, tests/", "tire/<split>/<label>: not read: depth/, preview.png",
+        ]  # fmt: skip
+        assert [(failure.path.name, failure.reason) for failure in layout.problems] == [
+            ("more", "a folder among the captures; move it elsewhere")
+        ]
 
     def test_folder_3d_names_its_masks_otherwise(self, tmp_path: Path) -> None:
         found = one(captures.adam(tmp_path), "mvtec3d", "gripper_open/train/ is there")

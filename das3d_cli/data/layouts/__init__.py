@@ -6,13 +6,13 @@ One module per layout, each with `recognise`, which says by what it knows a cate
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from das3d_cli.data.capture import Foreground
 from das3d_cli.data.layouts import eyecandies, flat, mvtec3d, realiad, table
-from das3d_cli.data.layouts.entries import SPLITS, Entry, Failure, Found, Layout, listing
+from das3d_cli.data.layouts.entries import SPLITS, Entry, Failure, Found, Layout, listing, unread
 from das3d_cli.errors import DataError, UsageError
 from das3d_cli.files import reason
 
@@ -27,13 +27,13 @@ class Kind(NamedTuple):
     recognise: Callable[[Path], str | None]
     read: Callable[[str, Path, Sequence[str]], Iterable[Found]]
     foreground: Foreground = "table"
-    lit: bool = False  # there is an image per light
+    light: str = ""  # of data with an image per light, the usual one
 
 
 # The first that recognises a folder reads it: the more particular come first.
 LAYOUTS = (
-    Kind("eyecandies", eyecandies.EXPECTED, eyecandies.recognise, eyecandies.read, "border", lit=True),
-    Kind("realiad", realiad.EXPECTED, realiad.recognise, realiad.read, lit=True),
+    Kind("eyecandies", eyecandies.EXPECTED, eyecandies.recognise, eyecandies.read, "border", eyecandies.USUAL),
+    Kind("realiad", realiad.EXPECTED, realiad.recognise, realiad.read, light=realiad.USUAL),
     Kind("flat", flat.EXPECTED, flat.recognise, flat.read),
     Kind("mvtec3d", mvtec3d.EXPECTED, mvtec3d.recognise, mvtec3d.read),
 )
@@ -59,20 +59,21 @@ def find_entries(
     try:
         if source.is_file() and source.suffix.lower() == ".csv" and layout in ("auto", TABLE.name):
             kind, why, root = TABLE, f"{source.name} is a table", source.parent
-            _check_lights(kind, lights)
+            _light_note(kind, lights)
             found = _rows(source, categories)
         else:
-            kind, folders, why = _recognise(source, _kinds(layout))
-            _check_lights(kind, lights)
+            kind, folders, why, found = _recognise(source, _kinds(layout))
+            found += _light_note(kind, lights)
             chosen, root = pick_categories(categories, list(folders), source), source
-            found = [item for name in sorted(chosen) for item in kind.read(name, folders[name], lights)]
+            found += [item for name in sorted(chosen) for item in kind.read(name, folders[name], lights)]
     except OSError as error:
         raise DataError(f"{error.filename}: cannot be read: {reason(error)}") from None
+    found = list(_without_doubles(found))
     entries = [item for item in found if isinstance(item, Entry)]
     problems = [item for item in found if isinstance(item, Failure)]
-    if not entries and not problems:
-        raise DataError(f"{source}: holds no captures; expected {kind.expected}")
     notes = [item for item in found if isinstance(item, str)]
+    if not entries and not problems:
+        raise DataError("; ".join([f"{source}: holds no captures; expected {kind.expected}", *notes]))
     return Layout(root, entries, problems, kind.name, why, kind.foreground, notes, source)
 
 
@@ -99,9 +100,27 @@ def _rows(source: Path, categories: Sequence[str]) -> list[Found]:
     return [item for item in found if isinstance(item, str) or item.category in wanted]
 
 
-def _check_lights(kind: Kind, lights: Sequence[str]) -> None:
-    if lights and not kind.lit:
+def _without_doubles(found: Iterable[Found]) -> Iterator[Found]:
+    """Of entries of one name, which the cache could not tell apart, the first alone."""
+    taken: dict[tuple[str, str, str, str], Entry] = {}
+    for item in found:
+        if isinstance(item, Entry):
+            first = taken.setdefault((item.category, item.split, item.label, item.name), item)
+            if first is not item:
+                yield Failure(
+                    item.category, item.files[0], f"{first.files[0]} is called so as well; rename one of the two"
+                )
+                continue
+        yield item
+
+
+def _light_note(kind: Kind, lights: Sequence[str]) -> list[str]:
+    """Which light is used, of data with several."""
+    if lights and not kind.light:
         raise UsageError(f"settings.preprocess.lights: {','.join(lights)}: {kind.name} data have one image per part")
+    used = ", ".join(lights) or kind.light
+    several = f", in validation and test {lights[0]} alone" if len(lights) > 1 else ""
+    return [f"light {used}{several}; --set preprocess.lights chooses"] if kind.light else []
 
 
 def _kinds(name: str) -> tuple[Kind, ...]:
@@ -110,8 +129,9 @@ def _kinds(name: str) -> tuple[Kind, ...]:
     return tuple(kind for kind in (*LAYOUTS, TABLE) if kind.name == name)
 
 
-def _recognise(root: Path, kinds: tuple[Kind, ...]) -> tuple[Kind, dict[str, Path], str]:
-    """The first layout that knows the folder or those in it, the categories' folders, and by what it knows them."""
+def _recognise(root: Path, kinds: tuple[Kind, ...]) -> tuple[Kind, dict[str, Path], str, list[Found]]:
+    """The first layout that knows the folder or those in it, the categories' folders, by what it knows them, and a note
+    on the folders that it does not know."""
     if not root.exists():
         raise DataError(f"{root}: no such folder; give the folder that holds the data set")
     if not root.is_dir():
@@ -119,11 +139,14 @@ def _recognise(root: Path, kinds: tuple[Kind, ...]) -> tuple[Kind, dict[str, Pat
     children = [child for child in listing(root) if child.is_dir()]
     for kind in kinds:
         if why := kind.recognise(root):
-            return kind, {root.resolve().name: root}, f"{root.resolve().name}/{why}"
+            return kind, {root.resolve().name: root}, f"{root.resolve().name}/{why}", []
         known = {child: why for child in children if (why := kind.recognise(child))}
         if known:
             first = min(known)
-            return kind, {child.name: child for child in known}, f"{first.name}/{known[first]}"
+            others = unread(
+                f"{root}: not read, for these are no {kind.name} data", children, [child.name for child in known]
+            )
+            return kind, {child.name: child for child in known}, f"{first.name}/{known[first]}", [*others]
     state = "not a data set" if listing(root) else "empty"
-    others = f", or {', '.join(kind.name for kind in kinds[:-1])} data" if kinds[:-1] else ""
-    raise DataError(f"{root}: is {state}; expected {kinds[-1].expected}{others}")
+    own = f", or of own parts {flat.EXPECTED}" if len(kinds) > 1 else ""
+    raise DataError(f"{root}: is {state}; expected {kinds[-1].expected}{own}")

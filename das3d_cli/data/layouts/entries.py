@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
+from unicodedata import normalize
 
 from das3d_cli.data.capture import GOOD, Camera, Foreground
 from das3d_cli.data.depth import CAMERA_FILE, EXAMPLE, find_camera
 from das3d_cli.errors import DataError
 
 SPLITS = ("train", "validation", "test")
+SPLIT_NAMES = {**{split: split for split in SPLITS}, "val": "validation"}  # as data sets call them
 CLOUDS = (".tif", ".tiff", ".pcd", ".ply")
 DEPTHS = (".png", ".tif", ".tiff")
 IMAGES = (".png", ".jpg", ".jpeg")
 MASKS = (".png",)
 _JUNK_NAMES = ("thumbs.db", "desktop.ini", "__macosx", "calibration")
 _JUNK_SUFFIXES = (".txt", ".md", ".tmp", ".bak")
+_FEW = 8  # names in one note
 
 Files = Mapping[str, Mapping[str, list[Path]]]  # kind -> name of the part -> its files of that kind
 
@@ -187,23 +190,39 @@ def camera_of(wanted: Collection[str], *folders: Path) -> Camera | None:
 def by_name(
     paths: Collection[Path], suffixes: Collection[str], name: Callable[[Path], str] = lambda path: path.stem
 ) -> dict[str, list[Path]]:
-    """The files of these kinds, by the name of the part that they belong to."""
+    """The files of these kinds, by the name of the part that they belong to, however its letters are composed."""
     named: dict[str, list[Path]] = {}
     for path in paths:
-        if path.suffix.lower() in suffixes:
-            named.setdefault(name(path), []).append(path)
+        if path.suffix.lower() in suffixes and not path.is_dir():
+            named.setdefault(normalize("NFC", name(path)), []).append(path)
     return named
 
 
 def unfit(category: str, paths: Collection[Path], suffixes: tuple[str, ...]) -> list[Failure]:
-    """A failure for each file that is of none of these kinds."""
-    return [Failure(category, path, f"not a {suffixes[0]} file; convert or remove it")
-            for path in paths if path.suffix.lower() not in suffixes]  # fmt: skip
+    """A failure for each that is a folder, or a file of none of these kinds."""
+    return [Failure(category, path, "a folder among the captures; move it elsewhere" if path.is_dir()
+                    else f"not a {suffixes[0]} file; convert or remove it")
+            for path in paths if path.is_dir() or path.suffix.lower() not in suffixes]  # fmt: skip
+
+
+def unread(note: str, children: Iterable[Path], known: Collection[str]) -> Iterator[str]:
+    """The note, with the names of those children that are not among the known ones, if there are any."""
+    names = dict.fromkeys(
+        f"{path.name}/" if path.is_dir() else path.name for path in children if path.name not in known
+    )
+    if names:
+        shown = [*list(names)[:_FEW], *(["..."] if len(names) > _FEW else [])]
+        yield f"{note}: {', '.join(shown)}"
 
 
 def label_of(folder: Path) -> str:
     """The label that a folder's name stands for; some data sets write GOOD."""
     return GOOD if folder.name.lower() == GOOD else folder.name
+
+
+def split_folders(folder: Path) -> list[tuple[str, Path]]:
+    """The folders of a category's splits, each with the split's name, in its order."""
+    return [(split, folder / name) for name, split in SPLIT_NAMES.items() if (folder / name).is_dir()]
 
 
 def listing(folder: Path) -> list[Path]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from das3d_cli.data.capture import GOOD, Camera
 from das3d_cli.data.depth import LIMITS
-from das3d_cli.data.layouts.entries import Entry, Failure, Found, Unlabelled, files_in, folders_in
+from das3d_cli.data.layouts.entries import Entry, Failure, Found, Unlabelled, files_in, folders_in, listing, unread
 from das3d_cli.data.readers import read_ground_truth
 from das3d_cli.errors import DataError, UsageError
 
@@ -45,6 +45,7 @@ def read(category: str, folder: Path, lights: Sequence[str]) -> Iterator[Found]:
         UsageError: there is no such light.
     """
     chosen = _chosen(lights)
+    yield from unread(f"{category}: not read", listing(folder), (*_SPLITS, _PRIVATE))
     for name, split in _SPLITS.items():
         yield from _read_split(category, split, folder / name / "data", chosen if split == "train" else chosen[:1])
     if folders_in(folder / _PRIVATE):

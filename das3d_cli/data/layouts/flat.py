@@ -13,12 +13,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from das3d_cli.data.capture import GOOD, Camera
+from das3d_cli.data.depth import CAMERA_FILE
 from das3d_cli.data.layouts.entries import (
     CLOUDS,
     DEPTHS,
     IMAGES,
     MASKS,
-    SPLITS,
+    SPLIT_NAMES,
     Failure,
     Found,
     Place,
@@ -27,10 +28,13 @@ from das3d_cli.data.layouts.entries import (
     files_in,
     folders_in,
     label_of,
+    listing,
     pair,
+    split_folders,
+    unread,
 )
 
-EXPECTED = "<category>/[{train,test}/]<label>/NAME.{png,tiff}"
+EXPECTED = "<category>/[{train,test}/]{good,<defect>}/NAME.{png,tiff}"
 _TRUTH = "ground_truth"
 _DEPTH, _MASK = "_depth", "_mask"
 _KINDS = {"rgb": IMAGES, "xyz": CLOUDS, "depth": DEPTHS, "gt": MASKS}
@@ -39,7 +43,7 @@ _MARKS = {"rgb": "", "xyz": "", "depth": _DEPTH, "gt": _MASK}
 
 def recognise(folder: Path) -> str | None:
     """Images or point clouds lie in good/ itself."""
-    for place, labels in [("", folder), *((f"{split}/", folder / split) for split in SPLITS)]:
+    for place, labels in [("", folder), *((f"{split.name}/", split) for _, split in split_folders(folder))]:
         for label in folders_in(labels):
             if label_of(label) == GOOD and not any((label / kind).is_dir() for kind in ("rgb", "xyz")):
                 first = next((path for path in files_in(label) if _kind(path)), None)
@@ -50,14 +54,18 @@ def recognise(folder: Path) -> str | None:
 
 def read(category: str, folder: Path, _lights: Sequence[str]) -> Iterator[Found]:
     """The parts of one category."""
-    places = [(split, label) for split in SPLITS for label in folders_in(folder / split)]
+    places = [(split, label) for split, place in split_folders(folder) for label in folders_in(place)]
+    beside = [*SPLIT_NAMES, _TRUTH, CAMERA_FILE]
     if not places:
         labels = [label for label in folders_in(folder) if label.name != _TRUTH]
         places = [("train" if label_of(label) == GOOD else "test", label) for label in labels]
+        beside += [label.name for label in labels]
     present = {_kind(path) or "" for _, label in places for path in files_in(label)}
     wanted = present & {"rgb", "xyz", "depth"}
     if {"xyz", "depth"} <= wanted:
         wanted.discard("depth")
+        yield f"{category}: not read: depth images, for there are point clouds"
+    yield from unread(f"{category}: not read", listing(folder), beside)
     camera = camera_of(wanted, folder, folder.parent)
     for split, label in places:
         yield from _read_label(Place(category, split, label_of(label)), label, wanted, camera, folder / _TRUTH)

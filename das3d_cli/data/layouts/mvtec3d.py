@@ -2,8 +2,8 @@
 
 <category>/{train,validation,test}/<label>/{rgb/NNN.png, xyz/NNN.tiff, gt/NNN.png}
 
-A category without xyz/ is one of RGB images alone, and one without rgb/ of point clouds alone. Besides: ground_truth/
-for gt/; PCD and PLY for TIFF; depth/ with a camera.json for xyz/.
+A category without xyz/ is one of RGB images alone, and one without rgb/ of point clouds alone. Besides: val/ for
+validation/; ground_truth/ for gt/; JPEG for PNG; PCD and PLY for TIFF; depth/ with a camera.json for xyz/.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from das3d_cli.data.capture import Camera
+from das3d_cli.data.depth import CAMERA_FILE
 from das3d_cli.data.layouts.entries import (
     CLOUDS,
     DEPTHS,
+    IMAGES,
     MASKS,
-    SPLITS,
+    SPLIT_NAMES,
     Failure,
     Found,
     Place,
@@ -25,28 +27,35 @@ from das3d_cli.data.layouts.entries import (
     label_of,
     listing,
     pair,
+    split_folders,
     unfit,
+    unread,
 )
 
 EXPECTED = "<category>/{train,validation,test}/<label>/{rgb,xyz,gt}/"
 _FOLDERS = {"rgb": ("rgb",), "xyz": ("xyz",), "depth": ("depth",), "gt": ("gt", "ground_truth")}
-_SUFFIXES = {"rgb": (".png",), "xyz": (".tiff", *CLOUDS), "depth": DEPTHS, "gt": MASKS}
+_SUFFIXES = {"rgb": IMAGES, "xyz": (".tiff", *CLOUDS), "depth": DEPTHS, "gt": MASKS}
 
 
 def recognise(folder: Path) -> str | None:
     """A split's folder is enough: whatever else is wrong is told file by file."""
-    return next((f"{split}/ is there" for split in SPLITS if (folder / split).is_dir()), None)
+    return next((f"{split.name}/ is there" for _, split in split_folders(folder)), None)
 
 
 def read(category: str, folder: Path, _lights: Sequence[str]) -> Iterator[Found]:
     """The parts of one category."""
-    labels = [(split, label) for split in SPLITS for label in listing(folder / split)]
+    labels = [(split, label) for split, place in split_folders(folder) for label in listing(place)]
     wanted = {kind for kind in ("rgb", "xyz", "depth") if any((label / kind).is_dir() for _, label in labels)}
     if "xyz" in wanted:
         wanted.discard("depth")
     camera = camera_of(wanted, folder, folder.parent)
     for split, label in labels:
         yield from _read_label(Place(category, split, label_of(label)), label, wanted, camera)
+    yield from unread(f"{category}: not read", listing(folder), (*SPLIT_NAMES, CAMERA_FILE))
+    used = [name for kind in (*wanted, "gt") for name in _FOLDERS[kind]]
+    yield from unread(
+        f"{category}/<split>/<label>: not read", (child for _, label in labels for child in listing(label)), used
+    )
 
 
 def _read_label(place: Place, folder: Path, wanted: set[str], camera: Camera | None) -> list[Found]:

@@ -17,7 +17,7 @@ from das3d_cli.data.layouts.entries import (
     CLOUDS,
     IMAGES,
     MASKS,
-    SPLITS,
+    SPLIT_NAMES,
     Entry,
     Failure,
     Found,
@@ -27,8 +27,11 @@ from das3d_cli.data.layouts.entries import (
     files_in,
     folders_in,
     label_of,
+    listing,
     pair,
+    split_folders,
     unfit,
+    unread,
 )
 
 EXPECTED = "<category>/{train,test}/<label>/{rgb/<part>/*_L05_RGB.jpg,xyz/,gt/rgb/}"
@@ -39,8 +42,8 @@ _WORDS = {"RGB", "XYZ", "GT", "MASK"}
 
 def recognise(folder: Path) -> str | None:
     """Images with a light in their names lie in rgb/ or one folder deeper."""
-    for split in SPLITS:
-        for label in folders_in(folder / split):
+    for _, split in split_folders(folder):
+        for label in folders_in(split):
             if first := _lit_image_in(label):
                 return f"{first.relative_to(folder).as_posix()} is there"
     return None
@@ -49,8 +52,9 @@ def recognise(folder: Path) -> str | None:
 def read(category: str, folder: Path, lights: Sequence[str]) -> Iterator[Found]:
     """The parts of one category: in train one per light, elsewhere with the first light alone."""
     chosen = _chosen(lights)
-    for split in SPLITS:
-        for label in folders_in(folder / split):
+    yield from unread(f"{category}: not read", listing(folder), SPLIT_NAMES)
+    for split, place in split_folders(folder):
+        for label in folders_in(place):
             used = chosen if split == "train" else chosen[:1]
             found = [
                 item for light in used for item in _read_label(Place(category, split, label_of(label)), label, light)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from das3d_cli.data.capture import GOOD, Camera
 from das3d_cli.data.depth import EXAMPLE, as_camera, find_camera
-from das3d_cli.data.layouts.entries import SPLITS, Entry, Failure, Found
+from das3d_cli.data.layouts.entries import SPLIT_NAMES, Entry, Failure, Found
 from das3d_cli.errors import DataError
 from das3d_cli.files import reason
 
@@ -20,7 +20,6 @@ EXPECTED = "a CSV file with a column rgb, xyz or depth"
 _FILES = ("rgb", "xyz", "depth", "gt")
 _INTRINSICS = ("fx", "fy", "cx", "cy", "scale")
 _COLUMNS = ("category", "split", "label", "name", *_FILES, *_INTRINSICS)
-_SPLITS = {**{split: split for split in SPLITS}, "val": "validation"}
 
 Row = dict[str, str]
 
@@ -101,7 +100,7 @@ def _entry(row: Row, category: str, folder: Path, wanted: set[str], camera: Came
     """The part of one row. Raises ValueError: what is wrong with it."""
     label = row.get("label") or GOOD
     label = GOOD if label.lower() == GOOD else label
-    split = _SPLITS.get((row.get("split") or ("train" if label == GOOD else "test")).lower())
+    split = SPLIT_NAMES.get((row.get("split") or ("train" if label == GOOD else "test")).lower())
     if split is None:
         raise ValueError(f"split {row['split']}: use train, validation or test")
     if row.get("xyz") and row.get("depth"):
