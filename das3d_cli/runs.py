@@ -85,21 +85,21 @@ def newest_finished(base: Path) -> Path:
     return _finished(base)[-1].run
 
 
-def newest_by_category(base: Path) -> dict[str, dict[str, Path]]:
-    """Of every category and modality the run below `base` that finished last: category -> modality -> run.
+def by_category(base: Path) -> dict[str, dict[str, list[Path]]]:
+    """The finished runs below `base`, the newest last: category -> modality -> runs.
 
     Raises:
         UsageError: there is no finished run.
         DataError: a finished run's settings cannot be read.
     """
-    newest: dict[str, dict[str, Path]] = {}
+    found: dict[str, dict[str, list[Path]]] = {}
     for _, run, category in _finished(base):
         try:
             modality = json.loads((run / "settings.json").read_text(encoding="utf-8"))["model"]["modality"]
         except (OSError, ValueError, KeyError, TypeError):
             raise DataError(f"{run / 'settings.json'}: missing or damaged; name the runs with --run") from None
-        newest.setdefault(category, {})[modality] = run
-    return newest
+        found.setdefault(category, {}).setdefault(modality, []).append(run)
+    return found
 
 
 class _Finished(NamedTuple):

@@ -199,6 +199,12 @@ class TestTables:
         assert {key: record["run"] for key, record in runs.items()} == {
             ("cookie", "both"): "set/cookie-001", ("tire", "both"): "set/tire-003", ("tire", "rgb"): "set/tire-002",
         }  # fmt: skip
+        told = done.stderr.splitlines()
+        assert "tire: set/tire-003 is the newest of 2 finished runs with --modality both" in told
+        assert (
+            "the runs with --modality both were not trained alike: synthesis.skew_filter; --runs takes another folder"
+            in told
+        )
         alone = json.loads(ok(das3d("evaluate", "--run", "set/tire-003", "--json", cwd=trained)).stdout)
         assert alone["metrics"] == runs["tire", "both"]["metrics"], "the same code judges one run and many"
         assert found["dataset"] == "MVTec 3D-AD" and found["mean"]["both"]["image_auroc"] is None

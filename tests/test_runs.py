@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from das3d_cli.errors import DataError, UsageError
-from das3d_cli.runs import newest_by_category, newest_finished
+from das3d_cli.runs import by_category, newest_finished
 
 
 def make(base: Path, name: str, when: str, category: str = "tire", modality: str = "both") -> Path:
@@ -19,19 +19,19 @@ def make(base: Path, name: str, when: str, category: str = "tire", modality: str
     return run
 
 
-def test_the_run_that_finished_last_of_each_category_and_modality(tmp_path: Path):
-    make(tmp_path, "tire-009", "2026-01-01T00:00:00")
+def test_the_runs_of_each_category_and_modality_in_the_order_they_finished(tmp_path: Path):
+    older = make(tmp_path, "tire-009", "2026-01-01T00:00:00")
     newest = make(tmp_path, "tire-001", "2026-01-03T00:00:00")
     rgb = make(tmp_path, "tire-002", "2026-01-02T00:00:00", modality="rgb")
     cookie = make(tmp_path, "cookie-001", "2026-01-02T00:00:00", "cookie")
     (tmp_path / "tire-010").mkdir()  # not finished
     (make(tmp_path, "tire-011", "2026-02-01T00:00:00") / "summary.json").write_text("{")  # damaged
     assert newest_finished(tmp_path) == newest
-    assert newest_by_category(tmp_path) == {"tire": {"both": newest, "rgb": rgb}, "cookie": {"both": cookie}}
+    assert by_category(tmp_path) == {"tire": {"both": [older, newest], "rgb": [rgb]}, "cookie": {"both": [cookie]}}
 
 
 def test_no_finished_run_is_told(tmp_path: Path):
-    for find in (newest_finished, newest_by_category):
+    for find in (newest_finished, by_category):
         with pytest.raises(UsageError, match="no finished run"):
             find(tmp_path)
 
@@ -39,4 +39,4 @@ def test_no_finished_run_is_told(tmp_path: Path):
 def test_a_run_whose_settings_are_lost_is_told(tmp_path: Path):
     (make(tmp_path, "tire-001", "2026-01-01T00:00:00") / "settings.json").write_text('{"model": {}}')
     with pytest.raises(DataError, match=r"tire-001.settings\.json.*--run"):
-        newest_by_category(tmp_path)
+        by_category(tmp_path)

@@ -23,7 +23,7 @@ from das3d_cli.errors import UsageError
 from das3d_cli.files import as_json as to_json
 from das3d_cli.files import check_folder
 from das3d_cli.report.formats import check_targets, terminal, write_tables
-from das3d_cli.runs import newest_by_category, newest_finished, write_json
+from das3d_cli.runs import by_category, newest_finished, write_json
 from das3d_cli.settings import resolve
 
 if TYPE_CHECKING:
@@ -123,19 +123,26 @@ def _choose(
         return [], models or [newest_finished(runs)]
     from das3d_cli.data.cache import categories
 
-    newest, cached = newest_by_category(runs), categories(data)
+    finished, cached = by_category(runs), categories(data)
     names = split_names(category)
-    lacking = [name for name in names or cached if name not in newest]
+    lacking = [name for name in names or cached if name not in finished]
     if names and lacking:
         raise UsageError(
             f"{runs}: no finished run of {', '.join(lacking)}; `das3d train --category {','.join(lacking)}` makes one"
         )
     for name in lacking:
         console.say(f"{name}: no finished run below {runs}; left out")
-    for name in [name for name in newest if cached and not names and name not in cached]:
+    for name in [name for name in finished if cached and not names and name not in cached]:
         console.say(f"{name}: not in the cache {data}; its runs are left out")
-    wanted = names or cached or list(newest)  # without a cache, opening it says what is missing
-    chosen = [run for name in wanted if name in newest for _, run in sorted(newest[name].items())]
+    wanted = names or cached or list(finished)  # without a cache, opening it says what is missing
+    chosen = []
+    for name in wanted:
+        for modality, found in sorted(finished.get(name, {}).items()):
+            chosen.append(found[-1])
+            if len(found) > 1:
+                console.say(
+                    f"{name}: {found[-1]} is the newest of {len(found)} finished runs with --modality {modality}"
+                )
     if not chosen:
         raise UsageError(f"{runs}: no finished run of {', '.join(wanted)}; `das3d train --category all` makes one")
     return wanted, chosen
@@ -171,12 +178,25 @@ def _report(outcomes: Sequence[Outcome], wanted: Sequence[str]) -> tuple[list[Fi
         return [comparison_table(outcomes)], {
             "runs": [record | {"settings": settings} for record, settings in zip(records, told, strict=True)]
         }
+    _tell_unlike(outcomes)
     expected = paper.expected_categories(wanted)
     return [paper.overview(outcomes, expected), *paper.paper_tables(outcomes, expected)], {
         "dataset": recognise(wanted),
         "mean": paper.mean_figures(outcomes, expected),
         "runs": records,
     }
+
+
+def _tell_unlike(outcomes: Sequence[Outcome]) -> None:
+    """Say by which settings the runs of one row of the tables differ, as those of an experiment would."""
+    from das3d_cli.report.tables import differing_settings
+
+    for modality in dict.fromkeys(outcome.modality for outcome in outcomes):
+        row = [outcome for outcome in outcomes if outcome.modality == modality]
+        if keys := list(differing_settings(row)[0]):
+            console.say(
+                f"the runs with --modality {modality} were not trained alike: {', '.join(keys)}; --runs takes another folder"
+            )
 
 
 def _tell_verdicts(outcome: Outcome, whose: str, short: bool) -> None:
