@@ -244,6 +244,17 @@ def test_no_train_captures_no_common_range(dataset: Path, tmp_path: Path) -> Non
     )
 
 
+def test_a_whole_category_that_cannot_be_used_is_told_by_its_first_capture(dataset: Path, tmp_path: Path) -> None:
+    for path in (dataset / "tire/train/good/xyz").iterdir():
+        path.write_bytes(path.read_bytes()[:5000])
+    summary = run(dataset, tmp_path / "out")
+    assert (summary.rows, [failure.path for failure in summary.failures]) == ([], [dataset])
+    assert summary.failures[0].reason.startswith(
+        "tire: none of 4 train/good captures can be used to measure the parts on, read as m; the first:"
+        f" {dataset}/tire/train/good/xyz/000.tiff: damaged or unsupported TIFF"
+    )
+
+
 def test_stale_samples_go_and_foreign_files_stay(dataset: Path, dst: Path) -> None:
     for kind, suffix in (("rgb", "png"), ("xyz", "tiff"), ("gt", "png")):
         (dataset / f"tire/test/stain/{kind}/000.{suffix}").unlink()

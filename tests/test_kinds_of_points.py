@@ -158,8 +158,8 @@ class TestDepthImages:
         [
             ('{"fx": 600, "fy": 601.5, "cx": 320, "cy": 240}', Camera(600, 601.5, 320, 240)),
             ('{"fx": 600}', Camera(600, 600)), ('{"fx": 600, "scale": 0.0001}', Camera(600, 600, scale=1e-4)),
-            ('{"fy": 600}', "fx, the focal length in pixels, is missing"), ('{"fx": 0}', "positive"), ("[1]", "not valid JSON"),
-            ('{"fx": "wide"}', "not valid JSON"), ("fx = 600", "not valid JSON"), ('{"fx": 600, "ppx": 3}', "ppx"),
+            ('{"fy": 600}', "fx, the focal length in pixels, is missing"), ('{"fx": 0}', "positive"), ("[1]", "no object of names"),
+            ('{"fx": "wide"}', "must be numbers"), ("fx = 600", "not valid JSON"), ('{"fx": 600, "ppx": 3}', "ppx"),
             ('{"fx": NaN}', "positive"), (b"\xff", "not valid JSON"),
         ],
     )  # fmt: skip

@@ -89,7 +89,8 @@ def find_common(entries: Sequence[Entry], form: Form, settings: PreprocessSettin
                         " or set preprocess.scaling=capture and preprocess.frame=image")  # fmt: skip
     if not extents:
         raise DataError(
-            f"of {len(results)} train/good captures, on which the parts are measured, none can be used: {results[0]}"
+            f"none of {len(results)} train/good captures can be used to measure the parts on, read as {form.unit};"
+            f" the first: {results[0]}"
         )
     near, far = min(extent.near_m for extent in extents), max(extent.far_m for extent in extents)
     depth_range = (near - settings.headroom * (far - near), far) if settings.scaling == "category" else None
@@ -105,4 +106,5 @@ def _probe(job: tuple[Entry, Form, PreprocessSettings]) -> Extent | str:
             plane_distance_m=settings.plane_distance_mm / 1000, depth_axis=settings.depth_axis,
         )  # fmt: skip
     except Exception as error:  # noqa: BLE001  (making its sample meets it again and lists it)
-        return " ".join(str(error).split())
+        text = " ".join(str(error).split())
+        return text if any(str(path) in text for path in entry.files) else f"{entry.files[0]}: {text}"

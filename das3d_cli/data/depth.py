@@ -75,23 +75,29 @@ def find_camera(*folders: Path) -> Camera | None:
                 return as_camera(json.loads(path.read_bytes()))
             except OSError as error:
                 raise DataError(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from None
-            except (ValueError, TypeError, AttributeError) as error:
-                text = f"{path}: no camera: {error}" if str(error).startswith("f") else f"{path}: not valid JSON"
-                raise DataError(f"{text}; write for instance {EXAMPLE}") from None
+            except (json.JSONDecodeError, UnicodeDecodeError):
+                raise DataError(f"{path}: not valid JSON; write for instance {EXAMPLE}") from None
+            except (TypeError, ValueError) as error:
+                raise DataError(f"{path}: no camera: {error}; write for instance {EXAMPLE}") from None
     return None
 
 
-def as_camera(given: dict[str, Any]) -> Camera:
+def as_camera(given: Any) -> Camera:
     """A camera from its intrinsics in pixels; "fy", "cx", "cy" and "scale" may be left out.
 
     Raises:
-        ValueError: "fx" is missing, or a value is no number, or not positive.
+        TypeError, ValueError: "fx" is missing, or a value is no number, or not positive.
     """
     names = ("fx", "fy", "cx", "cy", "scale")
+    if not isinstance(given, dict):
+        raise TypeError("it is no object of names and numbers")
     unknown = set(given) - set(names)
     if unknown:
         raise ValueError(f"found {', '.join(sorted(unknown))} beside {', '.join(names)}")
-    values = {name: float(given[name]) for name in names if given.get(name) not in (None, "")}
+    try:
+        values = {name: float(given[name]) for name in names if given.get(name) not in (None, "")}
+    except (TypeError, ValueError):
+        raise ValueError("fx, fy, cx, cy and scale must be numbers") from None
     if "fx" not in values:
         raise ValueError("fx, the focal length in pixels, is missing")
     if not all(np.isfinite(value) and (value > 0 or name in ("cx", "cy")) for name, value in values.items()):
