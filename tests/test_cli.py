@@ -212,6 +212,17 @@ class TestTables:
             assert "Table 1: I-AUROC" in text and "Table 2: AUPRO@0.3 (reference)" in text and "ShapeGuided" in text
             assert f"{alone['metrics']['all']['image_auroc']:.3f}".rstrip("0").rstrip(".") in text
 
+    def test_a_run_that_cannot_be_evaluated_is_told_and_the_rest_is_shown(self, trained: Path, tmp_path: Path):
+        root = Path(shutil.copytree(trained / "out", tmp_path / "out"))
+        for path in (root / "cookie/test").rglob("*.npz"):
+            path.write_bytes(b"")
+        done = das3d("evaluate", "--category", "all", "--runs", "set", "--data", root, "--json", cwd=trained)
+        assert done.returncode == 1 and "Traceback" not in done.stderr
+        assert [record["run"] for record in json.loads(done.stdout)["runs"]] == ["set/tire-003", "set/tire-002"]
+        failed, told = done.stderr.splitlines()[-2:]
+        assert failed.startswith(f"failed: {root}/cookie/test/") and failed.endswith("run das3d preprocess again")
+        assert told == "1 of 3 runs could not be evaluated; the tables show the others"
+
     def test_a_category_without_a_run_is_told_and_the_rest_is_shown(self, place: Path):
         done = ok(das3d("evaluate", "--category", "all", "--json", cwd=place))
         assert "cookie: no finished run below runs" in done.stderr
@@ -335,6 +346,7 @@ class TestUsage:
             (["evaluate", "--report", "x.html", "--run", "a", "--run", "b"], 2, ["x.html", "2 are given", "--run runs/"]),
             (["evaluate", "--run", "runs/tire-001", "--category", "tire"], 2, ["--run", "--category"]),
             (["evaluate", "--category", "tire,cookie"], 2, ["cookie", "das3d train"]),
+            (["train", "--category", ""], 2, ["--category", "no name"]),
             (["evaluate", "--category", "all", "--data", "nowhere"], 1, ["nowhere", "das3d preprocess"]),
             (["evaluate", "--out", "table.doc"], 2, ["table.doc", ".tex"]),
             (["evaluate", "--out", "no/table.md"], 1, ["no/table.md"]),

@@ -310,7 +310,11 @@ class TestFlat:
         touch(tmp_path, "v/good/a.png", "v/good/a.tiff", "v/good/b.png", "v/good/c.tiff", "v/good/d.png", "v/good/d.jpg",
               "v/good/d.tiff", "v/good/e.bmp", "v/good/f_mask.png", "v/good/old/g.png", "v/dent/h.png", "v/dent/h.pcd",
               "v/ground_truth/scratch/i_mask.png")  # fmt: skip
-        assert [entry.name for entry in find_entries(tmp_path).entries] == ["a"]
+        layout = find_entries(tmp_path)
+        assert [entry.name for entry in layout.entries] == ["a"]
+        assert layout.notes == [
+            "v: all good parts are for training; train/good/ and test/good/ would keep some for the test"
+        ]
         assert problems(tmp_path) == {
             ("v/good/b.png", "its partner b.tiff is missing"), ("v/good/c.tiff", "its partner c.png is missing"),
             ("v/good/d.png", "d.jpg is there as well; keep one of the two"),

@@ -28,6 +28,10 @@ TINY = ("--gpus", "cpu", "--steps", "2", "--batch-size", "2", "--set", "model.si
         "--set", "synthesis.texture_count=4")  # fmt: skip
 
 
+def own_parts(folder: Path) -> Path:
+    return captures.pairs(folder / "valve").parent
+
+
 class Done(NamedTuple):
     code: int
     stdout: str
@@ -82,7 +86,7 @@ def with_threshold(folder: Path, threshold: float) -> Path:
         ("realiad", captures.realiad, {"bump"}, "both"),
         ("mvtec3d", captures.adam, {"bump"}, "depth"),
         ("flat", captures.mvtec, {"bump"}, "rgb"),
-        ("flat", lambda folder: captures.pairs(folder / "valve").parent, {"bump"}, "both"),
+        ("flat", own_parts, {"bump"}, "both"),
         ("table", captures.depth_table, {"bump"}, "both"),
     ],
     ids=["eyecandies", "realiad", "folder3d", "images", "pairs", "table"],
@@ -96,6 +100,7 @@ def test_every_layout_leads_to_a_table(
     ok(das3d("train", "--modality", modality, *TINY, cwd=tmp_path))
     done = ok(das3d("evaluate", "--category", "all", "--out", "table.md", "--json", "--gpus", "cpu", cwd=tmp_path))
     (run,) = json.loads(done.stdout)["runs"]
+    assert ("valve: no good parts in the test split" in done.stderr) == (write is own_parts)
     assert (run["modality"], set(run["metrics"])) == (modality, {"all", *kinds})
     tables = (tmp_path / "table.md").read_text(encoding="utf-8")
     for title, figure in (("I-AUROC", "image_auroc"), ("P-AUROC", "pixel_auroc"), ("AUPRO@0.3", "aupro_30")):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,7 +19,7 @@ from das3d_cli.commands.options import (
     Runs,
     split_names,
 )
-from das3d_cli.errors import UsageError
+from das3d_cli.errors import DataError, UsageError
 from das3d_cli.files import as_json as to_json
 from das3d_cli.files import check_folder
 from das3d_cli.report.formats import check_targets, terminal, write_tables
@@ -88,8 +88,13 @@ def run(
     wanted, chosen = _choose(models, category, data, runs)
     from das3d_cli.evaluation import Outcome
 
-    outcomes = []
-    for path, evaluation in _evaluations(chosen, data, settings.hardware.gpus):
+    outcomes, failed = [], []
+    for path in chosen:
+        try:
+            evaluation = _evaluate(path, data, settings.hardware.gpus)
+        except DataError as error:
+            failed.append(error)
+            continue
         outcomes.append(Outcome.of(path, evaluation))
         if pictures:
             _write_pictures(pictures, evaluation)
@@ -97,6 +102,8 @@ def run(
             from das3d_cli.report.page import write_page
 
             write_page(report, evaluation, str(path))
+    if not outcomes:
+        raise failed[0]
     tables, found = _report(outcomes, wanted) if several else _report_of_one(outcomes[0], pictures, report)
     if pictures:
         write_json(pictures / "evaluation.json", found)
@@ -104,7 +111,22 @@ def run(
         write_tables(path, tables, found)
     if as_json:
         console.result(to_json(found))
-        return
+    else:
+        _show(tables, outcomes, several, pictures, report)
+    for error in failed:
+        console.say(f"failed: {error}")
+    if failed:
+        console.say(f"{len(failed)} of {len(chosen)} runs could not be evaluated; the tables show the others")
+        raise typer.Exit(1)
+
+
+def _show(
+    tables: Sequence[FigureTable],
+    outcomes: Sequence[Outcome],
+    several: bool,
+    pictures: Path | None,
+    report: Path | None,
+) -> None:
     for table in tables:
         console.show(terminal(table))
     for outcome in outcomes:
@@ -148,14 +170,21 @@ def _choose(
     return wanted, chosen
 
 
-def _evaluations(chosen: Sequence[Path], data: Path, gpus: str) -> Iterator[tuple[Path, Evaluation]]:
+def _evaluate(path: Path, data: Path, gpus: str) -> Evaluation:
+    from das3d_cli.data.capture import GOOD
     from das3d_cli.detector import Detector
     from das3d_cli.evaluation import evaluate_detector
 
-    for path in chosen:
-        detector = Detector.load(path, gpus)
-        console.say(f"using {path} ({detector.category})")
-        yield path, evaluate_detector(detector, data)
+    detector = Detector.load(path, gpus)
+    console.say(f"using {path} ({detector.category})")
+    evaluation = evaluate_detector(detector, data)
+    good = evaluation.split.labels.count(GOOD)
+    if not 0 < good < len(evaluation.split.labels):
+        lacking = "defective" if good else "good"
+        console.say(
+            f"{detector.category}: no {lacking} parts in the test split; figures that compare the two stay empty"
+        )
+    return evaluation
 
 
 def _report_of_one(

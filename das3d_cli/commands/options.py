@@ -60,8 +60,14 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object inst
 
 
 def split_names(given: list[str] | None) -> list[str]:
-    """The names in repeated and comma-separated options; "all" alone stands for none given."""
+    """The names in repeated and comma-separated options; "all" alone stands for none given.
+
+    Raises:
+        UsageError: an option is given without any name, as by a variable of the shell that is not set.
+    """
     names = list(dict.fromkeys(name for text in given or [] for name in text.split(",") if name))
+    if given and not names:
+        raise UsageError("--category: no name; give a category, several with commas, or all")
     return [] if names == ["all"] else names
 
 

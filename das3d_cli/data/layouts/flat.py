@@ -60,6 +60,8 @@ def read(category: str, folder: Path, _lights: Sequence[str]) -> Iterator[Found]
         labels = [label for label in folders_in(folder) if label.name != _TRUTH]
         places = [("train" if label_of(label) == GOOD else "test", label) for label in labels]
         beside += [label.name for label in labels]
+        if len(labels) > 1:
+            yield f"{category}: all good parts are for training; train/good/ and test/good/ would keep some for the test"
     present = {_kind(path) or "" for _, label in places for path in files_in(label)}
     wanted = present & {"rgb", "xyz", "depth"}
     if {"xyz", "depth"} <= wanted:
