@@ -113,8 +113,8 @@ def run(
         console.result(to_json(found))
     else:
         _show(tables, outcomes, several, pictures, report)
-    for error in failed:
-        console.say(f"failed: {error}")
+    for failure in failed:
+        console.say(f"failed: {failure}")
     if failed:
         console.say(f"{len(failed)} of {len(chosen)} runs could not be evaluated; the tables show the others")
         raise typer.Exit(1)
