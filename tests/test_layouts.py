@@ -125,6 +125,12 @@ def test_no_data_set(tmp_path: Path, files: list[str], place: str, complaint: st
     assert str(caught.value).startswith(f"{root}: {complaint}")
 
 
+def test_a_folder_too_high_up_is_told_the_right_one(tmp_path: Path) -> None:
+    touch(tmp_path, "papers/a.pdf", "unpacked/tire/train/good/rgb/1.png")
+    with pytest.raises(DataError, match=rf"is not a data set; .*; did you mean {tmp_path}/unpacked\?$"):
+        find_entries(tmp_path)
+
+
 def test_unknown_category_lists_those_there(shared_dataset: Path) -> None:
     with pytest.raises(UsageError, match=r"category tyre: not in .*, which holds cookie, tire; did you mean tire\?"):
         find_entries(shared_dataset, ["cookie", "tyre"])

@@ -100,17 +100,15 @@ def load_data(settings: Settings, cache: Cache, device: torch.device) -> Data:
     train = _good(load_split(cache, "train"))
     if cache.samples("validation"):
         validation = _good(load_split(cache, "validation"))
-        chosen = np.arange(len(train[0]))
     else:
         held = _held_out(cache, settings.seed)
-        validation, chosen = tuple(a[held] for a in train), np.flatnonzero(~held)
-    if len(chosen) == 0 or len(validation[0]) == 0:
+        train, validation = tuple(a[~held] for a in train), tuple(a[held] for a in train)
+    if len(train[0]) == 0 or len(validation[0]) == 0:
         raise DataError(f"{cache.folder}: needs at least two good parts in train, or one each in train and validation")
     s = settings.synthesis
     make = procedural_textures if s.textures is None else lambda *args: folder_textures(s.textures, *args)
     textures = torch.from_numpy(make(s.texture_count, size, settings.seed)).permute(0, 3, 1, 2).contiguous()
-    parts = tuple(a[chosen] for a in train), validation
-    stacked = [Parts.stack(*arrays, size=size, device=torch.device("cpu")) for arrays in parts]
+    stacked = [Parts.stack(*arrays, size=size, device=torch.device("cpu")) for arrays in (train, validation)]
     if device.type == "cuda":
         stacked = placed(stacked, device, settings.hardware.cache_share * torch.cuda.mem_get_info(device)[0])
     return Data(train=stacked[0], validation=stacked[1], textures=textures.to(device))
@@ -190,6 +188,7 @@ def _held_out(cache: Cache, seed: int) -> NDArray[np.bool_]:
     return np.array([name in held for name in names], bool)
 
 
-def _good(split: Split) -> tuple[Any, Any, Any]:
+def _good(split: Split) -> tuple[Any, ...]:
+    arrays = split.rgb, split.depth, split.foreground
     good = np.array([label == GOOD for label in split.labels])
-    return split.rgb[good], split.depth[good], split.foreground[good]
+    return arrays if good.all() else tuple(a[good] for a in arrays)  # a copy of thousands of samples takes gigabytes

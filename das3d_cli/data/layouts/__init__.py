@@ -148,5 +148,7 @@ def _recognise(root: Path, kinds: tuple[Kind, ...]) -> tuple[Kind, dict[str, Pat
             )
             return kind, {child.name: child for child in known}, f"{first.name}/{known[first]}", [*others]
     state = "not a data set" if listing(root) else "empty"
+    inner = (child for child in children for kind in kinds for deeper in listing(child) if kind.recognise(deeper))
+    hint = next((f"; did you mean {child}?" for child in inner), "")
     own = f", or of own parts {flat.EXPECTED}" if len(kinds) > 1 else ""
-    raise DataError(f"{root}: is {state}; expected {kinds[-1].expected}{own}")
+    raise DataError(f"{root}: is {state}; expected {kinds[-1].expected}{own}{hint}")
