@@ -241,16 +241,20 @@ class TestFromRawFolderToCache:
         assert np.abs(train.rgb[0][seen] - expected[seen]).max() <= 0.5
         assert (record.geometry.plane, record.geometry.tilt_deg, record.geometry.missing_fraction) == (None, None, 1.0)
 
-    def test_points_alone(self, all_parts: dict[str, Part], reference: dict[str, Split], tmp_path: Path) -> None:
+    def test_points_alone(self, all_parts: dict[str, Part], tmp_path: Path) -> None:
         for place, part in all_parts.items():
-            stem = tmp_path / "raw/valve" / place
-            save_tiff(stem.parent / f"xyz/{stem.name}.tiff", part.capture.xyz)
-            save_mask(stem.parent / f"gt/{stem.name}.png", part.ground_truth)
-        found = cached(find_entries(tmp_path / "raw"), tmp_path / "out")
+            for name in ("valve", "grey"):
+                stem = tmp_path / name / place
+                save_tiff(stem.parent / f"xyz/{stem.name}.tiff", part.capture.xyz)
+                save_mask(stem.parent / f"gt/{stem.name}.png", part.ground_truth)
+            save_image(stem.parent / f"rgb/{stem.name}.png", np.full_like(part.capture.rgb, 128))
+        alone = cached(find_entries(tmp_path / "valve"), tmp_path / "out")
+        beside = cached(find_entries(tmp_path / "grey"), tmp_path / "out")
         assert forms(tmp_path / "out", "valve").modalities == "depth"
         for split in ("train", "test"):
-            assert np.array_equal(found[split].depth, reference[split].depth)
-            assert set(np.unique(found[split].rgb[found[split].foreground])) == {128}
+            assert np.array_equal(alone[split].depth, beside[split].depth)
+            assert np.array_equal(alone[split].rgb, beside[split].rgb)
+            assert set(np.unique(alone[split].rgb[alone[split].foreground])) == {128}
 
     def test_a_foreground_that_needs_points_is_refused_without_them(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=r"settings\.preprocess\.foreground: table needs point clouds"):
