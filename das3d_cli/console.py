@@ -21,8 +21,9 @@ def say(text: str) -> None:
 
 
 def show(table: Table) -> None:
-    """A table as the result, on stdout; where the terminal is too narrow its lines run over, but no figure is cut."""
-    least = Measurement.get(stdout, stdout.options.update(max_width=10_000), table).minimum
+    """A table as the result, on stdout; where the terminal is too narrow its lines run over, but nothing is cut."""
+    width = Measurement.get(stdout, stdout.options.update(max_width=10_000), table)
+    least = width.maximum if all(column.no_wrap for column in table.columns) else width.minimum
     if least > stdout.width:
         table.width = least
     stdout.print(table)

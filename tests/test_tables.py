@@ -15,6 +15,7 @@ from rich.console import Console
 
 from das3d_cli import console
 from das3d_cli.benchmark import Speed
+from das3d_cli.data import summary
 from das3d_cli.errors import DataError, UsageError
 from das3d_cli.evaluation import Outcome
 from das3d_cli.metrics import FIGURES, Metrics
@@ -30,7 +31,7 @@ from das3d_cli.report.formats import (
     write_tables,
 )
 from das3d_cli.report.published import categories_of, published, recognise
-from das3d_cli.report.tables import comparison_table, differing_settings, run_tables
+from das3d_cli.report.tables import comparison_table, differing_settings, preprocess_table, run_tables
 from das3d_cli.settings import Settings
 from das3d_cli.sources import flatten
 
@@ -88,6 +89,14 @@ class TestFormats:
         shown = page.file.getvalue()
         assert "…" not in shown
         assert shown.count("0.988") == len(NASTY) and "I_AUROC" in shown
+
+    def test_no_name_of_the_preprocessed_is_cut_on_a_narrow_terminal(self, monkeypatch):
+        page = Console(file=io.StringIO(), width=20, color_system=None, soft_wrap=True)
+        monkeypatch.setattr(console, "stdout", page)
+        made = summary.Summary([summary.Row("GummyBear", "validation", "bumps+colors", 1, 1, 0, 0.0, 1.0, 2.0)])
+        console.show(preprocess_table(made))
+        shown = page.file.getvalue()
+        assert "…" not in shown and "bumps+colors" in shown and "tilt mean" in shown
 
     def test_csv_gives_back_names_and_figures(self):
         found = list(csv.DictReader(io.StringIO(comma_separated([TABLE]))))
