@@ -121,7 +121,7 @@ class TestImagesAlone:
         assert "layout flat: hazelnut/train/good/000.png is there" in done.stderr
         assert "RGB images alone: hazelnut" in done.stderr and "coordinates" not in done.stderr
         row = next(line for line in done.stdout.splitlines() if "train" in line)
-        assert row.count(" - ") == 2  # no tilt
+        assert row.count(" - ") == 3  # no missing points, no tilts
         before = sorted(place.rglob("*"))
         for arguments in ((), ("--modality", "both"), ("--modality", "depth")):
             refused(das3d("train", *TINY, *arguments, cwd=place), 2,

@@ -98,6 +98,13 @@ class TestFormats:
         shown = page.file.getvalue()
         assert "…" not in shown and "bumps+colors" in shown and "tilt mean" in shown
 
+    def test_images_alone_are_not_said_to_miss_points(self, monkeypatch):
+        page = Console(file=io.StringIO(), width=100, color_system=None)
+        monkeypatch.setattr(console, "stdout", page)
+        nan = float("nan")
+        console.show(preprocess_table(summary.Summary([summary.Row("nut", "train", "good", 3, 3, 0, 1.0, nan, nan)])))
+        assert "%" not in page.file.getvalue()
+
     def test_csv_gives_back_names_and_figures(self):
         found = list(csv.DictReader(io.StringIO(comma_separated([TABLE]))))
         assert [row["name"] for row in found] == NASTY

@@ -102,7 +102,7 @@ def run(
         else:
             _show(found, f"{part.first}  " if parts else "")
     if parts:
-        console.say(f"{len(files)} parts: {anomalous} anomalous, {failed} that cannot be used")
+        console.say(f"parts: {len(files)}, {anomalous} anomalous, {failed} that cannot be used")
     if failed:
         raise typer.Exit(1)
     if anomalous and fail_on_anomaly:

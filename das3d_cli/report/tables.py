@@ -13,7 +13,7 @@ from rich.text import Text
 from das3d_cli.data.summary import Summary
 from das3d_cli.evaluation import Outcome
 from das3d_cli.metrics import LIMITS, OVERALL
-from das3d_cli.report.formats import FigureTable, Row
+from das3d_cli.report.formats import DASH, FigureTable, Row
 
 TITLES = {
     "image_auroc": "I-AUROC",
@@ -108,7 +108,7 @@ def preprocess_table(summary: Summary, title: str = "preprocessed") -> Table:
     for category in sorted({row.category for row in summary.rows} | set(failed)):
         for row in (row for row in summary.rows if row.category == category):
             figures = (
-                f"{row.missing_fraction:.1%}",
+                f"{row.missing_fraction:.1%}" if row.missing_fraction < 1 else DASH,  # images alone miss no points
                 _number(row.tilt_mean_deg, 1, "°"),
                 _number(row.tilt_max_deg, 1, "°"),
             )
@@ -129,4 +129,4 @@ def _table(title: str, texts: Sequence[str], numbers: Sequence[str]) -> Table:
 
 
 def _number(value: float, decimals: int, unit: str = "") -> str:
-    return "-" if math.isnan(value) else f"{value:.{decimals}f}{unit}"
+    return DASH if math.isnan(value) else f"{value:.{decimals}f}{unit}"
