@@ -1,0 +1,75 @@
+"""An image against its surroundings on the part: what a flat look at it hides."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_FIXED_POINT = 2.0**16  # steps of a whole number; 1024 pixels of 1 stay within 31 bits
+_CONTRAST_GAIN = 20.0  # brings a depth contrast of a few hundredths to order one
+_COLOUR_GAIN = 8.0  # brings a difference of colour of a tenth to order one
+_REACHES = (16, 8)  # of the surroundings that a pixel is compared with, as divisors of the image side
+
+
+def depth_contrast(depth: Tensor, foreground: Tensor) -> Tensor:
+    """What a flat look at the depth hides: depth against its surroundings on the part, and its slopes.
+
+    Args:
+        depth: (B, 1, S, S), in [0, 1].
+        foreground: (B, 1, S, S), 0 or 1.
+
+    Returns:
+        (B, 4, S, S), zero off the part: depth minus its mean over the part within 1/16 and 1/8 of the side, and the
+        differences to the next pixel right and below, all scaled to order one.
+    """
+    slopes = [2 * _slope(depth, foreground, axis) for axis in (-1, -2)]
+    return (torch.cat([*_contrasts(depth, foreground), *slopes], dim=1) * _CONTRAST_GAIN).clamp(-4, 4)
+
+
+def rgb_contrast(rgb: Tensor, foreground: Tensor) -> Tensor:
+    """Where a colour is unlike those around it, whatever the part's own colour is.
+
+    Args:
+        rgb: (B, 3, S, S), in [0, 1].
+        foreground: (B, 1, S, S), 0 or 1.
+
+    Returns:
+        (B, 6, S, S), zero off the part: RGB minus its mean over the part within 1/16 and 1/8 of the side, scaled to
+        order one.
+    """
+    return (torch.cat(_contrasts(rgb, foreground), dim=1) * _COLOUR_GAIN).clamp(-4, 4)
+
+
+def _contrasts(image: Tensor, foreground: Tensor) -> list[Tensor]:
+    """The image (B, C, S, S) minus its mean over the part within each of `_REACHES`; zero off the part."""
+    return [local_contrast(image, foreground, image.shape[-1] // share // 2) for share in _REACHES]
+
+
+def local_contrast(image: Tensor, foreground: Tensor, reach: int) -> Tensor:
+    """The image (B, C, S, S) minus its mean over the part within `reach` pixels; zero off the part."""
+    weight = _box_mean(foreground, reach).clamp_min(1e-6)
+    return (image - _box_mean(image * foreground, reach) / weight) * foreground
+
+
+def _slope(depth: Tensor, foreground: Tensor, axis: int) -> Tensor:
+    """Difference to the next pixel along an axis; zero where either is off the part, and at the last pixel."""
+    size = depth.shape[axis] - 1
+    step = depth.narrow(axis, 1, size) - depth.narrow(axis, 0, size)
+    both = foreground.narrow(axis, 1, size) * foreground.narrow(axis, 0, size)
+    return F.pad(step * both, (0, 1) if axis == -1 else (0, 0, 0, 1))
+
+
+def _box_mean(image: Tensor, reach: int) -> Tensor:
+    """Mean over 2 * reach + 1 pixels along both axes, one after the other, with zeros beyond the border.
+
+    Differences of running sums: their cost does not grow with the reach. In whole numbers, which add up alike in any
+    order, as a GPU's threads need.
+    """
+    width = 2 * reach + 1
+    for axis in (-1, -2):
+        size = image.shape[axis]
+        beyond = (reach + 1, reach) if axis == -1 else (0, 0, reach + 1, reach)
+        total = F.pad((image * _FIXED_POINT).round().int(), beyond).cumsum(axis, dtype=torch.int32)
+        image = (total.narrow(axis, width, size) - total.narrow(axis, 0, size)) / (_FIXED_POINT * width)
+    return image

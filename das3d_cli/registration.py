@@ -1,0 +1,234 @@
+"""How parts lie: the turn and the shift that lay one image of a rigid part on another, and the mean of many so laid."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from das3d_cli.contrast import local_contrast
+
+_ANGLES = 360  # of the images along circles about the centre
+_STARTS = 4  # parts that a mean is grown from, of which the best is kept
+_GROWN_FROM = 64  # parts at most, every second of them to judge what was grown from the others
+_SHARES = (
+    0.15,
+    0.25,
+    0.35,
+    0.5,
+    0.75,
+    1.0,
+    1.0,
+)  # of the parts, the surest, that make the first mean and those after it
+_ROUNDS = 3  # of laying all parts on their mean to a share of a pixel and taking the mean again
+_REFINEMENTS = (2, 2, 1)  # Gauss-Newton steps, on images smaller by this: from a degree to a small share of a pixel
+_SURE = 1.0  # least certainty, in standard deviations, that a mean is chosen for
+_CHUNK = 32  # parts at a time
+_WIDEST = 6  # degrees on either side of a match that still belong to it
+_SHADE_FLOOR, _DEPTH_FLOOR = 0.01, 0.002  # contrasts of the sensors' noise, in units of the images
+_OUTLINE_WEIGHTS = (1.0, 4.0)  # tried: what is within tells how a tyre lies, the outline of a hexagon how a cap does
+_SHADE_WEIGHT = 0.5  # beside depth: what light makes of a relief changes as the part turns below the lamp
+_LIMIT = 3.0  # of a mark, in mean marks: an edge must not outweigh all lettering
+
+
+class Pose(NamedTuple):
+    """How B parts lie compared with the mean part: turned by `angle` (B,), radians from the x towards the y axis, then
+    moved by `shift` (B, 2), x and y in half sides of the image."""
+
+    angle: Tensor
+    shift: Tensor
+
+
+class Together(NamedTuple):
+    """N parts laid on each other.
+
+    Attributes:
+        mean: (C, S, S), the mean of their marks.
+        pose: how each of them lies.
+        outline: what their outline was weighed with; parts that are compared with the mean are to be marked alike.
+    """
+
+    mean: Tensor
+    pose: Pose
+    outline: float
+
+
+def marks(rgb: Tensor | None, depth: Tensor | None, foreground: Tensor, outline: Tensor | float = 1.0) -> Tensor:
+    """What tells how a part lies: its outline, and what stands out within it, in colour and in depth.
+
+    Args:
+        rgb, depth, foreground: float, (B, 3, S, S), (B, 1, S, S) and (B, 1, S, S); rgb or depth may be left out.
+        outline: weight of the foreground.
+
+    Returns:
+        (B, 1 to 3, S, S), zero off the part: the weighted foreground, then brightness and height against their surroundings,
+        in multiples of their mean over the part, so that lettering counts beside the outline.
+    """
+    size = foreground.shape[-1]
+    rim = max(1, size // 64)
+    within = 1 - F.max_pool2d(1 - foreground, 2 * rim + 1, 1, rim)  # at the rim depths are least sure
+    found = [outline * foreground]
+    if rgb is not None:
+        weight = _SHADE_WEIGHT if depth is not None else 1.0
+        found.append(weight * _standing_out(rgb.mean(dim=1, keepdim=True), within, _SHADE_FLOOR))
+    if depth is not None:
+        found.append(_standing_out(-depth, within, _DEPTH_FLOOR))
+    return torch.cat(found, dim=1)
+
+
+def find_pose(parts: Tensor, mean: Tensor) -> Pose:
+    """The pose of the marks of parts (B, C, S, S) compared with those of the mean part (C, S, S), which is centred.
+
+    The centroid and the best match of the images along circles about it give a first pose, which is then refined.
+    """
+    shift = _centroid(parts)
+    pose = Pose(_angles(_matches(_polar(parts, shift), _polar(mean[None]), whitening=0.5)), shift)
+    for shrink in _REFINEMENTS:
+        pose = _refined(F.avg_pool2d(parts, shrink), F.avg_pool2d(mean[None], shrink), pose)
+    return pose
+
+
+def _refined(parts: Tensor, mean: Tensor, pose: Pose) -> Pose:
+    """One Gauss-Newton step (Lucas and Kanade 1981) on the difference of parts (B, C, S, S) and the mean part (1, C, S, S)."""
+    model = laid(mean.expand(len(parts), -1, -1, -1), pose)
+    along_y, along_x = torch.gradient(model, spacing=2 / parts.shape[-1], dim=(2, 3))
+    axis = (torch.arange(parts.shape[-1], device=parts.device) + 0.5) * (2 / parts.shape[-1]) - 1
+    x = axis[None, :] - pose.shift[:, 0, None, None]
+    y = axis[:, None] - pose.shift[:, 1, None, None]
+    around = along_y * x[:, None] - along_x * y[:, None]
+    slopes = torch.stack((around, along_x, along_y), dim=1).flatten(2)
+    normal = slopes @ slopes.mT
+    damping = (1e-4 * normal.diagonal(dim1=1, dim2=2).sum(1)).clamp_min(1e-6)  # a round part has no angle to find
+    normal = normal + damping[:, None, None] * torch.eye(3, device=x.device)
+    steps = torch.linalg.solve_ex(normal, slopes @ (model - parts).flatten(1)[..., None])
+    step = steps.result[..., 0].clamp(-0.05, 0.05)
+    return Pose(pose.angle + step[:, 0], pose.shift + step[:, 1:])
+
+
+def lay_together(parts: Tensor) -> Together:
+    """Find how N parts lie compared with each other, from their marks (N, C, S, S) with an outline of weight 1."""
+    mean, outline = _first_mean(parts[:: -(-len(parts) // _GROWN_FROM)])
+    parts = torch.cat((outline * parts[:, :1], parts[:, 1:]), dim=1)
+    for _ in range(_ROUNDS):
+        laid_alike = [laid_back(some, find_pose(some, mean)).sum(dim=0) for (some,) in in_chunks(parts)]
+        mean = torch.stack(laid_alike).sum(dim=0) / len(parts)
+    poses = [find_pose(some, mean) for (some,) in in_chunks(parts)]
+    return Together(mean, Pose(*(torch.cat(found) for found in zip(*poses, strict=True))), outline)
+
+
+def _first_mean(parts: Tensor) -> tuple[Tensor, float]:
+    """The mean (C, S, S) that parts which had no share in it match most surely, and the weight of its outline.
+
+    A part that has a feature many times over, as a tyre its tread, fits in many ways. A mean of parts that were each laid
+    in one of them blurs whatever could tell the ways apart, and whichever way a part was laid, that part fits it well.
+    """
+    centres = _centroid(parts)
+    found, best = None, _SURE
+    for weight in _OUTLINE_WEIGHTS:
+        weighed = torch.cat((weight * parts[:, :1], parts[:, 1:]), dim=1)
+        polar = torch.cat([_polar(some, centre) for some, centre in in_chunks(weighed, centres)])
+        some, others = slice(0, None, 2), slice(1 if len(parts) > 1 else 0, None, 2)
+        count = len(parts[some])
+        for whitening, start in itertools.product((0.0, 1.0), range(0, count, -(-count // _STARTS))):
+            grown = _grown(weighed[some], polar[some], centres[some], start, whitening)
+            sure = float(_certainty(_matches(polar[others], _polar(grown[None]), whitening=1.0)).median())
+            if sure > best:
+                found, best = (grown, weight), sure
+    if found is None:  # nothing tells the ways apart, as on a plain nut; then the outline, if anything, is to fit
+        found = _grown(weighed, polar, centres, 0, whitening=0.0), _OUTLINE_WEIGHTS[-1]
+    return found
+
+
+def _grown(parts: Tensor, polar: Tensor, centres: Tensor, start: int, whitening: float) -> Tensor:
+    """A mean (C, S, S) that began as one part and was joined by the others, those first that match it most surely."""
+    mean = laid_back(parts[start : start + 1], Pose(centres.new_zeros(1), centres[start : start + 1]))[0]
+    for share in _SHARES:
+        matches = _matches(polar, _polar(mean[None]), whitening)
+        kept = _certainty(matches).argsort(descending=True)[: max(4, round(share * len(parts)))]
+        mean = laid_back(parts[kept], Pose(_angles(matches[kept]), centres[kept])).mean(dim=0)
+    return mean
+
+
+def laid(images: Tensor, pose: Pose) -> Tensor:
+    """Images of the mean part (B, C, S, S), laid as the parts lie."""
+    turn = _turning(pose.angle)
+    return _warped(images, turn, -(turn @ pose.shift[..., None]))
+
+
+def laid_back(images: Tensor, pose: Pose) -> Tensor:
+    """Images of the parts (B, C, S, S), laid as the mean part lies."""
+    return _warped(images, _turning(-pose.angle), pose.shift[..., None])
+
+
+def _standing_out(image: Tensor, within: Tensor, floor: float) -> Tensor:
+    """Local contrast in multiples of its mean over the part, within +-3."""
+    contrast = local_contrast(image, within, image.shape[-1] // 32)
+    area = within.sum(dim=(2, 3), keepdim=True).clamp_min(1)
+    return (contrast / (contrast.abs().sum(dim=(2, 3), keepdim=True) / area + floor)).clamp(-_LIMIT, _LIMIT)
+
+
+def in_chunks(*tensors: Tensor) -> zip[tuple[Tensor, ...]]:
+    """Several tensors of as many parts, some parts at a time."""
+    return zip(*(torch.split(tensor, _CHUNK) for tensor in tensors), strict=True)
+
+
+def _turning(angle: Tensor) -> Tensor:
+    """Where turned images take their pixels from: (B, 2, 2)."""
+    cos, sin = angle.cos(), angle.sin()
+    return torch.stack((cos, sin, -sin, cos), dim=1).view(-1, 2, 2)
+
+
+def _warped(images: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
+    grid = F.affine_grid(torch.cat((matrix, offset), dim=2), list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def _centroid(parts: Tensor) -> Tensor:
+    """Of the foreground, the first channel: (B, 2), x and y in half sides."""
+    part = parts[:, 0]
+    axis = (torch.arange(part.shape[-1], device=part.device) + 0.5) * (2 / part.shape[-1]) - 1
+    area = part.sum(dim=(1, 2)).clamp_min(1e-6)
+    return torch.stack(((part.sum(dim=1) * axis).sum(1) / area, (part.sum(dim=2) * axis).sum(1) / area), dim=1)
+
+
+def _polar(images: Tensor, centre: Tensor | None = None) -> Tensor:
+    """Spectra of the images (B, C, S, S) along circles about a centre (B, 2), else the middle: (B, C, frequencies, radii)."""
+    angle = torch.arange(_ANGLES, device=images.device) * (2 * math.pi / _ANGLES)
+    radii = images.shape[-1] // 2
+    radius = (torch.arange(radii, device=images.device) + 0.5) / radii
+    grid = torch.stack((angle.cos()[:, None] * radius, angle.sin()[:, None] * radius), dim=-1)
+    grid = grid.expand(len(images), -1, -1, -1) if centre is None else grid + centre[:, None, None]
+    polar = F.grid_sample(images, grid, align_corners=False) * radius.sqrt()
+    spectra: Tensor = torch.fft.rfft(polar - polar.mean(dim=2, keepdim=True), dim=2)
+    return spectra
+
+
+def _matches(polar: Tensor, target: Tensor, whitening: float) -> Tensor:
+    """How well the spectra (B, C, frequencies, radii) match those of a target (1, C, ...) at every angle: (B, angles).
+
+    Args:
+        whitening: 0 weighs the frequencies by their strength; with 1 all count alike, as in phase correlation, and what
+            repeats itself around the part no more than what is there once.
+    """
+    across = (polar.conj() * target).sum(dim=(1, 3))
+    strength = (polar.abs() * target.abs()).sum(dim=(1, 3))
+    strength = (strength + 1e-3 * strength.amax(dim=1, keepdim=True)).clamp_min(1e-12)
+    matches: Tensor = torch.fft.irfft(across / strength**whitening, n=_ANGLES, dim=1)
+    return matches
+
+
+def _angles(matches: Tensor) -> Tensor:
+    """How far each part is turned, from its matches (B, angles): (B,), radians."""
+    return matches.argmax(dim=1) * (-2 * math.pi / _ANGLES)
+
+
+def _certainty(matches: Tensor) -> Tensor:
+    """By how many standard deviations the best match (B, angles) is ahead of any other: (B,)."""
+    best, place = matches.max(dim=1)
+    away = (torch.arange(_ANGLES, device=matches.device) - place[:, None]).abs()
+    others = matches.masked_fill(torch.minimum(away, _ANGLES - away) <= _WIDEST, -torch.inf)
+    return (best - others.amax(dim=1)) / matches.std(dim=1).clamp_min(1e-12)

@@ -1,0 +1,33 @@
+"""An image against its surroundings: what stands out is seen, slants, plain colours and edges are not."""
+
+from __future__ import annotations
+
+import torch
+
+from das3d_cli.contrast import depth_contrast, rgb_contrast
+
+
+def test_depth_contrast_sees_a_dent_and_not_the_slant():
+    x = torch.linspace(0.2, 0.6, 64).expand(1, 1, 64, 64)
+    part = torch.zeros(1, 1, 64, 64)
+    part[..., 6:-6, 6:-6] = 1
+    flat = depth_contrast(x * part, part)
+    assert flat[:, :2, 16:-16, 16:-16].abs().max() < 1e-3
+    assert flat[part.expand_as(flat) == 0].abs().max() == 0
+    framed = depth_contrast(x, torch.ones_like(x))  # cut by the image's edge, where there is no next pixel
+    assert framed[:, 2:].abs().max() < 0.3
+    dented = x.clone()
+    dented[..., 30:34, 30:34] += 0.02
+    assert depth_contrast(dented * part, part)[0, :2, 30:34, 30:34].min() > 0.1
+
+
+def test_rgb_contrast_sees_a_stain_and_neither_the_parts_colour_nor_its_edge():
+    part = torch.zeros(1, 1, 64, 64)
+    part[..., 6:-6, 6:-6] = 1
+    rgb = torch.tensor([0.7, 0.5, 0.2]).view(1, 3, 1, 1) * part
+    assert rgb_contrast(rgb, part).abs().max() < 1e-3
+    stained = rgb.clone()
+    stained[:, 0, 30:34, 30:34] += 0.1
+    red, others = rgb_contrast(stained, part)[0, [0, 3]], rgb_contrast(stained, part)[0, [1, 2, 4, 5]]
+    assert red[:, 30:34, 30:34].min() > 0.2
+    assert others.abs().max() < 1e-3

@@ -1,0 +1,99 @@
+"""How parts lie: poses found again, and parts laid on each other by what tells one way from another."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from das3d_cli.registration import Pose, find_pose, laid, laid_back, lay_together, marks
+
+SIZE = 128
+
+
+def grid(size):
+    """(size, size) coordinates of pixel centres, in half sides."""
+    return torch.meshgrid(*[(torch.arange(size) + 0.5) * (2 / size) - 1] * 2, indexing="ij")
+
+
+def test_a_pose_is_found_to_a_small_share_of_a_pixel():
+    y, x = grid(64)
+    part = ((x.abs() < 0.6) & (y.abs() < 0.5) & ~((x > 0.1) & (y > 0.0))).float()
+    small = F.avg_pool2d(
+        torch.stack((part, part * (0.3 + 0.2 * (y > -0.2)), part * (0.4 + 0.2 * (x > 0))))[None], 3, 1, 1
+    )
+    pose = Pose(
+        torch.tensor([0.0, 0.4, 1.7, 3.3, -2.0]), torch.tensor([[0, 0], [0.05, 0], [0, -0.1], [0.1, 0.1], [-0.1, 0]])
+    )
+    centre = torch.stack([(small[0, 0] * axis).sum() / small[0, 0].sum() for axis in (x, y)])[None]
+    mean = laid_back(small, Pose(torch.zeros(1), centre))
+    found = find_pose(laid(mean.expand(5, -1, -1, -1), pose), mean[0])
+    wrapped = (found.angle - pose.angle + torch.pi) % (2 * torch.pi) - torch.pi
+    assert wrapped.abs().max() < 0.01
+    assert (found.shift - pose.shift).abs().max() * 32 < 0.15
+
+
+def test_laying_back_undoes_laying():
+    smooth = torch.nn.functional.interpolate(torch.rand(3, 2, 8, 8), size=64, mode="bicubic") * 0.5
+    smooth[..., :8, :] = smooth[..., -8:, :] = 0
+    pose = Pose(torch.tensor([0.3, -1.2, 2.9]), torch.tensor([[0.05, 0.0], [0.0, -0.1], [-0.05, 0.05]]))
+    middle = slice(20, 44)
+    back = laid_back(laid(smooth, pose), pose)
+    assert (back - smooth)[..., middle, middle].abs().max() < 0.05
+
+
+def gear(angle, noise):
+    """A ring with 24 deep slots all alike, and four faint raised words at odd angles: rgb, depth, foreground."""
+    y, x = grid(SIZE)
+    around, radius = torch.atan2(y, x) - angle, torch.hypot(x, y)
+    part = (radius > 0.35) & (radius < 0.8)
+    depth = 0.4 + 0.5 * ((torch.cos(24 * around) > 0.6) & (radius > 0.66))
+    for place, length in ((0.0, 0.50), (1.5, 0.25), (3.1, 0.35), (4.4, 0.30)):
+        away = (around - place + math.pi) % (2 * math.pi) - math.pi
+        letters = torch.sin(40 * away + 3 * place) > 0
+        depth = depth - 0.05 * ((away.abs() < length) & ((radius - 0.5).abs() < 0.06) & letters)
+    rgb = (0.3 + 0.01 * noise[:3]).clamp(0, 1) * part
+    return rgb, torch.where(part, depth + 0.006 * noise[3:], 0.9), part[None].float()
+
+
+def nut(angle, noise):
+    """A hexagon under a ring of 36 ribs all alike."""
+    y, x = grid(SIZE)
+    around, radius = torch.atan2(y, x) - angle, torch.hypot(x, y)
+    folded = (around + math.pi / 6) % (math.pi / 3) - math.pi / 6
+    part = radius * torch.cos(folded) < 0.72
+    depth = torch.where(radius < 0.6 - 0.03 * (torch.cos(36 * around) > 0), 0.2, 0.6)
+    rgb = (0.5 + 0.02 * noise[:3]).clamp(0, 1) * part
+    return rgb, torch.where(part, depth + 0.006 * noise[3:], 0.9), part[None].float()
+
+
+@pytest.mark.parametrize(("make", "turns"), [(gear, 1), (nut, 6)])
+def test_parts_are_laid_by_what_tells_one_way_from_another(make, turns):
+    generator = torch.Generator().manual_seed(3)
+    angles = 2 * math.pi * torch.rand(40, generator=generator)
+    noise = torch.randn(40, 4, SIZE, SIZE, generator=generator)
+    parts = marks(*(torch.stack(images) for images in zip(*map(make, angles, noise), strict=True)))
+    found = lay_together(parts).pose.angle - angles
+    mean = torch.angle(torch.exp(1j * turns * found).mean()) / turns
+    period = 2 * math.pi / turns
+    off = (found - mean + period / 2) % period - period / 2
+    assert off.abs().max() < math.radians(2)  # a slot is 15 degrees from the next, a rib 10
+
+
+def test_a_single_part_is_its_own_mean():
+    noise = torch.zeros(4, SIZE, SIZE)
+    parts = marks(*(image[None] for image in gear(torch.tensor(0.5), noise)))
+    together = lay_together(parts)
+    assert (laid(together.mean[None], together.pose) - parts)[:, 0].abs().mean() < 0.02 * together.outline
+
+
+def test_marks_stand_out_alike_whatever_the_light():
+    noise = torch.zeros(4, SIZE, SIZE)
+    rgb, depth, part = (image[None] for image in gear(torch.tensor(0.5), noise))
+    print_on = rgb * (1 + 0.5 * ((part > 0) & (depth < 0.38)))
+    bright, dark = (marks(light * print_on, None, part) for light in (1.0, 0.5))
+    assert F.cosine_similarity(bright[:, 1].flatten(1), dark[:, 1].flatten(1)).item() > 0.98
+    assert dark[:, 1].abs().mean() > 0.7 * bright[:, 1].abs().mean()
+    assert marks(None, depth, part).shape[1] == 2 and marks(rgb, depth, part).shape[1] == 3
