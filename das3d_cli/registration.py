@@ -12,18 +12,10 @@ from torch import Tensor
 
 from das3d_cli.contrast import local_contrast
 
-_ANGLES = 360  # of the images along circles about the centre
+_ANGLES, _RADII = 360, 64  # of the images along circles about the centre
 _STARTS = 4  # parts that a mean is grown from, of which the best is kept
 _GROWN_FROM = 64  # parts at most, every second of them to judge what was grown from the others
-_SHARES = (
-    0.15,
-    0.25,
-    0.35,
-    0.5,
-    0.75,
-    1.0,
-    1.0,
-)  # of the parts, the surest, that make the first mean and those after it
+_SHARES = (0.15, 0.25, 0.35, 0.5, 0.75, 1.0, 1.0)  # of the parts, the surest, that make one mean after the other
 _ROUNDS = 3  # of laying all parts on their mean to a share of a pixel and taking the mean again
 _REFINEMENTS = (2, 2, 1)  # Gauss-Newton steps, on images smaller by this: from a degree to a small share of a pixel
 _SURE = 1.0  # least certainty, in standard deviations, that a mean is chosen for
@@ -198,7 +190,7 @@ def _centroid(parts: Tensor) -> Tensor:
 def _polar(images: Tensor, centre: Tensor | None = None) -> Tensor:
     """Spectra of the images (B, C, S, S) along circles about a centre (B, 2), else the middle: (B, C, frequencies, radii)."""
     angle = torch.arange(_ANGLES, device=images.device) * (2 * math.pi / _ANGLES)
-    radii = images.shape[-1] // 2
+    radii = min(images.shape[-1] // 2, _RADII)
     radius = (torch.arange(radii, device=images.device) + 0.5) / radii
     grid = torch.stack((angle.cos()[:, None] * radius, angle.sin()[:, None] * radius), dim=-1)
     grid = grid.expand(len(images), -1, -1, -1) if centre is None else grid + centre[:, None, None]

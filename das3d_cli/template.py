@@ -84,6 +84,8 @@ class Template(nn.Module):
             float32, (B, channels, S, S): colour and depth where both the part and the mean part are, and three times the
             difference of the foregrounds, which is positive where the mean part is not; zero of parts that share no shape.
         """
+        if rgb.device.type == "cpu" and not self.shared:  # a GPU would have to be waited for
+            return rgb.new_zeros(len(rgb), self.channels, *rgb.shape[-2:], dtype=torch.float32)
         with torch.autocast(rgb.device.type, enabled=False):
             rgb, depth, foreground = rgb.float(), depth.float(), foreground.float()
             pose = find_pose(marks(*self._used(rgb, depth, foreground), self.outline), self.marks)
