@@ -17,7 +17,11 @@ _STARTS = 4  # parts that a mean is grown from, of which the best is kept
 _GROWN_FROM = 64  # parts at most, every second of them to judge what was grown from the others
 _SHARES = (0.15, 0.25, 0.35, 0.5, 0.75, 1.0, 1.0)  # of the parts, the surest, that make one mean after the other
 _ROUNDS = 3  # of laying all parts on their mean to a share of a pixel and taking the mean again
-_REFINEMENTS = (2, 2, 1)  # Gauss-Newton steps, on images smaller by this: from a degree to a small share of a pixel
+_REFINEMENTS = (
+    64,
+    64,
+    128,
+)  # Gauss-Newton steps, on images of about this side: from a degree to a small share of a pixel
 _SURE = 1.0  # least certainty, in standard deviations, that a mean is chosen for
 _CHUNK = 32  # parts at a time
 _WIDEST = 6  # degrees on either side of a match that still belong to it
@@ -79,7 +83,8 @@ def find_pose(parts: Tensor, mean: Tensor) -> Pose:
     """
     shift = _centroid(parts)
     pose = Pose(_angles(_matches(_polar(parts, shift), _polar(mean[None]), whitening=0.5)), shift)
-    for shrink in _REFINEMENTS:
+    for side in _REFINEMENTS:
+        shrink = max(1, parts.shape[-1] // side)
         pose = _refined(F.avg_pool2d(parts, shrink), F.avg_pool2d(mean[None], shrink), pose)
     return pose
 
