@@ -128,11 +128,12 @@ def _first_mean(parts: Tensor) -> tuple[Tensor, float]:
     for weight in _OUTLINE_WEIGHTS:
         weighed = torch.cat((weight * parts[:, :1], parts[:, 1:]), dim=1)
         polar = torch.cat([_polar(some, centre) for some, centre in in_chunks(weighed, centres)])
-        some, others = slice(0, None, 2), slice(1 if len(parts) > 1 else 0, None, 2)
-        count = len(parts[some])
+        judges = polar[1::2] if len(parts) > 1 else polar
+        growing = weighed[::2], polar[::2], centres[::2]
+        count = len(growing[0])
         for whitening, start in itertools.product((0.0, 1.0), range(0, count, -(-count // _STARTS))):
-            grown = _grown(weighed[some], polar[some], centres[some], start, whitening)
-            sure = float(_certainty(_matches(polar[others], _polar(grown[None]), whitening=1.0)).median())
+            grown = _grown(*growing, start, whitening)
+            sure = float(_certainty(_matches(judges, _polar(grown[None]), whitening=1.0)).median())
             if sure > best:
                 found, best = (grown, weight), sure
     if found is None:  # nothing tells the ways apart, as on a plain nut; then the outline, if anything, is to fit
