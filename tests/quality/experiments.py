@@ -6,6 +6,35 @@ from typing import NamedTuple
 
 # Studies of single choices train for less long than the presets, all alike.
 _SHORT = ("train.steps=600",)
+_SHORTEST = ("train.steps=400",)
+
+# One setting each that is not what it is by default, named by the paper's symbol where it has one.
+CHOICES: dict[str, str] = {
+    "t_p=0.3": "synthesis.mask_threshold=0.3",
+    "t_p=0.65": "synthesis.mask_threshold=0.65",
+    "t_h=0.03": "synthesis.change_threshold=0.03",
+    "p_min=0.015": "synthesis.strength_min=0.015",
+    "p_max=0.25": "synthesis.strength_max=0.25",
+    "p_z-uniform": "synthesis.strength_scale=uniform",
+    "sigma-doubled": "synthesis.sigma_max=0.048",
+    "alpha=0": "synthesis.alpha_max=0",
+    "kernel-of-unit-sum": "synthesis.kernel_norm=sum",
+    "beta-to-0.4": "synthesis.beta_max=0.4",
+    "p_d=0.2": "synthesis.dropout=0.2",
+    "p_d=0.6": "synthesis.dropout=0.6",
+    "untouched=0.1": "synthesis.normal_share=0.1",
+    "untouched=0.6": "synthesis.normal_share=0.6",
+    "whole-masks": "synthesis.blobs_max=0",
+    "no-rotation": "synthesis.rotate=false",
+    "no-relighting": "synthesis.relight=0",
+    "ssim=1": "loss.ssim=1",
+    "focal=1": "loss.focal=1",
+    "gamma=0": "loss.focal_gamma=0",
+    "dice=0": "loss.dice=0",
+    "false-alarm=0": "loss.false_alarm=0",
+    "lr-halved": "train.lr=3e-3",
+    "weight-decay=0": "train.weight_decay=0",
+}
 
 EXPERIMENTS: dict[str, tuple[str, ...]] = {
     "das3d": (),
@@ -22,6 +51,8 @@ EXPERIMENTS: dict[str, tuple[str, ...]] = {
     "nothing-pierced": (*_SHORT, "synthesis.pierced_share=0"),
     "paper-losses": (*_SHORT, "loss.ssim=1", "loss.focal=1", "loss.dice=0", "loss.false_alarm=0",
                        "synthesis.normal_share=0"),
+    "as-it-is": _SHORTEST,
+    **{name: (*_SHORTEST, setting) for name, setting in CHOICES.items()},
 }  # fmt: skip
 
 
@@ -55,5 +86,10 @@ STUDIES: tuple[Study, ...] = (
         "What each part of the design is worth",
         "The detector without its reconstruction networks trains for more steps, in the same time.",
         ("no-reconstruction", "no-template", "one-defect", "nothing-pierced", "paper-losses", "both"),
+    ),
+    Study(
+        "One choice at a time",
+        "One setting changed, all else as it is, 400 steps.",
+        ("as-it-is", *CHOICES),
     ),
 )

@@ -48,7 +48,7 @@ def collect(results: Path, table: Path) -> list[Row]:
 
 
 def markdown(rows: list[Row]) -> str:
-    """Every study as a table: experiments down, categories across, the mean over seeds and its standard deviation."""
+    """Every study as a table: experiments down, its categories across, the mean over seeds and its standard deviation."""
     parts = []
     for study in STUDIES:
         for preset in sorted({row["preset"] for row in rows}):
@@ -59,15 +59,16 @@ def markdown(rows: list[Row]) -> str:
 
 
 def _table(rows: list[Row], preset: str, experiments: Iterable[str]) -> str:
+    everything = {name: _pick(rows, preset=preset, experiment=name, kind="all") for name in experiments}
+    categories = [name for name in CATEGORIES if any(_pick(found, category=name) for found in everything.values())]
     lines = [
-        "| | " + " | ".join(CATEGORIES) + " | mean | pixel AUROC | minutes | seeds |",
-        "|---" * (len(CATEGORIES) + 5) + "|",
+        "| | " + " | ".join(categories) + " | mean | pixel AUROC | minutes | seeds |",
+        "|---" * (len(categories) + 5) + "|",
     ]
-    for name in experiments:
-        found = _pick(rows, preset=preset, experiment=name, kind="all")
+    for name, found in everything.items():
         seeds = sorted({row["seed"] for row in found})
-        whole = [of_seed for seed in seeds if len(of_seed := _pick(found, seed=seed)) == len(CATEGORIES)]
-        cells = [_figures(_pick(found, category=category)) for category in CATEGORIES]
+        whole = [of_seed for seed in seeds if len(of_seed := _pick(found, seed=seed)) == len(categories)]
+        cells = [_figures(_pick(found, category=category)) for category in categories]
         means = _figures([_mean_row(of_seed) for of_seed in whole])
         pixel, minutes = (
             _mean([row for of_seed in whole for row in of_seed], field) for field in ("pixel_auroc", "minutes")
