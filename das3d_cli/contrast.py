@@ -9,7 +9,7 @@ from torch import Tensor
 _FIXED_POINT = 2.0**16  # steps of a whole number; 1024 pixels of 1 stay within 31 bits
 _CONTRAST_GAIN = 20.0  # brings a depth contrast of a few hundredths to order one
 _COLOUR_GAIN = 8.0  # brings a difference of colour of a tenth to order one
-_REACHES = (16, 8)  # of the surroundings that a pixel is compared with, as divisors of the image side
+_WIDTHS = (16, 8)  # of the surroundings that a pixel is compared with, as divisors of the image side
 
 
 def depth_contrast(depth: Tensor, foreground: Tensor) -> Tensor:
@@ -42,8 +42,8 @@ def rgb_contrast(rgb: Tensor, foreground: Tensor) -> Tensor:
 
 
 def _contrasts(image: Tensor, foreground: Tensor) -> list[Tensor]:
-    """The image (B, C, S, S) minus its mean over the part within each of `_REACHES`; zero off the part."""
-    return [local_contrast(image, foreground, image.shape[-1] // share // 2) for share in _REACHES]
+    """The image (B, C, S, S) minus its mean over the part within each of `_WIDTHS`; zero off the part."""
+    return [local_contrast(image, foreground, image.shape[-1] // share // 2) for share in _WIDTHS]
 
 
 def local_contrast(image: Tensor, foreground: Tensor, reach: int) -> Tensor:

@@ -13,20 +13,22 @@ from torch import Tensor
 from das3d_cli.contrast import local_contrast
 
 _ANGLES, _RADII = 360, 64  # of the images along circles about the centre
-_STARTS = 4  # parts that a mean is grown from, of which the best is kept
-_GROWN_FROM = 64  # parts at most, every second of them to judge what was grown from the others
+_STARTS = 4  # parts that means are grown from, for each whitening and outline weight
+_GROWN_FROM = 64  # parts at most, half of them to judge what was grown from the others
 _SHARES = (0.15, 0.25, 0.35, 0.5, 0.75, 1.0, 1.0)  # of the parts, the surest, that make one mean after the other
 _ROUNDS = 3  # of laying all parts on their mean to a share of a pixel and taking the mean again
+_SIDE = 128  # of marks at least, pixels: finer ones find no better pose
 _REFINEMENTS = (
     64,
     64,
-    128,
-)  # Gauss-Newton steps, on images of about this side: from a degree to a small share of a pixel
+    _SIDE,
+)  # least sides of the images of each Gauss-Newton step: from a degree to a share of a pixel
 _SURE = 1.0  # least certainty, in standard deviations, that a mean is chosen for
 _CHUNK = 32  # parts at a time
-_WIDEST = 6  # degrees on either side of a match that still belong to it
+_WIDEST = 6  # degrees on either side of a match that still belong to it; ways that are nearer are not told apart
 _SHADE_FLOOR, _DEPTH_FLOOR = 0.01, 0.002  # contrasts of the sensors' noise, in units of the images
-_OUTLINE_WEIGHTS = (1.0, 4.0)  # tried: what is within tells how a tyre lies, the outline of a hexagon how a cap does
+# Tried, and taken where neither is sure: what is within tells how a tyre lies, the outline of a hexagon how a cap does.
+_OUTLINE_WEIGHTS, _MIDDLE_WEIGHT = (1.0, 4.0), 2.0
 _SHADE_WEIGHT = 0.5  # beside depth: what light makes of a relief changes as the part turns below the lamp
 _LIMIT = 3.0  # of a mark, in mean marks: an edge must not outweigh all lettering
 
@@ -45,47 +47,49 @@ class Together(NamedTuple):
     Attributes:
         mean: (C, S, S), the mean of their marks.
         pose: how each of them lies.
-        outline: what their outline was weighed with; parts that are compared with the mean are to be marked alike.
+        outline_weight: what their foregrounds were weighed with; a part to be compared with the mean is to be marked alike.
     """
 
     mean: Tensor
     pose: Pose
-    outline: float
+    outline_weight: float
 
 
-def marks(rgb: Tensor | None, depth: Tensor | None, foreground: Tensor, outline: Tensor | float = 1.0) -> Tensor:
+def marks(rgb: Tensor | None, depth: Tensor | None, foreground: Tensor, outline_weight: Tensor | float = 1.0) -> Tensor:
     """What tells how a part lies: its outline, and what stands out within it, in colour and in depth.
 
     Args:
         rgb, depth, foreground: float, (B, 3, S, S), (B, 1, S, S) and (B, 1, S, S); rgb or depth may be left out.
-        outline: weight of the foreground.
+        outline_weight: what to multiply the foreground by.
 
     Returns:
-        (B, 1 to 3, S, S), zero off the part: the weighted foreground, then brightness and height against their surroundings,
-        in multiples of their mean over the part, so that lettering counts beside the outline.
+        (B, 1 to 3, s, s), zero off the part: the weighted foreground, then brightness and height against their surroundings,
+        in multiples of their mean size over the part, so that lettering counts beside the outline; brightness half of that
+        beside height. s is S, or a whole fraction of it that is no less than 128.
     """
     size = foreground.shape[-1]
     rim = max(1, size // 64)
     within = 1 - F.max_pool2d(1 - foreground, 2 * rim + 1, 1, rim)  # at the rim depths are least sure
-    found = [outline * foreground]
+    found = [outline_weight * foreground]
     if rgb is not None:
         weight = _SHADE_WEIGHT if depth is not None else 1.0
         found.append(weight * _standing_out(rgb.mean(dim=1, keepdim=True), within, _SHADE_FLOOR))
     if depth is not None:
         found.append(_standing_out(-depth, within, _DEPTH_FLOOR))
-    return torch.cat(found, dim=1)
+    return _shrunk(torch.cat(found, dim=1), _SIDE)
 
 
 def find_pose(parts: Tensor, mean: Tensor) -> Pose:
     """The pose of the marks of parts (B, C, S, S) compared with those of the mean part (C, S, S), which is centred.
 
-    The centroid and the best match of the images along circles about it give a first pose, which is then refined.
+    Both are of one outline weight. The centroid and the best match of the images along circles about it give a first pose,
+    which is then refined. Strong frequencies count by the root of their strength: all alike, ribs all around a part would
+    not outweigh its noise; by their strength, they would outweigh its lettering.
     """
     shift = _centroid(parts)
     pose = Pose(_angles(_matches(_polar(parts, shift), _polar(mean[None]), whitening=0.5)), shift)
     for side in _REFINEMENTS:
-        shrink = max(1, parts.shape[-1] // side)
-        pose = _refined(F.avg_pool2d(parts, shrink), F.avg_pool2d(mean[None], shrink), pose)
+        pose = _refined(_shrunk(parts, side), _shrunk(mean[None], side), pose)
     return pose
 
 
@@ -108,36 +112,39 @@ def _refined(parts: Tensor, mean: Tensor, pose: Pose) -> Pose:
 
 def lay_together(parts: Tensor) -> Together:
     """Find how N parts lie compared with each other, from their marks (N, C, S, S) with an outline of weight 1."""
-    mean, outline = _first_mean(parts[:: -(-len(parts) // _GROWN_FROM)])
-    parts = torch.cat((outline * parts[:, :1], parts[:, 1:]), dim=1)
+    places = torch.linspace(0, len(parts) - 1, min(len(parts), _GROWN_FROM), device=parts.device).round().long()
+    mean, outline_weight = _first_mean(parts[places])
+    parts = _weighed(parts, outline_weight)
     for _ in range(_ROUNDS):
         laid_alike = [laid_back(some, find_pose(some, mean)).sum(dim=0) for (some,) in in_chunks(parts)]
         mean = torch.stack(laid_alike).sum(dim=0) / len(parts)
     poses = [find_pose(some, mean) for (some,) in in_chunks(parts)]
-    return Together(mean, Pose(*(torch.cat(found) for found in zip(*poses, strict=True))), outline)
+    return Together(mean, Pose(*(torch.cat(found) for found in zip(*poses, strict=True))), outline_weight)
 
 
 def _first_mean(parts: Tensor) -> tuple[Tensor, float]:
-    """The mean (C, S, S) that parts which had no share in it match most surely, and the weight of its outline.
+    """The mean (C, S, S) grown from half of the parts that the other half matches most surely, and its outline's weight.
 
     A part that has a feature many times over, as a tyre its tread, fits in many ways. A mean of parts that were each laid
-    in one of them blurs whatever could tell the ways apart, and whichever way a part was laid, that part fits it well.
+    in one of them blurs whatever could tell the ways apart, and whichever way a part was laid, that part fits it well. The halves
+    are the first and the last parts: samples of one part stand side by side.
     """
-    centres = _centroid(parts)
+    centres, half = _centroid(parts), -(-len(parts) // 2)
     found, best = None, _SURE
     for weight in _OUTLINE_WEIGHTS:
-        weighed = torch.cat((weight * parts[:, :1], parts[:, 1:]), dim=1)
+        weighed = _weighed(parts, weight)
         polar = torch.cat([_polar(some, centre) for some, centre in in_chunks(weighed, centres)])
-        judges = polar[1::2] if len(parts) > 1 else polar
-        growing = weighed[::2], polar[::2], centres[::2]
-        count = len(growing[0])
-        for whitening, start in itertools.product((0.0, 1.0), range(0, count, -(-count // _STARTS))):
+        growing = weighed[:half], polar[:half], centres[:half]
+        judges = polar[half:] if len(parts) > half else polar
+        for whitening, start in itertools.product((0.0, 1.0), range(0, half, -(-half // _STARTS))):
             grown = _grown(*growing, start, whitening)
             sure = float(_certainty(_matches(judges, _polar(grown[None]), whitening=1.0)).median())
             if sure > best:
                 found, best = (grown, weight), sure
-    if found is None:  # nothing tells the ways apart, as on a plain nut; then the outline, if anything, is to fit
-        found = _grown(weighed, polar, centres, 0, whitening=0.0), _OUTLINE_WEIGHTS[-1]
+    if found is None:  # nothing tells the ways apart surely, as on a plain nut or a disc: any of them that fits will do
+        weighed = _weighed(parts, _MIDDLE_WEIGHT)
+        polar = torch.cat([_polar(some, centre) for some, centre in in_chunks(weighed, centres)])
+        found = _grown(weighed, polar, centres, 0, whitening=0.0), _MIDDLE_WEIGHT
     return found
 
 
@@ -146,9 +153,13 @@ def _grown(parts: Tensor, polar: Tensor, centres: Tensor, start: int, whitening:
     mean = laid_back(parts[start : start + 1], Pose(centres.new_zeros(1), centres[start : start + 1]))[0]
     for share in _SHARES:
         matches = _matches(polar, _polar(mean[None]), whitening)
-        kept = _certainty(matches).argsort(descending=True)[: max(4, round(share * len(parts)))]
+        kept = _certainty(matches).argsort(descending=True, stable=True)[: max(4, round(share * len(parts)))]
         mean = laid_back(parts[kept], Pose(_angles(matches[kept]), centres[kept])).mean(dim=0)
     return mean
+
+
+def _weighed(parts: Tensor, outline_weight: float) -> Tensor:
+    return torch.cat((outline_weight * parts[:, :1], parts[:, 1:]), dim=1)
 
 
 def laid(images: Tensor, pose: Pose) -> Tensor:
@@ -172,6 +183,21 @@ def _standing_out(image: Tensor, within: Tensor, floor: float) -> Tensor:
 def in_chunks(*tensors: Tensor) -> zip[tuple[Tensor, ...]]:
     """Several tensors of as many parts, some parts at a time."""
     return zip(*(torch.split(tensor, _CHUNK) for tensor in tensors), strict=True)
+
+
+def marked_side(size: int) -> int:
+    """Side of the marks of images of side `size`."""
+    return size // _divisor(size, _SIDE)
+
+
+def _divisor(size: int, side: int) -> int:
+    """The largest divisor of `size` that leaves no less than `side` of it."""
+    return max((shrink for shrink in range(1, size // side + 1) if size % shrink == 0), default=1)
+
+
+def _shrunk(images: Tensor, side: int) -> Tensor:
+    """Averaged down as far as `side` and whole steps let it: a row left over would move the image's middle."""
+    return F.avg_pool2d(images, _divisor(images.shape[-1], side))
 
 
 def _turning(angle: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from das3d_cli.registration import Pose, find_pose, in_chunks, laid, laid_back, lay_together, marks
+from das3d_cli.registration import Pose, find_pose, in_chunks, laid, laid_back, lay_together, marked_side, marks
 
 _SHAPE = 0.9  # least overlap (intersection over union) of the middle part with the mean part, to share its shape
 _FLOOR_RGB, _FLOOR_DEPTH = 0.03, 0.01  # least spread: the sensors' noise, in units of the images
@@ -26,18 +26,19 @@ class Template(nn.Module):
         uses_rgb, uses_depth: what poses are found on and deviations are given of, beside the foreground.
     """
 
-    marks: Tensor  # (C, S, S), those of the mean part, which poses are measured against
-    outline: Tensor  # (), what the outline weighs among them
+    mean_marks: Tensor  # (C, s, s), which poses are measured against
+    outline_weight: Tensor  # (), of its foreground
     images: Tensor  # (9, S, S): mean and spread of RGB and depth, three, three, one and one, and the coverage
     shared: Tensor  # (), 1 where the parts share a shape, else 0
 
     def __init__(self, size: int, *, uses_rgb: bool, uses_depth: bool) -> None:
         super().__init__()
         self.uses_rgb, self.uses_depth = uses_rgb, uses_depth
-        self.register_buffer("marks", torch.zeros(1 + uses_rgb + uses_depth, size, size))
+        side = marked_side(size)
+        self.register_buffer("mean_marks", torch.zeros(1 + uses_rgb + uses_depth, side, side))
         self.register_buffer("images", torch.zeros(9, size, size))
         self.register_buffer("shared", torch.zeros(()))
-        self.register_buffer("outline", torch.ones(()))
+        self.register_buffer("outline_weight", torch.ones(()))
 
     @property
     def channels(self) -> int:
@@ -55,10 +56,10 @@ class Template(nn.Module):
 
         parts = torch.cat([marks(*self._used(*chunk)) for chunk in chunks()])
         together = lay_together(parts)
-        self.marks.copy_(together.mean)
-        self.outline.fill_(together.outline)
+        self.mean_marks.copy_(together.mean)
+        self.outline_weight.fill_(together.outline_weight)
         overlap = [
-            _overlap(together.outline * laid_back(some, Pose(*pose))[:, 0], together.mean[0])
+            _overlap(together.outline_weight * laid_back(some, Pose(*pose))[:, 0], together.mean[0])
             for some, *pose in in_chunks(parts[:, :1], *together.pose)
         ]
         self.shared.copy_(torch.cat(overlap).median() >= _SHAPE)
@@ -88,7 +89,7 @@ class Template(nn.Module):
             return rgb.new_zeros(len(rgb), self.channels, *rgb.shape[-2:], dtype=torch.float32)
         with torch.autocast(rgb.device.type, enabled=False):
             rgb, depth, foreground = rgb.float(), depth.float(), foreground.float()
-            pose = find_pose(marks(*self._used(rgb, depth, foreground), self.outline), self.marks)
+            pose = find_pose(marks(*self._used(rgb, depth, foreground), self.outline_weight), self.mean_marks)
             mean = laid(self.images.expand(len(rgb), -1, -1, -1), pose)
             coverage = mean[:, 8:]
             both = foreground * coverage
