@@ -42,7 +42,7 @@ class Prediction:
         score: anomaly score, 0 to 1.
         threshold: from the validation split's good parts.
         anomaly_map: float32, (H, W), 0 to 1, in the raw image's own pixels.
-        defects: the regions over the threshold, strongest first.
+        defects: the regions that reach the threshold, each as far as the setting score.outline goes, strongest first.
         sample: the part as the network saw it.
     """
 
@@ -159,14 +159,18 @@ class Detector:
         verdicts = self.anomalous(scored.scores).tolist()
         for (capture, sample), map_, value, anomalous in zip(parts, *scored, verdicts, strict=True):
             anomaly_map = to_raw(map_, sample.geometry)
-            level = min(self.threshold, float(anomaly_map.max()))  # resizing may lower the peak a little
-            defects = find_defects(anomaly_map, _points(capture), level) if anomalous else []
+            levels = self.peak_level(anomaly_map, anomalous), self.settings.score.outline
+            defects = find_defects(anomaly_map, _points(capture), *levels) if anomalous else []
             found.append(Prediction(anomalous, float(value), self.threshold, anomaly_map, defects, sample))
         return found
 
     def anomalous(self, scores: NDArray[np.float64]) -> NDArray[np.bool_]:
         """The verdicts on parts with these scores, (N,)."""
         return scores >= self.threshold
+
+    def peak_level(self, anomaly_map: NDArray[np.float32], anomalous: bool) -> float:
+        """What a defect's peak reaches on a part's map of any size: the threshold, or less where resizing lowered the peak."""
+        return min(self.threshold, float(anomaly_map.max())) if anomalous else self.threshold
 
     def prepare(self, capture: RawCapture) -> Sample:
         """Preprocess a capture exactly as the training data were."""

@@ -15,6 +15,7 @@ from das3d_cli.data.capture import GOOD
 from das3d_cli.detector import Detector
 from das3d_cli.errors import DataError
 from das3d_cli.intervals import Interval, intervals
+from das3d_cli.measure import defective
 from das3d_cli.metrics import Metrics, evaluate
 from das3d_cli.scoring import Scored
 from das3d_cli.settings import Modality
@@ -35,6 +36,17 @@ class Evaluation:
         """95 % intervals of the metrics, by the same names."""
         split, scored = self.split, self.scored
         return intervals(split.labels, scored.scores, scored.maps, defect_masks(split), split.by_type)
+
+    @cached_property
+    def outlined(self) -> NDArray[np.bool_]:
+        """(N, S, S): what the detector says is defective."""
+        outline, verdicts = self.detector.settings.score.outline, self.detector.anomalous(self.scored.scores).tolist()
+        return np.stack(
+            [
+                defective(anomaly_map, self.detector.peak_level(anomaly_map, verdict), outline)
+                for anomaly_map, verdict in zip(self.scored.maps, verdicts, strict=True)
+            ]
+        )
 
     def missed(self) -> list[int]:
         """Places in the split of the defective parts that were passed."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 class Defect(NamedTuple):
-    """One connected region over the threshold.
+    """One region of `defective` pixels.
 
     Attributes:
         score: the map's peak in the region, 0 to 1.
@@ -28,15 +28,35 @@ class Defect(NamedTuple):
     area_mm2: float
 
 
-def find_defects(anomaly_map: NDArray[np.float32], xyz: NDArray[np.float32], threshold: float) -> list[Defect]:
-    """The regions of a map at or over the threshold, strongest first.
+def defective(anomaly_map: NDArray[np.float32], threshold: float, outline: float) -> NDArray[np.bool_]:
+    """Which pixels belong to a defect, by hysteresis: the threshold says whether there is one, the outline how far it goes.
+
+    Args:
+        anomaly_map: (H, W), 0 to 1.
+        threshold: anomaly score that a defect's peak reaches.
+        outline: value of the map that all of it reaches; no more than the threshold is asked for.
+
+    Returns:
+        (H, W): the connected regions at or over the outline whose peak is at or over the threshold.
+    """
+    over = anomaly_map >= min(outline, threshold)
+    count, labels = cv2.connectedComponents(over.astype(np.uint8), connectivity=8)
+    reached = np.zeros(count, dtype=np.bool_)
+    reached[labels[anomaly_map >= threshold]] = True
+    return np.asarray(reached[labels] & over)
+
+
+def find_defects(
+    anomaly_map: NDArray[np.float32], xyz: NDArray[np.float32], threshold: float, outline: float
+) -> list[Defect]:
+    """The connected regions of `defective` pixels, strongest first.
 
     Args:
         anomaly_map: (H, W), 0 to 1.
         xyz: (H, W, 3), metres, NaN where missing.
-        threshold: anomaly score from which on a pixel belongs to a defect.
+        threshold, outline: as for `defective`.
     """
-    over = (anomaly_map >= threshold).astype(np.uint8)
+    over = defective(anomaly_map, threshold, outline).astype(np.uint8)
     count, labels, boxes, _ = cv2.connectedComponentsWithStats(over, connectivity=8)
     pitch = _pixel_pitch_m(xyz)
     found = []

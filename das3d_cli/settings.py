@@ -208,6 +208,10 @@ class TrainSettings(Section):
 class ScoreSettings(Section):
     smoothing: float = setting(0.02, "side of the averaging window over the anomaly map, share of the image side", ge=0, le=0.5,
         why="calms single pixels; a wider window erases cracks")  # fmt: skip
+    outline: float = setting(
+        0.2, "value of the anomaly map at which a defect is outlined and measured; the threshold, where that is lower",
+        gt=0, le=1, why="here areas come out as people marked them; at 0.5 half as large, at 0.9 a fifth",
+    )  # fmt: skip
     good_share: float = setting(
         0.95, "share of good parts that should pass the threshold, which the validation split sets", gt=0, le=1,
         why="a threshold over every good part seen would miss weak defects",

@@ -54,7 +54,7 @@ class TestHeatMap:
     @pytest.mark.parametrize(("height", "width"), SIZES)
     def test_a_calm_part_is_shown_as_it_was_taken(self, height, width):
         rgb = some_rgb(height, width)
-        image = overlay(rgb, np.zeros((height, width)), threshold=0.5, score=0.0, anomalous=False)
+        image = overlay(rgb, np.zeros((height, width)), threshold=0.5, outline=0.5, score=0.0, anomalous=False)
         shown = picture_in(image, height, width)
         scale = layout(height, width).scale
         assert shown.shape == (scale * height, scale * width, 3)
@@ -66,9 +66,9 @@ class TestHeatMap:
         rgb, anomaly_map = np.full((height, width, 3), 90, np.uint8), np.zeros((height, width), np.float32)
         row, column = 40, 130
         anomaly_map[row - 2 : row + 3, column - 2 : column + 3] = 1.0
-        shown = picture_in(overlay(rgb, anomaly_map, threshold=0.5, score=1.0, anomalous=True), height, width).astype(
-            int
-        )
+        shown = picture_in(
+            overlay(rgb, anomaly_map, threshold=0.5, outline=0.5, score=1.0, anomalous=True), height, width
+        ).astype(int)
         rows, columns = np.nonzero(np.abs(shown - 90).max(axis=-1) > 20)
         scale = layout(height, width).scale
         assert rows.mean() / scale == pytest.approx(row + 0.5, abs=0.6)
@@ -79,15 +79,23 @@ class TestHeatMap:
         anomaly_map = np.zeros((100, 100), np.float32)
         anomaly_map[20:40, 20:40], anomaly_map[60:80, 60:80] = 0.6, 0.5
         black = np.zeros((100, 100, 3), np.uint8)
-        white = blend(black, anomaly_map, 0.55).min(axis=-1) > 100
+        white = blend(black, anomaly_map, 0.55, 0.55).min(axis=-1) > 100
         assert white[19, 25:35].all()
         assert white[25:35, 40].all()
         assert not white[20:40, 20:40].any()
         assert not white[50:].any()
 
+    def test_the_outline_goes_as_far_as_it_is_asked_to(self):
+        anomaly_map = np.zeros((100, 100), np.float32)
+        anomaly_map[20:40, 20:40], anomaly_map[28:32, 28:32], anomaly_map[60:80, 60:80] = 0.3, 0.9, 0.5
+        white = blend(np.zeros((100, 100, 3), np.uint8), anomaly_map, 0.8, 0.2).min(axis=-1) > 100
+        assert white[19, 25:35].all()
+        assert not white[27, 25:35].any()
+        assert not white[50:].any()
+
     def test_brightness_grows_with_the_map_on_a_black_part(self):
         anomaly_map = np.tile(np.linspace(0, 1, 64, dtype=np.float32), (8, 1))
-        shown = blend(np.zeros((8, 64, 3), np.uint8), anomaly_map, threshold=2.0)[4].astype(float)
+        shown = blend(np.zeros((8, 64, 3), np.uint8), anomaly_map, threshold=2.0, outline=2.0)[4].astype(float)
         assert (np.diff(shown @ [0.299, 0.587, 0.114]) > -1).all()
         assert (shown[:16] == 0).all()
 
@@ -96,7 +104,9 @@ class TestHeatMap:
         def render(**kwargs):
             return overlay(np.zeros((height, width, 3), np.uint8), np.zeros((height, width)), **kwargs)
 
-        image = render(threshold=0.25, score=0.9, anomalous=True, defect_mm=12.3, title="tire / hole / 003")
+        image = render(
+            threshold=0.25, outline=0.25, score=0.9, anomalous=True, defect_mm=12.3, title="tire / hole / 003"
+        )
         place = layout(height, width)
         assert place.size >= 13
         assert place.size >= max(image.shape[:2]) / 80
@@ -104,19 +114,21 @@ class TestHeatMap:
         assert (border == PAPER).all(), "something was cut off"
         header = image[: place.top]
         assert ((header != PAPER).any(axis=-1)).sum() > 300
-        normal = render(threshold=0.25, score=0.1, anomalous=False)
+        normal = render(threshold=0.25, outline=0.25, score=0.1, anomalous=False)
         assert (normal[: place.top, :200] != header[:, :200]).any()
 
     @pytest.mark.parametrize("threshold", [0.0, 1.0, 1.5, -0.1, 1e-9])
     def test_thresholds_at_and_past_the_ends_serve(self, threshold):
         anomaly_map = np.linspace(0, 1, 400, dtype=np.float32).reshape(20, 20)
-        image = overlay(some_rgb(20, 20), anomaly_map, threshold=threshold, score=0.5, anomalous=True)
+        image = overlay(
+            some_rgb(20, 20), anomaly_map, threshold=threshold, outline=threshold, score=0.5, anomalous=True
+        )
         assert image.dtype == np.uint8
 
     def test_the_legend_marks_the_threshold_at_its_height(self):
         rgb, calm = np.zeros((480, 480, 3), np.uint8), np.zeros((480, 480))
         place = layout(480, 480)
-        low, high = (overlay(rgb, calm, threshold=t, score=0, anomalous=False) for t in (0.4, 0.6))
+        low, high = (overlay(rgb, calm, threshold=t, outline=t, score=0, anomalous=False) for t in (0.4, 0.6))
         beside = slice(place.left + 480, None)
         rows = np.nonzero((low[:, beside] != high[:, beside]).any(axis=(1, 2)))[0] - place.top
         # Labels and colours differ between the ends of the bar, and nowhere past them.

@@ -172,7 +172,8 @@ def _judge(detector: Detector, part: PartFiles, picture: Path | None) -> Predict
 
         length = found.defects[0].length_mm if found.defects else math.nan
         write_png(picture, overlay(
-            picture_of(capture), found.anomaly_map, threshold=found.threshold, score=found.score, anomalous=found.anomalous,
+            picture_of(capture), found.anomaly_map, threshold=found.threshold, outline=detector.settings.score.outline,
+            score=found.score, anomalous=found.anomalous,
             defect_mm=None if math.isnan(length) else length, title=f"{detector.category}  {part.first.stem}",
         ))  # fmt: skip
     return found

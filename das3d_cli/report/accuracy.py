@@ -151,7 +151,7 @@ def _roc(evaluation: Evaluation, area: float) -> Element:
 
 def _pro(evaluation: Evaluation, area: float) -> Element:
     limit, masks, maps = LIMITS["30"], defect_masks(evaluation.split), evaluation.scored.maps
-    rate, share = pro_point(masks, maps, evaluation.detector.threshold)
+    rate, share = pro_point(masks, evaluation.outlined, True)
     sound = "under 0.01%" if 0 < rate < 1e-4 else f"{rate:.2%}"
     at_threshold = (
         f"The threshold in use outlines {share:.0%} of a defect on average, and {sound} of the sound surface."

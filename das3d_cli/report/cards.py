@@ -64,10 +64,10 @@ def cards(evaluation: Evaluation, outcome: Outcome) -> Element:
     )
 
 
-def heat_scale(threshold: float) -> Picture:
+def heat_scale(threshold: float, outline: float) -> Picture:
     """The colours of the heat maps from 0 on the left to 1 on the right, as they look on black."""
     values = np.tile(np.linspace(0, 1, 2 * _SIDE, dtype=np.float32), (16, 1))
-    return blend(np.zeros((*values.shape, 3), np.uint8), values, threshold)
+    return blend(np.zeros((*values.shape, 3), np.uint8), values, threshold, outline)
 
 
 def badge(outcome: Outcome) -> Element:
@@ -77,19 +77,18 @@ def badge(outcome: Outcome) -> Element:
 
 
 def _card(evaluation: Evaluation, outcome: Outcome, index: int) -> Element:
-    split, threshold = evaluation.split, evaluation.detector.threshold
+    split, detector = evaluation.split, evaluation.detector
     name = f"{split.labels[index]} {split.names[index]}"
     part, depth, anomaly = split.foreground[index], split.depth[index], evaluation.scored.maps[index]
     truth = split.ground_truth[index] & (split.labels[index] != GOOD)
     score = float(evaluation.scored.scores[index])
-    # Resizing may lower a peak a little.
-    level = min(threshold, float(anomaly.max())) if score >= threshold else threshold
-    marked = _marked(anomaly, part, level)
+    levels = detector.peak_level(anomaly, score >= detector.threshold), detector.settings.score.outline
+    marked = _marked(evaluation.outlined[index], part)
     rgb = _shown(split.rgb[index])
     pictures = (
         ("Photo", rgb, f"Photo of part {name}"),
         ("Depth", _shown(depth_picture(depth, part, _limits(depth[part]))), f"Depth of part {name}, near is bright"),
-        ("Heat map", blend(rgb, anomaly, level), f"Heat map of part {name}, {marked}"),
+        ("Heat map", blend(rgb, anomaly, *levels), f"Heat map of part {name}, {marked}"),
         ("Ground truth", _shown(mask_picture(truth, part)),
          f"Ground truth of part {name}, {'its defect in orange' if truth.any() else 'nothing marked'}"),
     )  # fmt: skip
@@ -102,14 +101,16 @@ def _card(evaluation: Evaluation, outcome: Outcome, index: int) -> Element:
             class_="pictures",
         ),
         tag("p", f"Heat map: {marked}.", class_="quiet"),
-        tag("p", f"Ground truth: {_defect(truth, anomaly >= level, part)}.", class_="quiet") if truth.any() else None,
+        tag("p", f"Ground truth: {_defect(truth, evaluation.outlined[index], part)}.", class_="quiet")
+        if truth.any()
+        else None,
         class_="card",
     )
 
 
-def _marked(anomaly: NDArray[np.float32], part: Mask, level: float) -> str:
-    """What reaches the threshold, in words."""
-    count, _, found, _ = cv2.connectedComponentsWithStats((anomaly >= level).astype(np.uint8), connectivity=8)
+def _marked(reached: Mask, part: Mask) -> str:
+    """The defective pixels, in words."""
+    count, _, found, _ = cv2.connectedComponentsWithStats(reached.astype(np.uint8), connectivity=8)
     if count == 1:
         return "no place reaches the threshold"
     largest = f"{_share(found[1:, cv2.CC_STAT_AREA].max(), part)} of the part"

@@ -47,19 +47,20 @@ def _sheet(evaluation: Evaluation, indices: list[int], title: str) -> Picture:
         column_titles=_COLUMNS,
         row_titles=[f"{evaluation.split.labels[i]} {evaluation.split.names[i]}" for i in indices],
         title=title,
-        notes=[f"Heat map outlined where the anomaly map reaches the threshold, {evaluation.detector.threshold:.3f}."],
+        notes=[f"Heat map outlined around what reaches the threshold, {evaluation.detector.threshold:.3f}."],
     )
 
 
 def _row(evaluation: Evaluation, index: int) -> list[Tile]:
-    split, threshold = evaluation.split, evaluation.detector.threshold
+    split, detector = evaluation.split, evaluation.detector
     score = float(evaluation.scored.scores[index])
     part = split.foreground[index]
-    verdict = "anomalous" if evaluation.detector.anomalous(evaluation.scored.scores)[index] else "normal"
+    verdict = "anomalous" if detector.anomalous(evaluation.scored.scores)[index] else "normal"
+    heat = blend(split.rgb[index], evaluation.scored.maps[index], detector.threshold, detector.settings.score.outline)
     return [
         Tile(split.rgb[index]),
         Tile(depth_picture(split.depth[index], part)),
         Tile(shaded_relief(split.depth[index], part)),
         Tile(mask_picture(split.ground_truth[index], part)),
-        Tile(blend(split.rgb[index], evaluation.scored.maps[index], threshold), f"{verdict}, score {score:.3f}"),
+        Tile(heat, f"{verdict}, score {score:.3f}"),
     ]

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from das3d_cli.measure import defective
 from das3d_cli.report.draw import (
     BOLD,
     FAINT,
@@ -50,13 +51,13 @@ def layout(height: int, width: int) -> Layout:
     return Layout(left=size, top=round(4.6 * size), scale=scale, size=size)
 
 
-def blend(rgb: Picture, anomaly_map: NDArray[np.floating], threshold: float, scale: int = 1) -> Picture:
-    """The anomaly map over the image: clear where calm, glowing where anomalous, outlined at the threshold.
+def blend(rgb: Picture, anomaly_map: NDArray[np.floating], threshold: float, outline: float, scale: int = 1) -> Picture:
+    """The anomaly map over the image: clear where calm, glowing where anomalous, defects outlined.
 
     Args:
         rgb: uint8, (H, W, 3).
         anomaly_map: (H, W), in 0..1.
-        threshold: the value from which a pixel is anomalous.
+        threshold, outline: as for `das3d_cli.measure.defective`.
         scale: whole factor to enlarge by.
 
     Returns:
@@ -69,12 +70,12 @@ def blend(rgb: Picture, anomaly_map: NDArray[np.floating], threshold: float, sca
     # Nothing below half the threshold, so that a calm part looks as it is.
     opacity = (_STRONGEST * np.clip((heat - 0.25) / 0.35, 0, 1) ** 2)[..., None]
     blended: Picture = np.round((1 - opacity) * picture + opacity * _glow(heat)).astype(np.uint8)
-    above = values >= threshold
+    inside = defective(values, threshold, outline)
     thickness = max(1, round(max(height, width) / 500))
     # White within black shows on any part; both run outside the region, so that a small one stays in sight.
     for reach, colour in ((2 * thickness, 0), (thickness, 255)):
         disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
-        blended[(cv2.dilate(above.astype(np.uint8), disc) > 0) & ~above] = colour
+        blended[(cv2.dilate(inside.astype(np.uint8), disc) > 0) & ~inside] = colour
     return blended
 
 
@@ -83,6 +84,7 @@ def overlay(
     anomaly_map: NDArray[np.floating],
     *,
     threshold: float,
+    outline: float,
     score: float,
     anomalous: bool,
     defect_mm: float | None = None,
@@ -96,7 +98,8 @@ def overlay(
     Args:
         rgb: uint8, (H, W, 3), the raw image.
         anomaly_map: (H, W), in 0..1, in the raw image's geometry.
-        threshold: anomaly score from which a part, and a pixel, is anomalous.
+        threshold: anomaly score from which a part is anomalous.
+        outline: value of the map at which a defect is outlined.
         score: the part's anomaly score.
         anomalous: the verdict.
         defect_mm: longest extent of the defect in millimetres, if there is one.
@@ -106,7 +109,7 @@ def overlay(
         uint8, (H', W', 3), RGB.
     """
     place = layout(*rgb.shape[:2])
-    image = blend(rgb, anomaly_map, threshold, place.scale)
+    image = blend(rgb, anomaly_map, threshold, outline, place.scale)
     height, width = image.shape[:2]
     size = place.size
     verdict, colour = ("ANOMALOUS", ANOMALOUS) if anomalous else ("NORMAL", NORMAL)

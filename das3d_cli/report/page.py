@@ -126,7 +126,7 @@ def _mistakes(number: int) -> Element:
 
 
 def _gallery(evaluation: Evaluation, groups: tuple[Outcome, ...]) -> Element:
-    threshold = evaluation.detector.threshold
+    threshold, outline = evaluation.detector.threshold, evaluation.detector.settings.score.outline
     return tag(
         "section",
         tag("h2", "Every test part"),
@@ -139,11 +139,15 @@ def _gallery(evaluation: Evaluation, groups: tuple[Outcome, ...]) -> Element:
         tag(
             "figure",
             image(
-                heat_scale(threshold), f"Colours of the heat maps: black at 0, yellow at 1, a line at {threshold:.3f}"
+                heat_scale(threshold, outline),
+                f"Colours of the heat maps: black at 0, yellow at 1, a line at {min(outline, threshold):.3f}",
             ),
             tag(
                 "figcaption",
-                *(tag("span", text) for text in ("0", f"line: threshold {threshold:.3f}, outlined from there", "1")),
+                *(
+                    tag("span", text)
+                    for text in ("0", f"what reaches {threshold:.3f} is outlined as far as the line", "1")
+                ),
             ),
             class_="scale",
         ),
