@@ -197,7 +197,8 @@ def _divisor(size: int, side: int) -> int:
 
 def _shrunk(images: Tensor, side: int) -> Tensor:
     """Averaged down as far as `side` and whole steps let it: a row left over would move the image's middle."""
-    return F.avg_pool2d(images, _divisor(images.shape[-1], side))
+    shrink = _divisor(images.shape[-1], side)
+    return images if shrink == 1 else F.avg_pool2d(images, shrink)
 
 
 def _turning(angle: Tensor) -> Tensor:
