@@ -90,6 +90,7 @@ class Fuse(nn.Module):
 
     A 1x1 convolution commutes with upsampling and concatenation is a sum after it, so each group of features is
     mixed at its own resolution and each resolution upsampled once: the same function for a fraction of the memory.
+    Images finer than the one size are folded into channels, which makes of the 1x1 convolution one of large steps.
     """
 
     def __init__(self, channels_in: list[int], channels_out: int) -> None:
@@ -105,7 +106,10 @@ class Fuse(nn.Module):
     def forward(self, features: list[Tensor], size: int) -> Tensor:
         mixed: dict[int, Tensor] = {}
         for mix, x in zip(self.mix, features, strict=True):
-            y, side = mix(x), x.shape[-1]
+            step = max(1, x.shape[-1] // size)
+            weight = cast(nn.Conv2d, mix).weight
+            y = F.conv2d(x, weight.view(len(weight), -1, step, step), stride=step)
+            side = y.shape[-1]
             mixed[side] = mixed[side] + y if side in mixed else y
         total: Tensor | float = 0.0
         for side, y in mixed.items():
@@ -198,8 +202,7 @@ class Das3d(nn.Module):
         if self.direct_inputs:
             dtype = features[0].dtype if features else rgb.dtype
             groups = [torch.cat([x.to(dtype) for x in group], dim=1) for group in (residuals, direct) if group]
-            # Laid out for the convolutions before folding, while a pixel's channels are few: after it that takes longer.
-            features += [F.pixel_unshuffle(x.contiguous(memory_format=torch.channels_last), self.stem) for x in groups]
+            features += [group.contiguous(memory_format=torch.channels_last) for group in groups]
         logits, _ = self.discriminate(self.fuse(features, rgb.shape[-1] // self.stem))
         return Output(F.pixel_shuffle(logits, self.stem), rgb_rebuilt, depth_rebuilt)
 
