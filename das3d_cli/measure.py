@@ -43,7 +43,7 @@ def defective(anomaly_map: NDArray[np.float32], threshold: float, outline: float
     count, labels = cv2.connectedComponents(over.astype(np.uint8), connectivity=8)
     reached = np.zeros(count, dtype=np.bool_)
     reached[labels[anomaly_map >= threshold]] = True
-    return np.asarray(reached[labels] & over)
+    return np.asarray(reached[labels])
 
 
 def find_defects(
