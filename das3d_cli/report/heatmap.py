@@ -66,8 +66,8 @@ def blend(rgb: Picture, anomaly_map: NDArray[np.floating], threshold: float, out
     picture = enlarge(rgb, scale)
     height, width = picture.shape[:2]
     values = np.asarray(cv2.resize(anomaly_map.astype(np.float32), (width, height)), dtype=np.float32)
-    heat = _heat(values, threshold)
-    # Nothing below half the threshold, so that a calm part looks as it is.
+    heat = _heat(values, threshold, outline)
+    # Nothing below a quarter, so that a calm part looks as it is.
     opacity = (_STRONGEST * np.clip((heat - 0.25) / 0.35, 0, 1) ** 2)[..., None]
     blended: Picture = np.round((1 - opacity) * picture + opacity * _glow(heat)).astype(np.uint8)
     inside = defective(values, threshold, outline)
@@ -126,14 +126,14 @@ def overlay(
     letter(canvas, title, place.left + letter_width(f"{verdict}  ", big, BOLD), 2.1 * size, size, colour=FAINT)
     letter(canvas, figures, place.left, 3.8 * size, size)
     paste(canvas, image, place.left, place.top)
-    _legend(canvas, legend_left, place.top, height, threshold, size)
+    _legend(canvas, legend_left, place.top, height, threshold, outline, size)
     return canvas
 
 
-def _legend(canvas: Picture, left: int, top: int, height: int, threshold: float, size: int) -> None:
+def _legend(canvas: Picture, left: int, top: int, height: int, threshold: float, outline: float, size: int) -> None:
     """The colours of 0..1 from bottom to top, with ticks, and the threshold where it is."""
     values = np.linspace(1, 0, height, dtype=np.float32)
-    bar = np.repeat(_glow(_heat(values, threshold))[:, None], size, axis=1)
+    bar = np.repeat(_glow(_heat(values, threshold, outline))[:, None], size, axis=1)
     paste(canvas, np.round(bar).astype(np.uint8), left, top)
     text_left = left + size + round(0.8 * size)
 
@@ -153,10 +153,11 @@ def _legend(canvas: Picture, left: int, top: int, height: int, threshold: float,
         mark(threshold, "threshold", BOLD, INK)
 
 
-def _heat(values: NDArray[np.float32], threshold: float) -> NDArray[np.float32]:
-    """0..1 with the threshold at a half, so that the colours change their character there."""
+def _heat(values: NDArray[np.float32], threshold: float, outline: float) -> NDArray[np.float32]:
+    """0..1 with the threshold at a half, where the colours change their character, and the outline at a quarter or more."""
     middle = float(np.clip(threshold, 1e-6, 1 - 1e-6))
-    return np.interp(values, [0.0, middle, 1.0], [0.0, 0.5, 1.0]).astype(np.float32)
+    low = min(max(outline, 0.0), middle / 2)
+    return np.interp(values, [0.0, low, middle, 1.0], [0.0, 0.25, 0.5, 1.0]).astype(np.float32)
 
 
 def _glow(heat: NDArray[np.float32]) -> NDArray[np.float32]:
