@@ -75,7 +75,8 @@ STUDIES: tuple[Study, ...] = (
     ),
     Study(
         "One modality or both",
-        "The same network and the same number of steps.",
+        "The same network and the same number of steps. With the preset's 4000 steps RGB alone gives 0.912 / 0.834 and 0.909 /"
+        " 0.779 on potatoes (seeds 0 and 1), where both give 0.910 / 0.944 (three seeds).",
         ("rgb", "depth", "both"),
     ),
     Study(
