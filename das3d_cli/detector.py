@@ -28,7 +28,7 @@ from das3d_cli.data.workers import in_order
 from das3d_cli.engine import checkpoint
 from das3d_cli.engine.network import build_network
 from das3d_cli.errors import DataError
-from das3d_cli.measure import Defect, find_defects
+from das3d_cli.measure import Defect, find_defects, peak_level
 from das3d_cli.scoring import Scored, score
 from das3d_cli.settings import Modality, Settings
 
@@ -159,7 +159,7 @@ class Detector:
         verdicts = self.anomalous(scored.scores).tolist()
         for (capture, sample), map_, value, anomalous in zip(parts, *scored, verdicts, strict=True):
             anomaly_map = to_raw(map_, sample.geometry)
-            levels = self.peak_level(anomaly_map, anomalous), self.settings.score.outline
+            levels = peak_level(anomaly_map, self.threshold, anomalous), self.settings.score.outline
             defects = find_defects(anomaly_map, _points(capture), *levels) if anomalous else []
             found.append(Prediction(anomalous, float(value), self.threshold, anomaly_map, defects, sample))
         return found
@@ -167,10 +167,6 @@ class Detector:
     def anomalous(self, scores: NDArray[np.float64]) -> NDArray[np.bool_]:
         """The verdicts on parts with these scores, (N,)."""
         return scores >= self.threshold
-
-    def peak_level(self, anomaly_map: NDArray[np.float32], anomalous: bool) -> float:
-        """What a defect's peak reaches on a part's map of any size: the threshold, or less where resizing lowered the peak."""
-        return min(self.threshold, float(anomaly_map.max())) if anomalous else self.threshold
 
     def prepare(self, capture: RawCapture) -> Sample:
         """Preprocess a capture exactly as the training data were."""

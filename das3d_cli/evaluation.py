@@ -15,7 +15,7 @@ from das3d_cli.data.capture import GOOD
 from das3d_cli.detector import Detector
 from das3d_cli.errors import DataError
 from das3d_cli.intervals import Interval, intervals
-from das3d_cli.measure import defective
+from das3d_cli.measure import defective, peak_level
 from das3d_cli.metrics import Metrics, evaluate
 from das3d_cli.scoring import Scored
 from das3d_cli.settings import Modality
@@ -43,7 +43,7 @@ class Evaluation:
         outline, verdicts = self.detector.settings.score.outline, self.detector.anomalous(self.scored.scores).tolist()
         return np.stack(
             [
-                defective(anomaly_map, self.detector.peak_level(anomaly_map, verdict), outline)
+                defective(anomaly_map, peak_level(anomaly_map, self.detector.threshold, verdict), outline)
                 for anomaly_map, verdict in zip(self.scored.maps, verdicts, strict=True)
             ]
         )

@@ -28,6 +28,11 @@ class Defect(NamedTuple):
     area_mm2: float
 
 
+def peak_level(anomaly_map: NDArray[np.float32], threshold: float, anomalous: bool) -> float:
+    """What a defect's peak reaches on a part's map of any size: the threshold, or less where resizing lowered the peak."""
+    return min(threshold, float(anomaly_map.max())) if anomalous else threshold
+
+
 def defective(anomaly_map: NDArray[np.float32], threshold: float, outline: float) -> NDArray[np.bool_]:
     """Which pixels belong to a defect, by hysteresis: the threshold says whether there is one, the outline how far it goes.
 

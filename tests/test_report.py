@@ -79,7 +79,7 @@ class TestHeatMap:
         anomaly_map = np.zeros((100, 100), np.float32)
         anomaly_map[20:40, 20:40], anomaly_map[60:80, 60:80] = 0.6, 0.5
         black = np.zeros((100, 100, 3), np.uint8)
-        white = blend(black, anomaly_map, 0.55, 0.55).min(axis=-1) > 100
+        white = blend(black, anomaly_map, threshold=0.55, outline=0.55, anomalous=True).min(axis=-1) > 100
         assert white[19, 25:35].all()
         assert white[25:35, 40].all()
         assert not white[20:40, 20:40].any()
@@ -88,14 +88,35 @@ class TestHeatMap:
     def test_the_outline_goes_as_far_as_it_is_asked_to(self):
         anomaly_map = np.zeros((100, 100), np.float32)
         anomaly_map[20:40, 20:40], anomaly_map[28:32, 28:32], anomaly_map[60:80, 60:80] = 0.3, 0.9, 0.5
-        white = blend(np.zeros((100, 100, 3), np.uint8), anomaly_map, 0.8, 0.2).min(axis=-1) > 100
+        white = (
+            blend(np.zeros((100, 100, 3), np.uint8), anomaly_map, threshold=0.8, outline=0.2, anomalous=True).min(
+                axis=-1
+            )
+            > 100
+        )
         assert white[19, 25:35].all()
         assert not white[27, 25:35].any()
         assert not white[50:].any()
 
+    @pytest.mark.parametrize("scale", [1, 2, 3])
+    def test_what_led_to_the_verdict_is_outlined_even_if_resizing_lowers_it(self, scale):
+        anomaly_map = np.zeros((100, 100), np.float32)
+        anomaly_map[30, 30] = 0.9
+
+        def outlined(anomalous):
+            black = np.zeros((100, 100, 3), np.uint8)
+            drawn = blend(black, anomaly_map, threshold=0.9, outline=0.9, anomalous=anomalous, scale=scale)
+            return (drawn.min(axis=-1) > 200).any()
+
+        assert outlined(True)
+        anomaly_map[30, 30] = 0.89
+        assert not outlined(False)
+
     def test_brightness_grows_with_the_map_on_a_black_part(self):
         anomaly_map = np.tile(np.linspace(0, 1, 64, dtype=np.float32), (8, 1))
-        shown = blend(np.zeros((8, 64, 3), np.uint8), anomaly_map, threshold=2.0, outline=2.0)[4].astype(float)
+        shown = blend(np.zeros((8, 64, 3), np.uint8), anomaly_map, threshold=2.0, outline=2.0, anomalous=False)[
+            4
+        ].astype(float)
         assert (np.diff(shown @ [0.299, 0.587, 0.114]) > -1).all()
         assert (shown[:16] == 0).all()
 

@@ -67,7 +67,7 @@ def cards(evaluation: Evaluation, outcome: Outcome) -> Element:
 def heat_scale(threshold: float, outline: float) -> Picture:
     """The colours of the heat maps from 0 on the left to 1 on the right, as they look on black."""
     values = np.tile(np.linspace(0, 1, 2 * _SIDE, dtype=np.float32), (16, 1))
-    return blend(np.zeros((*values.shape, 3), np.uint8), values, threshold, outline)
+    return blend(np.zeros((*values.shape, 3), np.uint8), values, threshold=threshold, outline=outline, anomalous=True)
 
 
 def badge(outcome: Outcome) -> Element:
@@ -82,13 +82,16 @@ def _card(evaluation: Evaluation, outcome: Outcome, index: int) -> Element:
     part, depth, anomaly = split.foreground[index], split.depth[index], evaluation.scored.maps[index]
     truth = split.ground_truth[index] & (split.labels[index] != GOOD)
     score = float(evaluation.scored.scores[index])
-    levels = detector.peak_level(anomaly, score >= detector.threshold), detector.settings.score.outline
-    marked = _marked(evaluation.outlined[index], part)
     rgb = _shown(split.rgb[index])
+    heat = blend(
+        rgb, anomaly, threshold=detector.threshold, outline=detector.settings.score.outline,
+        anomalous=bool(detector.anomalous(evaluation.scored.scores)[index]),
+    )  # fmt: skip
+    marked = _marked(evaluation.outlined[index], part)
     pictures = (
         ("Photo", rgb, f"Photo of part {name}"),
         ("Depth", _shown(depth_picture(depth, part, _limits(depth[part]))), f"Depth of part {name}, near is bright"),
-        ("Heat map", blend(rgb, anomaly, *levels), f"Heat map of part {name}, {marked}"),
+        ("Heat map", heat, f"Heat map of part {name}, {marked}"),
         ("Ground truth", _shown(mask_picture(truth, part)),
          f"Ground truth of part {name}, {'its defect in orange' if truth.any() else 'nothing marked'}"),
     )  # fmt: skip

@@ -55,12 +55,15 @@ def _row(evaluation: Evaluation, index: int) -> list[Tile]:
     split, detector = evaluation.split, evaluation.detector
     score = float(evaluation.scored.scores[index])
     part = split.foreground[index]
-    verdict = "anomalous" if detector.anomalous(evaluation.scored.scores)[index] else "normal"
-    heat = blend(split.rgb[index], evaluation.scored.maps[index], detector.threshold, detector.settings.score.outline)
+    anomalous = bool(detector.anomalous(evaluation.scored.scores)[index])
+    heat = blend(
+        split.rgb[index], evaluation.scored.maps[index],
+        threshold=detector.threshold, outline=detector.settings.score.outline, anomalous=anomalous,
+    )  # fmt: skip
     return [
         Tile(split.rgb[index]),
         Tile(depth_picture(split.depth[index], part)),
         Tile(shaded_relief(split.depth[index], part)),
         Tile(mask_picture(split.ground_truth[index], part)),
-        Tile(heat, f"{verdict}, score {score:.3f}"),
+        Tile(heat, f"{'anomalous' if anomalous else 'normal'}, score {score:.3f}"),
     ]

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from das3d_cli.measure import defective
+from das3d_cli.measure import defective, peak_level
 from das3d_cli.report.draw import (
     BOLD,
     FAINT,
@@ -51,13 +51,22 @@ def layout(height: int, width: int) -> Layout:
     return Layout(left=size, top=round(4.6 * size), scale=scale, size=size)
 
 
-def blend(rgb: Picture, anomaly_map: NDArray[np.floating], threshold: float, outline: float, scale: int = 1) -> Picture:
+def blend(
+    rgb: Picture,
+    anomaly_map: NDArray[np.floating],
+    *,
+    threshold: float,
+    outline: float,
+    anomalous: bool,
+    scale: int = 1,
+) -> Picture:
     """The anomaly map over the image: clear where calm, glowing where anomalous, defects outlined.
 
     Args:
         rgb: uint8, (H, W, 3).
         anomaly_map: (H, W), in 0..1.
         threshold, outline: as for `das3d_cli.measure.defective`.
+        anomalous: the verdict; what led to it is outlined even where resizing lowered its peak.
         scale: whole factor to enlarge by.
 
     Returns:
@@ -70,7 +79,7 @@ def blend(rgb: Picture, anomaly_map: NDArray[np.floating], threshold: float, out
     # Nothing below a quarter, so that a calm part looks as it is.
     opacity = (_STRONGEST * np.clip((heat - 0.25) / 0.35, 0, 1) ** 2)[..., None]
     blended: Picture = np.round((1 - opacity) * picture + opacity * _glow(heat)).astype(np.uint8)
-    inside = defective(values, threshold, outline)
+    inside = defective(values, peak_level(values, threshold, anomalous), outline)
     thickness = max(1, round(max(height, width) / 500))
     # White within black shows on any part; both run outside the region, so that a small one stays in sight.
     for reach, colour in ((2 * thickness, 0), (thickness, 255)):
@@ -109,7 +118,7 @@ def overlay(
         uint8, (H', W', 3), RGB.
     """
     place = layout(*rgb.shape[:2])
-    image = blend(rgb, anomaly_map, threshold, outline, place.scale)
+    image = blend(rgb, anomaly_map, threshold=threshold, outline=outline, anomalous=anomalous, scale=place.scale)
     height, width = image.shape[:2]
     size = place.size
     verdict, colour = ("ANOMALOUS", ANOMALOUS) if anomalous else ("NORMAL", NORMAL)
