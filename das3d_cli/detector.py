@@ -185,9 +185,8 @@ class Detector:
         """Judge stacked samples, (N, S, S, 3), (N, S, S) and (N, S, S); the maps come back at the samples' size."""
         size = self.settings.model.size
         parts = Parts.stack(rgb, depth, foreground, size=size, device=self.device)
-        scored = score(
-            self.network, parts.pick(torch.arange(len(parts), device=self.device)), self.settings.score.smoothing
-        )
+        batch = parts.pick(torch.arange(len(parts), device=self.device))
+        scored = score(self.network, batch, self.settings.score.smoothing, self.settings.views)
         if size == depth.shape[-1]:
             return scored
         maps = torch.nn.functional.interpolate(

@@ -21,8 +21,9 @@ def ssim_loss(rebuilt: Tensor, normal: Tensor, shrink: int = 1) -> Tensor:
     """One minus the mean structural similarity (Wang et al. 2004) of images (B, C, S, S) in [0, 1], a scalar.
 
     Args:
-        shrink: average the images down by this factor first.
+        shrink: average the images down by this factor first, as far as the window still fits.
     """
+    shrink = min(shrink, rebuilt.shape[-1] // _WINDOW)
     return 1 - ssim_map(F.avg_pool2d(rebuilt.float(), shrink), F.avg_pool2d(normal, shrink)).mean()
 
 

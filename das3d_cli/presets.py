@@ -37,5 +37,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "loss.focal": 1.0,
         "loss.dice": 0.0,
         "loss.false_alarm": 0.0,
+        "score.views": 1,
     },
 }

@@ -26,31 +26,45 @@ class Scored(NamedTuple):
 
 
 @torch.inference_mode()
-def score(network: Das3d, batch: Batch, smoothing: float) -> Scored:
-    """Judge a batch of any length, in evaluation mode."""
+def score(network: Das3d, batch: Batch, smoothing: float, views: int) -> Scored:
+    """Judge a batch of any length, in evaluation mode.
+
+    Args:
+        smoothing: as for `anomaly_maps`.
+        views: look at every part so many times, turned by a quarter more each time, and average what is seen.
+    """
     network.eval()
     maps = []
-    for rgb, depth, foreground in zip(*(torch.split(tensor, _CHUNK) for tensor in batch), strict=True):
+    for some in zip(*(torch.split(tensor, max(1, _CHUNK // views)) for tensor in batch), strict=True):
+        seen = [quarter_turned(Batch(*some), n) for n in range(views)]
+        rgb, depth, foreground = (torch.cat(tensors) for tensors in zip(*seen, strict=True))
         with autocast(depth.device):
             output = network(rgb, depth, foreground.float())
-        maps.append(anomaly_maps(output.logits, smoothing))
+        maps.append(anomaly_maps(output.logits, smoothing, views))
     joined = torch.cat(maps)
     return Scored(joined.cpu().numpy(), anomaly_scores(joined).double().cpu().numpy())
 
 
-def anomaly_maps(logits: Tensor, smoothing: float) -> Tensor:
-    """Anomaly probability of every pixel, averaged within a small window.
+def quarter_turned(batch: Batch, count: int) -> Batch:
+    """All samples turned by so many quarters, to the left."""
+    return Batch(*(torch.rot90(tensor, count, (2, 3)) for tensor in batch))
+
+
+def anomaly_maps(logits: Tensor, smoothing: float, views: int = 1) -> Tensor:
+    """Anomaly probability of every pixel, averaged over the views of a part and within a small window.
 
     Off the part as well: what is missing from a part lies there.
 
     Args:
-        logits: (B, 2, S, S).
+        logits: (V * B, 2, S, S): of B parts, then of the same B parts turned by a quarter, and so on.
         smoothing: side of the window, share of the image side; rounded to an odd number of pixels.
+        views: V.
 
     Returns:
-        float32, (B, S, S), in [0, 1].
+        float32, (B, S, S), in [0, 1], as the parts lie in the first view.
     """
-    probability = logits.float().softmax(dim=1)[:, 1:]
+    seen = logits.float().softmax(dim=1)[:, 1:].chunk(views)
+    probability = torch.stack([torch.rot90(view, -n, (2, 3)) for n, view in enumerate(seen)]).mean(dim=0)
     reach = round(smoothing * logits.shape[-1] / 2)
     if reach:
         probability = F.avg_pool2d(probability, 2 * reach + 1, 1, reach, count_include_pad=False)

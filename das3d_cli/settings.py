@@ -161,8 +161,8 @@ class ModelSettings(Section):
         why="the full-resolution layers cost most and see least; folding keeps every pixel",
     )  # fmt: skip
     reconstruction_shrink: int = setting(
-        2, "by how much coarser than the discriminator the reconstruction networks look: 1, 2 or 4", ge=1, le=4,
-        why="as fine as it they cost a third of a step, which more steps repay better",
+        4, "by how much coarser than the discriminator the reconstruction networks look: 1, 2 or 4", ge=1, le=4,
+        why="the coarser they look the more the discriminator gains by them, and the less they cost",
     )  # fmt: skip
     reconstruction_width: int = setting(
         32, "channels of the reconstruction networks' first layer; 0 leaves them out, for comparison", ge=0, le=256
@@ -180,7 +180,7 @@ class ModelSettings(Section):
 
 class LossSettings(Section):
     reconstruction: float = setting(1.0, "weight of Eq. 9 and the L2 part of Eq. 10", ge=0)
-    ssim: float = setting(0.3, "weight of the SSIM part of Eq. 10, of images averaged down by model.stem", ge=0,
+    ssim: float = setting(0.3, "weight of the SSIM part of Eq. 10, of images averaged down by model.reconstruction_shrink", ge=0,
         why="at 1 it is most of the loss, and the discriminator learns late")  # fmt: skip
     focal: float = setting(5.0, "weight of Eq. 11", ge=0, why="its mean over a whole image is small beside the others")
     focal_gamma: float = setting(2.0, "focusing exponent of the focal loss", ge=0, why="the focal loss paper's value")
@@ -208,6 +208,10 @@ class TrainSettings(Section):
 class ScoreSettings(Section):
     smoothing: float = setting(0.02, "side of the averaging window over the anomaly map, share of the image side", ge=0, le=0.5,
         why="calms single pixels; a wider window erases cracks")  # fmt: skip
+    views: int = setting(
+        2, "look at every part so many times, turned by a quarter more each time, and average the maps; once where"
+        " synthesis.rotate is off", ge=1, le=4, why="false alarms move as a part turns, defects stay",
+    )  # fmt: skip
     outline: float = setting(
         0.2, "value of the anomaly map at which a defect is outlined and measured; the threshold, where that is lower",
         gt=0, le=1, why="here areas come out as people marked them; at 0.5 half as large, at 0.9 a fifth",
@@ -243,6 +247,11 @@ class Settings(Section):
     train: TrainSettings = TrainSettings()
     score: ScoreSettings = ScoreSettings()
     hardware: HardwareSettings = HardwareSettings()
+
+    @property
+    def views(self) -> int:
+        """How often a part is looked at: a network that never saw a part turned can only look at it as it lies."""
+        return self.score.views if self.synthesis.rotate else 1
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

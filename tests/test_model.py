@@ -7,8 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from das3d_cli.batch import Batch
 from das3d_cli.model import Das3d, Fuse, UNet
-from das3d_cli.scoring import anomaly_maps, anomaly_scores, good_threshold
+from das3d_cli.scoring import anomaly_maps, anomaly_scores, good_threshold, quarter_turned, score
 
 
 def network(**changed):
@@ -154,6 +155,25 @@ class TestScoring:
         logits[:, 0] = 30
         logits[0, :, 25, 25] = torch.tensor([0.0, 30.0])
         assert anomaly_maps(logits, 0.04).max().item() == pytest.approx(1 / 9, rel=1e-4)
+
+    @pytest.mark.parametrize("views", [1, 2, 4])
+    def test_the_views_of_a_part_are_averaged_as_it_lies(self, views):
+        model = network(template=False)
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                torch.nn.init.normal_(module.bias)
+        rgb, depth, foreground = images(batch=17)  # in more than one chunk
+        parts = Batch(rgb, depth, foreground > 0)
+        seen = [score(model, quarter_turned(parts, n), 0.05, 1).maps for n in range(views)]
+        turned_back = [np.rot90(maps, -n, (1, 2)) for n, maps in enumerate(seen)]
+        found = score(model, parts, 0.05, views)
+        assert found.maps.std() > 0.01 and found.scores.tolist() == found.maps.max((1, 2)).tolist()
+        assert np.allclose(found.maps, np.mean(turned_back, axis=0), atol=1e-2)
+
+    def test_four_views_see_the_same_however_a_part_lies(self):
+        model, parts = network(template=False), Batch(*images())
+        as_it_lies, turned = (score(model, quarter_turned(parts, n), 0.05, 4).maps for n in (0, 1))
+        assert np.allclose(np.rot90(as_it_lies, 1, (1, 2)), turned, atol=1e-2)
 
     def test_the_best_known_good_part_passes(self):
         scores = torch.tensor([0.1, 0.4, 0.2]).double().numpy()

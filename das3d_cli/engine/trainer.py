@@ -116,7 +116,9 @@ class Trainer:
             with distributed.unshared(self.parallel, number < len(parts)):
                 with autocast(self.device, training=True):
                     output = self.parallel(augmented.rgb, augmented.depth, augmented.foreground.float())
-                terms = loss_terms(output, normal, augmented.mask, s.loss.focal_gamma, good, s.model.stem)
+                terms = loss_terms(
+                    output, normal, augmented.mask, s.loss.focal_gamma, good, s.model.reconstruction_shrink
+                )
                 loss = total_loss(terms, s.loss)
                 (loss / len(parts)).backward()  # type: ignore[no-untyped-call]
             recorded.append({"loss": loss.detach()} | {name: value.detach() for name, value in terms.items()})

@@ -9,7 +9,7 @@ from torch import Tensor
 from das3d_cli.batch import Batch, Parts
 from das3d_cli.metrics import auroc, average_precision
 from das3d_cli.model import Das3d
-from das3d_cli.scoring import good_threshold, score
+from das3d_cli.scoring import good_threshold, quarter_turned, score
 from das3d_cli.settings import Modality, Settings
 from das3d_cli.synthesis.augment import augment
 from das3d_cli.synthesis.random import ItemRandom
@@ -27,16 +27,17 @@ def validate(network: Das3d, parts: Parts, textures: Tensor, settings: Settings)
     # Every version shows a defect, in both images or in one of them.
     seen: tuple[Modality, ...] = ("both", "rgb", "depth") if modality == "both" else (modality,)
     arguments = settings.synthesis.augmentation() | {"dropout": 0.0}
+    looking = settings.score.smoothing, settings.views
     # Where parts lie as they fall, each is four: few validation parts would set a threshold by chance.
     turns = range(4 if settings.synthesis.rotate else 1)
     goods, maps, scores, masks = [], [], [], []
     for some in torch.split(torch.arange(len(parts)), _CHUNK):
         batch = parts.take(some.to(parts.depth.device)).to(textures.device).unpacked()
-        goods += [score(network, _turned(batch, n), settings.score.smoothing).scores for n in turns]
+        goods += [score(network, quarter_turned(batch, n), *looking).scores for n in turns]
         for version in range(settings.train.validation_defects):
             random = ItemRandom.of(settings.seed + 1, version, some.to(textures.device))
             made = augment(*batch, textures, random, modality=seen[version % len(seen)], **arguments)
-            found = score(network, Batch(made.rgb, made.depth, made.foreground), settings.score.smoothing)
+            found = score(network, Batch(made.rgb, made.depth, made.foreground), *looking)
             maps.append(found.maps)
             scores.append(found.scores)
             masks.append(made.mask[:, 0].cpu().numpy() > 0)
@@ -50,7 +51,3 @@ def validate(network: Das3d, parts: Parts, textures: Tensor, settings: Settings)
         "quality": (ranking + precision) / 2,
         "threshold": good_threshold(good, settings.score.good_share),
     }
-
-
-def _turned(batch: Batch, quarters: int) -> Batch:
-    return Batch(*(torch.rot90(tensor, quarters, (2, 3)) for tensor in batch))

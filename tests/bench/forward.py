@@ -26,7 +26,7 @@ def ours(model: Path, cache: Path, batch: int, device: torch.device) -> Pass:
     split = load_split(open_cache(cache, CATEGORY), "test")
     parts = Parts.stack(split.rgb, split.depth, split.foreground, size=detector.settings.model.size, device=device)
     data: Batch = parts.pick(torch.arange(batch, device=device) % len(parts))
-    return lambda: score(detector.network, data, detector.settings.score.smoothing)
+    return lambda: score(detector.network, data, detector.settings.score.smoothing, detector.settings.views)
 
 
 def theirs(batch: int, device: torch.device, half: bool) -> Pass:

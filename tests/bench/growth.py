@@ -82,4 +82,4 @@ def _forward(preset: str, side: int, batch: int, device: torch.device):
         torch.rand(batch, 3, side, side, device=device), torch.rand(batch, 1, side, side, device=device),
         torch.ones(batch, 1, side, side, dtype=torch.bool, device=device),
     )  # fmt: skip
-    return lambda: score(network, images, 0.02)
+    return lambda: score(network, images, 0.02, views=1)
