@@ -16,6 +16,7 @@ from das3d_cli.detector import Detector
 from das3d_cli.engine import training
 from das3d_cli.engine.feed import Feed
 from das3d_cli.evaluation import evaluate_detector
+from das3d_cli.registration import Pose, find_pose, laid, lay_together, marks
 from das3d_cli.settings import PreprocessSettings, SynthesisSettings, resolve
 from das3d_cli.synthesis.augment import augment
 from das3d_cli.synthesis.random import ItemRandom
@@ -39,6 +40,23 @@ def test_the_same_defects_as_on_the_cpu():
     for on_cpu, on_gpu in zip(*made, strict=True):
         differing = ((on_cpu.float() - on_gpu.cpu().float()).abs() > 1e-3).float().mean()
         assert differing < 1e-3  # a pixel at a threshold may fall to either side
+
+
+def test_the_same_poses_as_on_the_cpu():
+    y, x = torch.meshgrid(*[(torch.arange(128) + 0.5) / 64 - 1] * 2, indexing="ij")
+    part = ((x.abs() < 0.6) & (y.abs() < 0.5) & ~((x > 0.1) & (y > 0.0))).float()[None, None]
+    depth = 0.5 - 0.1 * ((x - 0.3).abs() < 0.1)[None, None] * part
+    angles = torch.linspace(-3, 3, 7)
+    lying = Pose(angles, 0.05 * torch.stack((angles.sin(), angles.cos()), dim=1))
+    parts = laid(torch.cat((part, depth), dim=1).expand(7, -1, -1, -1), lying)
+    found = []
+    for device in ("cpu", "cuda"):
+        foreground, height = (parts[:, :1] > 0.5).float().to(device), parts[:, 1:].to(device)
+        together = lay_together(marks(None, height, foreground))
+        pose = find_pose(marks(None, height, foreground, together.outline_weight), together.mean)
+        found.append([tensor.cpu() for tensor in (pose.angle, pose.shift, together.mean)])
+    for on_cpu, on_gpu in zip(*found, strict=True):
+        assert torch.allclose(on_cpu, on_gpu, atol=1e-2)
 
 
 def test_trained_on_a_gpu_and_used_on_the_cpu(shared_dataset: Path, tmp_path: Path):

@@ -40,6 +40,9 @@ def test_ssim_loss_is_zero_for_equal_images_and_grows_with_blur(random):
     blurred = torch.nn.functional.avg_pool2d(image, 3, 1, 1)
     assert losses.ssim_loss(image, image).item() == pytest.approx(0, abs=1e-6)
     assert losses.ssim_loss(blurred, image) > 0.3
+    averaged = [torch.nn.functional.avg_pool2d(x, 2) for x in (blurred, image)]
+    for shrink in (2, 4):  # by 4 the window would no longer fit
+        assert torch.equal(losses.ssim_loss(blurred, image, shrink), losses.ssim_loss(*averaged))
 
 
 def test_focal_loss_equals_its_formula_on_each_pixel(random):

@@ -85,3 +85,8 @@ def test_saved_settings_come_back_and_foreign_ones_are_refused(tmp_path):
 
 def test_the_defaults_are_valid():
     assert Settings() == resolved()
+
+
+def test_parts_that_training_never_turns_are_looked_at_as_they_lie():
+    assert resolved().views == resolved().score.views > 1
+    assert resolved(assignments=["synthesis.rotate=false"]).views == 1
