@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Literal, NamedTuple, cast
 
 import torch
@@ -85,6 +86,38 @@ class UNet(nn.Module):
         return self.head(x), [encoded[0], encoded[1], decoded[-2], decoded[-1]]
 
 
+class Rebuilder(nn.Module):
+    """F_I or F_Z: rebuilds the normal image from a damaged one, in pixels folded into channels.
+
+    Where it is told what the mean part looks like there, it says by how much that is to be multiplied, and what to add: a
+    good picture of a part that shares a shape with others is there before the first step, with all the detail that the
+    bottleneck does not let through, and what is left to learn is how this part and its light differ.
+
+    Args:
+        channels: of the image.
+        stem: pixels folded, per axis.
+        expecting: whether it is given the mean part.
+    """
+
+    def __init__(self, channels: int, width: int, *, stem: int, levels: int, expecting: bool) -> None:
+        super().__init__()
+        self.stem, folded = stem, (1 + expecting) * channels * stem**2
+        self.unet = UNet(folded, folded, width, skips=False, levels=levels)
+        if expecting:
+            nn.init.zeros_(self.unet.head.weight)
+            nn.init.zeros_(cast(Tensor, self.unet.head.bias))
+
+    def forward(self, image: Tensor, expected: Tensor | None) -> tuple[Tensor, list[Tensor]]:
+        """The rebuilt image, (B, C, S, S), and the features that the paper taps; expected is the mean part, as the image."""
+        seen = image if expected is None else torch.cat((image, expected), dim=1)
+        folded, taps = self.unet(F.pixel_unshuffle(seen, self.stem))
+        rebuilt = F.pixel_shuffle(folded, self.stem)
+        if expected is not None:
+            factor, offset = rebuilt.float().chunk(2, dim=1)
+            rebuilt = expected * (1 + factor) + offset
+        return rebuilt, taps
+
+
 class Fuse(nn.Module):
     """f_fuse and the first layer that reads it: features upsampled to one size, concatenated, mixed by a 1x1 convolution.
 
@@ -129,7 +162,8 @@ class Das3d(nn.Module):
             have as many halvings less, so that their narrowest layer is of one resolution.
         reconstruction_width, discriminator_width: channels of the first layer; 0 leaves the reconstruction out.
         direct_inputs: give the discriminator the images, their local contrast and the reconstruction's residuals.
-        template: among these the deviations from the mean good part, which is to be learnt before training.
+        template: among these the deviations from the mean good part, which is to be learnt before training, and from which
+            the reconstruction then starts.
         size: side S of the samples, pixels.
     """
 
@@ -146,22 +180,23 @@ class Das3d(nn.Module):
         size: int,
     ) -> None:
         super().__init__()
-        self.stem, self.reconstruction_stem = stem, stem * reconstruction_shrink
+        self.stem = stem
         self.direct_inputs = direct_inputs
         self.uses_rgb, self.uses_depth = modality != "depth", modality != "rgb"
         fold, width = stem * stem, reconstruction_width
         rebuild_rgb, rebuild_depth = self.uses_rgb and width > 0, self.uses_depth and width > 0
-        levels = _LEVELS + 1 - reconstruction_shrink.bit_length()
-
-        def rebuilder(channels: int) -> UNet:
-            folded = channels * self.reconstruction_stem**2
-            return UNet(folded, folded, width, skips=False, levels=levels)
-
-        self.reconstruct_rgb = rebuilder(3) if rebuild_rgb else None
-        self.reconstruct_depth = rebuilder(1) if rebuild_depth else None
         self.template = (
             Template(size, uses_rgb=self.uses_rgb, uses_depth=self.uses_depth) if template and direct_inputs else None
         )
+        rebuilder = functools.partial(
+            Rebuilder,
+            width=width,
+            stem=stem * reconstruction_shrink,
+            levels=_LEVELS + 1 - reconstruction_shrink.bit_length(),
+            expecting=self.template is not None,
+        )
+        self.reconstruct_rgb = rebuilder(3) if rebuild_rgb else None
+        self.reconstruct_depth = rebuilder(1) if rebuild_depth else None
         channels = [width, 2 * width, 2 * width, width] * (rebuild_rgb + rebuild_depth)
         if direct_inputs:
             if width:
@@ -185,20 +220,21 @@ class Das3d(nn.Module):
         features: list[Tensor] = []
         direct, residuals = [foreground], []
         rgb_rebuilt = depth_rebuilt = None
+        beside = self.template(rgb, depth, foreground) if self.template is not None else None
         if self.uses_rgb:
             direct += [rgb, rgb_contrast(rgb, foreground)]
         if self.uses_depth:
             direct += [depth, depth_contrast(depth, foreground)]
         if self.reconstruct_rgb is not None:
-            rgb_rebuilt, taps = self._reconstruct(self.reconstruct_rgb, rgb)
+            rgb_rebuilt, taps = self.reconstruct_rgb(rgb, beside.rgb if beside else None)
             features += taps
             residuals.append((rgb - rgb_rebuilt) * foreground)
         if self.reconstruct_depth is not None:
-            depth_rebuilt, taps = self._reconstruct(self.reconstruct_depth, depth)
+            depth_rebuilt, taps = self.reconstruct_depth(depth, beside.depth if beside else None)
             features += taps
             residuals.append((depth - depth_rebuilt) * foreground * _RESIDUAL_GAIN)
-        if self.template is not None:
-            direct.append(self.template(rgb, depth, foreground))
+        if beside is not None:
+            direct.append(beside.deviations)
         if self.direct_inputs:
             dtype = features[0].dtype if features else rgb.dtype
             groups = [torch.cat([x.to(dtype) for x in group], dim=1) for group in (residuals, direct) if group]
@@ -212,7 +248,3 @@ class Das3d(nn.Module):
         for module in self.modules():
             if isinstance(module, Block):
                 module.fold()
-
-    def _reconstruct(self, network: nn.Module, image: Tensor) -> tuple[Tensor, list[Tensor]]:
-        folded, taps = network(F.pixel_unshuffle(image, self.reconstruction_stem))
-        return F.pixel_shuffle(folded, self.reconstruction_stem), taps

@@ -7,6 +7,7 @@ by more than the good parts do is worth a look. Where parts share no shape, as p
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,21 @@ from das3d_cli.registration import Pose, find_pose, in_chunks, laid, laid_back, 
 _SHAPE = 0.9  # least overlap (intersection over union) of the middle part with the mean part, to share its shape
 _FLOOR_RGB, _FLOOR_DEPTH = 0.03, 0.01  # least spread: the sensors' noise, in units of the images
 _LIMIT = 3.0  # of a deviation: farther out is all the same
+
+
+class Comparison(NamedTuple):
+    """B parts beside the mean part, laid as each of them lies. All is zero of parts that share no shape.
+
+    Attributes:
+        deviations: float32, (B, channels, S, S), in multiples of the good parts' spread, within 3: colour and depth where
+            both the part and the mean part are, and three times the difference of the foregrounds, which is positive
+            where the mean part is not.
+        rgb, depth: float32, (B, 3, S, S) and (B, 1, S, S): the mean part, as light as the part; zero off it.
+    """
+
+    deviations: Tensor
+    rgb: Tensor
+    depth: Tensor
 
 
 class Template(nn.Module):
@@ -75,32 +91,27 @@ class Template(nn.Module):
         self.images.copy_(torch.cat((first[:3], spread[:3], first[3:], spread[3:], total[8:] / len(rgb))))
 
     @torch.no_grad()
-    def forward(self, rgb: Tensor, depth: Tensor, foreground: Tensor) -> Tensor:
-        """How each part deviates from the mean part, in multiples of the good parts' spread, within 3.
-
-        Args:
-            rgb, depth, foreground: float, (B, 3, S, S), (B, 1, S, S) and (B, 1, S, S).
-
-        Returns:
-            float32, (B, channels, S, S): colour and depth where both the part and the mean part are, and three times the
-            difference of the foregrounds, which is positive where the mean part is not; zero of parts that share no shape.
-        """
+    def forward(self, rgb: Tensor, depth: Tensor, foreground: Tensor) -> Comparison:
+        """Lay the mean part on each part: float, (B, 3, S, S), (B, 1, S, S) and (B, 1, S, S)."""
         if rgb.device.type == "cpu" and not self.shared:  # a GPU would have to be waited for
-            return rgb.new_zeros(len(rgb), self.channels, *rgb.shape[-2:], dtype=torch.float32)
+            nothing = rgb.new_zeros(len(rgb), self.channels + 4, *rgb.shape[-2:], dtype=torch.float32)
+            return Comparison(*torch.split(nothing, [self.channels, 3, 1], dim=1))
         with torch.autocast(rgb.device.type, enabled=False):
             rgb, depth, foreground = rgb.float(), depth.float(), foreground.float()
             pose = find_pose(marks(*self._used(rgb, depth, foreground), self.outline_weight), self.mean_marks)
             mean = laid(self.images.expand(len(rgb), -1, -1, -1), pose)
             coverage = mean[:, 8:]
             both = foreground * coverage
+            light = (_mean_colour(mean[:, :3], both) / _mean_colour(rgb, both)).clamp(0.5, 2)
             found = []
             if self.uses_rgb:
-                rgb = rgb * (_mean_colour(mean[:, :3], both) / _mean_colour(rgb, both)).clamp(0.5, 2)
-                found.append((rgb - mean[:, :3]) / (mean[:, 3:6] ** 2 + _FLOOR_RGB**2).sqrt() * both)
+                found.append((rgb * light - mean[:, :3]) / (mean[:, 3:6] ** 2 + _FLOOR_RGB**2).sqrt() * both)
             if self.uses_depth:
                 found.append((depth - mean[:, 6:7]) / (mean[:, 7:8] ** 2 + _FLOOR_DEPTH**2).sqrt() * both)
             found.append(_LIMIT * (foreground - coverage))
-            return torch.cat(found, dim=1).clamp(-_LIMIT, _LIMIT) * self.shared
+            deviations = torch.cat(found, dim=1).clamp(-_LIMIT, _LIMIT)
+            expected = mean[:, :3] / light * coverage, mean[:, 6:7] * coverage
+            return Comparison(*(image * self.shared for image in (deviations, *expected)))
 
     def _used(self, rgb: Tensor, depth: Tensor, foreground: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor]:
         return rgb if self.uses_rgb else None, depth if self.uses_depth else None, foreground

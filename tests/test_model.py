@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from das3d_cli.batch import Batch
-from das3d_cli.model import Das3d, Fuse, UNet
+from das3d_cli.model import Das3d, Fuse, Rebuilder, UNet
 from das3d_cli.scoring import anomaly_maps, anomaly_scores, good_threshold, quarter_turned, score
 
 
@@ -27,6 +27,10 @@ def network(**changed):
     made = Das3d(**(arguments | changed))
     if made.template is not None:
         made.template.shared.fill_(1)  # else nothing is compared
+        made.template.images.uniform_(0.2, 0.8)
+    for rebuilder in (made.reconstruct_rgb, made.reconstruct_depth):
+        if rebuilder is not None:
+            torch.nn.init.normal_(rebuilder.unet.head.weight, std=0.1)  # as after a first step
     return made
 
 
@@ -82,6 +86,20 @@ def test_reconstruction_has_no_way_around_its_bottleneck():
     unet.down[-1].register_forward_hook(lambda module, given, output: torch.zeros_like(output))
     a, b = (unet(torch.rand(1, 1, 64, 64))[0] for _ in range(2))
     assert torch.equal(a, b)
+
+
+def test_rebuilding_begins_with_the_mean_part_and_without_one_from_the_bottleneck_alone():
+    torch.manual_seed(0)
+    image, expected = torch.rand(2, 1, 32, 32), torch.rand(2, 1, 32, 32)
+    started = Rebuilder(1, 4, stem=2, levels=2, expecting=True)
+    assert torch.equal(started(image, expected)[0], expected)
+    torch.nn.init.constant_(started.unet.head.bias[:4], 0.5)  # the factors of four folded pixels
+    torch.testing.assert_close(started(image, expected)[0], 1.5 * expected)
+    alone = Rebuilder(1, 4, stem=2, levels=2, expecting=False)
+    rebuilt, taps = alone(image, None)
+    folded, features = alone.unet(F.pixel_unshuffle(image, 2))
+    assert torch.equal(rebuilt, F.pixel_shuffle(folded, 2))
+    assert all(torch.equal(a, b) for a, b in zip(taps, features, strict=True))
 
 
 def test_fuse_equals_concatenation_of_upsampled_features():
@@ -167,8 +185,9 @@ class TestScoring:
         seen = [score(model, quarter_turned(parts, n), 0.05, 1).maps for n in range(views)]
         turned_back = [np.rot90(maps, -n, (1, 2)) for n, maps in enumerate(seen)]
         found = score(model, parts, 0.05, views)
-        assert found.maps.std() > 0.01 and found.scores.tolist() == found.maps.max((1, 2)).tolist()
-        assert np.allclose(found.maps, np.mean(turned_back, axis=0), atol=1e-2)
+        assert found.scores.tolist() == found.maps.max((1, 2)).tolist()
+        apart = np.abs(found.maps - np.mean(turned_back, axis=0)).mean()  # bfloat16 rounds, where the CPU has it
+        assert apart < 0.2 * found.maps.std() and (views == 1 or apart < 0.5 * np.abs(found.maps - seen[0]).mean())
 
     def test_four_views_see_the_same_however_a_part_lies(self):
         model, parts = network(template=False), Batch(*images())

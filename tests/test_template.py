@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from das3d_cli.registration import Pose, laid
 from das3d_cli.template import Template
@@ -51,19 +52,35 @@ def test_the_same_part_turned_is_compared_with_the_template_turned(degrees):
     turned = rotated(torch.cat((rgb, torch.where(part, depth, 0.0), part.float()), dim=1), angle)
     inside = turned[:, 4:] > 0.5
     share = turned[:, 4:].clamp_min(0.5)
-    found = template(turned[:, :3] / share * inside, turned[:, 3:4] / share, inside.float())
+    found = template(turned[:, :3] / share * inside, turned[:, 3:4] / share, inside.float()).deviations
     assert found.abs().mean() < 0.3 * inside.float().mean()
 
 
 def test_a_good_part_hardly_deviates_and_a_defect_does():
     template = learnt()
     rgb, depth, part = bracket(count=4, seed=9)
-    before = template(rgb, depth, part.float())
+    before = template(rgb, depth, part.float()).deviations
     assert before.shape == (4, 5, SIZE, SIZE) and before.abs().mean() < 0.15
     depth[:, :, 30:36, 30:36] += 0.08
-    marked = (template(rgb, depth, part.float()) - before)[:, 3:4, 30:36, 30:36]
+    marked = (template(rgb, depth, part.float()).deviations - before)[:, 3:4, 30:36, 30:36]
     inside = part[:, :, 30:36, 30:36]
     assert inside.any() and marked[inside].mean() > 2
+
+
+def test_the_mean_part_is_laid_as_the_part_lies_and_lit_as_it_is():
+    template = learnt()
+    rgb, depth, part = bracket(count=4, seed=9)
+    expected = template(0.7 * rgb, depth, part.float())
+    inside = -F.max_pool2d(-part.float(), 5, 1, 2) > 0  # the rims of parts are where the mean is least sure
+    assert ((expected.rgb - 0.7 * rgb) * inside).abs().mean() < 0.2 * (
+        (rgb - rgb[inside.expand_as(rgb)].mean()) * inside
+    ).abs().mean()
+    assert ((expected.depth - depth) * inside).abs().mean() < 0.2 * (
+        (depth - depth[inside].mean()) * inside
+    ).abs().mean()
+    damaged = depth.clone()
+    damaged[:, :, 30:36, 30:36] += 0.08
+    assert (template(0.7 * rgb, damaged, part.float()).depth - expected.depth).abs().mean() < 0.001
 
 
 def test_what_is_missing_shows_in_the_foreground():
@@ -74,7 +91,7 @@ def test_what_is_missing_shows_in_the_foreground():
     bite = torch.zeros_like(part)
     bite[..., rows[place] - 3 : rows[place] + 3, columns[place] - 3 : columns[place] + 3] = True
     bite &= part
-    found = template(rgb * ~bite, depth, (part & ~bite).float())[:, 4:]
+    found = template(rgb * ~bite, depth, (part & ~bite).float()).deviations[:, 4:]
     assert found[bite].mean() < -1.5
 
 
@@ -82,10 +99,10 @@ def test_what_is_missing_shows_in_the_foreground():
 def test_one_modality_looks_at_its_own_image_alone(uses, channels):
     template = learnt(**uses)
     rgb, depth, part = bracket(count=2, seed=4)
-    found = template(rgb, depth, part.float())
+    found = template(rgb, depth, part.float()).deviations
     assert found.shape[1] == template.channels == channels
     other = template(rgb if uses.get("uses_rgb", True) else 1 - rgb, depth if uses.get("uses_depth", True) else 1 - depth,
-                     part.float())  # fmt: skip
+                     part.float()).deviations  # fmt: skip
     assert torch.equal(found, other)
 
 
@@ -121,11 +138,11 @@ def test_a_round_part_is_turned_by_what_is_printed_on_it(mark):
 def test_a_part_without_any_feature_does_no_harm():
     rgb, depth, part = discs(torch.zeros(5), 0.0)
     template = Template(SIZE, uses_rgb=True, uses_depth=True)
-    assert torch.isfinite(template(rgb, depth, part.float())).all()  # not learnt yet
+    assert all(image.isfinite().all() for image in template(rgb, depth, part.float()))  # not learnt yet
     template.learn((rgb * 255).round().byte(), depth, part)
-    assert torch.isfinite(template(rgb, depth, part.float())).all()
+    assert all(image.isfinite().all() for image in template(rgb, depth, part.float()))
     nothing = torch.zeros_like(part)
-    assert torch.isfinite(template(rgb * 0, depth, nothing.float())).all()
+    assert all(image.isfinite().all() for image in template(rgb * 0, depth, nothing.float()))
 
 
 def test_parts_without_a_common_shape_are_not_compared():
@@ -135,5 +152,6 @@ def test_parts_without_a_common_shape_are_not_compared():
     template = Template(SIZE, uses_rgb=True, uses_depth=True)
     template.learn((parts * torch.full((1, 3, 1, 1), 128)).byte(), parts * 0.5, parts)
     assert template.shared == 0
-    assert not template(parts * torch.full((1, 3, 1, 1), 0.1), parts * 0.9, parts.float()).any()
+    compared = template(parts * torch.full((1, 3, 1, 1), 0.1), parts * 0.9, parts.float())
+    assert not any(image.any() for image in compared)
     assert learnt().shared == 1
