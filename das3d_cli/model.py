@@ -13,7 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from das3d_cli.contrast import depth_contrast, rgb_contrast
 from das3d_cli.template import Template
 
-_LEVELS = 4  # resolutions of every UNet below its first
+_LEVELS = 4  # resolutions of the discriminator below its first
 _RESIDUAL_GAIN = 20.0  # brings a residual of depth of a few hundredths to order one
 
 
@@ -91,7 +91,8 @@ class Rebuilder(nn.Module):
 
     Where it is told what the mean part looks like there, it says by how much that is to be multiplied, and what to add: a
     good picture of a part that shares a shape with others is there before the first step, with all the detail that the
-    bottleneck does not let through, and what is left to learn is how this part and its light differ.
+    bottleneck does not let through, and what is left to learn is how this part and its light differ. Of parts that share
+    no shape the mean part is zero, and what is added is the picture.
 
     Args:
         channels: of the image.
@@ -226,11 +227,11 @@ class Das3d(nn.Module):
         if self.uses_depth:
             direct += [depth, depth_contrast(depth, foreground)]
         if self.reconstruct_rgb is not None:
-            rgb_rebuilt, taps = self.reconstruct_rgb(rgb, beside.rgb if beside else None)
+            rgb_rebuilt, taps = self.reconstruct_rgb(rgb, None if beside is None else beside.rgb)
             features += taps
             residuals.append((rgb - rgb_rebuilt) * foreground)
         if self.reconstruct_depth is not None:
-            depth_rebuilt, taps = self.reconstruct_depth(depth, beside.depth if beside else None)
+            depth_rebuilt, taps = self.reconstruct_depth(depth, None if beside is None else beside.depth)
             features += taps
             residuals.append((depth - depth_rebuilt) * foreground * _RESIDUAL_GAIN)
         if beside is not None:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from das3d_cli.batch import background_depth
 from das3d_cli.registration import Pose, find_pose, in_chunks, laid, laid_back, lay_together, marked_side, marks
 
 _SHAPE = 0.9  # least overlap (intersection over union) of the middle part with the mean part, to share its shape
@@ -26,7 +27,8 @@ class Comparison(NamedTuple):
         deviations: float32, (B, channels, S, S), in multiples of the good parts' spread, within 3: colour and depth where
             both the part and the mean part are, and three times the difference of the foregrounds, which is positive
             where the mean part is not.
-        rgb, depth: float32, (B, 3, S, S) and (B, 1, S, S): the mean part, as light as the part; zero off it.
+        rgb, depth: float32, (B, 3, S, S) and (B, 1, S, S): a sample of the mean part, about as light as the part and, off it,
+            as deep as the part's own background.
     """
 
     deviations: Tensor
@@ -110,7 +112,8 @@ class Template(nn.Module):
                 found.append((depth - mean[:, 6:7]) / (mean[:, 7:8] ** 2 + _FLOOR_DEPTH**2).sqrt() * both)
             found.append(_LIMIT * (foreground - coverage))
             deviations = torch.cat(found, dim=1).clamp(-_LIMIT, _LIMIT)
-            expected = mean[:, :3] / light * coverage, mean[:, 6:7] * coverage
+            beyond = (1 - coverage) * background_depth(depth * foreground)
+            expected = mean[:, :3] / light * coverage, mean[:, 6:7] * coverage + beyond
             return Comparison(*(image * self.shared for image in (deviations, *expected)))
 
     def _used(self, rgb: Tensor, depth: Tensor, foreground: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor]:
