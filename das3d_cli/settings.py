@@ -173,7 +173,8 @@ class ModelSettings(Section):
         why="a dent is a percent of the depth range and a stain a shade; contrast gives both a direct path",
     )  # fmt: skip
     template: bool = setting(
-        True, "with the direct inputs: how the part deviates from the mean good part, turned to it",
+        True, "with the direct inputs: how the part deviates from the mean good part, turned to it, from which the"
+        " reconstruction networks start",
         why="what a rigid part looks like is known before the first step of training",
     )  # fmt: skip
 
@@ -209,8 +210,8 @@ class ScoreSettings(Section):
     smoothing: float = setting(0.02, "side of the averaging window over the anomaly map, share of the image side", ge=0, le=0.5,
         why="calms single pixels; a wider window erases cracks")  # fmt: skip
     views: int = setting(
-        2, "look at every part so many times, turned by a quarter more each time, and average the maps; once where"
-        " synthesis.rotate is off", ge=1, le=4, why="false alarms move as a part turns, defects stay",
+        2, "look at every part so many times, turned by a quarter more each time, and average the maps, in as many times"
+        " the time; once where synthesis.rotate is off", ge=1, le=4, why="false alarms move as a part turns, defects stay",
     )  # fmt: skip
     outline: float = setting(
         0.2, "value of the anomaly map at which a defect is outlined and measured; the threshold, where that is lower",

@@ -102,6 +102,20 @@ def test_rebuilding_begins_with_the_mean_part_and_without_one_from_the_bottlenec
     assert all(torch.equal(a, b) for a, b in zip(taps, features, strict=True))
 
 
+def test_training_begins_with_pictures_of_the_mean_part():
+    model = Das3d(modality="both", stem=2, reconstruction_shrink=2, reconstruction_width=4, discriminator_width=4,
+                  direct_inputs=True, template=True, size=64)  # fmt: skip
+    rgb, depth, foreground = images(batch=4)
+    model.template.learn((rgb * 255).byte(), depth, foreground > 0)
+    assert model.template.shared == 1
+    output, expected = model(rgb, depth, foreground), model.template(rgb, depth, foreground)
+    assert (
+        torch.equal(output.rgb, expected.rgb)
+        and torch.equal(output.depth, expected.depth)
+        and expected.depth.std() > 0.01
+    )
+
+
 def test_fuse_equals_concatenation_of_upsampled_features():
     torch.manual_seed(0)
     fuse = Fuse([3, 5], 4).eval()

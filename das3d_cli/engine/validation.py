@@ -28,8 +28,9 @@ def validate(network: Das3d, parts: Parts, textures: Tensor, settings: Settings)
     seen: tuple[Modality, ...] = ("both", "rgb", "depth") if modality == "both" else (modality,)
     arguments = settings.synthesis.augmentation() | {"dropout": 0.0}
     looking = settings.score.smoothing, settings.views
-    # Where parts lie as they fall, each is four: few validation parts would set a threshold by chance.
-    turns = range(4 if settings.synthesis.rotate else 1)
+    # Where parts lie as they fall, each is four, unless its views are the same of all four: few validation parts would set
+    # a threshold by chance.
+    turns = range(4 if settings.synthesis.rotate and settings.views < 4 else 1)
     goods, maps, scores, masks = [], [], [], []
     for some in torch.split(torch.arange(len(parts)), _CHUNK):
         batch = parts.take(some.to(parts.depth.device)).to(textures.device).unpacked()

@@ -67,8 +67,8 @@ def passes(
             Row("3DSR, batch 1: memory beyond the loaded model's", [peak_megabytes(theirs, 1, device, False)], "MB")
         )
     text = (
-        "das3d from images on the device to maps and scores. 3DSR: a network of its published layers with random weights,"
-        f" {dsr.SIZE} x {dsr.SIZE} pixels, in float32 as published."
+        "das3d from images on the device to maps and scores, every part seen as often as the preset says. 3DSR: a network"
+        f" of its published layers with random weights, {dsr.SIZE} x {dsr.SIZE} pixels, in float32 as published."
     )
     return Section(f"Forward pass on {device}", text, rows)
 
