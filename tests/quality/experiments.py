@@ -71,7 +71,8 @@ STUDIES: tuple[Study, ...] = (
         "BTF is a memory bank of FPFH features, without training. Its row and 2000-steps are older than the cache's version 3,"
         " which gives parts their rims back; 2000-steps compares potatoes with a template as well, and lays most tires on it"
         " the wrong way round. The row earlier is of the 4000 steps as well, before parts were looked at twice and the"
-        " reconstruction looked a quarter as finely and started from the mean part.",
+        " reconstruction looked a quarter as finely and started from the mean part. Two trainings of das3d were paused: their minutes"
+        " count the pause.",
         ("btf", "2000-steps", "earlier", "das3d"),
     ),
     Study(
