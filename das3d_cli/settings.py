@@ -162,7 +162,7 @@ class ModelSettings(Section):
     )  # fmt: skip
     reconstruction_shrink: int = setting(
         4, "by how much coarser than the discriminator the reconstruction networks look: 1, 2 or 4", ge=1, le=4,
-        why="the coarser they look the more the discriminator gains by them, and the less they cost",
+        why="twice as fine they cost as much, and the discriminator gains less by them",
     )  # fmt: skip
     reconstruction_width: int = setting(
         32, "channels of the reconstruction networks' first layer; 0 leaves them out, for comparison", ge=0, le=256
