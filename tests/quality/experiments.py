@@ -46,7 +46,7 @@ EXPERIMENTS: dict[str, tuple[str, ...]] = {
     "skew-filter": (*_SHORT, "synthesis.dropout=0"),
     "dropout": (*_SHORT, "synthesis.skew_filter=false"),
     "no-reconstruction": ("train.steps=740", "model.reconstruction_width=0"),  # in the time of 600 steps with it
-    "no-reconstruction-5000": ("train.steps=5000", "model.reconstruction_width=0"),  # in that of the preset's 4000
+    "no-reconstruction-5000": ("train.steps=5000", "model.reconstruction_width=0"),  # in a little more than that of the preset's 4000
     "no-template": (*_SHORT, "model.template=false"),
     "one-defect": (*_SHORT, "synthesis.defects=1"),
     "nothing-pierced": (*_SHORT, "synthesis.pierced_share=0"),
