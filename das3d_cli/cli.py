@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from das3d_cli import __version__
+from das3d_cli.data.lean import without_viewers
 from das3d_cli.engine.launch import launched
 from das3d_cli.errors import Das3dError, UsageError
 
@@ -75,6 +76,7 @@ def _options(
 
 def main() -> None:
     """Run the command line; every error becomes one line on stderr and an exit code."""
+    without_viewers()
     try:
         code = app(args=sys.argv[1:] or ["--help"], prog_name="das3d", standalone_mode=False)
     except Das3dError as error:

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 import cv2
 
+from das3d_cli.data.lean import without_viewers
 from das3d_cli.errors import DataError
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -109,6 +110,7 @@ def deaf_to_interrupts() -> Iterator[None]:
 
 def _start(lifeline: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    without_viewers()
     cv2.setNumThreads(1)
     threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
 

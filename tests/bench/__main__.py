@@ -54,7 +54,7 @@ def measure(folder: Path, chosen: torch.device, rounds: int, quick: bool) -> Ite
     models = make_models(cache, folder)
     both = [cpu] if chosen == cpu else [cpu, chosen]
     yield preparation(folder, (200,) if quick else (400, 800), few)
-    yield starts(models, rounds)
+    yield starts(folder, models, 200 if quick else 800, rounds)
     yield overlap(*((10, 64) if quick else (110, 256)), rounds)
     for device in both:
         yield verdicts(folder, models, device, 200 if quick else 800, rounds)

@@ -69,8 +69,9 @@ def _judged(detector: Detector, rgb: Path, xyz: Path) -> object:
     return detector.predict(capture.rgb, capture.xyz)
 
 
-def starts(models: dict[str, Path], rounds: int) -> Section:
+def starts(folder: Path, models: dict[str, Path], side: int, rounds: int) -> Section:
     """Whole processes, side by side with what Python and torch need alone."""
+    rgb, xyz = make_capture(folder, side)
 
     def process(*arguments: str) -> Callable[[], object]:
         return lambda: subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
@@ -84,4 +85,6 @@ def starts(models: dict[str, Path], rounds: int) -> Section:
     for preset, file in models.items():
         load = f"from das3d_cli import Detector; Detector.load({str(file)!r}, 'cpu')"
         works[f"python, import and load the detector, {preset}"] = process("-c", load)
+        judge = ("predict", str(xyz), str(rgb), "--run", str(file), "--gpus", "cpu")
+        works[f"das3d predict, {side} px, {preset}"] = process("-m", "das3d_cli", *judge)
     return Section("Start", "A process from its start to its end.", times(take_turns(works, rounds)))
