@@ -1,15 +1,11 @@
 """das3d: find defects on parts from an RGB image and a point cloud, after training on good parts only."""
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from das3d_cli.detector import Detector, Prediction
 
-try:
-    __version__ = version("das3d")
-except PackageNotFoundError:  # run from a source tree
-    __version__ = "unknown"
+__version__ = "0.1.0"
 
 __all__ = ["Detector", "Prediction", "__version__"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import sys
 import time
@@ -77,6 +78,7 @@ def _options(
 def main() -> None:
     """Run the command line; every error becomes one line on stderr and an exit code."""
     without_viewers()
+    gc.set_threshold(50_000)  # what torch makes as it loads stays, and to look through it often takes long
     try:
         code = app(args=sys.argv[1:] or ["--help"], prog_name="das3d", standalone_mode=False)
     except Das3dError as error:
@@ -89,6 +91,7 @@ def main() -> None:
         if launched():  # where another process died, the launcher ends this one before it complains of that
             time.sleep(_GRACE)
         _fail(f"internal error: {type(error).__name__}: {error}; run again with `das3d --debug` for details", 1)
+    gc.freeze()  # a process that ends need not look for what it could free
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.ndimage import distance_transform_edt
 
 from das3d_cli.data.capture import RawCapture
 from das3d_cli.report.draw import OUTSIDE, Picture
@@ -54,6 +53,8 @@ def shaded_relief(depth: NDArray[np.floating], foreground: Mask, exaggeration: f
         foreground: (H, W), the part; all else is neutral grey.
         exaggeration: factor on the slopes; at 1 a change of depth by 1 over the whole width is 45 degrees.
     """
+    from scipy.ndimage import distance_transform_edt  # takes longer to load than to draw a heat map
+
     if not foreground.any():
         return _on_part(np.zeros((*depth.shape, 3), np.uint8), foreground)
     # The surface goes on past the part's border, or its step to the background would outshine the part.
