@@ -13,20 +13,26 @@ from torch import Tensor
 
 class Batch(NamedTuple):
     """B samples. rgb: float32, (B, 3, S, S), in [0, 1]; depth: float32, (B, 1, S, S), in [0, 1]; foreground: bool,
-    (B, 1, S, S)."""
+    (B, 1, S, S); parallax: float32, (B, 2), as in `das3d_cli.data.capture.Geometry`."""
 
     rgb: Tensor
     depth: Tensor
     foreground: Tensor
+    parallax: Tensor
+
+    @property
+    def images(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.rgb, self.depth, self.foreground
 
 
 class Parts(NamedTuple):
     """N samples kept compactly. rgb: uint8, (N, 3, S, S); depth: float32 or float16, (N, 1, S, S), in [0, 1]; foreground:
-    bool, (N, 1, S, S)."""
+    bool, (N, 1, S, S); parallax: as of a `Batch`."""
 
     rgb: Tensor
     depth: Tensor
     foreground: Tensor
+    parallax: Tensor
 
     @classmethod
     def stack(
@@ -34,15 +40,17 @@ class Parts(NamedTuple):
         rgb: NDArray[np.uint8],
         depth: NDArray[np.float32],
         foreground: NDArray[np.bool_],
+        parallax: NDArray[np.float32],
         *,
         size: int,
         device: torch.device,
     ) -> Parts:
-        """From arrays (N, C, C, 3), (N, C, C) and (N, C, C); C is `size` or a whole multiple of it, then averaged down."""
+        """From arrays (N, C, C, 3), (N, C, C), (N, C, C) and (N, 2); C is `size` or a whole multiple of it, then averaged down."""
         parts = cls(
             torch.from_numpy(rgb).to(device).permute(0, 3, 1, 2).contiguous(),
             torch.from_numpy(depth).to(device)[:, None],
             torch.from_numpy(foreground).to(device)[:, None],
+            torch.from_numpy(parallax).to(device),
         )
         return parts if depth.shape[-1] == size else parts._shrunk(depth.shape[-1] // size)
 
@@ -59,14 +67,14 @@ class Parts(NamedTuple):
 
     def unpacked(self) -> Batch:
         """All samples, as the network eats them."""
-        return Batch(self.rgb.float() / 255, self.depth.float(), self.foreground)
+        return Batch(self.rgb.float() / 255, self.depth.float(), self.foreground, self.parallax)
 
     def to(self, device: torch.device) -> Parts:
         return Parts(*(tensor.to(device, non_blocking=True) for tensor in self))
 
     def halved(self) -> Parts:
         """With float16 depths: they err by 0.00024 at most, a tenth of what a depth sensor's noise makes of them."""
-        return Parts(self.rgb, self.depth.half(), self.foreground)
+        return Parts(self.rgb, self.depth.half(), self.foreground, self.parallax)
 
     @property
     def size_bytes(self) -> int:
@@ -79,7 +87,13 @@ class Parts(NamedTuple):
         scale = torch.where(inside, 1 / weight.clamp_min(1e-6), 0.0)
         rgb = F.avg_pool2d(self.rgb.float() * self.foreground, factor) * scale
         depth = F.avg_pool2d(self.depth * self.foreground, factor) * scale
-        return Parts(rgb.round().to(torch.uint8), torch.where(inside, depth, background_depth(depth)), inside)
+        deep = torch.where(inside, depth, background_depth(depth))
+        return Parts(rgb.round().to(torch.uint8), deep, inside, self.parallax)
+
+
+def turned_left(vectors: Tensor) -> Tensor:
+    """Vectors x and y in an image, (B, 2), after it was turned left by a quarter; y points down."""
+    return torch.stack((vectors[:, 1], -vectors[:, 0]), dim=1)
 
 
 def background_depth(depth_on_part: Tensor) -> Tensor:

@@ -57,12 +57,13 @@ def _speed(detector: Detector, batch_size: int, repeats: int, at_first: float) -
     foreground = np.broadcast_to(np.hypot(x, y) < 0.7, (batch_size, side, side)).copy()
     depth = np.where(foreground, 0.5, 1.0).astype(np.float32)
     rgb = np.random.default_rng(0).integers(0, 256, (batch_size, side, side, 3), np.uint8)
+    parallax = np.zeros((batch_size, 2), np.float32)
     if cuda:
         torch.cuda.reset_peak_memory_stats(detector.device)
     seconds = []
     for counted in range(-_WARM_UP, repeats):
         start = time.perf_counter()
-        detector.score(rgb, depth, foreground)  # its results lie in main memory: nothing is left to wait for
+        detector.score(rgb, depth, foreground, parallax)  # its results lie in main memory: nothing is left to wait for
         if counted >= 0:
             seconds.append(time.perf_counter() - start)
     p5, median, p95 = np.percentile(seconds, [5, 50, 95]) * 1000

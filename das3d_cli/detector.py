@@ -154,6 +154,7 @@ class Detector:
             np.stack([sample.rgb for _, sample in parts]),
             np.stack([sample.depth for _, sample in parts]),
             np.stack([sample.foreground for _, sample in parts]),
+            np.array([sample.geometry.parallax for _, sample in parts], np.float32),
         )
         found = []
         verdicts = self.anomalous(scored.scores).tolist()
@@ -181,10 +182,16 @@ class Detector:
             foreground=self.form.foreground,
         )
 
-    def score(self, rgb: NDArray[np.uint8], depth: NDArray[np.float32], foreground: NDArray[np.bool_]) -> Scored:
-        """Judge stacked samples, (N, S, S, 3), (N, S, S) and (N, S, S); the maps come back at the samples' size."""
+    def score(
+        self,
+        rgb: NDArray[np.uint8],
+        depth: NDArray[np.float32],
+        foreground: NDArray[np.bool_],
+        parallax: NDArray[np.float32],
+    ) -> Scored:
+        """Judge stacked samples, (N, S, S, 3), (N, S, S), (N, S, S) and (N, 2); the maps come back at the samples' size."""
         size = self.settings.model.size
-        parts = Parts.stack(rgb, depth, foreground, size=size, device=self.device)
+        parts = Parts.stack(rgb, depth, foreground, parallax, size=size, device=self.device)
         batch = parts.pick(torch.arange(len(parts), device=self.device))
         scored = score(self.network, batch, self.settings.score.smoothing, self.settings.views)
         if size == depth.shape[-1]:

@@ -160,6 +160,6 @@ def evaluate_detector(detector: Detector, cache_root: Path) -> Evaluation:
             " preprocess again with the run's settings, or train again on this cache"
         )
     split = load_split(cache, "test")
-    scored = detector.score(split.rgb, split.depth, split.foreground)
+    scored = detector.score(*split.inputs)
     metrics = evaluate(split.labels, scored.scores, scored.maps, defect_masks(split), split.by_type)
     return Evaluation(detector, split, scored, metrics)

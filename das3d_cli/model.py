@@ -210,18 +210,19 @@ class Das3d(nn.Module):
             self.fuse.begin_with_last()
         self.discriminate = UNet(discriminator_width, 2 * fold, discriminator_width, skips=True)
 
-    def forward(self, rgb: Tensor, depth: Tensor, foreground: Tensor) -> Output:
+    def forward(self, rgb: Tensor, depth: Tensor, foreground: Tensor, parallax: Tensor) -> Output:
         """Run the three networks.
 
         Args:
             rgb: float, (B, 3, S, S), in [0, 1].
             depth: float, (B, 1, S, S), in [0, 1].
             foreground: float, (B, 1, S, S), 0 or 1.
+            parallax: float, (B, 2), of the samples.
         """
         features: list[Tensor] = []
         direct, residuals = [foreground], []
         rgb_rebuilt = depth_rebuilt = None
-        beside = self.template(rgb, depth, foreground) if self.template is not None else None
+        beside = self.template(rgb, depth, foreground, parallax) if self.template is not None else None
         if self.uses_rgb:
             direct += [rgb, rgb_contrast(rgb, foreground)]
         if self.uses_depth:

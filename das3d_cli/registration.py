@@ -1,8 +1,11 @@
-"""How parts lie: the turn and the shift that lay one image of a rigid part on another, and the mean of many so laid."""
+"""How parts lie: the turn and the shift that lay one image of a rigid part on another, and the mean of many so laid.
+
+A camera that is not straight above a part sees what is high moved against what is low, another way for every way that the
+part lies. So parts are laid on each other as seen from above: each pixel is put back by its relief displacement.
+"""
 
 from __future__ import annotations
 
-import itertools
 import math
 from typing import NamedTuple
 
@@ -13,7 +16,7 @@ from torch import Tensor
 from das3d_cli.contrast import local_contrast
 
 _ANGLES, _RADII = 360, 64  # of the images along circles about the centre
-_STARTS = 4  # parts that means are grown from, for each whitening and outline weight
+_STARTS = 4  # parts that means are grown from
 _GROWN_FROM = 64  # parts at most, half of them to judge what was grown from the others
 _SHARES = (0.15, 0.25, 0.35, 0.5, 0.75, 1.0, 1.0)  # of the parts, the surest, that make one mean after the other
 _ROUNDS = 3  # of laying all parts on their mean to a share of a pixel and taking the mean again
@@ -23,14 +26,12 @@ _REFINEMENTS = (
     64,
     _SIDE,
 )  # least sides of the images of each Gauss-Newton step: from a degree to a share of a pixel
-_SURE = 1.0  # least certainty, in standard deviations, that a mean is chosen for
 _CHUNK = 32  # parts at a time
 _WIDEST = 6  # degrees on either side of a match that still belong to it; ways that are nearer are not told apart
 _SHADE_FLOOR, _DEPTH_FLOOR = 0.01, 0.002  # contrasts of the sensors' noise, in units of the images
-# Tried, and taken where neither is sure: what is within tells how a tyre lies, the outline of a hexagon how a cap does.
-_OUTLINE_WEIGHTS, _MIDDLE_WEIGHT = (1.0, 4.0), 2.0
 _SHADE_WEIGHT = 0.5  # beside depth: what light makes of a relief changes as the part turns below the lamp
 _LIMIT = 3.0  # of a mark, in mean marks: an edge must not outweigh all lettering
+_LOOKS = 4  # for the pixel that shows a point seen from above: each looks where the last one found it to be moved to
 
 
 class Pose(NamedTuple):
@@ -47,47 +48,60 @@ class Together(NamedTuple):
     Attributes:
         mean: (C, S, S), the mean of their marks.
         pose: how each of them lies.
-        outline_weight: what their foregrounds were weighed with; a part to be compared with the mean is to be marked alike.
     """
 
     mean: Tensor
     pose: Pose
-    outline_weight: float
 
 
-def marks(rgb: Tensor | None, depth: Tensor | None, foreground: Tensor, outline_weight: Tensor | float = 1.0) -> Tensor:
+def relief(depth: Tensor, foreground: Tensor, parallax: Tensor) -> Tensor:
+    """How far every pixel's point is seen from where it would be seen if it were as far as depth 1.
+
+    Args:
+        depth, foreground: float, (B, 1, S, S).
+        parallax: (B, 2), of the samples, as in `das3d_cli.data.capture.Geometry`.
+
+    Returns:
+        (B, 2, S, S), x and y in half sides; zero off the part.
+    """
+    return parallax[:, :, None, None] * ((1 - depth) * foreground)
+
+
+def marks(rgb: Tensor | None, depth: Tensor | None, foreground: Tensor, moved: Tensor | None = None) -> Tensor:
     """What tells how a part lies: its outline, and what stands out within it, in colour and in depth.
 
     Args:
         rgb, depth, foreground: float, (B, 3, S, S), (B, 1, S, S) and (B, 1, S, S); rgb or depth may be left out.
-        outline_weight: what to multiply the foreground by.
+        moved: (B, 2, S, S), the part's `relief`; the marks are then as seen from above.
 
     Returns:
-        (B, 1 to 3, s, s), zero off the part: the weighted foreground, then brightness and height against their surroundings,
+        (B, 1 to 3, s, s), zero off the part: the foreground, then brightness and height against their surroundings,
         in multiples of their mean size over the part, so that lettering counts beside the outline; brightness half of that
         beside height. s is S, or a whole fraction of it that is no less than 128.
     """
     size = foreground.shape[-1]
     rim = max(1, size // 64)
     within = 1 - F.max_pool2d(1 - foreground, 2 * rim + 1, 1, rim)  # at the rim depths are least sure
-    found = [outline_weight * foreground]
+    found = [foreground]
     if rgb is not None:
         weight = _SHADE_WEIGHT if depth is not None else 1.0
         found.append(weight * _standing_out(rgb.mean(dim=1, keepdim=True), within, _SHADE_FLOOR))
     if depth is not None:
         found.append(_standing_out(-depth, within, _DEPTH_FLOOR))
-    return _shrunk(torch.cat(found, dim=1), _SIDE)
+    images = _shrunk(torch.cat(found, dim=1), _SIDE)
+    if moved is None:
+        return images
+    as_they_lie = Pose(moved.new_zeros(len(moved)), moved.new_zeros(len(moved), 2))
+    return laid_back(images, as_they_lie, _shrunk(moved, _SIDE))
 
 
 def find_pose(parts: Tensor, mean: Tensor) -> Pose:
     """The pose of the marks of parts (B, C, S, S) compared with those of the mean part (C, S, S), which is centred.
 
-    Both are of one outline weight. The centroid and the best match of the images along circles about it give a first pose,
-    which is then refined. Strong frequencies count by the root of their strength: all alike, ribs all around a part would
-    not outweigh its noise; by their strength, they would outweigh its lettering.
+    The centroid and the best match of the images along circles about it give a first pose, which is then refined.
     """
     shift = _centroid(parts)
-    pose = Pose(_angles(_matches(_polar(parts, shift), _polar(mean[None]), whitening=0.5)), shift)
+    pose = Pose(_angles(_matches(_polar(parts, shift), _polar(mean[None]))), shift)
     for side in _REFINEMENTS:
         pose = _refined(_shrunk(parts, side), _shrunk(mean[None], side), pose)
     return pose
@@ -111,66 +125,60 @@ def _refined(parts: Tensor, mean: Tensor, pose: Pose) -> Pose:
 
 
 def lay_together(parts: Tensor) -> Together:
-    """Find how N parts lie compared with each other, from their marks (N, C, S, S) with an outline of weight 1."""
+    """Find how N parts lie compared with each other, from their marks (N, C, S, S)."""
     places = torch.linspace(0, len(parts) - 1, min(len(parts), _GROWN_FROM), device=parts.device).round().long()
-    mean, outline_weight = _first_mean(parts[places])
-    parts = _weighed(parts, outline_weight)
+    mean = _first_mean(parts[places])
     for _ in range(_ROUNDS):
         laid_alike = [laid_back(some, find_pose(some, mean)).sum(dim=0) for (some,) in in_chunks(parts)]
         mean = torch.stack(laid_alike).sum(dim=0) / len(parts)
     poses = [find_pose(some, mean) for (some,) in in_chunks(parts)]
-    return Together(mean, Pose(*(torch.cat(found) for found in zip(*poses, strict=True))), outline_weight)
+    return Together(mean, Pose(*(torch.cat(found) for found in zip(*poses, strict=True))))
 
 
-def _first_mean(parts: Tensor) -> tuple[Tensor, float]:
-    """The mean (C, S, S) grown from half of the parts that the other half matches most surely, and its outline's weight.
+def _first_mean(parts: Tensor) -> Tensor:
+    """The mean (C, S, S) grown from half of the parts that the other half matches most surely.
 
     A part that has a feature many times over, as a tyre its tread, fits in many ways. A mean of parts that were each laid
     in one of them blurs whatever could tell the ways apart, and whichever way a part was laid, that part fits it well. The halves
     are the first and the last parts: samples of one part stand side by side.
     """
     centres, half = _centroid(parts), -(-len(parts) // 2)
-    found, best = None, _SURE
-    for weight in _OUTLINE_WEIGHTS:
-        weighed = _weighed(parts, weight)
-        polar = torch.cat([_polar(some, centre) for some, centre in in_chunks(weighed, centres)])
-        growing = weighed[:half], polar[:half], centres[:half]
-        judges = polar[half:] if len(parts) > half else polar
-        for whitening, start in itertools.product((0.0, 1.0), range(0, half, -(-half // _STARTS))):
-            grown = _grown(*growing, start, whitening)
-            sure = float(_certainty(_matches(judges, _polar(grown[None]), whitening=1.0)).median())
-            if sure > best:
-                found, best = (grown, weight), sure
-    if found is None:  # nothing tells the ways apart surely, as on a plain nut or a disc: any of them that fits will do
-        weighed = _weighed(parts, _MIDDLE_WEIGHT)
-        polar = torch.cat([_polar(some, centre) for some, centre in in_chunks(weighed, centres)])
-        found = _grown(weighed, polar, centres, 0, whitening=0.0), _MIDDLE_WEIGHT
-    return found
+    polar = torch.cat([_polar(some, centre) for some, centre in in_chunks(parts, centres)])
+    judges = polar[half:] if len(parts) > half else polar
+    grown = [_grown(parts[:half], polar[:half], centres[:half], start) for start in range(0, half, -(-half // _STARTS))]
+    sure = torch.stack([_certainty(_matches(judges, _polar(mean[None]))).median() for mean in grown])
+    return grown[int(sure.argmax())]
 
 
-def _grown(parts: Tensor, polar: Tensor, centres: Tensor, start: int, whitening: float) -> Tensor:
+def _grown(parts: Tensor, polar: Tensor, centres: Tensor, start: int) -> Tensor:
     """A mean (C, S, S) that began as one part and was joined by the others, those first that match it most surely."""
     mean = laid_back(parts[start : start + 1], Pose(centres.new_zeros(1), centres[start : start + 1]))[0]
     for share in _SHARES:
-        matches = _matches(polar, _polar(mean[None]), whitening)
+        matches = _matches(polar, _polar(mean[None]))
         kept = _certainty(matches).argsort(descending=True, stable=True)[: max(4, round(share * len(parts)))]
         mean = laid_back(parts[kept], Pose(_angles(matches[kept]), centres[kept])).mean(dim=0)
     return mean
 
 
-def _weighed(parts: Tensor, outline_weight: float) -> Tensor:
-    return torch.cat((outline_weight * parts[:, :1], parts[:, 1:]), dim=1)
-
-
-def laid(images: Tensor, pose: Pose) -> Tensor:
-    """Images of the mean part (B, C, S, S), laid as the parts lie."""
+def laid(images: Tensor, pose: Pose, moved: Tensor | None = None) -> Tensor:
+    """Images of the mean part (B, C, S, S), laid as the parts lie; with their `relief`, as they are seen."""
     turn = _turning(pose.angle)
-    return _warped(images, turn, -(turn @ pose.shift[..., None]))
+    grid = _grid(images, turn, -(turn @ pose.shift[..., None]))
+    if moved is not None:
+        grid = grid - torch.einsum("bij,bjyx->byxi", turn, moved)
+    return _sampled(images, grid)
 
 
-def laid_back(images: Tensor, pose: Pose) -> Tensor:
-    """Images of the parts (B, C, S, S), laid as the mean part lies."""
-    return _warped(images, _turning(-pose.angle), pose.shift[..., None])
+def laid_back(images: Tensor, pose: Pose, moved: Tensor | None = None) -> Tensor:
+    """Images of the parts (B, C, S, S), laid as the mean part lies; with their `relief`, as seen from above.
+
+    What is hidden shows something that is near it.
+    """
+    grid = from_above = _grid(images, _turning(-pose.angle), pose.shift[..., None])
+    if moved is not None:
+        for _ in range(_LOOKS):
+            grid = from_above + _sampled(moved, grid).permute(0, 2, 3, 1)
+    return _sampled(images, grid)
 
 
 def _standing_out(image: Tensor, within: Tensor, floor: float) -> Tensor:
@@ -207,8 +215,12 @@ def _turning(angle: Tensor) -> Tensor:
     return torch.stack((cos, sin, -sin, cos), dim=1).view(-1, 2, 2)
 
 
-def _warped(images: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
-    grid = F.affine_grid(torch.cat((matrix, offset), dim=2), list(images.shape), align_corners=False)
+def _grid(images: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
+    """Where the pixels of turned and moved images are taken from: (B, S, S, 2)."""
+    return F.affine_grid(torch.cat((matrix, offset), dim=2), list(images.shape), align_corners=False)
+
+
+def _sampled(images: Tensor, grid: Tensor) -> Tensor:
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
@@ -227,22 +239,23 @@ def _polar(images: Tensor, centre: Tensor | None = None) -> Tensor:
     radius = (torch.arange(radii, device=images.device) + 0.5) / radii
     grid = torch.stack((angle.cos()[:, None] * radius, angle.sin()[:, None] * radius), dim=-1)
     grid = grid.expand(len(images), -1, -1, -1) if centre is None else grid + centre[:, None, None]
-    polar = F.grid_sample(images, grid, align_corners=False) * radius.sqrt()
+    polar = F.grid_sample(images, grid, align_corners=False)
     spectra: Tensor = torch.fft.rfft(polar - polar.mean(dim=2, keepdim=True), dim=2)
     return spectra
 
 
-def _matches(polar: Tensor, target: Tensor, whitening: float) -> Tensor:
+def _matches(polar: Tensor, target: Tensor) -> Tensor:
     """How well the spectra (B, C, frequencies, radii) match those of a target (1, C, ...) at every angle: (B, angles).
 
-    Args:
-        whitening: 0 weighs the frequencies by their strength; with 1 all count alike, as in phase correlation, and what
-            repeats itself around the part no more than what is there once.
+    By phase (Kuglin and Hines 1975), on every circle of every channel: what repeats itself around the part, as a tread, counts
+    no more than what is there once, and a high rim no more than faint lettering within it. What differs from part to part
+    is weak in a target that is the mean of many, and counts by as much less.
     """
-    across = (polar.conj() * target).sum(dim=(1, 3))
-    strength = (polar.abs() * target.abs()).sum(dim=(1, 3))
-    strength = (strength + 1e-3 * strength.amax(dim=1, keepdim=True)).clamp_min(1e-12)
-    matches: Tensor = torch.fft.irfft(across / strength**whitening, n=_ANGLES, dim=1)
+    across = polar.conj() * target
+    strength = across.abs()
+    phase = across / (strength + 1e-3 * strength.amax(dim=2, keepdim=True)).clamp_min(1e-6)
+    shared = (target.abs() / polar.abs().clamp_min(1e-6)).clamp_max(1)
+    matches: Tensor = torch.fft.irfft((phase * shared).sum(dim=(1, 3)), n=_ANGLES, dim=1)
     return matches
 
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from das3d_cli.batch import Batch
+from das3d_cli.batch import Batch, turned_left
 from das3d_cli.device import autocast
 from das3d_cli.model import Das3d
 
@@ -37,9 +37,9 @@ def score(network: Das3d, batch: Batch, smoothing: float, views: int) -> Scored:
     maps = []
     for some in zip(*(torch.split(tensor, max(1, _CHUNK // views)) for tensor in batch), strict=True):
         seen = [quarter_turned(Batch(*some), n) for n in range(views)]
-        rgb, depth, foreground = (torch.cat(tensors) for tensors in zip(*seen, strict=True))
+        rgb, depth, foreground, parallax = (torch.cat(tensors) for tensors in zip(*seen, strict=True))
         with autocast(depth.device):
-            output = network(rgb, depth, foreground.float())
+            output = network(rgb, depth, foreground.float(), parallax)
         maps.append(anomaly_maps(output.logits, smoothing, views))
     joined = torch.cat(maps)
     return Scored(joined.cpu().numpy(), anomaly_scores(joined).double().cpu().numpy())
@@ -47,7 +47,11 @@ def score(network: Das3d, batch: Batch, smoothing: float, views: int) -> Scored:
 
 def quarter_turned(batch: Batch, count: int) -> Batch:
     """All samples turned by so many quarters, to the left."""
-    return Batch(*(torch.rot90(tensor, count, (2, 3)) for tensor in batch))
+    parallax = batch.parallax
+    for _ in range(count % 4):
+        parallax = turned_left(parallax)
+    rgb, depth, foreground = (torch.rot90(image, count, (2, 3)) for image in batch.images)
+    return Batch(rgb, depth, foreground, parallax)
 
 
 def anomaly_maps(logits: Tensor, smoothing: float, views: int = 1) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from das3d_cli.batch import background_depth
-from das3d_cli.registration import Pose, find_pose, in_chunks, laid, laid_back, lay_together, marked_side, marks
+from das3d_cli.registration import Pose, find_pose, in_chunks, laid, laid_back, lay_together, marked_side, marks, relief
 
 _SHAPE = 0.9  # least overlap (intersection over union) of the middle part with the mean part, to share its shape
 _FLOOR_RGB, _FLOOR_DEPTH = 0.03, 0.01  # least spread: the sensors' noise, in units of the images
@@ -45,7 +45,6 @@ class Template(nn.Module):
     """
 
     mean_marks: Tensor  # (C, s, s), which poses are measured against
-    outline_weight: Tensor  # (), of its foreground
     images: Tensor  # (9, S, S): mean and spread of RGB and depth, three, three, one and one, and the coverage
     shared: Tensor  # (), 1 where the parts share a shape, else 0
 
@@ -56,7 +55,6 @@ class Template(nn.Module):
         self.register_buffer("mean_marks", torch.zeros(1 + uses_rgb + uses_depth, side, side))
         self.register_buffer("images", torch.zeros(9, size, size))
         self.register_buffer("shared", torch.zeros(()))
-        self.register_buffer("outline_weight", torch.ones(()))
 
     @property
     def channels(self) -> int:
@@ -64,44 +62,45 @@ class Template(nn.Module):
         return 1 + 3 * self.uses_rgb + self.uses_depth
 
     @torch.no_grad()
-    def learn(self, rgb: Tensor, depth: Tensor, foreground: Tensor) -> None:
-        """Take the mean of N good parts, on any device: uint8 (N, 3, S, S), float (N, 1, S, S) and bool (N, 1, S, S)."""
+    def learn(self, rgb: Tensor, depth: Tensor, foreground: Tensor, parallax: Tensor) -> None:
+        """Take the mean of N good parts, on any device: uint8 (N, 3, S, S), float (N, 1, S, S), bool (N, 1, S, S), float (N, 2)."""
         device = self.images.device
 
-        def chunks() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-            for a, b, c in in_chunks(rgb, depth, foreground):
-                yield a.to(device).float() / 255, b.to(device).float(), c.to(device).float()
+        def chunks() -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+            for a, b, c, d in in_chunks(rgb, depth, foreground, parallax):
+                yield a.to(device).float() / 255, b.to(device).float(), c.to(device).float(), d.to(device)
 
-        parts = torch.cat([marks(*self._used(*chunk)) for chunk in chunks()])
+        parts = torch.cat([marks(*self._used(*chunk[:3]), self._relief(*chunk[1:])) for chunk in chunks()])
         together = lay_together(parts)
         self.mean_marks.copy_(together.mean)
-        self.outline_weight.fill_(together.outline_weight)
         overlap = [
-            _overlap(together.outline_weight * laid_back(some, Pose(*pose))[:, 0], together.mean[0])
+            _overlap(laid_back(some, Pose(*pose))[:, 0], together.mean[0])
             for some, *pose in in_chunks(parts[:, :1], *together.pose)
         ]
         self.shared.copy_(torch.cat(overlap).median() >= _SHAPE)
         total = torch.zeros(9, *depth.shape[-2:], device=device)
-        light = torch.cat([_mean_colour(colour, part) for colour, _, part in chunks()]).mean(dim=0)
-        for (colour, height, part), pose in zip(chunks(), in_chunks(*together.pose), strict=True):
+        light = torch.cat([_mean_colour(colour, part) for colour, _, part, _ in chunks()]).mean(dim=0)
+        for (colour, height, part, view), pose in zip(chunks(), in_chunks(*together.pose), strict=True):
             colour = colour * (light / _mean_colour(colour, part))
             moments = torch.cat((colour, colour**2, height, height**2), dim=1) * part
-            total += laid_back(torch.cat((moments, part), dim=1), Pose(*pose)).sum(dim=0)
+            moved = self._relief(height, part, view)
+            total += laid_back(torch.cat((moments, part), dim=1), Pose(*pose), moved).sum(dim=0)
         weight = total[8].clamp_min(1e-6)
         first, second = total[[0, 1, 2, 6]] / weight, total[[3, 4, 5, 7]] / weight
         spread = (second - first**2).clamp_min(0).sqrt()
         self.images.copy_(torch.cat((first[:3], spread[:3], first[3:], spread[3:], total[8:] / len(rgb))))
 
     @torch.no_grad()
-    def forward(self, rgb: Tensor, depth: Tensor, foreground: Tensor) -> Comparison:
-        """Lay the mean part on each part: float, (B, 3, S, S), (B, 1, S, S) and (B, 1, S, S)."""
+    def forward(self, rgb: Tensor, depth: Tensor, foreground: Tensor, parallax: Tensor) -> Comparison:
+        """Lay the mean part on each part: float, (B, 3, S, S), (B, 1, S, S), (B, 1, S, S) and (B, 2)."""
         if rgb.device.type == "cpu" and not self.shared:  # a GPU would have to be waited for
             nothing = rgb.new_zeros(len(rgb), self.channels + 4, *rgb.shape[-2:], dtype=torch.float32)
             return Comparison(*torch.split(nothing, [self.channels, 3, 1], dim=1))
         with torch.autocast(rgb.device.type, enabled=False):
             rgb, depth, foreground = rgb.float(), depth.float(), foreground.float()
-            pose = find_pose(marks(*self._used(rgb, depth, foreground), self.outline_weight), self.mean_marks)
-            mean = laid(self.images.expand(len(rgb), -1, -1, -1), pose)
+            moved = self._relief(depth, foreground, parallax)
+            pose = find_pose(marks(*self._used(rgb, depth, foreground), moved), self.mean_marks)
+            mean = laid(self.images.expand(len(rgb), -1, -1, -1), pose, moved)
             coverage = mean[:, 8:]
             both = foreground * coverage
             light = (_mean_colour(mean[:, :3], both) / _mean_colour(rgb, both)).clamp(0.5, 2)
@@ -115,6 +114,9 @@ class Template(nn.Module):
             beyond = (1 - coverage) * background_depth(depth * foreground)
             expected = mean[:, :3] / light * coverage, mean[:, 6:7] * coverage + beyond
             return Comparison(*(image * self.shared for image in (deviations, *expected)))
+
+    def _relief(self, depth: Tensor, foreground: Tensor, parallax: Tensor) -> Tensor | None:
+        return relief(depth, foreground, parallax) if self.uses_depth else None
 
     def _used(self, rgb: Tensor, depth: Tensor, foreground: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor]:
         return rgb if self.uses_rgb else None, depth if self.uses_depth else None, foreground

@@ -25,7 +25,7 @@ SIZE = 32
 def make_sample(seed: int = 0, *, annotated: bool = True, types: tuple[str, ...] = ()) -> Sample:
     rng = np.random.default_rng(seed)
     masks = rng.random((3, SIZE, SIZE)) < 0.5
-    geometry = Geometry((0.1, -0.2, -0.97, 0.4), 7.3, 0.371, 0.4, 480, 640, 640, 80, 0, 0.1 / 3)
+    geometry = Geometry((0.1, -0.2, -0.97, 0.4), 7.3, 0.371, 0.4, 480, 640, 640, 80, 0, 0.1 / 3, (0.02, -0.1 / 3))
     return Sample(
         rgb=rng.integers(0, 256, (SIZE, SIZE, 3)).astype(np.uint8),
         depth=rng.random((SIZE, SIZE)).astype(np.float32),

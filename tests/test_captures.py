@@ -59,7 +59,7 @@ def assert_alike(found: Split, expected: Split, depth: float = 2e-3, colour: flo
     """The same parts, seen the same way, but for what a file's rounding leaves."""
     assert sorted(found.labels) == expected.labels
     order = np.argsort(found.labels, kind="stable")
-    found = Split(*(getattr(found, field.name)[order] for field in fields(Split)[:5]), expected.labels, expected.names)
+    found = Split(*(getattr(found, field.name)[order] for field in fields(Split)[:6]), expected.labels, expected.names)
     assert (found.foreground ^ expected.foreground).mean() < 0.003
     both = found.foreground & expected.foreground
     assert np.abs(found.depth - expected.depth)[both].mean() < depth

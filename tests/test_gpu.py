@@ -53,7 +53,7 @@ def test_the_same_poses_as_on_the_cpu():
     for device in ("cpu", "cuda"):
         foreground, height = (parts[:, :1] > 0.5).float().to(device), parts[:, 1:].to(device)
         together = lay_together(marks(None, height, foreground))
-        pose = find_pose(marks(None, height, foreground, together.outline_weight), together.mean)
+        pose = find_pose(marks(None, height, foreground), together.mean)
         found.append([tensor.cpu() for tensor in (pose.angle.cos(), pose.angle.sin(), pose.shift, together.mean)])
     for on_cpu, on_gpu in zip(*found, strict=True):
         assert torch.allclose(on_cpu, on_gpu, atol=1e-2)

@@ -42,6 +42,7 @@ def images(batch=2, size=64):
         torch.rand(batch, 3, size, size, generator=generator),
         torch.rand(batch, 1, size, size, generator=generator),
         foreground,
+        0.1 * torch.rand(batch, 2, generator=generator) - 0.05,
     )
 
 
@@ -105,10 +106,10 @@ def test_rebuilding_begins_with_the_mean_part_and_without_one_from_the_bottlenec
 def test_training_begins_with_pictures_of_the_mean_part():
     model = Das3d(modality="both", stem=2, reconstruction_shrink=2, reconstruction_width=4, discriminator_width=4,
                   direct_inputs=True, template=True, size=64)  # fmt: skip
-    rgb, depth, foreground = images(batch=4)
-    model.template.learn((rgb * 255).byte(), depth, foreground > 0)
+    rgb, depth, foreground, parallax = images(batch=4)
+    model.template.learn((rgb * 255).byte(), depth, foreground > 0, parallax)
     assert model.template.shared == 1
-    output, expected = model(rgb, depth, foreground), model.template(rgb, depth, foreground)
+    output, expected = (made(rgb, depth, foreground, parallax) for made in (model, model.template))
     assert (
         torch.equal(output.rgb, expected.rgb)
         and torch.equal(output.depth, expected.depth)
@@ -194,8 +195,7 @@ class TestScoring:
         for module in model.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 torch.nn.init.normal_(module.bias)
-        rgb, depth, foreground = images(batch=17)  # in more than one chunk
-        parts = Batch(rgb, depth, foreground > 0)
+        parts = Batch(*images(batch=17))  # in more than one chunk
         seen = [score(model, quarter_turned(parts, n), 0.05, 1).maps for n in range(views)]
         turned_back = [np.rot90(maps, -n, (1, 2)) for n, maps in enumerate(seen)]
         found = score(model, parts, 0.05, views)

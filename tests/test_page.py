@@ -79,6 +79,7 @@ def evaluation_of(detector: Detector, parts: list[tuple[str, str, float]], size:
         foreground=foreground,
         valid=foreground,
         ground_truth=truth,
+        parallax=np.zeros((count, 2), np.float32),
         labels=labels,
         names=[name for _, name, _ in parts],
     )

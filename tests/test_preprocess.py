@@ -263,7 +263,7 @@ def test_a_depth_range_that_is_none_is_refused(depth_range: tuple[float, float])
 
 
 def test_to_raw_keeps_a_constant_map() -> None:
-    geometry = Geometry((0.0, 0.0, -1.0, 1.0), 0.0, 0.0, 1.0, 30, 50, 50, 10, 0, 0.0)
+    geometry = Geometry((0.0, 0.0, -1.0, 1.0), 0.0, 0.0, 1.0, 30, 50, 50, 10, 0, 0.0, (0.0, 0.0))
     assert (to_raw(np.full((16, 16), 0.25, np.float32), geometry) == 0.25).all()
 
 

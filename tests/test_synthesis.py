@@ -8,6 +8,7 @@ import torch
 from scipy import integrate, signal, stats
 
 from das3d_cli.batch import Batch
+from das3d_cli.scoring import quarter_turned
 from das3d_cli.settings import SynthesisSettings
 from das3d_cli.synthesis.augment import augment, augment_often
 from das3d_cli.synthesis.light import relight
@@ -30,7 +31,7 @@ def parts():
     disc = ((x - 30) ** 2 + (y - 34) ** 2 < 24**2)[None, None].expand(16, 1, SIZE, SIZE)
     depth = torch.where(disc, 0.3 + 0.004 * x.float(), 0.52)
     rgb = torch.rand(16, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)) * disc
-    return Batch(rgb, depth, disc)
+    return Batch(rgb, depth, disc, 0.05 * torch.randn(16, 2, generator=torch.Generator().manual_seed(2)))
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def textures():
 
 
 def make(parts, textures, random=None, **changed):
-    return augment(*parts, textures, random or streams(), **(SynthesisSettings().augmentation() | changed))
+    return augment(*parts.images, textures, random or streams(), **(SynthesisSettings().augmentation() | changed))
 
 
 ALWAYS = {"dropout": 0.0, "pierced_share": 0.0}
@@ -138,9 +139,7 @@ class TestAugment:
         assert not (made.foreground & ~parts.foreground).any()
 
     def test_no_island_stays_in_a_hole(self, parts, textures):
-        low = Batch(
-            parts.rgb, torch.where(parts.foreground, 0.3 + 0.7 * (parts.depth > 0.42).float(), 1.0), parts.foreground
-        )
+        low = parts._replace(depth=torch.where(parts.foreground, 0.3 + 0.7 * (parts.depth > 0.42).float(), 1.0))
         made = make(low, textures, **(ALWAYS | {"pierced_share": 1.0, "skew_filter": False}))
         picked = (made.ternary != 0) & parts.foreground & (low.depth < 1)
         assert picked.any() and not (picked & made.foreground).any()
@@ -159,7 +158,7 @@ class TestAugment:
     def test_not_empty_even_where_the_noise_hardly_reaches(self, parts, textures):
         tiny = torch.zeros_like(parts.foreground)
         tiny[:, :, 30:33, 30:33] = True
-        made = make(Batch(parts.rgb, parts.depth, tiny), textures, **ALWAYS, mask_threshold=0.85)
+        made = make(parts._replace(foreground=tiny), textures, **ALWAYS, mask_threshold=0.85)
         assert (made.ternary.abs().sum(dim=(1, 2, 3)) > 0).all()
 
     def test_ternary_mask_has_both_signs_and_no_other_values(self, parts, textures):
@@ -226,7 +225,7 @@ class TestAugmentOften:
     def make(self, parts, textures, random=None, *, defects=3, normal_share=0.0, **changed):
         arguments = SynthesisSettings().augmentation() | changed
         return augment_often(
-            *parts, textures, random or streams(), defects=defects, normal_share=normal_share, **arguments
+            *parts.images, textures, random or streams(), defects=defects, normal_share=normal_share, **arguments
         )
 
     def test_the_mask_is_where_the_images_changed(self, parts, textures):
@@ -271,17 +270,39 @@ class TestTurn:
         """A sample whose three images are the same picture stays one."""
         mark = torch.zeros(16, 1, SIZE, SIZE)
         mark[:, :, 20:30, 34:52] = 1
-        turned = turn(Batch(mark.expand(-1, 3, -1, -1), 1 - mark, mark > 0), streams(), rotate=True, flip=True)
+        turned = turn(
+            Batch(mark.expand(-1, 3, -1, -1), 1 - mark, mark > 0, parts.parallax), streams(), rotate=True, flip=True
+        )
         assert torch.equal(turned.rgb[:, :1] > 0.5, turned.foreground)
         assert torch.allclose(turned.depth[turned.foreground], torch.tensor(0.0), atol=1e-5)
         areas = turned.foreground.sum(dim=(1, 2, 3)).float()
         assert areas.min() > 0.9 * 180 and areas.max() < 1.1 * 180
 
     def test_part_does_not_mix_with_the_background(self, parts):
-        flat = Batch(parts.rgb * 0 + 0.7 * parts.foreground, torch.where(parts.foreground, 0.2, 0.2), parts.foreground)
+        flat = parts._replace(rgb=parts.rgb * 0 + 0.7 * parts.foreground, depth=torch.full_like(parts.depth, 0.2))
         turned = turn(flat, streams(), rotate=True, flip=False)
         assert torch.allclose(turned.rgb[turned.foreground.expand(-1, 3, -1, -1)], torch.tensor(0.7), atol=1e-4)
         assert turned.rgb[~turned.foreground.expand(-1, 3, -1, -1)].max() == 0
+
+    def test_the_parallax_turns_with_the_images(self):
+        """Of a post, its foot is shown in the colours and its top in the depths."""
+        y, x = torch.meshgrid(*[(torch.arange(SIZE) + 0.5) * (2 / SIZE) - 1] * 2, indexing="ij")
+        lean = 0.15 * torch.randn(16, 2, generator=torch.Generator().manual_seed(2))
+
+        def spot(at):
+            return torch.exp(-((x - at[:, 0, None, None]) ** 2 + (y - at[:, 1, None, None]) ** 2) / 0.01)[:, None]
+
+        def place(image):
+            return torch.stack([(image * axis).sum((1, 2, 3)) / image.sum((1, 2, 3)) for axis in (x, y)], dim=1)
+
+        foot = torch.full((16, 2), 0.2)
+        posts = Batch(
+            spot(foot).repeat(1, 3, 1, 1), spot(foot + lean), torch.hypot(x, y).expand(16, 1, -1, -1) < 0.9, lean
+        )
+        turned = [turn(posts, streams(), rotate=True, flip=True), *(quarter_turned(posts, n) for n in range(4))]
+        for found in turned:
+            assert (place(found.depth * found.foreground) - place(found.rgb[:, :1]) - found.parallax).abs().max() < 0.02
+        assert (turned[0].parallax - lean).abs().max() > 0.1
 
     def test_background_holds_the_largest_depth_of_the_part(self, parts):
         turned = turn(parts, streams(), rotate=True, flip=False)

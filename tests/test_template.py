@@ -16,6 +16,11 @@ from das3d_cli.template import Template
 SIZE = 96
 
 
+def straight(parts):
+    """The parallax of parts seen from straight above."""
+    return torch.zeros(len(parts), 2)
+
+
 def rotated(images, angle, shift=None):
     return laid(images, Pose(angle, torch.zeros(len(images), 2) if shift is None else shift))
 
@@ -41,7 +46,7 @@ def bracket(count=12, seed=0):
 def learnt(**uses):
     template = Template(SIZE, **({"uses_rgb": True, "uses_depth": True} | uses))
     rgb, depth, part = bracket()
-    template.learn((rgb * 255).round().byte(), depth, part)
+    template.learn((rgb * 255).round().byte(), depth, part, straight(part))
     return template
 
 
@@ -53,17 +58,19 @@ def test_the_same_part_turned_is_compared_with_the_template_turned(degrees):
     turned = rotated(torch.cat((rgb, torch.where(part, depth, 0.0), part.float()), dim=1), angle)
     inside = turned[:, 4:] > 0.5
     share = turned[:, 4:].clamp_min(0.5)
-    found = template(turned[:, :3] / share * inside, turned[:, 3:4] / share, inside.float()).deviations
+    found = template(
+        turned[:, :3] / share * inside, turned[:, 3:4] / share, inside.float(), straight(inside)
+    ).deviations
     assert found.abs().mean() < 0.3 * inside.float().mean()
 
 
 def test_a_good_part_hardly_deviates_and_a_defect_does():
     template = learnt()
     rgb, depth, part = bracket(count=4, seed=9)
-    before = template(rgb, depth, part.float()).deviations
+    before = template(rgb, depth, part.float(), straight(part)).deviations
     assert before.shape == (4, 5, SIZE, SIZE) and before.abs().mean() < 0.15
     depth[:, :, 30:36, 30:36] += 0.08
-    marked = (template(rgb, depth, part.float()).deviations - before)[:, 3:4, 30:36, 30:36]
+    marked = (template(rgb, depth, part.float(), straight(part)).deviations - before)[:, 3:4, 30:36, 30:36]
     inside = part[:, :, 30:36, 30:36]
     assert inside.any() and marked[inside].mean() > 2
 
@@ -71,7 +78,7 @@ def test_a_good_part_hardly_deviates_and_a_defect_does():
 def test_the_mean_part_is_laid_as_the_part_lies_and_lit_as_it_is():
     template = learnt()
     rgb, depth, part = bracket(count=4, seed=9)
-    expected = template(0.7 * rgb, depth, part.float())
+    expected = template(0.7 * rgb, depth, part.float(), straight(part))
     inside = -F.max_pool2d(-part.float(), 5, 1, 2) > 0  # the rims of parts are where the mean is least sure
     depth = torch.where(part, depth, background_depth(depth * part))
     assert ((expected.rgb - 0.7 * rgb) * inside).abs().mean() < 0.2 * (
@@ -84,7 +91,7 @@ def test_the_mean_part_is_laid_as_the_part_lies_and_lit_as_it_is():
     assert apart.float().mean() < 0.02 and (expected.rgb - 0.7 * rgb).abs().mean() < 0.02
     damaged = depth.clone()
     damaged[:, :, 30:36, 30:36] -= 0.08
-    assert (template(0.7 * rgb, damaged, part.float()).depth - expected.depth).abs().mean() < 0.001
+    assert (template(0.7 * rgb, damaged, part.float(), straight(part)).depth - expected.depth).abs().mean() < 0.001
 
 
 def test_what_is_missing_shows_in_the_foreground():
@@ -95,7 +102,7 @@ def test_what_is_missing_shows_in_the_foreground():
     bite = torch.zeros_like(part)
     bite[..., rows[place] - 3 : rows[place] + 3, columns[place] - 3 : columns[place] + 3] = True
     bite &= part
-    found = template(rgb * ~bite, depth, (part & ~bite).float()).deviations[:, 4:]
+    found = template(rgb * ~bite, depth, (part & ~bite).float(), straight(part)).deviations[:, 4:]
     assert found[bite].mean() < -1.5
 
 
@@ -103,10 +110,10 @@ def test_what_is_missing_shows_in_the_foreground():
 def test_one_modality_looks_at_its_own_image_alone(uses, channels):
     template = learnt(**uses)
     rgb, depth, part = bracket(count=2, seed=4)
-    found = template(rgb, depth, part.float()).deviations
+    found = template(rgb, depth, part.float(), straight(part)).deviations
     assert found.shape[1] == template.channels == channels
     other = template(rgb if uses.get("uses_rgb", True) else 1 - rgb, depth if uses.get("uses_depth", True) else 1 - depth,
-                     part.float()).deviations  # fmt: skip
+                     part.float(), straight(part)).deviations  # fmt: skip
     assert torch.equal(found, other)
 
 
@@ -134,7 +141,7 @@ def discs(angles, mark):
 def test_a_round_part_is_turned_by_what_is_printed_on_it(mark):
     rgb, depth, part = discs(torch.linspace(0, 6, 10), mark)
     template = Template(SIZE, uses_rgb=True, uses_depth=True)
-    template.learn((rgb * 255).round().byte(), depth, part)
+    template.learn((rgb * 255).round().byte(), depth, part, straight(part))
     expected = template.images[0]
     assert expected.max() - expected[SIZE // 2, SIZE // 2] > 0.6 * mark  # turned wrongly, the mark would blur away
 
@@ -142,11 +149,11 @@ def test_a_round_part_is_turned_by_what_is_printed_on_it(mark):
 def test_a_part_without_any_feature_does_no_harm():
     rgb, depth, part = discs(torch.zeros(5), 0.0)
     template = Template(SIZE, uses_rgb=True, uses_depth=True)
-    assert all(image.isfinite().all() for image in template(rgb, depth, part.float()))  # not learnt yet
-    template.learn((rgb * 255).round().byte(), depth, part)
-    assert all(image.isfinite().all() for image in template(rgb, depth, part.float()))
+    assert all(image.isfinite().all() for image in template(rgb, depth, part.float(), straight(part)))  # not learnt yet
+    template.learn((rgb * 255).round().byte(), depth, part, straight(part))
+    assert all(image.isfinite().all() for image in template(rgb, depth, part.float(), straight(part)))
     nothing = torch.zeros_like(part)
-    assert all(image.isfinite().all() for image in template(rgb * 0, depth, nothing.float()))
+    assert all(image.isfinite().all() for image in template(rgb * 0, depth, nothing.float(), straight(part)))
 
 
 def test_parts_without_a_common_shape_are_not_compared():
@@ -154,8 +161,8 @@ def test_parts_without_a_common_shape_are_not_compared():
     lengths = torch.linspace(0.4, 0.9, 9)[:, None, None, None]
     parts = (x / lengths) ** 2 + (y / lengths.flip(0)) ** 2 < 1
     template = Template(SIZE, uses_rgb=True, uses_depth=True)
-    template.learn((parts * torch.full((1, 3, 1, 1), 128)).byte(), parts * 0.5, parts)
+    template.learn((parts * torch.full((1, 3, 1, 1), 128)).byte(), parts * 0.5, parts, straight(parts))
     assert template.shared == 0
-    compared = template(parts * torch.full((1, 3, 1, 1), 0.1), parts * 0.9, parts.float())
+    compared = template(parts * torch.full((1, 3, 1, 1), 0.1), parts * 0.9, parts.float(), straight(parts))
     assert not any(image.any() for image in compared)
     assert learnt().shared == 1

@@ -213,8 +213,8 @@ class TestRun:
         detector = Detector.load(trainer.run, "cpu")
         changed = {"rgb": split.depth * 0.5, "depth": split.rgb // 2}[modality]
         given = {"rgb": (split.rgb, changed), "depth": (changed, split.depth)}[modality]
-        before = detector.score(split.rgb, split.depth, split.foreground).scores
-        assert np.array_equal(before, detector.score(*given, split.foreground).scores)
+        before = detector.score(*split.inputs).scores
+        assert np.array_equal(before, detector.score(*given, split.foreground, split.parallax).scores)
 
     def test_paper_preset_runs(self, shared_dataset: Path, tmp_path: Path):
         paper = resolve({}, ["preset=paper", *TINY, "train.steps=2", "train.validate_every=2"], environment={})
@@ -307,7 +307,8 @@ class TestFeed:
 
     def test_half_the_precision_of_the_depth_is_a_tenth_of_a_sensors_noise(self):
         depth = torch.linspace(0, 1, 100_003).view(1, 1, 1, -1)
-        parts = Parts(torch.zeros(1, 3, 1, 1, dtype=torch.uint8), depth, torch.ones_like(depth, dtype=torch.bool))
+        foreground = torch.ones_like(depth, dtype=torch.bool)
+        parts = Parts(torch.zeros(1, 3, 1, 1, dtype=torch.uint8), depth, foreground, torch.zeros(1, 2))
         found = parts.halved().unpacked().depth
         assert found.dtype == torch.float32
         assert float((found - depth).abs().max()) < 0.003 / 10
@@ -327,7 +328,7 @@ class TestFeed:
         learnt = []
         for depth in (halved.depth, halved.depth.float()):
             template = Template(64, uses_rgb=True, uses_depth=True)
-            template.learn(halved.rgb, depth, halved.foreground)
+            template.learn(halved.rgb, depth, halved.foreground, halved.parallax)
             learnt.append(template.images)
         assert torch.equal(*learnt)
 
@@ -336,8 +337,8 @@ class TestDetector:
     def test_scores_do_not_depend_on_the_batch(self, finished: Trainer, cache: Cache):
         split = load_split(cache, "test")
         detector = Detector.load(finished.run, "cpu")
-        together = detector.score(split.rgb, split.depth, split.foreground)
-        alone = detector.score(split.rgb[1:2], split.depth[1:2], split.foreground[1:2])
+        together = detector.score(*split.inputs)
+        alone = detector.score(*(array[1:2] for array in split.inputs))
         np.testing.assert_allclose(together.maps[1], alone.maps[0], atol=1e-5)
 
     def test_predict_treats_a_raw_capture_as_the_cache_does(
@@ -352,9 +353,7 @@ class TestDetector:
         capture = read_capture(folder / "rgb" / f"{record.name}.png", folder / "xyz" / f"{record.name}.tiff")
         prediction = detector.predict(capture.rgb, capture.xyz)
         assert np.array_equal(prediction.sample.depth, split.depth[0])
-        assert prediction.score == pytest.approx(
-            float(detector.score(split.rgb, split.depth, split.foreground).scores[0]), abs=1e-6
-        )
+        assert prediction.score == pytest.approx(float(detector.score(*split.inputs).scores[0]), abs=1e-6)
         assert prediction.anomaly_map.shape == capture.rgb.shape[:2]
         assert prediction.anomalous == (prediction.score >= prediction.threshold)
 
@@ -431,7 +430,7 @@ class TestPieces:
         foreground[:, :, :5] = True
         depth = np.where(foreground, 0.25, 1.0).astype(np.float32)
         rgb = np.where(foreground[..., None], 200, 0).astype(np.uint8).repeat(3, -1)
-        parts = Parts.stack(rgb, depth, foreground, size=4, device=CPU)
+        parts = Parts.stack(rgb, depth, foreground, np.zeros((1, 2), np.float32), size=4, device=CPU)
         assert parts.foreground[0, 0].sum(1).tolist() == [3, 3, 3, 3]
         assert parts.depth.unique().tolist() == [0.25]
         assert parts.rgb[0, :, :, :3].unique().tolist() == [200] and parts.rgb[0, :, :, 3].max() == 0

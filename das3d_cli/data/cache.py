@@ -27,7 +27,7 @@ from das3d_cli.errors import DataError, UsageError
 from das3d_cli.files import make_folder, reason, write_whole
 from das3d_cli.settings import Modality, PreprocessSettings
 
-VERSION = 3  # of the files' form and of what preprocessing makes of a capture: any change redoes every sample
+VERSION = 4  # of the files' form and of what preprocessing makes of a capture: any change redoes every sample
 MANIFEST = "manifest.json"
 ARRAYS = ("rgb", "depth", "foreground", "valid")
 _TRUTH = "ground_truth"
@@ -109,6 +109,7 @@ class Split:
         rgb: uint8, (N, S, S, 3).
         depth: float32, (N, S, S), in [0, 1].
         foreground, valid, ground_truth: bool, (N, S, S). A part without annotation has no defect.
+        parallax: float32, (N, 2), as in `Geometry`.
         labels, names: N each.
         by_type: place -> masks of the parts with several types of defect, as in `Sample`.
     """
@@ -118,9 +119,15 @@ class Split:
     foreground: NDArray[np.bool_]
     valid: NDArray[np.bool_]
     ground_truth: NDArray[np.bool_]
+    parallax: NDArray[np.float32]
     labels: list[str]
     names: list[str]
     by_type: Mapping[int, Masks] = field(default_factory=dict)
+
+    @property
+    def inputs(self) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_], NDArray[np.float32]]:
+        """What the network is given: rgb, depth, foreground and parallax."""
+        return self.rgb, self.depth, self.foreground, self.parallax
 
     @property
     def types(self) -> list[tuple[str, ...]]:
@@ -174,6 +181,7 @@ def load_split(cache: Cache, split: str) -> Split:
         foreground=np.empty(shape, np.bool_),
         valid=np.empty(shape, np.bool_),
         ground_truth=np.zeros(shape, np.bool_),
+        parallax=np.array([record.geometry.parallax for record in records], np.float32),
         labels=[record.label for record in records],
         names=[record.name for record in records],
         by_type=by_type,
@@ -226,7 +234,8 @@ def read_stamped(path: Path) -> tuple[Sample, str]:
             stamp = json.loads(str(arrays["stamp"]))
             if stamp["version"] == VERSION:
                 plane = stamp["geometry"]["plane"]
-                geometry = Geometry(**{**stamp["geometry"], "plane": plane and tuple(plane)})
+                as_tuples = {"plane": plane and tuple(plane), "parallax": tuple(stamp["geometry"]["parallax"])}
+                geometry = Geometry(**(stamp["geometry"] | as_tuples))
                 fields = {name: arrays[name] for name in ARRAYS}
                 masks = {name: arrays[f"{_TRUTH}/{name}"] for name in stamp.get("types", [])}
                 unread = len(arrays) > 1 + len(fields) + len(masks)  # under any other name it is damaged

@@ -84,6 +84,8 @@ class Geometry:
         pad_top, pad_left: rows and columns of that square before the raw image begins; negative where the square
             begins inside the raw image.
         missing_fraction: share of raw points without a measurement.
+        parallax: how far a point's image moves as the point rises from depth 1 to depth 0, x and y in half sides of the
+            square; zero where there are no points.
     """
 
     plane: tuple[float, float, float, float] | None
@@ -96,6 +98,7 @@ class Geometry:
     pad_top: int
     pad_left: int
     missing_fraction: float
+    parallax: tuple[float, float]
 
 
 @dataclass(frozen=True)

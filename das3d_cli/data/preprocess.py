@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from das3d_cli.data.capture import Foreground, Geometry, Masks, RawCapture, Sample
 from das3d_cli.data.fill import enclosed, fill, part_coloured
 from das3d_cli.data.foreground import find_foreground
+from das3d_cli.data.parallax import displacement
 from das3d_cli.data.plane import Table
 from das3d_cli.errors import DataError
 
@@ -43,6 +44,7 @@ class _Part(NamedTuple):
         mask: the part with its holes.
         measured: as far as it was measured.
         depth: in the range of 0 to 1, not clipped; 0 off the part.
+        rising: how far a point's image moves as it rises from depth 1 to 0, x and y in pixels.
     """
 
     mask: NDArray[np.bool_]
@@ -53,6 +55,7 @@ class _Part(NamedTuple):
     near_m: float | None
     far_m: float | None
     missing: float
+    rising: tuple[float, float]
 
 
 def measure(
@@ -117,8 +120,9 @@ def preprocess(
         part = _on_table(capture.rgb, capture.xyz, table, depth_axis, depth_range)
     side, top, left = _frame(part.mask, window_px)
     height, width = capture.shape
+    parallax = part.rising[0] / (side / 2), part.rising[1] / (side / 2)
     geometry = Geometry(
-        part.plane, part.tilt_deg, part.near_m, part.far_m, height, width, side, top, left, part.missing
+        part.plane, part.tilt_deg, part.near_m, part.far_m, height, width, side, top, left, part.missing, parallax
     )
 
     weight = part.mask.astype(np.float32)
@@ -165,7 +169,7 @@ def _check(capture: RawCapture, *truths: NDArray[np.bool_]) -> None:
 
 def _whole_image(shape: tuple[int, int]) -> _Part:
     everything, nothing = np.ones(shape, np.bool_), np.zeros(shape, np.bool_)
-    return _Part(everything, nothing, np.full(shape, _NO_DEPTH, np.float32), None, None, None, None, 1.0)
+    return _Part(everything, nothing, np.full(shape, _NO_DEPTH, np.float32), None, None, None, None, 1.0, (0.0, 0.0))
 
 
 def _on_table(
@@ -184,7 +188,9 @@ def _on_table(
     depth = fill(depth, table.foreground, holes)
     scaled = np.where(mask, (depth - np.float32(near)) / np.float32(far - near), np.float32(0))
     missing = float(np.isnan(xyz[..., 2]).mean())
-    return _Part(mask, table.foreground, scaled, table.plane, table.tilt_deg, near, far, missing)
+    x, y = displacement(xyz, table.foreground, table.plane[:3])
+    rising = x * (far - near), y * (far - near)
+    return _Part(mask, table.foreground, scaled, table.plane, table.tilt_deg, near, far, missing, rising)
 
 
 def _missing_part(rgb: NDArray[np.uint8] | None, xyz: NDArray[np.float32], table: Table) -> NDArray[np.bool_]:

@@ -115,7 +115,9 @@ class Trainer:
         for number, (normal, augmented) in enumerate(parts, 1):
             with distributed.unshared(self.parallel, number < len(parts)):
                 with autocast(self.device, training=True):
-                    output = self.parallel(augmented.rgb, augmented.depth, augmented.foreground.float())
+                    output = self.parallel(
+                        augmented.rgb, augmented.depth, augmented.foreground.float(), normal.parallax
+                    )
                 terms = loss_terms(
                     output, normal, augmented.mask, s.loss.focal_gamma, good, s.model.reconstruction_shrink
                 )
@@ -152,7 +154,7 @@ class Trainer:
         batch = turn(batch, random.fork(0), rotate=s.synthesis.rotate, flip=s.synthesis.flip)
         batch = batch._replace(rgb=relight(batch.rgb, random.fork(2), s.synthesis.relight))
         return batch, augment_often(
-            *batch, self.data.textures, random.fork(1), modality=s.model.modality, defects=s.synthesis.defects,
+            *batch.images, self.data.textures, random.fork(1), modality=s.model.modality, defects=s.synthesis.defects,
             normal_share=s.synthesis.normal_share, **s.synthesis.augmentation(),
         )  # fmt: skip
 

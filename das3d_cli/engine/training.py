@@ -189,6 +189,7 @@ def _held_out(cache: Cache, seed: int) -> NDArray[np.bool_]:
 
 
 def _good(split: Split) -> tuple[Any, ...]:
-    arrays = split.rgb, split.depth, split.foreground
     good = np.array([label == GOOD for label in split.labels])
-    return arrays if good.all() else tuple(a[good] for a in arrays)  # a copy of thousands of samples takes gigabytes
+    return (
+        split.inputs if good.all() else tuple(a[good] for a in split.inputs)
+    )  # a copy of thousands of samples takes gigabytes

@@ -37,8 +37,8 @@ def validate(network: Das3d, parts: Parts, textures: Tensor, settings: Settings)
         goods += [score(network, quarter_turned(batch, n), *looking).scores for n in turns]
         for version in range(settings.train.validation_defects):
             random = ItemRandom.of(settings.seed + 1, version, some.to(textures.device))
-            made = augment(*batch, textures, random, modality=seen[version % len(seen)], **arguments)
-            found = score(network, Batch(made.rgb, made.depth, made.foreground), *looking)
+            made = augment(*batch.images, textures, random, modality=seen[version % len(seen)], **arguments)
+            found = score(network, Batch(made.rgb, made.depth, made.foreground, batch.parallax), *looking)
             maps.append(found.maps)
             scores.append(found.scores)
             masks.append(made.mask[:, 0].cpu().numpy() > 0)

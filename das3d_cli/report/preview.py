@@ -61,7 +61,7 @@ def write_preview(folder: Path, cache: Cache, settings: Settings, count: int) ->
 
 def _samples_sheet(category: str, batch: Batch, textures: Tensor, random: ItemRandom, settings: Settings) -> Picture:
     made = augment_often(
-        *batch, textures, random, modality=settings.model.modality, defects=settings.synthesis.defects,
+        *batch.images, textures, random, modality=settings.model.modality, defects=settings.synthesis.defects,
         normal_share=0.0, **settings.synthesis.augmentation(),
     )  # fmt: skip
     rows, titles = [], []
@@ -108,7 +108,7 @@ def _settings_sheet(category: str, one: Batch, textures: Tensor, settings: Setti
         row = []
         for value in values:
             random = ItemRandom.of(settings.seed, 0, torch.zeros(1, dtype=torch.int64))
-            made = augment(*one, textures, random, **(plain | _arguments(name, value)))
+            made = augment(*one.images, textures, random, **(plain | _arguments(name, value)))
             picture = _rgb(made.rgb[0]) if name == "beta_max" else shaded_relief(made.depth[0, 0].numpy(), part)
             row += [Tile(picture, f"{value:g}"), Tile(mask_picture(made.refined[0, 0].numpy() > 0, part))]
         rows.append(row)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from das3d_cli.batch import Batch, background_depth
+from das3d_cli.batch import Batch, background_depth, turned_left
 from das3d_cli.synthesis.random import ItemRandom
 
 
@@ -18,23 +18,28 @@ def turn(batch: Batch, random: ItemRandom, *, rotate: bool, flip: bool) -> Batch
     Resampling blurs, and test images are not blurred. So half of the samples turn by quarters, which is exact, and
     the rest by any angle.
     """
-    image = torch.cat((batch.rgb, batch.depth, batch.foreground.float()), dim=1)
+    image, parallax = torch.cat((batch.rgb, batch.depth, batch.foreground.float()), dim=1), batch.parallax
     if flip:
-        image = torch.where(random.bernoulli(1, 1, 1, probability=0.5), image.flip(3), image)
+        mirrored = random.bernoulli(1, 1, 1, probability=0.5)
+        image = torch.where(mirrored, image.flip(3), image)
+        parallax = torch.where(mirrored[:, 0, 0], torch.stack((-parallax[:, 0], parallax[:, 1]), dim=1), parallax)
     if not rotate:
-        return _unstack(image)
-    image = torch.where(random.bernoulli(1, 1, 1, probability=0.5), image.flip((2, 3)), image)
-    quarter = random.bernoulli(1, 1, 1, probability=0.5)
+        return _unstack(image, parallax)
+    half, quarter = random.bernoulli(1, 1, 1, probability=0.5), random.bernoulli(1, 1, 1, probability=0.5)
+    image = torch.where(half, image.flip((2, 3)), image)
     image = torch.where(quarter, image.transpose(2, 3).flip(2), image)
+    parallax = torch.where(half[:, 0, 0], -parallax, parallax)
+    parallax = torch.where(quarter[:, 0, 0], turned_left(parallax), parallax)
     angle = random.uniform(low=-math.pi / 4, high=math.pi / 4)
     freely = random.bernoulli(1, 1, 1, probability=0.5)
-    exact = _unstack(image)
+    exact = _unstack(image, parallax)
     turned = _rotated(exact, angle)
-    return Batch(*(torch.where(freely, a, b) for a, b in zip(turned, exact, strict=True)))
+    rgb, depth, foreground = (torch.where(freely, a, b) for a, b in zip(turned.images, exact.images, strict=True))
+    return Batch(rgb, depth, foreground, torch.where(freely[:, 0, 0], turned.parallax, parallax))
 
 
-def _unstack(image: Tensor) -> Batch:
-    return Batch(image[:, :3], image[:, 3:4], image[:, 4:] > 0.5)
+def _unstack(image: Tensor, parallax: Tensor) -> Batch:
+    return Batch(image[:, :3], image[:, 3:4], image[:, 4:] > 0.5, parallax)
 
 
 def _rotated(batch: Batch, angle: Tensor) -> Batch:
@@ -49,4 +54,6 @@ def _rotated(batch: Batch, angle: Tensor) -> Batch:
     inside = weight >= 0.5
     scale = torch.where(inside, 1 / weight.clamp_min(1e-6), 0.0)
     depth = image[:, 3:4] * scale
-    return Batch(image[:, :3] * scale, torch.where(inside, depth, background_depth(depth)), inside)
+    x, y = batch.parallax.unbind(dim=1)
+    parallax = torch.stack((cos * x + sin * y, cos * y - sin * x), dim=1)
+    return Batch(image[:, :3] * scale, torch.where(inside, depth, background_depth(depth)), inside, parallax)

@@ -24,7 +24,7 @@ def ours(model: Path, cache: Path, batch: int, device: torch.device) -> Pass:
     """Scoring a batch that lies on the device, with a loaded detector."""
     detector = load(model, device)
     split = load_split(open_cache(cache, CATEGORY), "test")
-    parts = Parts.stack(split.rgb, split.depth, split.foreground, size=detector.settings.model.size, device=device)
+    parts = Parts.stack(*split.inputs, size=detector.settings.model.size, device=device)
     data: Batch = parts.pick(torch.arange(batch, device=device) % len(parts))
     return lambda: score(detector.network, data, detector.settings.score.smoothing, detector.settings.views)
 
@@ -80,7 +80,7 @@ def throughput(models: dict[str, Path], cache: Path, device: torch.device, round
 
     def all_of_it(detector: Detector) -> object:
         split = load_split(opened, "test")
-        return detector.score(split.rgb, split.depth, split.foreground)
+        return detector.score(*split.inputs)
 
     detectors = {preset: load(file, device) for preset, file in models.items()}
     works = {preset: lambda d=detector: all_of_it(d) for preset, detector in detectors.items()}

@@ -80,6 +80,6 @@ def _forward(preset: str, side: int, batch: int, device: torch.device):
     network.to(device).to(memory_format=torch.channels_last)
     images = Batch(
         torch.rand(batch, 3, side, side, device=device), torch.rand(batch, 1, side, side, device=device),
-        torch.ones(batch, 1, side, side, dtype=torch.bool, device=device),
+        torch.ones(batch, 1, side, side, dtype=torch.bool, device=device), torch.zeros(batch, 2, device=device),
     )  # fmt: skip
     return lambda: score(network, images, 0.02, views=1)

@@ -125,7 +125,7 @@ class Loop:
         normal_rgb = self._images(self.rgb[chosen].astype(np.float32) / 255)
         normal_depth, foreground = self._images(self.depth[chosen]), self._images(self.foreground[chosen])
         rgb, depth, mask = (self._images(np.stack(images)) for images in zip(*made, strict=True))
-        output = self.network(rgb, depth, foreground.float())
+        output = self.network(rgb, depth, foreground.float(), rgb.new_zeros(len(rgb), 2))
         loss = weights.focal * losses.focal_loss(output.logits, mask, weights.focal_gamma)
         loss = loss + weights.reconstruction * losses.reconstruction_loss(output.depth, normal_depth)
         loss = loss + weights.reconstruction * losses.reconstruction_loss(output.rgb, normal_rgb)

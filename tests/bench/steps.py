@@ -33,7 +33,7 @@ def steps(cache: Path, preset: str, device: torch.device, rounds: int, *assignme
     random = ItemRandom.of(0, 0, torch.arange(count, device=device))
     arguments = settings.synthesis.augmentation() | settings.synthesis.model_dump(include={"defects", "normal_share"})
     works: dict[str, Callable[[], object]] = {
-        "synthesis": lambda: augment_often(*batch, trainer.data.textures, random, **arguments),
+        "synthesis": lambda: augment_often(*batch.images, trainer.data.textures, random, **arguments),
         "synthesis, plain": loop.synthesis,
         "step": trainer._advance,
         "step, plain": lambda: _freely(loop.step),
