@@ -31,7 +31,8 @@ _WIDEST = 6  # degrees on either side of a match that still belong to it; ways t
 _SHADE_FLOOR, _DEPTH_FLOOR = 0.01, 0.002  # contrasts of the sensors' noise, in units of the images
 _SHADE_WEIGHT = 0.5  # beside depth: what light makes of a relief changes as the part turns below the lamp
 _LIMIT = 3.0  # of a mark, in mean marks: an edge must not outweigh all lettering
-_LOOKS = 4  # for the pixel that shows a point seen from above: each looks where the last one found it to be moved to
+_LARGE = 0.3  # difference of marks that counts by half
+_LOOKS = 5  # for the pixel that shows a point seen from above; an odd number, which shows the table where nothing is seen
 
 
 class Pose(NamedTuple):
@@ -108,7 +109,11 @@ def find_pose(parts: Tensor, mean: Tensor) -> Pose:
 
 
 def _refined(parts: Tensor, mean: Tensor, pose: Pose) -> Pose:
-    """One Gauss-Newton step (Lucas and Kanade 1981) on the difference of parts (B, C, S, S) and the mean part (1, C, S, S)."""
+    """One Gauss-Newton step (Lucas and Kanade 1981) on the difference of parts (B, C, S, S) and the mean part (1, C, S, S).
+
+    Differences count the less the larger they are (Cauchy's weights): the far sides of steps, which are hidden or in the
+    projector's shadow, must not move all the rest.
+    """
     model = laid(mean.expand(len(parts), -1, -1, -1), pose)
     along_y, along_x = torch.gradient(model, spacing=2 / parts.shape[-1], dim=(2, 3))
     axis = (torch.arange(parts.shape[-1], device=parts.device) + 0.5) * (2 / parts.shape[-1]) - 1
@@ -116,10 +121,12 @@ def _refined(parts: Tensor, mean: Tensor, pose: Pose) -> Pose:
     y = axis[:, None] - pose.shift[:, 1, None, None]
     around = along_y * x[:, None] - along_x * y[:, None]
     slopes = torch.stack((around, along_x, along_y), dim=1).flatten(2)
-    normal = slopes @ slopes.mT
+    apart = (model - parts).flatten(1)
+    weighed = slopes / (1 + (apart / _LARGE) ** 2)[:, None]
+    normal = weighed @ slopes.mT
     damping = (1e-4 * normal.diagonal(dim1=1, dim2=2).sum(1)).clamp_min(1e-6)  # a round part has no angle to find
     normal = normal + damping[:, None, None] * torch.eye(3, device=x.device)
-    steps = torch.linalg.solve_ex(normal, slopes @ (model - parts).flatten(1)[..., None])
+    steps = torch.linalg.solve_ex(normal, weighed @ apart[..., None])
     step = steps.result[..., 0].clamp(-0.05, 0.05)
     return Pose(pose.angle + step[:, 0], pose.shift + step[:, 1:])
 
@@ -172,7 +179,8 @@ def laid(images: Tensor, pose: Pose, moved: Tensor | None = None) -> Tensor:
 def laid_back(images: Tensor, pose: Pose, moved: Tensor | None = None) -> Tensor:
     """Images of the parts (B, C, S, S), laid as the mean part lies; with their `relief`, as seen from above.
 
-    What is hidden shows something that is near it.
+    Each look goes where the last one found the point to be moved to. What is hidden shows something that is near it: past the
+    far edge of something tall the looks fall on its top and on what is around it by turns.
     """
     grid = from_above = _grid(images, _turning(-pose.angle), pose.shift[..., None])
     if moved is not None:
