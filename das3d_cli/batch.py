@@ -67,7 +67,7 @@ class Parts(NamedTuple):
 
     def unpacked(self) -> Batch:
         """All samples, as the network eats them."""
-        return Batch(self.rgb.float() / 255, self.depth.float(), self.foreground, self.parallax)
+        return Batch(self.rgb.float() / 255, self.depth.float(), self.foreground, self.parallax.float())
 
     def to(self, device: torch.device) -> Parts:
         return Parts(*(tensor.to(device, non_blocking=True) for tensor in self))

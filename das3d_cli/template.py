@@ -68,7 +68,7 @@ class Template(nn.Module):
 
         def chunks() -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
             for a, b, c, d in in_chunks(rgb, depth, foreground, parallax):
-                yield a.to(device).float() / 255, b.to(device).float(), c.to(device).float(), d.to(device)
+                yield a.to(device).float() / 255, b.to(device).float(), c.to(device).float(), d.to(device).float()
 
         parts = torch.cat([marks(*self._used(*chunk[:3]), self._relief(*chunk[1:])) for chunk in chunks()])
         together = lay_together(parts)
@@ -97,7 +97,7 @@ class Template(nn.Module):
             nothing = rgb.new_zeros(len(rgb), self.channels + 4, *rgb.shape[-2:], dtype=torch.float32)
             return Comparison(*torch.split(nothing, [self.channels, 3, 1], dim=1))
         with torch.autocast(rgb.device.type, enabled=False):
-            rgb, depth, foreground = rgb.float(), depth.float(), foreground.float()
+            rgb, depth, foreground, parallax = (given.float() for given in (rgb, depth, foreground, parallax))
             moved = self._relief(depth, foreground, parallax)
             pose = find_pose(marks(*self._used(rgb, depth, foreground), moved), self.mean_marks)
             mean = laid(self.images.expand(len(rgb), -1, -1, -1), pose, moved)

@@ -65,6 +65,7 @@ def assert_alike(found: Split, expected: Split, depth: float = 2e-3, colour: flo
     assert np.abs(found.depth - expected.depth)[both].mean() < depth
     assert np.abs(found.rgb.astype(float) - expected.rgb)[both].mean() <= colour
     assert (found.ground_truth ^ expected.ground_truth).mean() < 0.003
+    np.testing.assert_allclose(found.parallax, expected.parallax, rtol=0.1, atol=2e-3)
 
 
 def forms(dst: Path, category: str) -> Form:

@@ -262,6 +262,28 @@ def test_a_depth_range_that_is_none_is_refused(depth_range: tuple[float, float])
         prepared(GOOD, depth_range=depth_range)
 
 
+@pytest.mark.parametrize("window_px", [None, 90])
+@pytest.mark.parametrize("axis", ["plane", "camera"])
+@pytest.mark.parametrize("tilt_deg", [0.0, 6.0])
+def test_the_parallax_is_what_the_camera_sees_of_a_rising_point(
+    tilt_deg: float, axis: Literal["camera", "plane"], window_px: int | None
+) -> None:
+    capture = relief(disc((120, 160), 30, centre=(50, 110)), tilt_deg=tilt_deg)
+    assert capture.xyz is not None
+    near = 0.35 if axis == "camera" else -0.03
+    found = prepared(capture, axis=axis, window_px=window_px, depth_range=(near, near + 0.03)).geometry
+    assert found.plane is not None
+    middle = capture.xyz[disc((120, 160), 30, centre=(50, 110)) > 0].mean(axis=0).astype(np.float64)
+    upwards = np.array(found.plane[:3]) if axis == "plane" else np.array([0.0, 0.0, -1.0])
+    risen = middle + 1e-5 * upwards
+    moved = FOCAL * (risen[:2] / risen[2] - middle[:2] / middle[2]) * (0.03 / 1e-5)
+    np.testing.assert_allclose(found.parallax, moved / (found.side / 2), rtol=0.01, atol=5e-4)
+
+
+def test_images_alone_have_no_parallax() -> None:
+    assert prepared(RawCapture(relief(disc((40, 40), 9)).rgb, None)).geometry.parallax == (0, 0)
+
+
 def test_to_raw_keeps_a_constant_map() -> None:
     geometry = Geometry((0.0, 0.0, -1.0, 1.0), 0.0, 0.0, 1.0, 30, 50, 50, 10, 0, 0.0, (0.0, 0.0))
     assert (to_raw(np.full((16, 16), 0.25, np.float32), geometry) == 0.25).all()

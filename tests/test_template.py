@@ -156,6 +156,40 @@ def test_a_part_without_any_feature_does_no_harm():
     assert all(image.isfinite().all() for image in template(rgb * 0, depth, nothing.float(), straight(part)))
 
 
+def posts(count, seed):
+    """Square posts with a lower step, each seen from another side, with a little noise: rgb, depth, foreground, parallax."""
+    generator = torch.Generator().manual_seed(seed)
+    y, x = torch.meshgrid(*[torch.linspace(-1, 1, SIZE)] * 2, indexing="ij")
+    lean = 0.16 * torch.rand(count, 2, generator=generator) - 0.08
+
+    def at(rise):
+        return x - rise * lean[:, 0, None, None], y - rise * lean[:, 1, None, None]
+
+    heights = torch.zeros(count, SIZE, SIZE)
+    for rise in torch.linspace(0.05, 0.9, 30):
+        left, up = at(rise)
+        square = (left.abs() < 0.6) & (up.abs() < 0.5)
+        heights = torch.where(square & ((left < 0.1) | (rise < 0.4)), rise, heights)
+    part = heights[:, None] > 0
+    noise = 0.01 * torch.randn(count, 4, SIZE, SIZE, generator=generator)
+    rgb = (0.3 + 0.4 * heights[:, None] + noise[:, :3]) * part
+    return rgb.clamp(0, 1), torch.where(part, 1 - heights[:, None] + noise[:, 3:], 1.0).clamp(0, 1), part, lean
+
+
+def test_a_tall_part_is_expected_to_look_as_from_where_it_is_seen():
+    outline, height = {}, {}
+    for known in (1, 0, -1):
+        template = Template(SIZE, uses_rgb=True, uses_depth=True)
+        rgb, depth, part, lean = posts(24, seed=1)
+        template.learn((rgb * 255).round().byte(), depth, part, known * lean)
+        rgb, depth, part, lean = posts(8, seed=2)
+        found = template(rgb, depth, part.float(), known * lean)
+        outline[known] = found.deviations[:, 4].abs().mean()
+        height[known] = (found.depth - depth)[part].abs().mean()
+    assert outline[1] < 0.8 * outline[0] and outline[1] < 0.6 * outline[-1]
+    assert height[1] < height[0] and height[1] < 0.4 * height[-1]
+
+
 def test_parts_without_a_common_shape_are_not_compared():
     y, x = torch.meshgrid(*[torch.linspace(-1, 1, SIZE)] * 2, indexing="ij")
     lengths = torch.linspace(0.4, 0.9, 9)[:, None, None, None]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,31 +9,35 @@ _POINTS = 20_000  # at most that the camera is fitted to
 
 
 def displacement(
-    xyz: NDArray[np.float32], part: NDArray[np.bool_], normal: tuple[float, float, float]
+    xyz: NDArray[np.float32], part: NDArray[np.bool_], upwards: tuple[float, float, float]
 ) -> tuple[float, float]:
-    """How far the image of a point of the part moves per metre that the point rises from the table.
+    """How far the image of a point of the part moves per metre that the point rises.
 
-    The points tell what took them: rays through one point, as a camera's, or parallel ones, as a line scanner's; what
-    fits them better counts.
+    The points tell what took them, axis by axis: rays through one point, as a camera's, or parallel ones, as a line
+    scanner's; what fits them better counts.
 
     Args:
         xyz: (H, W, 3), metres, missing points NaN.
         part: bool, (H, W); holds measured points alone.
-        normal: of the table, towards the camera.
+        upwards: the unit vector along which the point rises, in the frame of the points.
 
     Returns:
         x and y in pixels per metre; zero where the points do not tell.
     """
-    step = max(1, math.isqrt(xyz.shape[0] * xyz.shape[1] // _POINTS))
-    some = xyz[::step, ::step].astype(np.float64)
-    measured = ~np.isnan(some[..., 2])
-    points, (v, u) = some[measured], step * np.array(np.nonzero(measured), np.float64)
-    x, y, z = xyz[part].mean(axis=0, dtype=np.float64)
-    (sx, error_x), (sy, error_y) = _scale(points[:, 0], u), _scale(points[:, 1], v)
-    (fx, off_x), (fy, off_y) = _scale(points[:, 0] / points[:, 2], u), _scale(points[:, 1] / points[:, 2], v)
-    if error_x + error_y < off_x + off_y:
-        return float(sx * normal[0]), float(sy * normal[1])
-    return float(fx / z * (normal[0] - normal[2] * x / z)), float(fy / z * (normal[1] - normal[2] * y / z))
+    width = xyz.shape[1]
+    there = np.flatnonzero(np.abs(xyz[..., 2]) > 0)  # NaN is not
+    there = there[:: -(-len(there) // _POINTS)]
+    points, pixels = xyz.reshape(-1, 3)[there].astype(np.float64), (there % width, there // width)
+    middle = xyz[part].mean(axis=0, dtype=np.float64)
+    if len(there) == 0 or middle[2] == 0:
+        return 0.0, 0.0
+    moved = []
+    for axis, pixel in enumerate(pixels):
+        parallel, off = _scale(points[:, axis], pixel.astype(np.float64))
+        central, error = _scale(points[:, axis] / points[:, 2], pixel.astype(np.float64))
+        slope = (upwards[axis] - upwards[2] * middle[axis] / middle[2]) / middle[2]
+        moved.append(float(parallel * upwards[axis] if off < error else central * slope))
+    return moved[0], moved[1]
 
 
 def _scale(coordinate: NDArray[np.float64], pixel: NDArray[np.float64]) -> tuple[float, float]:

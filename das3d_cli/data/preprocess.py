@@ -188,7 +188,8 @@ def _on_table(
     depth = fill(depth, table.foreground, holes)
     scaled = np.where(mask, (depth - np.float32(near)) / np.float32(far - near), np.float32(0))
     missing = float(np.isnan(xyz[..., 2]).mean())
-    x, y = displacement(xyz, table.foreground, table.plane[:3])
+    upwards = table.plane[:3] if axis == "plane" else (0.0, 0.0, math.copysign(1.0, table.plane[2]))
+    x, y = displacement(xyz, table.foreground, upwards)
     rising = x * (far - near), y * (far - near)
     return _Part(mask, table.foreground, scaled, table.plane, table.tilt_deg, near, far, missing, rising)
 

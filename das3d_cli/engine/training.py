@@ -190,6 +190,6 @@ def _held_out(cache: Cache, seed: int) -> NDArray[np.bool_]:
 
 def _good(split: Split) -> tuple[Any, ...]:
     good = np.array([label == GOOD for label in split.labels])
-    return (
-        split.inputs if good.all() else tuple(a[good] for a in split.inputs)
-    )  # a copy of thousands of samples takes gigabytes
+    if good.all():  # a copy of thousands of samples takes gigabytes
+        return split.inputs
+    return tuple(array[good] for array in split.inputs)
