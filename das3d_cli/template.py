@@ -18,6 +18,7 @@ from das3d_cli.registration import Pose, find_pose, in_chunks, laid, laid_back, 
 _SHAPE = 0.9  # least overlap (intersection over union) of the middle part with the mean part, to share its shape
 _FLOOR_RGB, _FLOOR_DEPTH = 0.03, 0.01  # least spread: the sensors' noise, in units of the images
 _LIMIT = 3.0  # of a deviation: farther out is all the same
+_OBLIQUE = 0.15  # half sides: where the middle part's parallax is larger, sides are seen rather than the top
 
 
 class Comparison(NamedTuple):
@@ -47,6 +48,7 @@ class Template(nn.Module):
     mean_marks: Tensor  # (C, s, s), which poses are measured against
     images: Tensor  # (9, S, S): mean and spread of RGB and depth, three, three, one and one, and the coverage
     shared: Tensor  # (), 1 where the parts share a shape, else 0
+    above: Tensor  # (), 1 where they are compared as seen from above, 0 where the view is too oblique for that
 
     def __init__(self, size: int, *, uses_rgb: bool, uses_depth: bool) -> None:
         super().__init__()
@@ -55,6 +57,7 @@ class Template(nn.Module):
         self.register_buffer("mean_marks", torch.zeros(1 + uses_rgb + uses_depth, side, side))
         self.register_buffer("images", torch.zeros(9, size, size))
         self.register_buffer("shared", torch.zeros(()))
+        self.register_buffer("above", torch.ones(()))
 
     @property
     def channels(self) -> int:
@@ -70,6 +73,7 @@ class Template(nn.Module):
             for a, b, c, d in in_chunks(rgb, depth, foreground, parallax):
                 yield a.to(device).float() / 255, b.to(device).float(), c.to(device).float(), d.to(device).float()
 
+        self.above.copy_(parallax.float().norm(dim=1).median() <= _OBLIQUE)
         parts = torch.cat([marks(*self._used(*chunk[:3]), self._relief(*chunk[1:])) for chunk in chunks()])
         together = lay_together(parts)
         self.mean_marks.copy_(together.mean)
@@ -116,7 +120,7 @@ class Template(nn.Module):
             return Comparison(*(image * self.shared for image in (deviations, *expected)))
 
     def _relief(self, depth: Tensor, foreground: Tensor, parallax: Tensor) -> Tensor | None:
-        return relief(depth, foreground, parallax) if self.uses_depth else None
+        return relief(depth, foreground, self.above * parallax) if self.uses_depth else None
 
     def _used(self, rgb: Tensor, depth: Tensor, foreground: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor]:
         return rgb if self.uses_rgb else None, depth if self.uses_depth else None, foreground

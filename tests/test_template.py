@@ -190,6 +190,16 @@ def test_a_tall_part_is_expected_to_look_as_from_where_it_is_seen():
     assert height[1] < height[0] and height[1] < 0.4 * height[-1]
 
 
+def test_an_oblique_view_is_compared_as_it_is():
+    rgb, depth, part, lean = posts(6, seed=3)
+    found = []
+    for parallax in (lean + torch.tensor([0.4, 0.0]), 0 * lean):
+        template = Template(SIZE, uses_rgb=True, uses_depth=True)
+        template.learn((rgb * 255).round().byte(), depth, part, parallax)
+        found.append(template(rgb, depth, part.float(), parallax))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
 def test_parts_without_a_common_shape_are_not_compared():
     y, x = torch.meshgrid(*[torch.linspace(-1, 1, SIZE)] * 2, indexing="ij")
     lengths = torch.linspace(0.4, 0.9, 9)[:, None, None, None]
