@@ -32,9 +32,7 @@ _SHADE_FLOOR, _DEPTH_FLOOR = 0.01, 0.002  # contrasts of the sensors' noise, in 
 _SHADE_WEIGHT = 0.5  # beside depth: what light makes of a relief changes as the part turns below the lamp
 _LIMIT = 3.0  # of a mark, in mean marks: an edge must not outweigh all lettering
 _LARGE = 0.3  # difference of marks that counts by half
-_LOOKS = (
-    5  # for the pixel that shows a point seen from above; an odd number, which shows the table where nothing is seen
-)
+_LOOKS = 5  # for the pixel that shows a point; an odd number ends on the table where something tall hides it
 
 
 class Pose(NamedTuple):

@@ -26,7 +26,7 @@ def displacement(
     """
     width = xyz.shape[1]
     there = np.flatnonzero(np.abs(xyz[..., 2]) > 0)  # NaN is not
-    there = there[:: -(-len(there) // _POINTS)]
+    there = there[:: max(1, -(-len(there) // _POINTS))]
     points, pixels = xyz.reshape(-1, 3)[there].astype(np.float64), (there % width, there // width)
     middle = xyz[part].mean(axis=0, dtype=np.float64)
     if len(there) == 0 or middle[2] == 0:
