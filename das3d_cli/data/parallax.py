@@ -43,6 +43,6 @@ def displacement(
 def _scale(coordinate: NDArray[np.float64], pixel: NDArray[np.float64]) -> tuple[float, float]:
     """Pixels per unit of a coordinate, by least squares, and the mean square that they err by."""
     coordinate, pixel = coordinate - coordinate.mean(), pixel - pixel.mean()
-    square = float(coordinate @ coordinate)
-    scale = float(coordinate @ pixel) / square if square > 0 else 0.0
+    square = float((coordinate * coordinate).sum())  # a product's last bits depend on the number of threads
+    scale = float((coordinate * pixel).sum()) / square if square > 0 else 0.0
     return scale, float(np.square(pixel - scale * coordinate).mean())
