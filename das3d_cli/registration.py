@@ -55,7 +55,7 @@ class Together(NamedTuple):
     pose: Pose
 
 
-def relief(depth: Tensor, foreground: Tensor, parallax: Tensor) -> Tensor:
+def displacements(depth: Tensor, foreground: Tensor, parallax: Tensor) -> Tensor:
     """How far every pixel's point is seen from where it would be seen if it were as far as depth 1.
 
     Args:
@@ -73,7 +73,7 @@ def marks(rgb: Tensor | None, depth: Tensor | None, foreground: Tensor, moved: T
 
     Args:
         rgb, depth, foreground: float, (B, 3, S, S), (B, 1, S, S) and (B, 1, S, S); rgb or depth may be left out.
-        moved: (B, 2, S, S), the part's `relief`; the marks are then as seen from above.
+        moved: (B, 2, S, S), the part's `displacements`; the marks are then as seen from above.
 
     Returns:
         (B, 1 to 3, s, s), zero off the part: the foreground, then brightness and height against their surroundings,
@@ -168,7 +168,7 @@ def _grown(parts: Tensor, polar: Tensor, centres: Tensor, start: int) -> Tensor:
 
 
 def laid(images: Tensor, pose: Pose, moved: Tensor | None = None) -> Tensor:
-    """Images of the mean part (B, C, S, S), laid as the parts lie; with their `relief`, as they are seen."""
+    """Images of the mean part (B, C, S, S), laid as the parts lie; with their `displacements`, as they are seen."""
     turn = _turning(pose.angle)
     grid = _grid(images, turn, -(turn @ pose.shift[..., None]))
     if moved is not None:
@@ -177,7 +177,7 @@ def laid(images: Tensor, pose: Pose, moved: Tensor | None = None) -> Tensor:
 
 
 def laid_back(images: Tensor, pose: Pose, moved: Tensor | None = None) -> Tensor:
-    """Images of the parts (B, C, S, S), laid as the mean part lies; with their `relief`, as seen from above.
+    """Images of the parts (B, C, S, S), laid as the mean part lies; with their `displacements`, as seen from above.
 
     Each look goes where the last one found the point to be moved to. What is hidden shows something that is near it: past the
     far edge of something tall the looks fall on its top and on what is around it by turns.

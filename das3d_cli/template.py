@@ -13,7 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from das3d_cli.batch import background_depth
-from das3d_cli.registration import Pose, find_pose, in_chunks, laid, laid_back, lay_together, marked_side, marks, relief
+from das3d_cli.registration import (
+    Pose,
+    displacements,
+    find_pose,
+    in_chunks,
+    laid,
+    laid_back,
+    lay_together,
+    marked_side,
+    marks,
+)
 
 _SHAPE = 0.9  # least overlap (intersection over union) of the middle part with the mean part, to share its shape
 _FLOOR_RGB, _FLOOR_DEPTH = 0.03, 0.01  # least spread: the sensors' noise, in units of the images
@@ -74,7 +84,7 @@ class Template(nn.Module):
                 yield a.to(device).float() / 255, b.to(device).float(), c.to(device).float(), d.to(device).float()
 
         self.above.copy_(parallax.float().norm(dim=1).median() <= _OBLIQUE)
-        parts = torch.cat([marks(*self._used(*chunk[:3]), self._relief(*chunk[1:])) for chunk in chunks()])
+        parts = torch.cat([marks(*self._used(*chunk[:3]), self._displacements(*chunk[1:])) for chunk in chunks()])
         together = lay_together(parts)
         self.mean_marks.copy_(together.mean)
         overlap = [
@@ -87,7 +97,7 @@ class Template(nn.Module):
         for (colour, height, part, view), pose in zip(chunks(), in_chunks(*together.pose), strict=True):
             colour = colour * (light / _mean_colour(colour, part))
             moments = torch.cat((colour, colour**2, height, height**2), dim=1) * part
-            moved = self._relief(height, part, view)
+            moved = self._displacements(height, part, view)
             total += laid_back(torch.cat((moments, part), dim=1), Pose(*pose), moved).sum(dim=0)
         weight = total[8].clamp_min(1e-6)
         first, second = total[[0, 1, 2, 6]] / weight, total[[3, 4, 5, 7]] / weight
@@ -102,7 +112,7 @@ class Template(nn.Module):
             return Comparison(*torch.split(nothing, [self.channels, 3, 1], dim=1))
         with torch.autocast(rgb.device.type, enabled=False):
             rgb, depth, foreground, parallax = (given.float() for given in (rgb, depth, foreground, parallax))
-            moved = self._relief(depth, foreground, parallax)
+            moved = self._displacements(depth, foreground, parallax)
             pose = find_pose(marks(*self._used(rgb, depth, foreground), moved), self.mean_marks)
             mean = laid(self.images.expand(len(rgb), -1, -1, -1), pose, moved)
             coverage = mean[:, 8:]
@@ -119,8 +129,8 @@ class Template(nn.Module):
             expected = mean[:, :3] / light * coverage, mean[:, 6:7] * coverage + beyond
             return Comparison(*(image * self.shared for image in (deviations, *expected)))
 
-    def _relief(self, depth: Tensor, foreground: Tensor, parallax: Tensor) -> Tensor | None:
-        return relief(depth, foreground, self.above * parallax) if self.uses_depth else None
+    def _displacements(self, depth: Tensor, foreground: Tensor, parallax: Tensor) -> Tensor | None:
+        return displacements(depth, foreground, self.above * parallax) if self.uses_depth else None
 
     def _used(self, rgb: Tensor, depth: Tensor, foreground: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor]:
         return rgb if self.uses_rgb else None, depth if self.uses_depth else None, foreground

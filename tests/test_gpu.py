@@ -16,7 +16,7 @@ from das3d_cli.detector import Detector
 from das3d_cli.engine import training
 from das3d_cli.engine.feed import Feed
 from das3d_cli.evaluation import evaluate_detector
-from das3d_cli.registration import Pose, find_pose, laid, lay_together, marks, relief
+from das3d_cli.registration import Pose, displacements, find_pose, laid, lay_together, marks
 from das3d_cli.settings import PreprocessSettings, SynthesisSettings, resolve
 from das3d_cli.synthesis.augment import augment
 from das3d_cli.synthesis.random import ItemRandom
@@ -52,7 +52,7 @@ def test_the_same_poses_as_on_the_cpu():
     found = []
     for device in ("cpu", "cuda"):
         foreground, height = (parts[:, :1] > 0.5).float().to(device), parts[:, 1:].to(device)
-        moved = relief(height, foreground, torch.full((7, 2), 0.02, device=device))
+        moved = displacements(height, foreground, torch.full((7, 2), 0.02, device=device))
         together = lay_together(marks(None, height, foreground, moved))
         pose = find_pose(marks(None, height, foreground, moved), together.mean)
         found.append([tensor.cpu() for tensor in (pose.angle.cos(), pose.angle.sin(), pose.shift, together.mean)])

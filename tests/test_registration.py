@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from das3d_cli.registration import Pose, find_pose, laid, laid_back, lay_together, marks, relief
+from das3d_cli.registration import Pose, displacements, find_pose, laid, laid_back, lay_together, marks
 
 SIZE = 128
 
@@ -138,7 +138,7 @@ def towers(count, seed):
 def test_tall_parts_are_laid_as_seen_from_above(seed):
     rgb, depth, part, leans, angles = towers(30, seed)
     right = []
-    for moved in (relief(depth, part, leans), None):
+    for moved in (displacements(depth, part, leans), None):
         turned = torch.exp(1j * (lay_together(marks(rgb, depth, part, moved)).pose.angle - angles))
         apart = torch.angle(turned[:, None] / turned[None]).abs()
         right.append((apart < math.radians(2)).float().mean(dim=1).max())
@@ -150,7 +150,7 @@ def test_what_is_seen_from_above_is_seen_again_from_the_side():
     silent = torch.zeros(4, SIZE, SIZE)
     _, depth, part = (image[None] for image in tower(torch.tensor(0.3), lean[0], silent))
     _, upright, footprint = (image[None] for image in tower(torch.tensor(0.3), torch.zeros(2), silent))
-    moved, as_it_lies = relief(depth, part, lean), Pose(torch.zeros(1), torch.zeros(1, 2))
+    moved, as_it_lies = displacements(depth, part, lean), Pose(torch.zeros(1), torch.zeros(1, 2))
     above, outline = laid_back(torch.cat((depth, part), dim=1), as_it_lies, moved).split(1, dim=1)
 
     def overlap(outline):
