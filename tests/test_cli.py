@@ -163,9 +163,10 @@ class TestMainPath:
         found = json.loads(done.stdout)
         assert [summary["category"] for summary in found["finished"]] == ["cookie", "tire"] and found["failed"] == []
 
-    def test_a_category_that_fails_stops_no_other(self, place: Path, tmp_path: Path):
+    @pytest.mark.parametrize("damaged", ["train/good/*.npz", "manifest.json"])
+    def test_a_category_that_fails_stops_no_other(self, place: Path, tmp_path: Path, damaged: str):
         root = Path(shutil.copytree(place / "out", tmp_path / "out"))
-        victim = min(root.glob("cookie/train/good/*.npz"))
+        victim = min(root.glob(f"cookie/{damaged}"))
         victim.write_bytes(victim.read_bytes()[:1000])
         arguments = ("--data", root, "--runs", tmp_path / "runs", "--gpus", "cpu", "--json", *TINY)
         done = das3d("train", "--category", "cookie,tire", *arguments, cwd=place)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import signal
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,37 @@ def test_one_after_another():
     assert isinstance(found["broken"], UsageError) and str(found["broken"]) == "settings.x: wrong"
     assert isinstance(found["strange"], DataError)
     assert str(found["strange"]) == "internal error: ValueError: what is this?"
+
+
+class Held:
+    """As a training's state, in a cycle."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def test_nothing_of_a_failed_one_is_held_during_the_next():
+    seen: list[weakref.ref[Held]] = []
+
+    def hold(name: str, device: torch.device) -> str:
+        left = sum(reference() is not None for reference in seen)
+        held = Held()
+        seen.append(weakref.ref(held))
+        if name == "fails":
+            try:
+                raise MemoryError
+            except MemoryError:
+                raise DataError("out of memory") from None
+        return f"{left} left"
+
+    found = []
+    gc.disable()
+    try:
+        for name, outcome in one_after_another(hold, ["fails", "first", "second"], DEVICES[0]):
+            found.append((name, str(outcome)))
+    finally:
+        gc.enable()
+    assert found == [("fails", "out of memory"), ("first", "0 left"), ("second", "0 left")]
 
 
 def test_side_by_side():

@@ -85,7 +85,7 @@ def run(
     else:
         settings = resolve(flags, assignments, config, preset="cpu" if chosen[0].type == "cpu" else "default")
         names = [
-            caches.open_cache(data, name).manifest.category  # a mistyped name is told before the first training
+            caches.find_cache(data, name).name  # a mistyped name is told before the first training
             for name in pick_categories(caches.categories(data), category, data)
         ]
     if len(names) > 1 and launched():

@@ -149,6 +149,20 @@ def categories(root: Path) -> list[str]:
     return sorted(path.parent.name for path in root.glob(f"*/{MANIFEST}"))
 
 
+def find_cache(root: Path, category: str) -> Path:
+    """The folder of one category's cache, not yet looked into.
+
+    Raises:
+        DataError: no cache there.
+        UsageError: there is a cache, but not of this category.
+    """
+    available = categories(root)
+    if not available:
+        raise DataError(f"{root}: holds no cache; run das3d preprocess first")
+    pick_categories([category], available, root)
+    return root / category
+
+
 def open_cache(root: Path, category: str) -> Cache:
     """Open the cache of one category.
 
@@ -156,11 +170,8 @@ def open_cache(root: Path, category: str) -> Cache:
         DataError: no cache there, or its manifest is damaged or of another version.
         UsageError: there is a cache, but not of this category.
     """
-    available = categories(root)
-    if not available:
-        raise DataError(f"{root}: holds no cache; run das3d preprocess first")
-    pick_categories([category], available, root)
-    return Cache(root / category, read_manifest(root / category))
+    folder = find_cache(root, category)
+    return Cache(folder, read_manifest(folder))
 
 
 def load_split(cache: Cache, split: str) -> Split:

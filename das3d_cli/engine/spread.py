@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -28,6 +29,7 @@ def one_after_another(
     """Yield each name with what the work on it gave, or with the error that ended it, which ends no other's."""
     for name in names:
         yield name, _outcome(work, name, device)
+        gc.collect()  # what one training held, in cycles too, must not be in the next one's way
 
 
 def side_by_side(
@@ -88,6 +90,6 @@ def _outcome(work: Work[Result], name: str, device: torch.device) -> Result | Da
     try:
         return work(name, device)
     except Das3dError as error:
-        return error
+        return type(error)(str(error))  # without the frames that it passed, and all that those hold
     except Exception as error:  # noqa: BLE001  (what is not foreseen in one must not end the others)
         return DataError(f"internal error: {type(error).__name__}: {error}")
