@@ -85,4 +85,7 @@ def quality(session: nox.Session) -> None:
 def gpu(session: nox.Session) -> None:
     """The tests that need a CUDA device."""
     install(session, "test")
-    session.run("pytest", "-m", "gpu", *session.posargs)
+    session.run(
+        "python", "-c", "import sys, torch; sys.exit(None if torch.cuda.is_available() else 'no CUDA device here')"
+    )
+    session.run("pytest", "tests/test_gpu.py", "-m", "gpu", *session.posargs)

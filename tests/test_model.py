@@ -26,7 +26,7 @@ def network(**changed):
     }
     made = Das3d(**(arguments | changed))
     if made.template is not None:
-        made.template.shared.fill_(1)  # else nothing is compared
+        made.template.compare(True)  # else nothing is compared
         made.template.images.uniform_(0.2, 0.8)
     for rebuilder in (made.reconstruct_rgb, made.reconstruct_depth):
         if rebuilder is not None:

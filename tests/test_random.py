@@ -16,6 +16,12 @@ def test_an_item_draws_the_same_numbers_wherever_it_stands():
     assert torch.equal(together.integers(2, high=10)[2:], alone.integers(2, high=10))
 
 
+def test_joined_streams_are_the_streams():
+    several = [ItemRandom.of(0, step, torch.arange(3)) for step in range(4)]
+    joined = ItemRandom.joined(several).uniform(5).view(4, 3, 5)
+    assert all(torch.equal(random.uniform(5), drawn) for random, drawn in zip(several, joined, strict=True))
+
+
 def test_the_number_does_not_depend_on_how_many_are_drawn_at_once():
     a, b = (ItemRandom.of(0, 0, torch.tensor([0])) for _ in range(2))
     assert torch.equal(a.uniform(6), torch.cat((b.uniform(2), b.uniform(4)), dim=1))

@@ -8,6 +8,7 @@ them the same on every device.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from torch import Tensor
 _GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
 _MIX_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
 _MIX_2 = 0x94D049BB133111EB - (1 << 64)
+_AHEAD = 64  # numbers of every item that are computed together: most draws are of one or two
 
 
 def _mix(x: Tensor) -> Tensor:
@@ -38,6 +40,7 @@ class ItemRandom:
     def __init__(self, keys: Tensor) -> None:
         self._keys = keys
         self._drawn = 0
+        self._ahead: Tensor | None = None
 
     @classmethod
     def of(cls, seed: int, step: int, indices: Tensor) -> ItemRandom:
@@ -54,6 +57,11 @@ class ItemRandom:
         """Streams of their own, told apart by `label` (one for all, or int64, (B,)); this one is not advanced."""
         return ItemRandom(_mix(self._keys + _mix(torch.zeros_like(self._keys) + label + 1)))
 
+    @classmethod
+    def joined(cls, several: Sequence[ItemRandom]) -> ItemRandom:
+        """The streams of all of them, one behind the other, from their beginnings."""
+        return cls(torch.cat([random._keys for random in several]))
+
     def __len__(self) -> int:
         return len(self._keys)
 
@@ -63,12 +71,19 @@ class ItemRandom:
 
     def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
         """float32, (B, *shape), uniform in [low, high)."""
-        count = math.prod(shape)
-        position = torch.arange(self._drawn + 1, self._drawn + count + 1, device=self.device)
-        self._drawn += count
-        bits = _shift(_mix(self._keys[:, None] + position * _GOLDEN), 40)
-        unit = bits.to(torch.float32) * 2.0**-24
+        start, self._drawn = self._drawn, self._drawn + math.prod(shape)
+        if self._drawn > _AHEAD:
+            unit = self._units(start, self._drawn)
+        else:
+            self._ahead = self._units(0, _AHEAD) if self._ahead is None else self._ahead
+            unit = self._ahead[:, start : self._drawn]
         return (low + (high - low) * unit).view(-1, *shape)
+
+    def _units(self, start: int, stop: int) -> Tensor:
+        """The numbers at these positions of every stream: float32, (B, stop - start), in [0, 1)."""
+        position = torch.arange(start + 1, stop + 1, device=self.device)
+        bits = _shift(_mix(self._keys[:, None] + position * _GOLDEN), 40)
+        return bits.to(torch.float32) * 2.0**-24
 
     def log_uniform(self, *shape: int, low: float, high: float) -> Tensor:
         """float32, (B, *shape), with a uniform logarithm in [log low, log high)."""

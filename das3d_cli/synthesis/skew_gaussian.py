@@ -20,9 +20,11 @@ def skew_normal_pdf(x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
     Returns:
         (...), 2 * phi_2(x; 0, sigma) * Phi(alpha^T x).
     """
-    solved = torch.linalg.solve_ex(sigma, x.unsqueeze(-1)).result.squeeze(-1)  # `solve` waits for a GPU to check sigma
-    quadratic = (x * solved).sum(-1)
-    phi = torch.exp(-0.5 * quadratic) / (2 * math.pi * torch.linalg.det(sigma).sqrt())
+    first, cross, second = sigma[..., 0, 0], sigma[..., 0, 1], sigma[..., 1, 1]
+    determinant = first * second - cross**2
+    across, down = x.unbind(-1)
+    quadratic = (second * across**2 - 2 * cross * across * down + first * down**2) / determinant
+    phi = torch.exp(-0.5 * quadratic) / (2 * math.pi * determinant.sqrt())
     skewed: Tensor = 2 * phi * torch.special.ndtr((alpha * x).sum(-1))
     return skewed
 

@@ -75,7 +75,7 @@ def _grown(works, rounds: int, device: torch.device | None = None) -> list[Row]:
 def _forward(preset: str, side: int, batch: int, device: torch.device):
     network = build_network(settings_of(preset, f"model.size={side}", "preprocess.size=1024"))
     if network.template is not None:
-        network.template.shared.fill_(1)  # as of parts that are compared with their mean
+        network.template.compare(True)  # as of parts that are compared with their mean
     network.fold()
     network.to(device).to(memory_format=torch.channels_last)
     images = Batch(

@@ -105,7 +105,7 @@ class Loop:
         self.random = np.random.default_rng(settings.seed)
         self.network = build_network(settings).to(device).train()
         if self.network.template is not None:
-            self.network.template.shared.fill_(1)  # as of parts that are compared with their mean
+            self.network.template.compare(True)  # as of parts that are compared with their mean
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=1e-4)
 
     def synthesis(self) -> tuple[list[Made], NDArray[np.int64]]:
