@@ -32,6 +32,8 @@ from das3d_cli.measure import Defect, find_defects, peak_level
 from das3d_cli.scoring import Scored, score
 from das3d_cli.settings import Modality, Settings
 
+_TOGETHER = 64  # samples on the device at a time
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -88,13 +90,14 @@ class Detector:
         if path.is_dir() and not file.is_file():
             raise DataError(f"{path}: no checkpoint in this run folder; its training did not come so far: train again")
         device = devices.choose(gpus)
-        content = checkpoint.load(file, device)
+        content = checkpoint.load(file)
         if "optimizer" in content:
             raise DataError(f"{file}: the state of a training, not a model; use best.pt beside it")
         if content.get("preprocessing") != VERSION:
             raise DataError(f"{file}: its training data were preprocessed by another version of das3d; train again")
         try:
-            return cls(content, setting_files.load(content["settings"], file), device)
+            with devices.within_memory(device, "for the network"):
+                return cls(content, setting_files.load(content["settings"], file), device)
         except (KeyError, TypeError, RuntimeError):
             raise DataError(f"{file}: not a model of this version of das3d; train again") from None
 
@@ -190,16 +193,22 @@ class Detector:
         parallax: NDArray[np.float32],
     ) -> Scored:
         """Judge stacked samples, (N, S, S, 3), (N, S, S), (N, S, S) and (N, 2); the maps come back at the samples' size."""
-        size = self.settings.model.size
-        parts = Parts.stack(rgb, depth, foreground, parallax, size=size, device=self.device)
-        batch = parts.pick(torch.arange(len(parts), device=self.device))
-        scored = score(self.network, batch, self.settings.score.smoothing, self.settings.views)
-        if size == depth.shape[-1]:
-            return scored
-        maps = torch.nn.functional.interpolate(
-            torch.from_numpy(scored.maps)[:, None], size=depth.shape[-2:], mode="bilinear", align_corners=False
+        found = []
+        with devices.within_memory(self.device, f"judging {len(depth)} parts; give fewer at a time"):
+            for start in range(0, len(depth), _TOGETHER):
+                some = slice(start, start + _TOGETHER)
+                parts = Parts.stack(
+                    rgb[some], depth[some], foreground[some], parallax[some],
+                    size=self.settings.model.size, device=self.device,
+                )  # fmt: skip
+                found.append(score(self.network, parts.unpacked(), self.settings.score.smoothing, self.settings.views))
+        maps, scores = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
+        if maps.shape[-1] == depth.shape[-1]:
+            return Scored(maps, scores)
+        grown = torch.nn.functional.interpolate(
+            torch.from_numpy(maps)[:, None], size=depth.shape[-2:], mode="bilinear", align_corners=False
         )
-        return Scored(maps[:, 0].numpy(), scored.scores)
+        return Scored(grown[:, 0].numpy(), scores)
 
 
 def _points(capture: RawCapture) -> NDArray[np.float32]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 
 import torch
@@ -36,12 +35,14 @@ def choose_all(gpus: str) -> list[torch.device]:
 
 
 def make_ready(device: torch.device) -> None:
-    """Make a GPU this process's own, and repeated runs agree: bit for bit on a CPU."""
+    """Make a GPU this process's own, and let it try which of its convolutions are the fastest at these sizes.
+
+    Torch's deterministic algorithms are left off: they scale images up by sorting, many times as long, and what repeats
+    bit for bit is a CPU's run.
+    """
     if device.type == "cuda":
         torch.cuda.set_device(device)  # pinned memory belongs to the current one
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.backends.cudnn.benchmark = False
-        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.benchmark = True
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
@@ -63,6 +64,10 @@ def autocast(device: torch.device, *, training: bool = False) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=native)
 
 
+# What torch's other errors than its own OutOfMemoryError say of a lack of memory: main memory's, the driver's, libraries'.
+_SHORT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory", "STATUS_ALLOC_FAILED", "CUFFT_ALLOC_FAILED")
+
+
 @contextlib.contextmanager
 def within_memory(device: torch.device, advice: str) -> Iterator[None]:
     """Turn a lack of memory into one line that ends with the advice.
@@ -74,8 +79,8 @@ def within_memory(device: torch.device, advice: str) -> Iterator[None]:
         yield
     except (torch.OutOfMemoryError, MemoryError):
         pass
-    except RuntimeError as error:  # torch has no class of its own for a lack of main memory
-        if "DefaultCPUAllocator" not in str(error):
+    except RuntimeError as error:
+        if not any(words in str(error) for words in _SHORT_OF_MEMORY):
             raise
     else:
         return

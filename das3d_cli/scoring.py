@@ -15,7 +15,7 @@ from das3d_cli.batch import Batch, turned_left
 from das3d_cli.device import autocast
 from das3d_cli.model import Das3d
 
-_CHUNK = 16  # samples in one forward pass
+_CHUNK = {"cpu": 16, "cuda": 64}  # images in one forward pass: as many as a device needs to be busy
 
 
 class Scored(NamedTuple):
@@ -34,8 +34,8 @@ def score(network: Das3d, batch: Batch, smoothing: float, views: int) -> Scored:
         views: look at every part so many times, turned by a quarter more each time, and average what is seen.
     """
     network.eval()
-    maps = []
-    for some in zip(*(torch.split(tensor, max(1, _CHUNK // views)) for tensor in batch), strict=True):
+    maps, chunk = [], _CHUNK[batch.depth.device.type]
+    for some in zip(*(torch.split(tensor, max(1, chunk // views)) for tensor in batch), strict=True):
         seen = [quarter_turned(Batch(*some), n) for n in range(views)]
         rgb, depth, foreground, parallax = (torch.cat(tensors) for tensors in zip(*seen, strict=True))
         with autocast(depth.device):

@@ -205,6 +205,11 @@ class TrainSettings(Section):
     validation_defects: int = setting(6, "synthetic defective versions of each validation part", ge=1, le=64,
         why="a few hundred samples rank two checkpoints reliably")  # fmt: skip
 
+    @property
+    def micro_batch(self) -> int:
+        """Samples that pass the network together, on all GPUs."""
+        return self.batch_size // self.accumulate
+
 
 class ScoreSettings(Section):
     smoothing: float = setting(0.02, "side of the averaging window over the anomaly map, share of the image side", ge=0, le=0.5,

@@ -95,7 +95,7 @@ class TestMainPath:
     def test_exit_code_tells_the_verdict_only_when_asked(self, place: Path, tmp_path: Path):
         from das3d_cli.engine import checkpoint
 
-        content = checkpoint.load(place / "runs/tire-001/checkpoints/best.pt", torch.device("cpu"))
+        content = checkpoint.load(place / "runs/tire-001/checkpoints/best.pt")
         for threshold, code in ((0.0, 4), (1.1, 0)):
             checkpoint.save(tmp_path / "model.pt", content | {"threshold": threshold})
             arguments = ("predict", "part.tiff", "part.png", "--run", tmp_path / "model.pt")
@@ -266,7 +266,7 @@ class TestManyParts:
     def test_a_list_of_files_and_its_verdict(self, place: Path, tmp_path: Path):
         from das3d_cli.engine import checkpoint
 
-        content = checkpoint.load(place / "runs/tire-001/checkpoints/best.pt", torch.device("cpu"))
+        content = checkpoint.load(place / "runs/tire-001/checkpoints/best.pt")
         checkpoint.save(tmp_path / "model.pt", content | {"threshold": 0.0})
         (tmp_path / "list.csv").write_text(f"no,rgb,xyz\n1,{place}/part.png,part.tiff\n2,{place}/part.png,part.tiff\n")
         shutil.copy(place / "part.tiff", tmp_path)

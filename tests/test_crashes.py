@@ -16,7 +16,7 @@ import torch
 
 from das3d_cli import device, runs
 from das3d_cli.data.build import build
-from das3d_cli.data.cache import Cache, open_cache
+from das3d_cli.data.cache import Cache, load_split, open_cache
 from das3d_cli.data.layouts import find_entries
 from das3d_cli.detector import Detector
 from das3d_cli.engine import checkpoint, training
@@ -58,7 +58,7 @@ def ends_as(run: Path, other: Path) -> None:
     """Both runs hold the same model, state, records and summary, bit for bit, and nothing besides."""
     assert {path.name for path in run.rglob("*")} == {path.name for path in other.rglob("*")}
     for name in ("best.pt", "last.pt"):
-        a, b = (checkpoint.load(folder / "checkpoints" / name, CPU) for folder in (run, other))
+        a, b = (checkpoint.load(folder / "checkpoints" / name) for folder in (run, other))
         assert a["step"] == b["step"] and a.get("threshold") == b.get("threshold") and a.get("best") == b.get("best")
         assert [key for key in a["network"] if not torch.equal(a["network"][key], b["network"][key])] == []
     speed = {"images_per_second": None}
@@ -110,7 +110,7 @@ class TestKilled:
         assert process.exitcode in (0, -signal.SIGKILL)
         for path in base.glob("*/checkpoints/*.pt"):
             if path.name == "last.pt":
-                assert 0 <= Trainer.read_state(path.parents[1], CPU)["step"] <= 6
+                assert 0 <= Trainer.read_state(path.parents[1])["step"] <= 6
             else:
                 assert Detector.load(path, "cpu").category == "tire"
         finished = list(base.glob("*/summary.json"))
@@ -145,11 +145,11 @@ def test_what_died_between_the_two_checkpoints_is_made_up_for(cache: Cache, tmp_
     trainer = start(cache, tmp_path, "train.steps=2")
     finish(trainer)
     model = trainer.run / "checkpoints" / "best.pt"
-    expected = checkpoint.load(model, CPU)
+    expected = checkpoint.load(model)
     model.unlink()
     (trainer.run / "summary.json").unlink()
     training.resume(trainer.run, cache.folder.parent, CPU)
-    found = checkpoint.load(model, CPU)
+    found = checkpoint.load(model)
     assert found.keys() == expected.keys() and found["step"] == 2 and found["threshold"] == expected["threshold"]
 
 
@@ -200,8 +200,8 @@ class TestDiverging:
         monkeypatch.setattr(trainer.optimizer, "step", breaking)
         with pytest.raises(DataError, match=r"weights became infinite at step 4.*train\.lr"):
             finish(trainer)
-        assert Trainer.read_state(trainer.run, CPU)["step"] == 2
-        assert checkpoint.load(trainer.run / "checkpoints" / "best.pt", CPU)["step"] == 2
+        assert Trainer.read_state(trainer.run)["step"] == 2
+        assert checkpoint.load(trainer.run / "checkpoints" / "best.pt")["step"] == 2
         with pytest.raises(DataError, match="weights became infinite"):
             trainer.save_state()
 
@@ -226,6 +226,39 @@ class TestShortOfMemory:
         monkeypatch.setattr(trainer_module, where, fails)
         with pytest.raises(DataError, match=r"^cpu: out of memory at batch size 2; lower --batch-size"):
             finish(trainer)
+
+    def test_does_not_advise_to_lower_what_cannot_be(
+        self, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        def fails(*arguments: object, **options: object) -> None:
+            raise MemoryError
+
+        trainer = start(cache, tmp_path, "train.accumulate=2")
+        monkeypatch.setattr(trainer_module, "augment_often", fails)
+        with pytest.raises(DataError, match=r"one part at a time; lower --set model\.discriminator_width"):
+            finish(trainer)
+
+    def test_before_the_first_step(self, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        def fails(*arguments: object) -> None:
+            raise RuntimeError("CUDA error: out of memory")
+
+        monkeypatch.setattr("das3d_cli.template.Template.learn", fails)
+        with pytest.raises(
+            DataError, match=r"^cpu: out of memory before the first step; lower --set hardware\.cache_share"
+        ):
+            start(cache, tmp_path)
+
+    def test_while_judging(self, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        trainer = start(cache, tmp_path)
+        finish(trainer)
+        detector = Detector.load(trainer.run)
+
+        def fails(*arguments: object) -> None:
+            raise RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")
+
+        monkeypatch.setattr("das3d_cli.detector.score", fails)
+        with pytest.raises(DataError, match=r"out of memory judging [0-9]+ parts; give fewer at a time"):
+            detector.score(*load_split(cache, "test").inputs)
 
     def test_other_errors_stay_what_they_are(self):
         with pytest.raises(RuntimeError, match="shape"), device.within_memory(CPU, "x"):

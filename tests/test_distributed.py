@@ -128,7 +128,7 @@ def whole(place: Path, tmp_path: Path, in_float64: None) -> Path:
 
 def alike(run: Path, other: Path, *, records: bool = True) -> None:
     """Equal but for rounding: weights, running figures, and what was recorded of the losses."""
-    states = [Trainer.read_state(folder, CPU) for folder in (run, other)]
+    states = [Trainer.read_state(folder) for folder in (run, other)]
     assert [state["step"] for state in states] == [6, 6]
     torch.testing.assert_close(states[0]["network"], states[1]["network"], rtol=1e-6, atol=1e-7)
     if not records:
@@ -150,7 +150,7 @@ class TestTogether:
     def test_interrupted_together_and_resumed_alone(self, place: Path, whole: Path, together, tmp_path: Path):
         together(tmp_path / "two", interrupted=4)
         (run,) = (tmp_path / "two").iterdir()
-        assert Trainer.read_state(run, CPU)["step"] == 5 and not (run / "summary.json").exists()
+        assert Trainer.read_state(run)["step"] == 5 and not (run / "summary.json").exists()
         finish(training.resume(run, place / "out", CPU))
         alike(whole, run, records=False)  # the last record is of one step here, and of three there
 
@@ -347,5 +347,5 @@ class TestCommand:
         out, text = process.communicate(timeout=120)
         assert process.returncode == 130 and out == "", text
         assert text.splitlines()[-1] == "interrupted; go on with: das3d train --resume long/tire-001"
-        step = Trainer.read_state(place / "long" / "tire-001", CPU)["step"]
+        step = Trainer.read_state(place / "long" / "tire-001")["step"]
         assert step >= 3 and training.resume(place / "long" / "tire-001", place / "out", CPU).step == step

@@ -69,12 +69,11 @@ def refused(done: Done, code: int, *parts: str) -> None:
 
 def with_threshold(folder: Path, threshold: float) -> Path:
     """A copy of the only run's model: at 0 every part is anomalous, over 1 none is."""
-    from torch import device
 
     from das3d_cli.engine import checkpoint
 
     (run,) = (folder / "runs").iterdir()
-    content = checkpoint.load(run / "checkpoints/best.pt", device("cpu"))
+    content = checkpoint.load(run / "checkpoints/best.pt")
     checkpoint.save(folder / "copy.pt", content | {"threshold": threshold})
     return folder / "copy.pt"
 

@@ -67,7 +67,7 @@ def finished(cache: Cache, tmp_path_factory: pytest.TempPathFactory) -> Trainer:
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
-    return checkpoint.load(path, CPU)["network"]
+    return checkpoint.load(path)["network"]
 
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:

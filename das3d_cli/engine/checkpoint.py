@@ -26,8 +26,8 @@ def save(path: Path, content: dict[str, Any]) -> None:
     write_whole(path, buffer.getvalue())
 
 
-def load(path: Path, device: torch.device) -> dict[str, Any]:
-    """Read a checkpoint onto a device.
+def load(path: Path) -> dict[str, Any]:
+    """Read a checkpoint into main memory.
 
     Raises:
         DataError: there is none, it is damaged, holds more than plain data, or has another format.
@@ -35,7 +35,7 @@ def load(path: Path, device: torch.device) -> dict[str, Any]:
     if not path.is_file():
         raise DataError(f"{path}: no such file; name a run folder or a model file, or train one with `das3d train`")
     try:
-        content = torch.load(path, map_location=device, weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError):
         raise DataError(f"{path}: not a das3d checkpoint, or damaged; take another or train again") from None
     if not isinstance(content, dict) or content.get("das3d_format") != FORMAT:

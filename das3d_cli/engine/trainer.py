@@ -81,7 +81,7 @@ class Trainer:
             KeyboardInterrupt: interrupted.
         """
         total = self.settings.train.steps
-        advice = f"at batch size {self.settings.train.batch_size}; lower --batch-size or raise --set train.accumulate"
+        advice = self._memory_advice()
         recorded: list[dict[str, Tensor]] = []
         started, started_at = time.perf_counter(), self.step
         with deferred_interrupt() as interrupted:
@@ -127,6 +127,13 @@ class Trainer:
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), s.train.clip)
         self.optimizer.step()
         return {name: torch.stack([record[name] for record in recorded]).mean() for name in recorded[0]}
+
+    def _memory_advice(self) -> str:
+        batch, micro = self.settings.train.batch_size, self.settings.train.micro_batch
+        if micro > distributed.size():
+            return f"at batch size {batch}; lower --batch-size or raise --set train.accumulate"
+        width = self.settings.model.discriminator_width
+        return f"with one part at a time; lower --set model.discriminator_width, which is {width}, or model.size"
 
     @property
     def _share(self) -> range:
@@ -225,7 +232,7 @@ class Trainer:
         checkpoint.save(self.run / "checkpoints" / "last.pt", state)
 
     @staticmethod
-    def read_state(run: Path, device: torch.device) -> dict[str, Any]:
+    def read_state(run: Path) -> dict[str, Any]:
         """What checkpoints/last.pt holds.
 
         Raises:
@@ -234,7 +241,7 @@ class Trainer:
         path = run / "checkpoints" / "last.pt"
         if not path.is_file():
             raise DataError(f"{run}: no checkpoint here; the training was stopped before its first one: train anew")
-        return checkpoint.load(path, device)
+        return checkpoint.load(path)
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to a state that `read_state` read.

@@ -19,6 +19,7 @@ from das3d_cli import settings as setting_files
 from das3d_cli.batch import Parts
 from das3d_cli.data.cache import VERSION, Cache, Split, load_split, open_cache
 from das3d_cli.data.capture import GOOD
+from das3d_cli.device import within_memory
 from das3d_cli.engine import distributed
 from das3d_cli.engine.feed import placed
 from das3d_cli.engine.trainer import Data, Progress, Trainer
@@ -27,6 +28,7 @@ from das3d_cli.files import sweep
 from das3d_cli.settings import PreprocessSettings, Settings
 from das3d_cli.synthesis.textures import folder_textures, procedural_textures
 
+_ADVICE = "before the first step; lower --set hardware.cache_share or --set synthesis.texture_count"
 _HELD_OUT = 0.15  # share of the training parts that stands in for a missing validation split
 
 
@@ -40,11 +42,13 @@ def start(settings: Settings, cache: Cache, base: Path, device: torch.device) ->
     _check_preprocessing(settings, cache)
     distributed.check_share(settings.train.batch_size, settings.train.accumulate)
     settings = settings.model_copy(update={"preprocess": cache.manifest.settings})
-    data = load_data(settings, cache, device)
+    with within_memory(device, _ADVICE):
+        data = load_data(settings, cache, device)
     if distributed.from_first(lambda: identity(cache)) != identity(cache):
         raise DataError(f"{cache.folder}: not the cache that the other machine has; preprocess once, and copy it")
     run = distributed.from_first(lambda: _claim(settings, cache, base, device))
-    trainer = Trainer(settings, data, identity(cache), run)
+    with within_memory(device, _ADVICE):
+        trainer = Trainer(settings, data, identity(cache), run)
     trainer.save_state()  # whatever happens from here on, the run can be resumed
     return trainer
 
@@ -61,8 +65,9 @@ def resume(run: Path, cache_root: Path, device: torch.device) -> Trainer:
     cache = open_cache(cache_root, state["category"])
     if any(state.get(key) != value for key, value in identity(cache).items()):
         raise DataError(f"{cache.folder}: changed since {run} began with it; bring it back as it was, or train anew")
-    trainer = Trainer(settings, load_data(settings, cache, device), identity(cache), run)
-    trainer.restore(state)
+    with within_memory(device, _ADVICE):
+        trainer = Trainer(settings, load_data(settings, cache, device), identity(cache), run)
+        trainer.restore(state)
     return trainer
 
 
@@ -165,7 +170,7 @@ def _left(run: Path) -> tuple[Settings, dict[str, Any]]:
         raise UsageError(f"{run}: this run is finished; start a new one without --resume")
     settings = setting_files.load((run / "settings.json").read_text(encoding="utf-8"), run / "settings.json")
     sweep(run)
-    return settings, Trainer.read_state(run, torch.device("cpu"))
+    return settings, Trainer.read_state(run)
 
 
 def _check_preprocessing(settings: Settings, cache: Cache) -> None:

@@ -14,7 +14,8 @@ from das3d_cli.settings import Modality, Settings
 from das3d_cli.synthesis.augment import augment
 from das3d_cli.synthesis.random import ItemRandom
 
-_CHUNK = 16  # parts at a time; more would take more memory than a training step
+_CHUNK = 16  # parts at a time, and no more than this many times as many as a training step takes through the network,
+_BESIDE_TRAINING = 4  # which keeps for each what a gradient needs
 
 
 def validate(network: Das3d, parts: Parts, textures: Tensor, settings: Settings) -> dict[str, float]:
@@ -32,7 +33,8 @@ def validate(network: Das3d, parts: Parts, textures: Tensor, settings: Settings)
     # a threshold by chance.
     turns = range(4 if settings.synthesis.rotate and settings.views < 4 else 1)
     goods, maps, scores, masks = [], [], [], []
-    for some in torch.split(torch.arange(len(parts)), _CHUNK):
+    chunk = min(_CHUNK, _BESIDE_TRAINING * settings.train.micro_batch)
+    for some in torch.split(torch.arange(len(parts)), chunk):
         batch = parts.take(some.to(parts.depth.device)).to(textures.device).unpacked()
         goods += [score(network, quarter_turned(batch, n), *looking).scores for n in turns]
         for version in range(settings.train.validation_defects):
