@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from bench import clock, dsr, peers, plain, table
+from bench import clock, dsr, growth, peers, plain, ready, steps, table
 from torch.utils.flop_counter import FlopCounterMode
 
 from das3d_cli.metrics import aupro
@@ -18,6 +19,7 @@ from das3d_cli.synthesis.random import ItemRandom
 
 PAPER = resolve({}, ["preset=paper"], environment={})
 SIZE, COUNT = 64, 150
+CPU = torch.device("cpu")
 
 
 def _part(size: int = SIZE) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -122,3 +124,22 @@ def test_works_take_turns():
     found = clock.take_turns({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 2)
     assert order == ["a", "b"] * 3
     assert [len(seconds) for seconds in found.values()] == [2, 2]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return ready.make_cache(tmp_path_factory.mktemp("bench") / "cache")
+
+
+def test_a_training_is_measured_from_all_sides(cache: Path):
+    rows = {row.what: row for row in steps.steps(cache, "cpu", CPU, 1, "model.size=64", "train.batch_size=2").rows}
+    assert all(np.isfinite(value) and value > 0 for row in rows.values() for value in row.values)
+    assert {"synthesis", "training step", "one pass over 40 parts", "synthesis in the step"} <= set(rows)
+    assert rows["memory of a training step beyond data, weights and textures"].unit == "MB"
+
+
+def test_growth_is_measured(cache: Path, tmp_path: Path):
+    sections = (growth.costs(tmp_path, cache, 1, quick=True), growth.network_costs(cache, CPU, 1, quick=True))
+    rows = {row.what: row for section in sections for row in section.rows}
+    assert {"preprocessing, 200 px", "training step of 4, 128 px", "the template of 40 parts"} <= set(rows)
+    assert all(value > 0 for row in rows.values() for value in row.values)

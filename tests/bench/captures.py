@@ -31,17 +31,13 @@ def preparation(folder: Path, sides: tuple[int, ...], rounds: int) -> Section:
     text = (
         "One capture in memory, cut out of its table. 3D-ADS: a plane through the border, DBSCAN, the largest cluster."
     )
-    together = peers.have_open3d()
-    if not together:
-        text += " Open3D is not installed here, so das3d stands alone."
     rows: list[Row] = []
     for side in sides:
         rgb, xyz = make_capture(folder, side)
         capture, other = read_capture(rgb, xyz), f"3D-ADS's steps, {side} px"
         works = {f"das3d, {side} px": prepare(rgb, xyz)}
-        if together:
-            points = np.nan_to_num(capture.xyz)
-            works[other] = lambda rgb=capture.rgb, points=points: peers.preprocess(rgb, points)
+        points = np.nan_to_num(capture.xyz)
+        works[other] = lambda rgb=capture.rgb, points=points: peers.preprocess(rgb, points)
         rows += times(take_turns(works, rounds if side < 800 else 1), against=other)  # theirs takes most of a minute
     return Section("Preprocessing", text, rows)
 

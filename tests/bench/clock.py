@@ -40,17 +40,20 @@ class Section(NamedTuple):
 Works = dict[str, Callable[[], object]]
 
 
-def take_turns(works: Works, rounds: int, device: torch.device | None = None) -> dict[str, list[float]]:
-    """Seconds of every work in every round; the first round is not counted."""
+def take_turns(
+    works: Works, rounds: int, device: torch.device | None = None, *, often: int = 1
+) -> dict[str, list[float]]:
+    """Seconds of every work in every round, done `often` times in a row; the first round is not counted."""
     seconds: dict[str, list[float]] = {name: [] for name in works}
     for counted in range(-1, rounds):
         for name, work in works.items():
             wait(device)
             start = time.perf_counter()
-            work()
+            for _ in range(often):
+                work()
             wait(device)
             if counted >= 0:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append((time.perf_counter() - start) / often)
     return seconds
 
 

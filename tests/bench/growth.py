@@ -18,7 +18,9 @@ from das3d_cli.scoring import score
 from . import peers
 from .captures import prepare
 from .clock import Row, Section, growth, take_turns, times
-from .ready import CATEGORY, make_capture, settings_of
+from .ready import CATEGORY, make_capture, make_trainer, settings_of
+
+_DOUBLING = "Sides, batches and counts grow by two or four from line to line."
 
 
 def scored_maps(count: int, side: int) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
@@ -46,17 +48,13 @@ def overlap(count: int, side: int, rounds: int) -> Section:
     return Section("AUPRO", text, times(found, against=other))
 
 
-def costs(folder: Path, cache: Path, device: torch.device, rounds: int, quick: bool) -> Section:
-    """Each cost at three or four sizes, the sides of the images, the batch or the data set doubling."""
-    sides = (100, 200) if quick else (200, 400, 800)
+def costs(folder: Path, cache: Path, rounds: int, quick: bool) -> Section:
+    """What a processor does, at three sizes: the sides of the images or the data set doubling."""
     rows: list[Row] = []
-    files = {side: make_capture(folder, side) for side in sides}
-    rows += _grown({f"preprocessing, {side} px": prepare(*files[side]) for side in sides}, rounds)
-    sides = (64, 128) if quick else (128, 256, 512)
-    rows += _grown({f"forward pass, {side} px": _forward("default", side, 1, device) for side in sides}, rounds, device)
-    batches = (1, 2) if quick else (1, 4, 16)
-    works = {f"forward pass at 128 px, batch {batch}": _forward("cpu", 128, batch, device) for batch in batches}
-    rows += _grown(works, rounds, device)
+    if peers.have_open3d():
+        sides = (100, 200) if quick else (200, 400, 800)
+        files = {side: make_capture(folder, side) for side in sides}
+        rows += _grown({f"preprocessing, {side} px": prepare(*files[side]) for side in sides}, rounds)
     opened = open_cache(cache, CATEGORY)
     records = opened.samples("train")
     counts = [len(records) // part for part in (4, 2, 1)]
@@ -65,7 +63,32 @@ def costs(folder: Path, cache: Path, device: torch.device, rounds: int, quick: b
     counts = [8, 16] if quick else [25, 50, 100]
     masks, maps = scored_maps(counts[-1], 64 if quick else 256)
     rows += _grown({f"exact AUPRO of {n} maps": lambda n=n: aupro(masks[:n], maps[:n]) for n in counts}, rounds)
-    return Section(f"Growth on {device}", "Sides, batches and counts grow by two or four from line to line.", rows)
+    return Section("Growth of preprocessing, reading and figures", _DOUBLING, rows)
+
+
+def network_costs(cache: Path, device: torch.device, rounds: int, quick: bool) -> Section:
+    """What a network does, at three sizes: the sides of the images, the batch or the data set growing."""
+    sides = (64, 128) if quick else (128, 256, 512)
+    rows = _grown({f"forward pass, {side} px": _forward("default", side, 1, device) for side in sides}, rounds, device)
+    batches = (1, 2) if quick else (1, 4, 16)
+    works = {f"forward pass at 128 px, batch {batch}": _forward("cpu", 128, batch, device) for batch in batches}
+    rows += _grown(works, rounds, device)
+    sides = (64, 128) if quick else (64, 128, 256)
+    works = {f"training step of 4, {side} px": _step(cache, device, f"model.size={side}") for side in sides}
+    rows += _grown(works, rounds, device)
+    batches = (2, 4) if quick else (2, 4, 8)
+    works = {f"training step at 128 px, batch {n}": _step(cache, device, f"train.batch_size={n}") for n in batches}
+    rows += _grown(works, rounds, device)
+    trainer = make_trainer(cache, settings_of("cpu"), device)
+    train, template = trainer.data.train, trainer.network.template
+    counts = [len(train) // part for part in (4, 2, 1)]
+    works = {f"the template of {n} parts": lambda n=n: template.learn(*(some[:n] for some in train)) for n in counts}
+    rows += _grown(works, min(rounds, 2), device)
+    return Section(f"Growth of the network's work on {device}", _DOUBLING, rows)
+
+
+def _step(cache: Path, device: torch.device, assignment: str):
+    return make_trainer(cache, settings_of("cpu", assignment), device)._advance
 
 
 def _grown(works, rounds: int, device: torch.device | None = None) -> list[Row]:

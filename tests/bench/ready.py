@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import cv2
@@ -24,8 +25,20 @@ PRESETS = ("cpu", "default")
 
 
 def make_cache(folder: Path) -> Path:
-    """A cache of the sample data."""
-    build(find_entries(SAMPLES, [CATEGORY]), folder, PreprocessSettings(), workers=1)
+    """A cache of the sample data.
+
+    Raises:
+        RuntimeError: a sample could not be preprocessed, for want of Open3D perhaps.
+    """
+    summary = build(find_entries(SAMPLES, [CATEGORY]), folder, PreprocessSettings(), workers=1)
+    if summary.failures:
+        raise RuntimeError(f"the sample data cannot be preprocessed here; give --cache: {summary.failures[0]}")
+    return folder
+
+
+def copied(cache: Path, folder: Path) -> Path:
+    """A cache made elsewhere, where runs may be written beside it."""
+    shutil.copytree(cache, folder)
     return folder
 
 

@@ -6,21 +6,23 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch.autograd import DeviceType
 from torch.utils.flop_counter import FlopCounterMode
 
 from das3d_cli.data.cache import load_split, open_cache
-from das3d_cli.synthesis.augment import augment_often
-from das3d_cli.synthesis.random import ItemRandom
+from das3d_cli.device import autocast
+from das3d_cli.engine.trainer import Trainer
+from das3d_cli.settings import Settings
 
 from . import plain
-from .clock import Row, Section, median, rate, take_turns, times, wait
+from .clock import Row, Section, median, peak_megabytes, rate, take_turns, times, wait
 from .ready import CATEGORY, make_trainer, settings_of
 
 _PEAK_TFLOPS = {"H100": 989.0, "H200": 989.0, "A100": 312.0}  # bfloat16 without sparsity, of the SXM cards' data sheets
 
 
 def steps(cache: Path, preset: str, device: torch.device, rounds: int, *assignments: str) -> Section:
-    """One preset's synthesis, step and rate; on a GPU also how busy that is."""
+    """One preset's synthesis, step, pass over the parts, validation, memory, and use of the arithmetic there is."""
     settings = settings_of(preset, *assignments)
     trainer = make_trainer(cache, settings, device)
     train, count = trainer.data.train, settings.train.batch_size
@@ -29,16 +31,15 @@ def steps(cache: Path, preset: str, device: torch.device, rounds: int, *assignme
     shrunk = _shrunk(split.rgb, split.depth, split.foreground, size)
     textures = trainer.data.textures.permute(0, 2, 3, 1).cpu().numpy()
     loop = plain.Loop(settings, *shrunk, textures, device)
-    batch = train.pick(torch.arange(count, device=device) % len(train))
-    random = ItemRandom.of(0, 0, torch.arange(count, device=device))
-    arguments = settings.synthesis.augmentation() | settings.synthesis.model_dump(include={"defects", "normal_share"})
+    batch, places = trainer.feed.batch(0), torch.arange(count, device=device)
     works: dict[str, Callable[[], object]] = {
-        "synthesis": lambda: augment_often(*batch.images, trainer.data.textures, random, **arguments),
+        "synthesis": lambda: trainer._synthesised(batch, places),
         "synthesis, plain": loop.synthesis,
         "step": trainer._advance,
-        "step, plain": lambda: _freely(loop.step),
+        "step, plain": loop.step,
     }
-    found = take_turns(works, rounds, device)
+    # A GPU works on while the next step is prepared: what is timed is several in a row.
+    found = take_turns(works, rounds, device, often=10 if device.type == "cuda" else 1)
     made, made_plainly, step, plainly = found.values()
     rows = times({"synthesis": made, "the plain loop": made_plainly}, against="the plain loop")[:1]
     rows += times({"training step": step})
@@ -47,24 +48,41 @@ def steps(cache: Path, preset: str, device: torch.device, rounds: int, *assignme
     for name, part, whole in (("", made, step), (" of the plain loop", made_plainly, plainly)):
         shares = [100 * a / b for a, b in zip(part, whole, strict=True)]
         rows.append(Row(f"synthesis in the step{name}", shares, "%"))
+    whole_works: dict[str, Callable[[], object]] = {
+        f"one pass over {len(train)} parts": lambda: _pass(trainer),
+        f"a validation on {len(trainer.data.validation)} parts, and its checkpoints": lambda: trainer._validate(
+            _ignore
+        ),
+    }
+    rows += times(take_turns(whole_works, min(rounds, 2), device))
     if device.type == "cuda":
-        rows += _use_of_gpu(trainer._advance, device, median(step))
+        rows.append(Row("memory of a training", [torch.cuda.max_memory_allocated(device) / 2**20], "MB"))
+        rows.append(_busy(trainer._advance, device, median(step)))
+    else:
+        used = peak_megabytes(_one_step, cache, settings)
+        rows.append(Row("memory of a training step beyond data, weights and textures", [used], "MB"))
+    rows += _use_of_arithmetic(trainer._advance, device, median(step))
     text = (
         f"Batches of {count} at {size} x {size} pixels. The plain loop trains the same network on the paper's losses in"
-        " eager float32 with Adam, and makes its defects in numpy, one sample after the other; das3d"
-        f" makes {settings.synthesis.defects} on each."
+        " eager float32 with Adam, and makes its defects in numpy, one sample after the other; das3d also turns and relights"
+        f" samples, and makes {settings.synthesis.defects} defects on each."
     )
     return Section(f"Training at preset {preset} on {device}", text, rows)
 
 
-def _freely(step: Callable[[], object]) -> object:
-    """A step that need not repeat bit for bit, which a das3d trainer asks of a GPU."""
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(False)
-    try:
-        return step()
-    finally:
-        torch.use_deterministic_algorithms(before, warn_only=True)
+def _pass(trainer: Trainer) -> None:
+    """As many steps as show every part once."""
+    for _ in range(-(-len(trainer.data.train) // trainer.settings.train.batch_size)):
+        trainer._advance()
+        trainer.step += 1
+
+
+def _one_step(cache: Path, settings: Settings) -> Callable[[], object]:
+    return make_trainer(cache, settings, torch.device("cpu"))._advance
+
+
+def _ignore(step: int, values: dict[str, float]) -> None:
+    pass
 
 
 def _shrunk(rgb, depth, foreground, size: int):
@@ -73,24 +91,34 @@ def _shrunk(rgb, depth, foreground, size: int):
     return rgb[:, ::every, ::every], depth[:, ::every, ::every], foreground[:, ::every, ::every]
 
 
-def _use_of_gpu(step: Callable[[], object], device: torch.device, seconds: float) -> list[Row]:
-    """Share of the time that kernels run, and share of the bfloat16 arithmetic that the card is good for."""
+def _busy(step: Callable[[], object], device: torch.device, seconds: float) -> Row:
+    """Share of the time that a GPU's kernels run."""
     rounds = 5
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         for _ in range(rounds):
             step()
         wait(device)
-    kernels = sum(event.self_device_time_total for event in profile.key_averages()) / rounds / 1e6
+    # What waits for the GPU is recorded as its event, too.
+    kernels = [event for event in profile.events() if event.device_type == DeviceType.CUDA and "Sync" not in event.name]
+    return Row("GPU busy", [100 * sum(event.self_device_time_total for event in kernels) / rounds / 1e6 / seconds], "%")
+
+
+def _use_of_arithmetic(step: Callable[[], object], device: torch.device, seconds: float) -> list[Row]:
+    """Share of what the device is good for, by a large matrix product here and by its data sheet."""
     with FlopCounterMode(display=False) as counter:
         step()
-    tflops = counter.get_total_flops() / seconds / 1e12
-    rows = [Row("GPU busy", [100 * min(1.0, kernels / seconds)], "%"), Row("arithmetic", [tflops], "TFLOP/s")]
-    matrix = torch.randn(8192, 8192, device=device, dtype=torch.bfloat16)
+    done = counter.get_total_flops() / seconds / 1e12
+    with autocast(device, training=True) as _:
+        narrow = torch.is_autocast_enabled(device.type)
+    dtype, side = torch.bfloat16 if narrow else torch.float32, 8192 if device.type == "cuda" else 2048
+    matrix = torch.randn(side, side, device=device).to(dtype)
     product = take_turns({"product": lambda: matrix @ matrix}, 5, device)["product"]
-    best = 2 * 8192**3 / min(product) / 1e12
-    rows.append(Row("share of a large bfloat16 matrix product's arithmetic here", [100 * tflops / best], "%"))
-    name = torch.cuda.get_device_name(device)
-    peak = next((value for card, value in _PEAK_TFLOPS.items() if card in name), None)
-    if peak:
-        rows.append(Row(f"share of the data sheet's {peak:g} TFLOP/s", [100 * tflops / peak], "%"))
-    return rows
+    best = 2 * side**3 / min(product) / 1e12
+    name = str(dtype).removeprefix("torch.")
+    rows = [
+        Row("arithmetic", [done], "TFLOP/s"),
+        Row(f"share of a large {name} matrix product's arithmetic here", [100 * done / best], "%"),
+    ]
+    card = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+    peak = next((value for known, value in _PEAK_TFLOPS.items() if known in card), None)
+    return [*rows, Row(f"share of the data sheet's {peak:g} TFLOP/s", [100 * done / peak], "%")] if peak else rows

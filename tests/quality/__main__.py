@@ -29,6 +29,8 @@ def main() -> int:
     captures, cache, results = args.work / "captures", args.work / "cache", args.work / "results"
     if args.archive and args.archive.is_file():
         data.unpack(args.archive, cache)
+    elif args.archive and not args.archive.parent.is_dir():
+        _parser().error(f"--archive {args.archive}: no such folder")
     data.make(captures, cache, args.categories, args.parallel)
     if args.archive and not args.archive.is_file():
         data.pack(cache, args.categories, args.archive)
@@ -45,7 +47,7 @@ def main() -> int:
     minutes = args.minutes - (time.monotonic() - started) / 60
     left = run_all(jobs, cache, results, gpus=args.gpus, parallel=args.parallel, minutes=minutes, extra=args.set)
     if left:
-        print(f"{left} trainings were not begun for want of time; the same command goes on with them", file=sys.stderr)
+        print(f"{left} trainings failed or had no time left; the same command goes on with them", file=sys.stderr)
     if args.pictures:
         pairs = [Job(name, category, args.seeds[0], args.preset) for category in args.categories
                  for name in args.pictures]  # fmt: skip

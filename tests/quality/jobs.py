@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
@@ -29,7 +30,7 @@ class Job:
 def run_all(
     jobs: list[Job], cache: Path, results: Path, *, gpus: str, parallel: int, minutes: float, extra: list[str]
 ) -> int:
-    """Run the jobs that have no result yet, in their order; returns how many were left for want of time.
+    """Run the jobs that have no result yet, in their order; returns how many failed or were left for want of time.
 
     Args:
         extra: settings for all of them.
@@ -43,7 +44,12 @@ def run_all(
     with ProcessPoolExecutor(parallel, mp_context=spawn, initializer=_share_cores, initargs=(parallel,)) as pool:
         running = {pool.submit(run, job, cache, results, gpus, deadline, extra): job for job in open_jobs}
         for done in as_completed(running):
-            job, outcome = running[done], done.result()
+            job = running[done]
+            if error := done.exception():  # the others' results count all the same
+                print(f"{job.experiment} {job.category} {job.seed} failed: {error}", file=sys.stderr, flush=True)
+                left += 1
+                continue
+            outcome = done.result()
             left += outcome is None
             if outcome:
                 print(f"{job.experiment} {job.category} {job.seed}: image AUROC {outcome['all']['image_auroc']:.3f},"
