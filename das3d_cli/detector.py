@@ -8,6 +8,7 @@ if prediction.anomalous:
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from das3d_cli.data.readers import as_points, as_rgb, check_size
 from das3d_cli.data.workers import in_order
 from das3d_cli.engine import checkpoint
 from das3d_cli.engine.network import build_network
+from das3d_cli.engine.recorded import Recorded
 from das3d_cli.errors import DataError
 from das3d_cli.measure import Defect, find_defects, peak_level
 from das3d_cli.scoring import Scored, score
@@ -59,7 +61,9 @@ class Prediction:
 class Detector:
     """A network with everything needed to treat a raw capture as its training data were treated."""
 
-    def __init__(self, model_file: dict[str, Any], settings: Settings, device: torch.device) -> None:
+    def __init__(
+        self, model_file: dict[str, Any], settings: Settings, device: torch.device, *, cuda_graphs: bool = False
+    ) -> None:
         self.settings, self.device = settings, device
         self.category: str = model_file["category"]
         self.threshold: float = model_file["threshold"]
@@ -72,14 +76,17 @@ class Detector:
         self.network.load_state_dict(model_file["network"])
         self.network.fold()
         self.network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._recorded = Recorded(self.network) if cuda_graphs and device.type == "cuda" else None
 
     @classmethod
-    def load(cls, path: str | Path, gpus: str = "auto") -> Detector:
+    def load(cls, path: str | Path, gpus: str = "auto", *, cuda_graphs: bool = False) -> Detector:
         """Load a run folder's best model, or a model file; no code in the file is run.
 
         Args:
             path: a run folder, or its checkpoints/best.pt, wherever that was copied.
             gpus: "auto", "cpu" or a GPU's number.
+            cuda_graphs: on a GPU, launch a pass as one CUDA graph, for programs that judge one part after another: the
+                first passes of each number of parts take longer. Such a detector is for one thread.
 
         Raises:
             DataError: no model there, or one that is damaged or of another version.
@@ -97,7 +104,8 @@ class Detector:
             raise DataError(f"{file}: its training data were preprocessed by another version of das3d; train again")
         try:
             with devices.within_memory(device, "for the network"):
-                return cls(content, setting_files.load(content["settings"], file), device)
+                settings = setting_files.load(content["settings"], file)
+                return cls(content, settings, device, cuda_graphs=cuda_graphs)
         except (KeyError, TypeError, RuntimeError):
             raise DataError(f"{file}: not a model of this version of das3d; train again") from None
 
@@ -126,7 +134,7 @@ class Detector:
     ) -> list[Prediction]:
         """Judge several raw captures, each a pair (rgb, xyz) of any size, as `predict` does one by one, within rounding.
 
-        They are preprocessed in threads and pass the network together.
+        They are preprocessed in threads, and pass the network some at a time while those after them are.
 
         Raises:
             DataError: one of them cannot be used; says which and why.
@@ -138,7 +146,10 @@ class Detector:
             except DataError as error:
                 raise DataError(f"captures[{place}]: {error}") from None
 
-        return self._judge(list(in_order(checked, range(len(captures)))))
+        ready, found = in_order(checked, range(len(captures))), []
+        while some := list(itertools.islice(ready, _TOGETHER // 4)):
+            found += self._judge(some)
+        return found
 
     def _checked(self, rgb: NDArray[np.uint8] | None, xyz: NDArray[np.float32] | None) -> tuple[RawCapture, Sample]:
         if (rgb is None and self.needs != "depth") or (xyz is None) != (self.needs == "rgb"):
@@ -201,7 +212,8 @@ class Detector:
                     rgb[some], depth[some], foreground[some], parallax[some],
                     size=self.settings.model.size, device=self.device,
                 )  # fmt: skip
-                found.append(score(self.network, parts.unpacked(), self.settings.score.smoothing, self.settings.views))
+                looking = self.settings.score.smoothing, self.settings.views, self._recorded
+                found.append(score(self.network, parts.unpacked(), *looking))
         maps, scores = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
         if maps.shape[-1] == depth.shape[-1]:
             return Scored(maps, scores)

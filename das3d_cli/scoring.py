@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from das3d_cli.batch import Batch, turned_left
 from das3d_cli.device import autocast
-from das3d_cli.model import Das3d
+from das3d_cli.model import Das3d, Output
 
 _CHUNK = {"cpu": 16, "cuda": 64}  # images in one forward pass: as many as a device needs to be busy
 
@@ -26,12 +27,15 @@ class Scored(NamedTuple):
 
 
 @torch.inference_mode()
-def score(network: Das3d, batch: Batch, smoothing: float, views: int) -> Scored:
+def score(
+    network: Das3d, batch: Batch, smoothing: float, views: int, recorded: Callable[..., Output] | None = None
+) -> Scored:
     """Judge a batch of any length, in evaluation mode.
 
     Args:
         smoothing: as for `anomaly_maps`.
         views: look at every part so many times, turned by a quarter more each time, and average what is seen.
+        recorded: computes what the network does, perhaps sooner.
     """
     network.eval()
     maps, chunk = [], _CHUNK[batch.depth.device.type]
@@ -39,7 +43,7 @@ def score(network: Das3d, batch: Batch, smoothing: float, views: int) -> Scored:
         seen = [quarter_turned(Batch(*some), n) for n in range(views)]
         rgb, depth, foreground, parallax = (torch.cat(tensors) for tensors in zip(*seen, strict=True))
         with autocast(depth.device):
-            output = network(rgb, depth, foreground.float(), parallax)
+            output = (recorded or network)(rgb, depth, foreground.float(), parallax)
         maps.append(anomaly_maps(output.logits, smoothing, views))
     joined = torch.cat(maps)
     return Scored(joined.cpu().numpy(), anomaly_scores(joined).double().cpu().numpy())

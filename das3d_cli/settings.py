@@ -236,6 +236,10 @@ class HardwareSettings(Section):
         0.5, "share of a GPU's free memory that the good parts may take; if they need more, they stay in main memory, and"
         " each step's are fetched ahead", ge=0, le=1, why="the network needs the rest; 250 parts of 256 pixels take 0.1 GB",
     )  # fmt: skip
+    cuda_graphs: bool = setting(
+        False, "launch a training step as one CUDA graph, on one GPU; where that fails it runs as it is",
+        why="off until it is measured: `nox -s bench -- --gpus 0` sets both side by side",
+    )  # fmt: skip
     workers: int = setting(0, "parallel processes; 0 takes one per core", ge=0, le=256)
 
 

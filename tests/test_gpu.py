@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
 
 from das3d_cli.data.build import build
-from das3d_cli.data.cache import open_cache
+from das3d_cli.data.cache import load_split, open_cache
 from das3d_cli.data.layouts import find_entries
 from das3d_cli.detector import Detector
 from das3d_cli.engine import training
@@ -102,6 +103,33 @@ def test_a_step_does_not_wait_for_the_gpu(shared_dataset: Path, tmp_path: Path):
             trainer._advance()
         finally:
             torch.cuda.set_sync_debug_mode("default")
+
+
+def test_as_one_cuda_graph_the_same_is_learnt_and_judged(shared_dataset: Path, tmp_path: Path):
+    build(find_entries(shared_dataset, ["tire"]), tmp_path / "out", PreprocessSettings(size=64), workers=1)
+    cache = open_cache(tmp_path / "out", "tire")
+    small = ["model.size=64", "model.reconstruction_width=4", "model.discriminator_width=4", "train.steps=12",
+             "train.batch_size=4", "train.accumulate=2", "train.validate_every=6", "synthesis.texture_count=8"]  # fmt: skip
+    losses, scores = [], []
+    for wanted in (False, True):
+        made = resolve({}, [*small, f"hardware.cuda_graphs={str(wanted).lower()}"], environment={})
+        trainer = training.start(made, cache, tmp_path / "runs", torch.device("cuda", 0))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # "not recorded"
+            losses.append([])
+            for step in range(12):
+                trainer.step = step
+                losses[-1].append(float(trainer._advance()["loss"]))
+            trainer._validate(lambda step, values: None)
+            detector = Detector.load(trainer.run, "0", cuda_graphs=wanted)
+            inputs = load_split(cache, "test").inputs
+            found = [detector.score(*inputs).scores for _ in range(5)]
+        assert all(repeated == pytest.approx(found[0], abs=0.02) for repeated in found)
+        scores.append(found[-1])
+    assert len(set(losses[1])) == 12  # each step has its own samples
+    assert losses[0][:4] == pytest.approx(losses[1][:4], rel=0.02)  # later ones differ by what rounding grew to
+    assert losses[0] == pytest.approx(losses[1], rel=0.2)
+    assert scores[0] == pytest.approx(scores[1], abs=0.1)
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one GPU")

@@ -20,6 +20,7 @@ from das3d_cli.engine import checkpoint, distributed
 from das3d_cli.engine.feed import Feed, batch_indices
 from das3d_cli.engine.interrupt import deferred_interrupt
 from das3d_cli.engine.network import build_network
+from das3d_cli.engine.recorded import Recorded
 from das3d_cli.engine.validation import validate
 from das3d_cli.errors import DataError
 from das3d_cli.model import Output
@@ -66,9 +67,14 @@ class Trainer:
             self.network.template.learn(*data.train)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.parallel = distributed.parallel(self.network)
+        self._recorded = settings.hardware.cuda_graphs and self.device.type == "cuda" and distributed.size() == 1
+        # What a recorded step reads anew, it must find on the GPU.
+        self._rate = torch.tensor(settings.train.lr, device=self.device) if self._recorded else settings.train.lr
         self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=settings.train.lr, weight_decay=settings.train.weight_decay, fused=True
-        )
+            self.network.parameters(), lr=self._rate, weight_decay=settings.train.weight_decay, fused=True,
+            capturable=self._recorded,
+        )  # fmt: skip
+        self._work = Recorded(self._learn) if self._recorded else self._learn
         self.feed = Feed(data.train, self.device, self._indices)
         self.step = 0
         self.best: dict[str, float] = {}
@@ -104,10 +110,23 @@ class Trainer:
 
     def _advance(self) -> dict[str, Tensor]:
         """One optimiser step; returns the losses without waiting for the device."""
-        s = self.settings
+        s = self.settings.train
+        self._set_rate(learning_rate(self.step, s.steps, s.lr))
+        return self._work(*self.feed.batch(self.step), torch.full((), self.step, device=self.device))
+
+    def _set_rate(self, rate: float) -> None:
+        if isinstance(self._rate, Tensor):
+            self._rate.fill_(rate)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.step, s.train.steps, s.train.lr)
-        parts = [self._synthesised(*some) for some in self._micro_batches()]
+            group["lr"] = self._rate if isinstance(self._rate, Tensor) else rate
+
+    def _learn(
+        self, rgb: Tensor, depth: Tensor, foreground: Tensor, parallax: Tensor, step: Tensor
+    ) -> dict[str, Tensor]:
+        """What a step computes, of this process's samples and the step's number, on the device from beginning to end."""
+        s = self.settings
+        batch = Batch(rgb, depth, foreground, parallax)
+        parts = [self._synthesised(*some, step) for some in self._micro_batches(batch)]
         good = distributed.mean(torch.stack([(1 - augmented.mask).sum() for _, augmented in parts]).mean())
         self.network.train()
         self.optimizer.zero_grad(set_to_none=True)
@@ -146,18 +165,17 @@ class Trainer:
         found = batch_indices(s.seed, step, s.train.batch_size, len(self.data.train))
         return torch.from_numpy(found[self._share.start : self._share.stop])
 
-    def _micro_batches(self) -> Iterator[tuple[Batch, Tensor]]:
+    def _micro_batches(self, batch: Batch) -> Iterator[tuple[Batch, Tensor]]:
         """The step's good parts and their places in its batch, in equal portions."""
-        batch = self.feed.batch(self.step)
         places = torch.arange(self._share.start, self._share.stop, device=self.device)
         portion = len(places) // self.settings.train.accumulate
         for *some, where in zip(*(torch.split(tensor, portion) for tensor in (*batch, places)), strict=True):
             yield Batch(*some), where
 
-    def _synthesised(self, batch: Batch, places: Tensor) -> tuple[Batch, Augmented]:
+    def _synthesised(self, batch: Batch, places: Tensor, step: Tensor) -> tuple[Batch, Augmented]:
         """Good parts turned and relit, and what was made of them."""
         s = self.settings
-        random = ItemRandom.of(s.seed, self.step, places)
+        random = ItemRandom.of(s.seed, step, places)
         batch = turn(batch, random.fork(0), rotate=s.synthesis.rotate, flip=s.synthesis.flip)
         batch = batch._replace(rgb=relight(batch.rgb, random.fork(2), s.synthesis.relight))
         return batch, augment_often(
@@ -252,6 +270,8 @@ class Trainer:
         try:
             self.network.load_state_dict(state["network"])
             self.optimizer.load_state_dict(state["optimizer"])
+            for group in self.optimizer.param_groups:
+                group["capturable"] = self._recorded  # it may have been saved on another device
             self.step, self.best = state["step"], state["best"]
         except (KeyError, ValueError, RuntimeError):
             raise DataError(f"{self.run}: the checkpoint does not fit the run's settings; train anew") from None

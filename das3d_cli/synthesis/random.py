@@ -43,8 +43,8 @@ class ItemRandom:
         self._ahead: Tensor | None = None
 
     @classmethod
-    def of(cls, seed: int, step: int, indices: Tensor) -> ItemRandom:
-        """Streams for the items `indices` (int64, (B,)) at one step of one seed."""
+    def of(cls, seed: int, step: int | Tensor, indices: Tensor) -> ItemRandom:
+        """Streams for the items `indices` (int64, (B,)) at one step of one seed; a step may be an int64 scalar."""
         return cls(torch.full_like(indices, seed)).fork(step).fork(indices)
 
     @classmethod

@@ -78,6 +78,6 @@ def make_models(cache: Path, folder: Path) -> dict[str, Path]:
     return files
 
 
-def load(model: Path, device: torch.device) -> Detector:
+def load(model: Path, device: torch.device, cuda_graphs: bool = False) -> Detector:
     """The detector on that device."""
-    return Detector.load(model, "cpu" if device.type == "cpu" else str(device.index))
+    return Detector.load(model, "cpu" if device.type == "cpu" else str(device.index), cuda_graphs=cuda_graphs)

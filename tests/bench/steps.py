@@ -32,8 +32,9 @@ def steps(cache: Path, preset: str, device: torch.device, rounds: int, *assignme
     textures = trainer.data.textures.permute(0, 2, 3, 1).cpu().numpy()
     loop = plain.Loop(settings, *shrunk, textures, device)
     batch, places = trainer.feed.batch(0), torch.arange(count, device=device)
+    step_number = torch.zeros((), dtype=torch.int64, device=device)
     works: dict[str, Callable[[], object]] = {
-        "synthesis": lambda: trainer._synthesised(batch, places),
+        "synthesis": lambda: trainer._synthesised(batch, places, step_number),
         "synthesis, plain": loop.synthesis,
         "step": trainer._advance,
         "step, plain": loop.step,
@@ -43,6 +44,14 @@ def steps(cache: Path, preset: str, device: torch.device, rounds: int, *assignme
     made, made_plainly, step, plainly = found.values()
     rows = times({"synthesis": made, "the plain loop": made_plainly}, against="the plain loop")[:1]
     rows += times({"training step": step})
+    if device.type == "cuda":
+        recorded = make_trainer(cache, settings_of(preset, *assignments, "hardware.cuda_graphs=true"), device)
+        graphs = take_turns({"training step": trainer._advance, "as one CUDA graph": recorded._advance}, rounds, device,
+                            often=10)  # fmt: skip
+        rows += times(graphs, against="training step")[1:]
+        rows.append(
+            _busy(recorded._advance, device, median(graphs["as one CUDA graph"]))._replace(what="GPU busy with it")
+        )
     rows.append(rate("rate", count, step, "the plain loop", plainly))
     rows.append(rate("rate of the plain loop", count, plainly))
     for name, part, whole in (("", made, step), (" of the plain loop", made_plainly, plainly)):

@@ -1,0 +1,74 @@
+"""Work launched as one CUDA graph gives what it gives without; the graph itself is stood in for here, see test_gpu."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+from das3d_cli.engine import recorded
+from das3d_cli.engine.recorded import Recorded
+
+
+class Result(NamedTuple):
+    total: Tensor
+    nothing: None
+
+
+def work(a: Tensor, b: Tensor) -> Result:
+    return Result(a.sum() + b, None)
+
+
+class Graph:
+    """Computes again what was recorded, from the same tensors into the same."""
+
+    def __init__(self, inputs: tuple[Tensor, ...], result: Result) -> None:
+        self.inputs, self.result = inputs, result
+
+    def replay(self) -> None:
+        self.result.total.copy_(work(*self.inputs).total)
+
+
+@pytest.fixture
+def recordings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, ...]]:
+    """The inputs of all recordings made."""
+    made: list[tuple[Tensor, ...]] = []
+
+    def of(work, inputs):
+        made.append(own := tuple(tensor.clone() for tensor in inputs))
+        result = work(*own)
+        return recorded._Recording(Graph(own, result), own, result)
+
+    monkeypatch.setattr(recorded, "_beside", lambda work, *inputs: work(*inputs))
+    monkeypatch.setattr(recorded._Recording, "of", of)
+    return made
+
+
+def test_every_call_gives_its_own_inputs_result(recordings: list[tuple[Tensor, ...]]):
+    launched = Recorded(work)
+    inputs = [(torch.full((3,), float(n)), torch.tensor(float(n))) for n in range(7)]
+    results = [launched(*pair) for pair in inputs]
+    assert [float(result.total) for result in results] == [4.0 * n for n in range(7)]  # copies: none is overwritten
+    assert all(result.nothing is None for result in results)
+    assert len(recordings) == 1
+
+
+def test_another_shape_is_recorded_by_itself(recordings: list[tuple[Tensor, ...]]):
+    launched = Recorded(work)
+    for _ in range(5):
+        for count in (2, 3):
+            assert float(launched(torch.ones(count), torch.tensor(0.0)).total) == count
+    assert [len(own[0]) for own in recordings] == [2, 3]
+
+
+def test_what_cannot_be_recorded_runs_as_it_is(monkeypatch: pytest.MonkeyPatch, recordings: list[tuple[Tensor, ...]]):
+    def of(work, inputs):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(recorded._Recording, "of", of)
+    launched = Recorded(work)
+    with pytest.warns(UserWarning, match="not recorded as a CUDA graph") as told:
+        results = [float(launched(torch.ones(2), torch.tensor(float(n))).total) for n in range(6)]
+    assert results == [2.0 + n for n in range(6)] and len(told) == 1
