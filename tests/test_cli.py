@@ -534,8 +534,16 @@ class TestStructure:
             for path in [PACKAGE / name] if name.endswith(".py") else (PACKAGE / name).glob("*.py"):
                 assert "settings" not in imports_of(path), path
 
-    def test_help_does_not_wait_for_heavy_modules(self):
-        script = "import sys; sys.argv = ['das3d', '--help']\nfrom das3d_cli.cli import app\ntry: app()\nexcept SystemExit: pass\n" \
-                 "print([m for m in ('torch', 'open3d', 'cv2', 'numpy', 'sklearn', 'pydantic.main') if m in sys.modules])"  # fmt: skip
+    @pytest.mark.parametrize(
+        ("command", "heavy"),
+        [
+            (["--help"], ["torch", "open3d", "cv2", "numpy", "sklearn", "scipy", "pydantic.main"]),
+            (["predict", "--help"], ["torch", "open3d", "cv2", "sklearn", "scipy"]),  # its options need the settings
+            (["train", "--help"], ["torch", "open3d", "cv2", "sklearn", "scipy"]),
+        ],
+    )
+    def test_help_does_not_wait_for_heavy_modules(self, command: list[str], heavy: list[str]):
+        script = f"import sys; sys.argv = ['das3d', *{command}]\nfrom das3d_cli.cli import app\ntry: app()\nexcept SystemExit: pass\n" \
+                 f"print([m for m in {heavy} if m in sys.modules])"  # fmt: skip
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
         assert done.stdout.strip().splitlines()[-1] == "[]"

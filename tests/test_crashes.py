@@ -101,6 +101,11 @@ def whole(cache: Cache, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return trainer.run
 
 
+def written_at(base: Path) -> list[int]:
+    """When the records of the runs were last written."""
+    return [path.stat().st_mtime_ns for path in base.glob("*/metrics.jsonl")]
+
+
 class TestKilled:
     """By an impatient user or by the kernel: `kill -9`."""
 
@@ -130,14 +135,21 @@ class TestKilled:
 
     def test_at_any_time(self, cache: Cache, tmp_path: Path, whole: Path, forked):
         random = np.random.default_rng(0)
-        for _ in range(3):
+        begun = 0  # kills of trainings that had written something of their own
+        for delay in random.uniform(0, 0.2, 4).tolist():
+            before = written_at(tmp_path)
             process = forked(go_on, cache, tmp_path, 0, "")
-            time.sleep(random.uniform(0.3, 1.0))
+            while process.is_alive() and written_at(tmp_path) == before:
+                time.sleep(0.002)
+            time.sleep(delay)
             process.kill()
-            if self.survives(tmp_path, process, whole):
+            finished = self.survives(tmp_path, process, whole)
+            begun += process.exitcode == -signal.SIGKILL
+            if finished:
                 break
         else:
             assert self.survives(tmp_path, forked(go_on, cache, tmp_path, 0, ""), whole)
+        assert begun
 
 
 def test_what_died_between_the_two_checkpoints_is_made_up_for(cache: Cache, tmp_path: Path):
