@@ -53,7 +53,13 @@ def test_every_experiment_is_of_settings_that_exist(name, preset):
 
 
 def test_studies_show_known_experiments():
-    assert {name for study in STUDIES for name in study.experiments} <= {"btf", "earlier", "laid-as-seen", *EXPERIMENTS}
+    assert {name for study in STUDIES for name in study.experiments} <= {
+        "btf",
+        "earlier",
+        "laid-as-seen",
+        "both-as-seen",
+        *EXPERIMENTS,
+    }
 
 
 def test_tables_hold_means_over_seeds(tmp_path: Path):
