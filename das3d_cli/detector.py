@@ -31,10 +31,11 @@ from das3d_cli.engine.network import build_network
 from das3d_cli.engine.recorded import Recorded
 from das3d_cli.errors import DataError
 from das3d_cli.measure import Defect, find_defects, peak_level
-from das3d_cli.scoring import Scored, score
+from das3d_cli.scoring import Pass, Scored, evaluating, score
 from das3d_cli.settings import Modality, Settings
 
-_TOGETHER = 64  # samples on the device at a time
+_TOGETHER = 64  # samples on the device at a time: enough to be busy, and a split of thousands needs no more memory
+_CAPTURES = 16  # raw ones that are held at a time: a large one has a hundred megabytes
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,8 @@ class Detector:
         self.network.load_state_dict(model_file["network"])
         self.network.fold()
         self.network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._recorded = Recorded(self.network) if cuda_graphs and device.type == "cuda" else None
+        look = evaluating(self.network)
+        self._look: Pass = Recorded(look) if cuda_graphs and device.type == "cuda" else look
 
     @classmethod
     def load(cls, path: str | Path, gpus: str = "auto", *, cuda_graphs: bool = False) -> Detector:
@@ -86,10 +88,11 @@ class Detector:
             path: a run folder, or its checkpoints/best.pt, wherever that was copied.
             gpus: "auto", "cpu" or a GPU's number.
             cuda_graphs: on a GPU, launch a pass as one CUDA graph, for programs that judge one part after another: the
-                first passes of each number of parts take longer. Such a detector is for one thread.
+                first passes of each number of parts take longer, and each number keeps memory of its own. Such a detector
+                is for one thread. Not measured yet.
 
         Raises:
-            DataError: no model there, or one that is damaged or of another version.
+            DataError: no model there, or one that is damaged or of another version, or too little memory.
             UsageError: a GPU is asked for that is not there.
         """
         path = Path(path)
@@ -103,7 +106,7 @@ class Detector:
         if content.get("preprocessing") != VERSION:
             raise DataError(f"{file}: its training data were preprocessed by another version of das3d; train again")
         try:
-            with devices.within_memory(device, "for the network"):
+            with devices.within_memory(device, "for the network; free some"):
                 settings = setting_files.load(content["settings"], file)
                 return cls(content, settings, device, cuda_graphs=cuda_graphs)
         except (KeyError, TypeError, RuntimeError):
@@ -125,7 +128,7 @@ class Detector:
             xyz: float32, (H, W, 3), metres; missing points are (0, 0, 0) or NaN. None where it needs RGB alone.
 
         Raises:
-            DataError: the capture cannot be used; says why.
+            DataError: the capture cannot be used, or memory is too small; says why.
         """
         return self._judge([self._checked(rgb, xyz)])[0]
 
@@ -147,7 +150,7 @@ class Detector:
                 raise DataError(f"captures[{place}]: {error}") from None
 
         ready, found = in_order(checked, range(len(captures))), []
-        while some := list(itertools.islice(ready, _TOGETHER // 4)):
+        while some := list(itertools.islice(ready, _CAPTURES)):
             found += self._judge(some)
         return found
 
@@ -162,8 +165,6 @@ class Detector:
         return capture, self.prepare(capture)
 
     def _judge(self, parts: list[tuple[RawCapture, Sample]]) -> list[Prediction]:
-        if not parts:
-            return []
         scored = self.score(
             np.stack([sample.rgb for _, sample in parts]),
             np.stack([sample.depth for _, sample in parts]),
@@ -203,17 +204,20 @@ class Detector:
         foreground: NDArray[np.bool_],
         parallax: NDArray[np.float32],
     ) -> Scored:
-        """Judge stacked samples, (N, S, S, 3), (N, S, S), (N, S, S) and (N, 2); the maps come back at the samples' size."""
+        """Judge stacked samples, (N, S, S, 3), (N, S, S), (N, S, S) and (N, 2); the maps come back at the samples' size.
+
+        Raises:
+            DataError: memory is too small.
+        """
         found = []
-        with devices.within_memory(self.device, f"judging {len(depth)} parts; give fewer at a time"):
+        with devices.within_memory(self.device, f"judging {min(len(depth), _TOGETHER)} parts at once; free some"):
             for start in range(0, len(depth), _TOGETHER):
                 some = slice(start, start + _TOGETHER)
                 parts = Parts.stack(
                     rgb[some], depth[some], foreground[some], parallax[some],
                     size=self.settings.model.size, device=self.device,
                 )  # fmt: skip
-                looking = self.settings.score.smoothing, self.settings.views, self._recorded
-                found.append(score(self.network, parts.unpacked(), *looking))
+                found.append(score(self._look, parts.unpacked(), self.settings.score.smoothing, self.settings.views))
         maps, scores = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
         if maps.shape[-1] == depth.shape[-1]:
             return Scored(maps, scores)

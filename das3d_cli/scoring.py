@@ -16,6 +16,8 @@ from das3d_cli.batch import Batch, turned_left
 from das3d_cli.device import autocast
 from das3d_cli.model import Das3d, Output
 
+Pass = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # of a `Batch`'s tensors, to logits (B, 2, S, S)
+
 _CHUNK = {"cpu": 16, "cuda": 64}  # images in one forward pass: as many as a device needs to be busy
 
 
@@ -26,25 +28,32 @@ class Scored(NamedTuple):
     scores: NDArray[np.float64]
 
 
+def evaluating(network: Das3d) -> Pass:
+    """The network's pass in evaluation mode, in which it is put, and in the device's precision."""
+    network.eval()
+
+    def look(rgb: Tensor, depth: Tensor, foreground: Tensor, parallax: Tensor) -> Tensor:
+        with autocast(depth.device):
+            output: Output = network(rgb, depth, foreground.float(), parallax)
+        return output.logits
+
+    return look
+
+
 @torch.inference_mode()
-def score(
-    network: Das3d, batch: Batch, smoothing: float, views: int, recorded: Callable[..., Output] | None = None
-) -> Scored:
-    """Judge a batch of any length, in evaluation mode.
+def score(look: Pass, batch: Batch, smoothing: float, views: int) -> Scored:
+    """Judge a batch of any length.
 
     Args:
+        look: what `evaluating` gives, launched as it likes.
         smoothing: as for `anomaly_maps`.
         views: look at every part so many times, turned by a quarter more each time, and average what is seen.
-        recorded: computes what the network does, perhaps sooner.
     """
-    network.eval()
     maps, chunk = [], _CHUNK[batch.depth.device.type]
     for some in zip(*(torch.split(tensor, max(1, chunk // views)) for tensor in batch), strict=True):
         seen = [quarter_turned(Batch(*some), n) for n in range(views)]
         rgb, depth, foreground, parallax = (torch.cat(tensors) for tensors in zip(*seen, strict=True))
-        with autocast(depth.device):
-            output = (recorded or network)(rgb, depth, foreground.float(), parallax)
-        maps.append(anomaly_maps(output.logits, smoothing, views))
+        maps.append(anomaly_maps(look(rgb, depth, foreground, parallax), smoothing, views))
     joined = torch.cat(maps)
     return Scored(joined.cpu().numpy(), anomaly_scores(joined).double().cpu().numpy())
 

@@ -136,7 +136,7 @@ class TestKilled:
     def test_at_any_time(self, cache: Cache, tmp_path: Path, whole: Path, forked):
         random = np.random.default_rng(0)
         begun = 0  # kills of trainings that had written something of their own
-        for delay in random.uniform(0, 0.2, 4).tolist():
+        for delay in [0.0, *random.uniform(0, 0.2, 4).tolist()]:
             before = written_at(tmp_path)
             process = forked(go_on, cache, tmp_path, 0, "")
             while process.is_alive() and written_at(tmp_path) == before:
@@ -236,7 +236,9 @@ class TestShortOfMemory:
 
         trainer = start(cache, tmp_path)
         monkeypatch.setattr(trainer_module, where, fails)
-        with pytest.raises(DataError, match=r"^cpu: out of memory at batch size 2; lower --batch-size"):
+        with pytest.raises(
+            DataError, match=r"^cpu: out of memory at batch size 2; train anew with a lower --batch-size"
+        ):
             finish(trainer)
 
     def test_does_not_advise_to_lower_what_cannot_be(
@@ -247,7 +249,9 @@ class TestShortOfMemory:
 
         trainer = start(cache, tmp_path, "train.accumulate=2")
         monkeypatch.setattr(trainer_module, "augment_often", fails)
-        with pytest.raises(DataError, match=r"one part at a time; lower --set model\.discriminator_width"):
+        with pytest.raises(
+            DataError, match=r"one part at a time; train anew with --set model\.discriminator_width below 4"
+        ):
             finish(trainer)
 
     def test_before_the_first_step(self, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -256,7 +260,8 @@ class TestShortOfMemory:
 
         monkeypatch.setattr("das3d_cli.template.Template.learn", fails)
         with pytest.raises(
-            DataError, match=r"^cpu: out of memory before the first step; lower --set hardware\.cache_share"
+            DataError,
+            match=r"^cpu: out of memory before the first step; train anew with a lower --set synthesis\.texture_count",
         ):
             start(cache, tmp_path)
 
@@ -269,7 +274,7 @@ class TestShortOfMemory:
             raise RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")
 
         monkeypatch.setattr("das3d_cli.detector.score", fails)
-        with pytest.raises(DataError, match=r"out of memory judging [0-9]+ parts; give fewer at a time"):
+        with pytest.raises(DataError, match=r"out of memory judging [0-9]+ parts at once; free some"):
             detector.score(*load_split(cache, "test").inputs)
 
     def test_other_errors_stay_what_they_are(self):

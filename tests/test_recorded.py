@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import NamedTuple
 
 import pytest
@@ -36,12 +37,16 @@ def recordings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, ...]]:
     """The inputs of all recordings made."""
     made: list[tuple[Tensor, ...]] = []
 
-    def of(work, inputs):
+    def of(work, inputs, stream):
         made.append(own := tuple(tensor.clone() for tensor in inputs))
         result = work(*own)
         return recorded._Recording(Graph(own, result), own, result)
 
-    monkeypatch.setattr(recorded, "_beside", lambda work, *inputs: work(*inputs))
+    monkeypatch.setattr(recorded, "_beside", lambda stream, work, inputs: work(*inputs))
+    monkeypatch.setattr(recorded, "_new_stream", object)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
+    for name, gives in (("current_stream", object), ("set_stream", id), ("empty_cache", object)):
+        monkeypatch.setattr(torch.cuda, name, gives)
     monkeypatch.setattr(recorded._Recording, "of", of)
     return made
 
@@ -64,11 +69,13 @@ def test_another_shape_is_recorded_by_itself(recordings: list[tuple[Tensor, ...]
 
 
 def test_what_cannot_be_recorded_runs_as_it_is(monkeypatch: pytest.MonkeyPatch, recordings: list[tuple[Tensor, ...]]):
-    def of(work, inputs):
-        raise RuntimeError("operation not permitted when stream is capturing")
+    def of(work, inputs, stream):
+        raise RuntimeError("operation not permitted\nwhen the stream is capturing")
 
     monkeypatch.setattr(recorded._Recording, "of", of)
     launched = Recorded(work)
-    with pytest.warns(UserWarning, match="not recorded as a CUDA graph") as told:
+    with pytest.warns(
+        UserWarning, match="not launched as a CUDA graph.*slower for it: operation not permitted$"
+    ) as told:
         results = [float(launched(torch.ones(2), torch.tensor(float(n))).total) for n in range(6)]
     assert results == [2.0 + n for n in range(6)] and len(told) == 1

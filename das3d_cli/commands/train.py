@@ -84,10 +84,9 @@ def run(
             raise UsageError("--resume: goes on with the run's own settings and category; give no others beside it")
     else:
         settings = resolve(flags, assignments, config, preset="cpu" if chosen[0].type == "cpu" else "default")
-        names = [
-            caches.find_cache(data, name).name  # a mistyped name is told before the first training
-            for name in pick_categories(caches.categories(data), category, data)
-        ]
+        names = pick_categories(caches.categories(data), category, data)
+        for name in names:
+            caches.find_cache(data, name)  # a mistyped one is told before the first training
     if len(names) > 1 and launched():
         raise UsageError(f"torchrun trains one category, not {', '.join(names)}; name one with --category")
     if len(names) <= 1 and len(chosen) > 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,33 +20,44 @@ Shapes = tuple[tuple[torch.Size, torch.dtype], ...]
 class Recorded(Generic[Result]):
     """A function of tensors on one GPU; from the fourth call with inputs of some shape on, one CUDA graph.
 
+    Each shape keeps the memory of its work. What cannot be recorded runs as it is, and says so.
+
     Args:
-        work: takes and returns tensors alone, waits for nothing, and depends, besides on its inputs, only on tensors that
-            stay where they are. What it changes of them it changes in every call, as without this class.
+        work: takes tensors and returns some, waits for nothing, enters autocast by itself, and depends, besides on its
+            inputs, only on tensors that stay where they are. What it changes of them it changes in every call.
     """
 
     def __init__(self, work: Callable[..., Result]) -> None:
         self._work = work
         self._calls: dict[Shapes, int] = {}
         self._recordings: dict[Shapes, _Recording[Result]] = {}
+        self._stream: Any = None  # on which it runs before it is recorded, and is recorded
         self._able = True
 
     def __call__(self, *inputs: Tensor) -> Result:
         """What the work gives; of a recording, copies."""
-        if not self._able:
-            return self._work(*inputs)
         shapes = tuple((tensor.shape, tensor.dtype) for tensor in inputs)
         self._calls[shapes] = self._calls.get(shapes, 0) + 1
-        if self._calls[shapes] <= _EAGERLY:
-            return _beside(self._work, *inputs)
-        if shapes not in self._recordings:
-            try:
-                self._recordings[shapes] = _Recording.of(self._work, inputs)
-            except RuntimeError as error:
-                self._able = False
-                warnings.warn(f"not recorded as a CUDA graph, and slower for it: {error}", stacklevel=2)
-                return self._work(*inputs)
-        return self._recordings[shapes].replay(inputs)
+        with torch.cuda.device(inputs[0].device):
+            self._stream = self._stream or _new_stream()
+            if self._able and self._calls[shapes] > _EAGERLY and shapes not in self._recordings:
+                self._record(shapes, inputs)
+            if shapes in self._recordings:
+                return self._recordings[shapes].replay(inputs)
+            return _beside(self._stream, self._work, inputs) if self._able else self._work(*inputs)
+
+    def _record(self, shapes: Shapes, inputs: tuple[Tensor, ...]) -> None:
+        here = torch.cuda.current_stream()
+        try:
+            self._recordings[shapes] = _Recording.of(self._work, inputs, self._stream)
+            return
+        except RuntimeError as error:
+            told = str(error.__context__ or error).partition("\n")[0]
+        # A recording that broke off leaves its stream set, and memory taken.
+        torch.cuda.set_stream(here)
+        torch.cuda.empty_cache()
+        self._able = False
+        warnings.warn(f"not launched as a CUDA graph, and slower for it: {told}", stacklevel=3)
 
 
 @dataclass(frozen=True)
@@ -56,10 +67,10 @@ class _Recording(Generic[Result]):
     result: Result
 
     @classmethod
-    def of(cls, work: Callable[..., Result], inputs: tuple[Tensor, ...]) -> _Recording[Result]:
+    def of(cls, work: Callable[..., Result], inputs: tuple[Tensor, ...], stream: Any) -> _Recording[Result]:
         """Nothing is computed yet. Other threads, as that which pins a step's samples, may go on meanwhile."""
         graph, own = torch.cuda.CUDAGraph(), tuple(tensor.clone() for tensor in inputs)
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             result = work(*own)
         return cls(graph, own, result)
 
@@ -71,9 +82,13 @@ class _Recording(Generic[Result]):
         return copies
 
 
-def _beside(work: Callable[..., Result], *inputs: Tensor) -> Result:
-    """Run it on a stream of its own, as it is recorded on one: what it keeps then belongs to no other."""
-    stream, here = torch.cuda.Stream(), torch.cuda.current_stream()  # type: ignore[no-untyped-call]
+def _new_stream() -> torch.cuda.Stream:
+    return torch.cuda.Stream()  # type: ignore[no-untyped-call]
+
+
+def _beside(stream: torch.cuda.Stream, work: Callable[..., Result], inputs: tuple[Tensor, ...]) -> Result:
+    """Run it on the stream, after what went before here and before what comes."""
+    here = torch.cuda.current_stream()
     stream.wait_stream(here)
     with torch.cuda.stream(stream):
         result = work(*inputs)

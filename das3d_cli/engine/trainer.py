@@ -67,14 +67,18 @@ class Trainer:
             self.network.template.learn(*data.train)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.parallel = distributed.parallel(self.network)
-        self._recorded = settings.hardware.cuda_graphs and self.device.type == "cuda" and distributed.size() == 1
+        if self.network.template is not None:
+            self.network.template.compare(bool(self.network.template.shared))  # as the first process does
+        self._as_graph = settings.hardware.cuda_graphs and self.device.type == "cuda" and distributed.size() == 1
         # What a recorded step reads anew, it must find on the GPU.
-        self._rate = torch.tensor(settings.train.lr, device=self.device) if self._recorded else settings.train.lr
+        self._learning_rate = (
+            torch.tensor(settings.train.lr, device=self.device) if self._as_graph else settings.train.lr
+        )
         self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=self._rate, weight_decay=settings.train.weight_decay, fused=True,
-            capturable=self._recorded,
+            self.network.parameters(), lr=self._learning_rate, weight_decay=settings.train.weight_decay, fused=True,
+            capturable=self._as_graph,
         )  # fmt: skip
-        self._work = Recorded(self._learn) if self._recorded else self._learn
+        self._work = Recorded(self._learn) if self._as_graph else self._learn
         self.feed = Feed(data.train, self.device, self._indices)
         self.step = 0
         self.best: dict[str, float] = {}
@@ -88,19 +92,19 @@ class Trainer:
         """
         total = self.settings.train.steps
         advice = self._memory_advice()
-        recorded: list[dict[str, Tensor]] = []
+        noted: list[dict[str, Tensor]] = []
         started, started_at = time.perf_counter(), self.step
         with deferred_interrupt() as interrupted:
             while self.step < total:
                 with within_memory(self.device, advice):
-                    recorded.append(self._advance())
+                    noted.append(self._advance())
                 self.step += 1
                 due = self.step % self.settings.train.validate_every == 0 or self.step == total
                 if self.step % _REPORT_EVERY == 0 or due:
                     seconds = time.perf_counter() - started
                     rate = (self.step - started_at) * self.settings.train.batch_size / seconds
-                    self._report(recorded, rate, progress)
-                    recorded.clear()
+                    self._report(noted, rate, progress)
+                    noted.clear()
                 if due:
                     with within_memory(self.device, advice):
                         self._validate(progress)
@@ -111,14 +115,14 @@ class Trainer:
     def _advance(self) -> dict[str, Tensor]:
         """One optimiser step; returns the losses without waiting for the device."""
         s = self.settings.train
-        self._set_rate(learning_rate(self.step, s.steps, s.lr))
+        self._set_learning_rate(learning_rate(self.step, s.steps, s.lr))
         return self._work(*self.feed.batch(self.step), torch.full((), self.step, device=self.device))
 
-    def _set_rate(self, rate: float) -> None:
-        if isinstance(self._rate, Tensor):
-            self._rate.fill_(rate)
+    def _set_learning_rate(self, rate: float) -> None:
+        if isinstance(self._learning_rate, Tensor):
+            self._learning_rate.fill_(rate)
         for group in self.optimizer.param_groups:
-            group["lr"] = self._rate if isinstance(self._rate, Tensor) else rate
+            group["lr"] = self._learning_rate if isinstance(self._learning_rate, Tensor) else rate
 
     def _learn(
         self, rgb: Tensor, depth: Tensor, foreground: Tensor, parallax: Tensor, step: Tensor
@@ -130,7 +134,7 @@ class Trainer:
         good = distributed.mean(torch.stack([(1 - augmented.mask).sum() for _, augmented in parts]).mean())
         self.network.train()
         self.optimizer.zero_grad(set_to_none=True)
-        recorded = []
+        noted = []
         for number, (normal, augmented) in enumerate(parts, 1):
             with distributed.unshared(self.parallel, number < len(parts)):
                 with autocast(self.device, training=True):
@@ -142,17 +146,17 @@ class Trainer:
                 )
                 loss = total_loss(terms, s.loss)
                 (loss / len(parts)).backward()  # type: ignore[no-untyped-call]
-            recorded.append({"loss": loss.detach()} | {name: value.detach() for name, value in terms.items()})
+            noted.append({"loss": loss.detach()} | {name: value.detach() for name, value in terms.items()})
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), s.train.clip)
         self.optimizer.step()
-        return {name: torch.stack([record[name] for record in recorded]).mean() for name in recorded[0]}
+        return {name: torch.stack([record[name] for record in noted]).mean() for name in noted[0]}
 
     def _memory_advice(self) -> str:
         batch, micro = self.settings.train.batch_size, self.settings.train.micro_batch
         if micro > distributed.size():
-            return f"at batch size {batch}; lower --batch-size or raise --set train.accumulate"
+            return f"at batch size {batch}; train anew with a lower --batch-size or a higher --set train.accumulate"
         width = self.settings.model.discriminator_width
-        return f"with one part at a time; lower --set model.discriminator_width, which is {width}, or model.size"
+        return f"with one part at a time; train anew with --set model.discriminator_width below {width}"
 
     @property
     def _share(self) -> range:
@@ -183,9 +187,9 @@ class Trainer:
             normal_share=s.synthesis.normal_share, **s.synthesis.augmentation(),
         )  # fmt: skip
 
-    def _report(self, recorded: list[dict[str, Tensor]], rate: float, progress: Progress) -> None:
-        found = torch.stack([torch.stack([record[name] for record in recorded]).mean() for name in recorded[0]])
-        means = dict(zip(recorded[0], distributed.mean(found).tolist(), strict=True))
+    def _report(self, noted: list[dict[str, Tensor]], rate: float, progress: Progress) -> None:
+        found = torch.stack([torch.stack([record[name] for record in noted]).mean() for name in noted[0]])
+        means = dict(zip(noted[0], distributed.mean(found).tolist(), strict=True))
         if not np.isfinite(means["loss"]):
             raise self._diverged(f"the loss became {means['loss']}")
         if not distributed.is_first():
@@ -262,7 +266,7 @@ class Trainer:
         return checkpoint.load(path)
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go back to a state that `read_state` read.
+        """Go back to a state that `read_state` read, before the first step.
 
         Raises:
             DataError: it does not fit the run's settings.
@@ -271,7 +275,7 @@ class Trainer:
             self.network.load_state_dict(state["network"])
             self.optimizer.load_state_dict(state["optimizer"])
             for group in self.optimizer.param_groups:
-                group["capturable"] = self._recorded  # it may have been saved on another device
+                group["capturable"] = self._as_graph  # it may have been saved on another device
             self.step, self.best = state["step"], state["best"]
         except (KeyError, ValueError, RuntimeError):
             raise DataError(f"{self.run}: the checkpoint does not fit the run's settings; train anew") from None

@@ -28,7 +28,6 @@ from das3d_cli.files import sweep
 from das3d_cli.settings import PreprocessSettings, Settings
 from das3d_cli.synthesis.textures import folder_textures, procedural_textures
 
-_ADVICE = "before the first step; lower --set hardware.cache_share or --set synthesis.texture_count"
 _HELD_OUT = 0.15  # share of the training parts that stands in for a missing validation split
 
 
@@ -36,18 +35,18 @@ def start(settings: Settings, cache: Cache, base: Path, device: torch.device) ->
     """Claim a run folder below `base` and make ready to train in it.
 
     Raises:
-        DataError: the cache lacks good parts, or the folder cannot be written.
+        DataError: the cache lacks good parts, the folder cannot be written, or memory is too small.
         UsageError: the settings ask for another preprocessing or size than the cache's.
     """
     _check_preprocessing(settings, cache)
     distributed.check_share(settings.train.batch_size, settings.train.accumulate)
     settings = settings.model_copy(update={"preprocess": cache.manifest.settings})
-    with within_memory(device, _ADVICE):
+    with within_memory(device, _memory_advice(device)):
         data = load_data(settings, cache, device)
     if distributed.from_first(lambda: identity(cache)) != identity(cache):
         raise DataError(f"{cache.folder}: not the cache that the other machine has; preprocess once, and copy it")
     run = distributed.from_first(lambda: _claim(settings, cache, base, device))
-    with within_memory(device, _ADVICE):
+    with within_memory(device, _memory_advice(device)):
         trainer = Trainer(settings, data, identity(cache), run)
     trainer.save_state()  # whatever happens from here on, the run can be resumed
     return trainer
@@ -57,7 +56,7 @@ def resume(run: Path, cache_root: Path, device: torch.device) -> Trainer:
     """Make ready to go on with an unfinished run.
 
     Raises:
-        DataError: not a run folder, without checkpoint, or its cache has changed since.
+        DataError: not a run folder, without checkpoint, its cache has changed since, or memory is too small.
         UsageError: the run is finished.
     """
     settings, state = distributed.from_first(lambda: _left(run))
@@ -65,10 +64,15 @@ def resume(run: Path, cache_root: Path, device: torch.device) -> Trainer:
     cache = open_cache(cache_root, state["category"])
     if any(state.get(key) != value for key, value in identity(cache).items()):
         raise DataError(f"{cache.folder}: changed since {run} began with it; bring it back as it was, or train anew")
-    with within_memory(device, _ADVICE):
+    with within_memory(device, _memory_advice(device)):
         trainer = Trainer(settings, load_data(settings, cache, device), identity(cache), run)
         trainer.restore(state)
     return trainer
+
+
+def _memory_advice(device: torch.device) -> str:
+    share = "--set hardware.cache_share or " if device.type == "cuda" else ""
+    return f"before the first step; train anew with a lower {share}--set synthesis.texture_count"
 
 
 def finish(trainer: Trainer, progress: Progress) -> dict[str, Any]:

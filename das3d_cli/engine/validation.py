@@ -7,15 +7,16 @@ import torch
 from torch import Tensor
 
 from das3d_cli.batch import Batch, Parts
+from das3d_cli.engine import distributed
 from das3d_cli.metrics import auroc, average_precision
 from das3d_cli.model import Das3d
-from das3d_cli.scoring import good_threshold, quarter_turned, score
+from das3d_cli.scoring import evaluating, good_threshold, quarter_turned, score
 from das3d_cli.settings import Modality, Settings
 from das3d_cli.synthesis.augment import augment
 from das3d_cli.synthesis.random import ItemRandom
 
-_CHUNK = 16  # parts at a time, and no more than this many times as many as a training step takes through the network,
-_BESIDE_TRAINING = 4  # which keeps for each what a gradient needs
+_CHUNK = 16  # parts at a time, at most
+_BESIDE_TRAINING = 4  # images, as a multiple of a training step's: they need no gradients
 
 
 def validate(network: Das3d, parts: Parts, textures: Tensor, settings: Settings) -> dict[str, float]:
@@ -33,14 +34,16 @@ def validate(network: Das3d, parts: Parts, textures: Tensor, settings: Settings)
     # a threshold by chance.
     turns = range(4 if settings.synthesis.rotate and settings.views < 4 else 1)
     goods, maps, scores, masks = [], [], [], []
-    chunk = min(_CHUNK, _BESIDE_TRAINING * settings.train.micro_batch)
+    images = _BESIDE_TRAINING * settings.train.micro_batch // distributed.size()
+    chunk = max(1, min(_CHUNK, images // settings.views))
+    look = evaluating(network)
     for some in torch.split(torch.arange(len(parts)), chunk):
         batch = parts.take(some.to(parts.depth.device)).to(textures.device).unpacked()
-        goods += [score(network, quarter_turned(batch, n), *looking).scores for n in turns]
+        goods += [score(look, quarter_turned(batch, n), *looking).scores for n in turns]
         for version in range(settings.train.validation_defects):
             random = ItemRandom.of(settings.seed + 1, version, some.to(textures.device))
             made = augment(*batch.images, textures, random, modality=seen[version % len(seen)], **arguments)
-            found = score(network, Batch(made.rgb, made.depth, made.foreground, batch.parallax), *looking)
+            found = score(look, Batch(made.rgb, made.depth, made.foreground, batch.parallax), *looking)
             maps.append(found.maps)
             scores.append(found.scores)
             masks.append(made.mask[:, 0].cpu().numpy() > 0)

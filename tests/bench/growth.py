@@ -13,7 +13,7 @@ from das3d_cli.batch import Batch
 from das3d_cli.data.cache import Cache, load_split, open_cache
 from das3d_cli.engine.network import build_network
 from das3d_cli.metrics import aupro
-from das3d_cli.scoring import score
+from das3d_cli.scoring import evaluating, score
 
 from . import peers
 from .captures import prepare
@@ -105,4 +105,5 @@ def _forward(preset: str, side: int, batch: int, device: torch.device):
         torch.rand(batch, 3, side, side, device=device), torch.rand(batch, 1, side, side, device=device),
         torch.ones(batch, 1, side, side, dtype=torch.bool, device=device), torch.zeros(batch, 2, device=device),
     )  # fmt: skip
-    return lambda: score(network, images, 0.02, views=1)
+    look = evaluating(network)
+    return lambda: score(look, images, 0.02, views=1)

@@ -25,6 +25,7 @@ def steps(cache: Path, preset: str, device: torch.device, rounds: int, *assignme
     """One preset's synthesis, step, pass over the parts, validation, memory, and use of the arithmetic there is."""
     settings = settings_of(preset, *assignments)
     trainer = make_trainer(cache, settings, device)
+    memory = _memory(trainer, cache, device)
     train, count = trainer.data.train, settings.train.batch_size
     split = load_split(open_cache(cache, CATEGORY), "train")
     size = settings.model.size
@@ -65,11 +66,8 @@ def steps(cache: Path, preset: str, device: torch.device, rounds: int, *assignme
     }
     rows += times(take_turns(whole_works, min(rounds, 2), device))
     if device.type == "cuda":
-        rows.append(Row("memory of a training", [torch.cuda.max_memory_allocated(device) / 2**20], "MB"))
         rows.append(_busy(trainer._advance, device, median(step)))
-    else:
-        used = peak_megabytes(_one_step, cache, settings)
-        rows.append(Row("memory of a training step beyond data, weights and textures", [used], "MB"))
+    rows.append(memory)
     rows += _use_of_arithmetic(trainer._advance, device, median(step))
     text = (
         f"Batches of {count} at {size} x {size} pixels. The plain loop trains the same network on the paper's losses in"
@@ -84,6 +82,18 @@ def _pass(trainer: Trainer) -> None:
     for _ in range(-(-len(trainer.data.train) // trainer.settings.train.batch_size)):
         trainer._advance()
         trainer.step += 1
+
+
+def _memory(trainer: Trainer, cache: Path, device: torch.device) -> Row:
+    """The most that a step needs."""
+    if device.type == "cpu":
+        used = peak_megabytes(_one_step, cache, trainer.settings)
+    else:
+        held = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        trainer._advance()
+        used = (torch.cuda.max_memory_allocated(device) - held) / 2**20
+    return Row("memory of a training step beyond data, weights and textures", [used], "MB")
 
 
 def _one_step(cache: Path, settings: Settings) -> Callable[[], object]:
