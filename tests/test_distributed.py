@@ -336,6 +336,19 @@ class TestCommand:
         (line,) = text.splitlines()
         assert line.startswith("error: process 1 of the training was killed by SIGKILL")
 
+    def test_killed_in_a_step_and_resumed(self, place: Path):
+        program = place / "dying.py"
+        program.write_text(PROGRAM.format(event="if rank == 1: os.kill(os.getpid(), signal.SIGKILL)"))
+        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(program)]
+        process = command(place, *train("died"), launcher=torchrun)
+        _, text = process.communicate(timeout=120)
+        assert process.returncode == 1, text
+        run = place / "died" / "tire-001"
+        assert Trainer.read_state(run)["step"] < 3 and not (run / "summary.json").exists()
+        process = command(place, "train", "--gpus", "cpu", "--resume", str(run), launcher=["-c", LAUNCH])
+        _, text = process.communicate(timeout=120)
+        assert process.returncode == 0 and (run / "summary.json").is_file(), text
+
     def test_interrupted_and_resumed(self, place: Path):
         process = command(place, *train("long", "train.steps=5000"), launcher=["-c", LAUNCH])
         metrics = place / "long" / "tire-001" / "metrics.jsonl"

@@ -7,6 +7,7 @@ is alone every function here does nothing.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -56,6 +57,7 @@ def joined(device: torch.device) -> Iterator[None]:
     try:
         yield
     finally:
+        gc.collect()  # a network that the processes shared must not outlive their group: its threads would abort the process
         dist.destroy_process_group()
 
 
