@@ -303,15 +303,21 @@ cli.main()
 """
 
 
+def eventful(place: Path, base: str, event: str) -> tuple[int, str]:
+    """Have torchrun train in two processes, to some of which something happens: its exit code, and what it said."""
+    program = place / f"{base}.py"
+    program.write_text(PROGRAM.format(event=event))
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(program)]
+    process = command(place, *train(base), launcher=torchrun)
+    _, text = process.communicate(timeout=120)
+    return process.returncode, text
+
+
 class TestCommand:
     def test_an_error_in_one_process_is_one_line_and_ends_all(self, place: Path):
         """By torchrun, which adds a report of its own."""
-        program = place / "program.py"
-        program.write_text(PROGRAM.format(event='if rank == 1: raise DataError("the second one broke")'))
-        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(program)]
-        process = command(place, *train("broken"), launcher=torchrun)
-        _, text = process.communicate(timeout=120)
-        assert process.returncode == 1
+        code, text = eventful(place, "broken", 'if rank == 1: raise DataError("the second one broke")')
+        assert code == 1
         assert [line for line in text.splitlines() if line.startswith("error:")] == ["error: the second one broke"]
         assert text.count("training tire in broken/tire-001 on cpu and 1 more") == 1
 
@@ -337,12 +343,8 @@ class TestCommand:
         assert line.startswith("error: process 1 of the training was killed by SIGKILL")
 
     def test_killed_in_a_step_and_resumed(self, place: Path):
-        program = place / "dying.py"
-        program.write_text(PROGRAM.format(event="if rank == 1: os.kill(os.getpid(), signal.SIGKILL)"))
-        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(program)]
-        process = command(place, *train("died"), launcher=torchrun)
-        _, text = process.communicate(timeout=120)
-        assert process.returncode == 1, text
+        code, text = eventful(place, "died", "if rank == 1: os.kill(os.getpid(), signal.SIGKILL)")
+        assert code == 1, text
         run = place / "died" / "tire-001"
         assert Trainer.read_state(run)["step"] < 3 and not (run / "summary.json").exists()
         process = command(place, "train", "--gpus", "cpu", "--resume", str(run), launcher=["-c", LAUNCH])
