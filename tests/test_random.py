@@ -16,10 +16,15 @@ def test_an_item_draws_the_same_numbers_wherever_it_stands():
     assert torch.equal(together.integers(2, high=10)[2:], alone.integers(2, high=10))
 
 
-def test_joined_streams_are_the_streams():
-    several = [ItemRandom.of(0, step, torch.arange(3)) for step in range(4)]
-    joined = ItemRandom.joined(several).uniform(5).view(4, 3, 5)
-    assert all(torch.equal(random.uniform(5), drawn) for random, drawn in zip(several, joined, strict=True))
+def test_forks_together_are_the_forks():
+    parent = ItemRandom.of(0, 0, torch.arange(3))
+    for label, drawn in enumerate(parent.forks(4).uniform(5).view(4, 3, 5)):
+        assert torch.equal(parent.fork(label).uniform(5), drawn)
+
+
+def test_one_label_for_all_is_the_label_of_each():
+    parent = ItemRandom.of(0, 0, torch.arange(3))
+    assert torch.equal(parent.fork(5).uniform(4), parent.fork(torch.full((3,), 5)).uniform(4))
 
 
 def test_the_number_does_not_depend_on_how_many_are_drawn_at_once():

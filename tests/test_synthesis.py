@@ -10,7 +10,7 @@ from scipy import integrate, signal, stats
 from das3d_cli.batch import Batch
 from das3d_cli.scoring import quarter_turned
 from das3d_cli.settings import SynthesisSettings
-from das3d_cli.synthesis.augment import augment, augment_often
+from das3d_cli.synthesis.augment import augment, augment_often, draw
 from das3d_cli.synthesis.light import relight
 from das3d_cli.synthesis.perlin import perlin
 from das3d_cli.synthesis.pose import turn
@@ -247,6 +247,21 @@ class TestAugmentOften:
         once = self.make(parts, textures, defects=1)
         for a, b in zip(once, make(parts, textures, streams().fork(0)), strict=True):
             assert torch.equal(a, b)
+
+    def test_drawn_at_once_or_one_after_the_other_they_are_the_same(self, parts, textures):
+        arguments = SynthesisSettings().augmentation()
+        at_once = draw(parts.foreground.repeat(3, 1, 1, 1), textures, streams().forks(3), **arguments)
+        for number in range(3):
+            alone = draw(parts.foreground, textures, streams().fork(number), **arguments)
+            for a, b in zip(at_once, alone, strict=True):
+                assert torch.allclose(a.chunk(3)[number].float(), b.float(), atol=1e-6)
+
+    def test_what_one_defect_took_away_no_other_brings_back(self, parts, textures):
+        made = self.make(parts, textures, dropout=0.0, pierced_share=1.0)
+        gone = parts.foreground & ~made.foreground
+        assert gone.any(dim=(1, 2, 3)).all()
+        assert torch.equal(made.mask[gone], torch.ones_like(made.mask[gone]))
+        assert made.rgb[gone.expand(-1, 3, -1, -1)].abs().max() == 0
 
     def test_normal_share_is_the_share_left_untouched(self, parts, textures):
         many = [

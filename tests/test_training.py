@@ -24,9 +24,10 @@ from das3d_cli.detector import Detector
 from das3d_cli.device import choose
 from das3d_cli.engine import checkpoint, training
 from das3d_cli.engine.feed import Feed, batch_indices, placed
-from das3d_cli.engine.trainer import Trainer, learning_rate
+from das3d_cli.engine.trainer import Data, Trainer, learning_rate
 from das3d_cli.errors import DataError, UsageError
 from das3d_cli.evaluation import evaluate_detector
+from das3d_cli.scoring import evaluating
 from das3d_cli.settings import PreprocessSettings, resolve
 from das3d_cli.template import Template
 
@@ -331,6 +332,24 @@ class TestFeed:
             template.learn(halved.rgb, depth, halved.foreground, halved.parallax)
             learnt.append(template.images)
         assert torch.equal(*learnt)
+
+
+def test_nothing_in_a_step_waits_for_the_device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Tensors of the meta device take a GPU's way through the code and have no values: who asks for one fails."""
+    meta = torch.device("meta")
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        bool(torch.ones((), device=meta) > 0)
+    monkeypatch.setattr(Template, "learn", lambda self, *parts: self.compare(True))
+    monkeypatch.setattr(torch, "autocast", lambda *args, **options: contextlib.nullcontext())
+    monkeypatch.setattr(torch.optim, "AdamW", lambda weights, **options: torch.optim.SGD(weights, lr=0.1))
+    parts = Parts(
+        torch.zeros(4, 3, 64, 64, dtype=torch.uint8, device=meta), torch.zeros(4, 1, 64, 64, device=meta),
+        torch.zeros(4, 1, 64, 64, dtype=torch.bool, device=meta), torch.zeros(4, 2, device=meta),
+    )  # fmt: skip
+    trainer = Trainer(settings(), Data(parts, parts, parts.rgb), {}, tmp_path)
+    losses = trainer._advance()
+    assert all(value.device == meta and value.shape == () for value in losses.values())
+    assert evaluating(trainer.network)(*parts.unpacked()).shape == (4, 2, 64, 64)
 
 
 class TestDetector:

@@ -67,7 +67,7 @@ class Trainer:
             self.network.template.learn(*data.train)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.parallel = distributed.parallel(self.network)
-        if self.network.template is not None:
+        if self.network.template is not None and distributed.size() > 1:
             self.network.template.compare(bool(self.network.template.shared))  # as the first process does
         self._as_graph = settings.hardware.cuda_graphs and self.device.type == "cuda" and distributed.size() == 1
         # What a recorded step reads anew, it must find on the GPU.

@@ -48,9 +48,86 @@ class Augmented(NamedTuple):
     refined: Tensor
 
 
+class Defect(NamedTuple):
+    """One defect for each of B parts of S x S pixels, before it is made.
+
+    Attributes:
+        ternary: float32, (B, 1, S, S), M_t: -1, 0 or 1; of a defect that reaches through the part 0 or 1.
+        change: float32, (B, 1, S, S), p_z * Delta_Z, zero off the part.
+        pierced: bool, (B, 1, 1, 1), whether it reaches through the part.
+        texture: float32, (B, 3, S, S), I_u of Eq. 8, in [0, 1].
+        beta: float32, (B, 1, 1, 1), the part's share in the colour of Eq. 8.
+        keep_rgb, keep_depth: bool, (B, 1, 1, 1), the signals d_I and d_Z of Eq. 12.
+    """
+
+    ternary: Tensor
+    change: Tensor
+    pierced: Tensor
+    texture: Tensor
+    beta: Tensor
+    keep_rgb: Tensor
+    keep_depth: Tensor
+
+
 def augment(
     rgb: Tensor,
     depth: Tensor,
+    foreground: Tensor,
+    textures: Tensor,
+    random: ItemRandom,
+    *,
+    change_threshold: float,
+    **arguments: Any,
+) -> Augmented:
+    """Make a defect on each part of the batch, in both modalities, then drop modalities at random.
+
+    Args:
+        rgb: float32, (B, 3, S, S), in [0, 1].
+        depth: float32, (B, 1, S, S), in [0, 1].
+        foreground: bool, (B, 1, S, S), M_f.
+        textures: uint8, (T, 3, S, S), the images I_u of Eq. 8.
+        random: one stream per item; the same stream makes the same defect wherever it stands in a batch.
+
+    The other arguments are those of `draw`.
+    """
+    defect = draw(foreground, textures, random, change_threshold=change_threshold, **arguments)
+    return _make(rgb, depth, foreground, defect, change_threshold)
+
+
+def augment_often(
+    rgb: Tensor,
+    depth: Tensor,
+    foreground: Tensor,
+    textures: Tensor,
+    random: ItemRandom,
+    *,
+    defects: int,
+    normal_share: float,
+    change_threshold: float,
+    **arguments: Any,
+) -> Augmented:
+    """Augment each sample `defects` times, every time with a defect and a dropout of its own; leave a share as they are.
+
+    Args:
+        defects: at least 1; more let one pass of the network learn from more defects.
+        normal_share: chance that a sample stays untouched, besides that of Eq. 12.
+
+    The other arguments, and what it returns, are those of `augment`; `change` is the sum over the defects.
+    """
+    drawn = _draw_several(foreground, textures, random, defects, change_threshold=change_threshold, **arguments)
+    made = _make(rgb, depth, foreground, next(drawn), change_threshold)
+    for defect in drawn:
+        made = _together(made, _make(made.rgb, made.depth, made.foreground, defect, change_threshold))
+    untouched = random.bernoulli(1, 1, 1, probability=normal_share)
+    return made._replace(
+        rgb=torch.where(untouched, rgb, made.rgb),
+        depth=torch.where(untouched, depth, made.depth),
+        foreground=torch.where(untouched, foreground, made.foreground),
+        mask=made.mask * ~untouched,
+    )
+
+
+def draw(
     foreground: Tensor,
     textures: Tensor,
     random: ItemRandom,
@@ -74,88 +151,72 @@ def augment(
     beta_max: float,
     dropout: float,
     modality: Modality = "both",
-) -> Augmented:
-    """Make a defect on each part of the batch, in both modalities, then drop modalities at random.
+) -> Defect:
+    """Draw a defect for each part of the batch (Eq. 1, 2 and 5; the chances of Eq. 8 and 12).
 
     Args:
-        rgb: float32, (B, 3, S, S), in [0, 1].
-        depth: float32, (B, 1, S, S), in [0, 1].
-        foreground: bool, (B, 1, S, S), M_f.
-        textures: uint8, (T, 3, S, S), the images I_u of Eq. 8.
-        random: one stream per item; the same stream makes the same defect wherever it stands in a batch.
+        foreground, textures, random: as for `augment`.
         modality: "rgb" or "depth" keeps the other modality normal, for training on one alone.
 
     The other arguments are described in `das3d_cli.settings.SynthesisSettings`.
     """
-    size = depth.shape[-1]
     part = foreground[:, 0]
     noise, picked = _draw_mask(random, part, perlin_scale_max, mask_threshold)
     picked = _keep_blobs(random, picked, blobs_max, blob_radius_min, blob_radius_max, blob_aspect_max)
     ternary = noise.sign() * picked
     if skew_filter:
+        size = part.shape[-1]
         change = _smooth(random, ternary, alpha_max, sigma_min * size, sigma_max * size) * part
         if kernel_norm == "peak":
-            change = change / change.abs().amax(dim=(1, 2), keepdim=True).clamp_min(1e-6)
+            change = change / _peak(change).clamp_min(1e-6)
     else:
         change = ternary
-    draw = random.log_uniform if strength_scale == "log" else random.uniform
-    strength = draw(low=strength_min, high=strength_max)
-    pierced = random.bernoulli(probability=pierced_share)[:, None, None]
-    change = torch.where(pierced, _TO_TABLE * change.abs(), strength[:, None, None] * change)[:, None]
-    peak = change.abs().amax(dim=(1, 2, 3), keepdim=True).clamp_min(1e-6)
-    change = change * (1.001 * change_threshold / peak).clamp_min(1)  # else all of a faint defect would fall to Eq. 7
-    gone = (depth + change >= 1) & (change >= change_threshold) & foreground & pierced[:, None]
-    # The range ends at 0 and 1: a change that it cuts off is none, and must not be marked as one.
-    change = (depth + change).clamp(0, 1) - depth
-    refined = (((change.abs() >= change_threshold) | gone) & foreground).to(depth.dtype)
-
+    at_random = random.log_uniform if strength_scale == "log" else random.uniform
+    strength = at_random(1, 1, low=strength_min, high=strength_max)
+    pierced = random.bernoulli(1, 1, probability=pierced_share)
+    change = torch.where(pierced, _TO_TABLE * change.abs(), strength * change)
+    # Else all of a faint defect would fall to Eq. 7.
+    change = change * (1.001 * change_threshold / _peak(change).clamp_min(1e-6)).clamp_min(1)
     texture = _pick_textures(random, textures)
     beta = random.uniform(1, 1, 1, high=beta_max)
-    rgb_changed = (1 - refined) * rgb + refined * ((1 - beta) * texture + beta * rgb)
-    depth_changed = depth + change
+    ternary = torch.where(pierced, ternary.abs(), ternary)
+    dropped = _dropped(random, dropout, modality)
+    return Defect(ternary[:, None], change[:, None], pierced[:, None], texture, beta, *dropped)
 
-    keep_rgb, keep_depth = _dropped(random, dropout, modality)
-    gone &= ~keep_depth  # the foreground is cut out by the depth
+
+def _draw_several(
+    foreground: Tensor, textures: Tensor, random: ItemRandom, count: int, **arguments: Any
+) -> Iterator[Defect]:
+    """Draw `count` defects for each part: for a GPU all at once, for it works faster than it is given work."""
+    if foreground.device.type == "cpu":
+        for number in range(count):
+            yield draw(foreground, textures, random.fork(number), **arguments)
+    else:
+        together = draw(foreground.repeat(count, 1, 1, 1), textures, random.forks(count), **arguments)
+        for one in zip(*(tensor.chunk(count) for tensor in together), strict=True):
+            yield Defect(*one)
+
+
+def _make(rgb: Tensor, depth: Tensor, foreground: Tensor, defect: Defect, change_threshold: float) -> Augmented:
+    """Make a defect on parts that may have others already (Eq. 6 to 8), then drop modalities (Eq. 12)."""
+    deeper = depth + defect.change
+    gone = (deeper >= 1) & (defect.change >= change_threshold) & foreground & defect.pierced
+    # The range ends at 0 and 1: a change that it cuts off is none, and must not be marked as one.
+    change = torch.where(foreground, deeper.clamp(0, 1) - depth, 0.0)
+    refined = (((change.abs() >= change_threshold) | gone) & foreground).to(depth.dtype)
+    colour = (1 - defect.beta) * defect.texture + defect.beta * rgb
+    rgb_changed = (1 - refined) * rgb + refined * colour
+    gone &= ~defect.keep_depth  # the foreground is cut out by the depth
     return Augmented(
-        rgb=torch.where(keep_rgb, rgb, rgb_changed).masked_fill(gone, 0),
-        depth=torch.where(gone, background_depth(depth * foreground), torch.where(keep_depth, depth, depth_changed)),
+        rgb=torch.where(defect.keep_rgb, rgb, rgb_changed).masked_fill(gone, 0),
+        depth=torch.where(
+            gone, background_depth(depth * foreground), torch.where(defect.keep_depth, depth, depth + change)
+        ),
         foreground=foreground & ~gone,
-        mask=refined * ~(keep_rgb & keep_depth),
-        ternary=torch.where(pierced, ternary.abs(), ternary)[:, None],
+        mask=refined * ~(defect.keep_rgb & defect.keep_depth),
+        ternary=defect.ternary,
         change=change,
         refined=refined,
-    )
-
-
-def augment_often(
-    rgb: Tensor,
-    depth: Tensor,
-    foreground: Tensor,
-    textures: Tensor,
-    random: ItemRandom,
-    *,
-    defects: int,
-    normal_share: float,
-    **arguments: Any,
-) -> Augmented:
-    """Augment each sample `defects` times, every time with a defect and a dropout of its own; leave a share as they are.
-
-    Args:
-        defects: at least 1; more let one pass of the network learn from more defects.
-        normal_share: chance that a sample stays untouched, besides that of Eq. 12.
-
-    The other arguments, and what it returns, are those of `augment`; `change` is the sum over the defects.
-    """
-    made = augment(rgb, depth, foreground, textures, random.fork(0), **arguments)
-    for place in range(1, defects):
-        images = made.rgb, made.depth, made.foreground
-        made = _together(made, augment(*images, textures, random.fork(place), **arguments))
-    untouched = random.bernoulli(1, 1, 1, probability=normal_share)
-    return made._replace(
-        rgb=torch.where(untouched, rgb, made.rgb),
-        depth=torch.where(untouched, depth, made.depth),
-        foreground=torch.where(untouched, foreground, made.foreground),
-        mask=made.mask * ~untouched,
     )
 
 
@@ -183,11 +244,13 @@ def _draw_mask(random: ItemRandom, part: Tensor, scale_max: int, threshold: floa
 
 
 def _draws(random: ItemRandom, part: Tensor, scale_max: int) -> Iterator[Tensor]:
-    """Noise on the part, `_ATTEMPTS` times: by a GPU all at once, for it works faster than it is given work."""
-    attempts = [random.fork(number) for number in range(_ATTEMPTS)]
-    for some in [[attempt] for attempt in attempts] if part.device.type == "cpu" else [attempts]:
-        images = perlin(ItemRandom.joined(some), part.shape[-1], scale_max=scale_max)
-        yield from images.view(len(some), *part.shape) * part
+    """Noise on the part, `_ATTEMPTS` times: by a GPU all at once, as in `_draw_several`."""
+    size = part.shape[-1]
+    if part.device.type == "cpu":
+        for number in range(_ATTEMPTS):
+            yield perlin(random.fork(number), size, scale_max=scale_max) * part
+    else:
+        yield from perlin(random.forks(_ATTEMPTS), size, scale_max=scale_max).view(_ATTEMPTS, *part.shape) * part
 
 
 def _peak(noise: Tensor) -> Tensor:

@@ -37,19 +37,25 @@ def perlin(random: ItemRandom, size: int, *, scale_max: int) -> Tensor:
 
     directions = random.uniform(_PERIOD * _PERIOD, high=2 * math.pi)
     along_x, along_y = directions.cos(), directions.sin()
-    x0, y0 = x.floor(), y.floor()
-    column, row = x0.long(), y0.long()
-    fx, fy = x - x0, y - y0
+    left, top = x.floor(), y.floor()
+    columns, rows = _wrapped(left.long()), [row * _PERIOD for row in _wrapped(top.long())]
+    across, down = x - left, y - top
+    from_columns, from_rows = (across, across - 1), (down, down - 1)
 
     def corner(i: int, j: int) -> Tensor:
-        place = (((row + j) & _LAST) * _PERIOD + ((column + i) & _LAST)).flatten(1)
+        place = (rows[j] + columns[i]).flatten(1)
         gradient_x, gradient_y = (g.gather(1, place).view_as(x) for g in (along_x, along_y))
-        return gradient_x * (fx - i) + gradient_y * (fy - j)
+        return gradient_x * from_columns[i] + gradient_y * from_rows[j]
 
-    blend_x, blend_y = _fade(fx), _fade(fy)
-    top = torch.lerp(corner(0, 0), corner(1, 0), blend_x)
-    bottom = torch.lerp(corner(0, 1), corner(1, 1), blend_x)
-    return torch.lerp(top, bottom, blend_y) * math.sqrt(2)
+    blend_x, blend_y = _fade(across), _fade(down)
+    upper = torch.lerp(corner(0, 0), corner(1, 0), blend_x)
+    lower = torch.lerp(corner(0, 1), corner(1, 1), blend_x)
+    return torch.lerp(upper, lower, blend_y) * math.sqrt(2)
+
+
+def _wrapped(first: Tensor) -> tuple[Tensor, Tensor]:
+    """A lattice line and the next one, within the period."""
+    return first & _LAST, (first + 1) & _LAST
 
 
 def _fade(t: Tensor) -> Tensor:

@@ -7,8 +7,8 @@ them the same on every device.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -23,6 +23,12 @@ def _mix(x: Tensor) -> Tensor:
     x = (x ^ _shift(x, 30)) * _MIX_1
     x = (x ^ _shift(x, 27)) * _MIX_2
     return x ^ _shift(x, 31)
+
+
+@functools.lru_cache
+def _mixed(x: int) -> int:
+    """As `_mix`, by the host: a GPU would be launched a dozen times for one number."""
+    return int(_mix(torch.tensor(x)))
 
 
 def _shift(x: Tensor, bits: int) -> Tensor:
@@ -55,12 +61,11 @@ class ItemRandom:
 
     def fork(self, label: int | Tensor) -> ItemRandom:
         """Streams of their own, told apart by `label` (one for all, or int64, (B,)); this one is not advanced."""
-        return ItemRandom(_mix(self._keys + _mix(torch.zeros_like(self._keys) + label + 1)))
+        return ItemRandom(_mix(self._keys + (_mix(label + 1) if isinstance(label, Tensor) else _mixed(label + 1))))
 
-    @classmethod
-    def joined(cls, several: Sequence[ItemRandom]) -> ItemRandom:
-        """The streams of all of them, one behind the other, from their beginnings."""
-        return cls(torch.cat([random._keys for random in several]))
+    def forks(self, count: int) -> ItemRandom:
+        """The forks 0 to count - 1, one behind the other: count * B streams."""
+        return ItemRandom(_mix(torch.cat([self._keys + _mixed(label + 1) for label in range(count)])))
 
     def __len__(self) -> int:
         return len(self._keys)

@@ -51,7 +51,7 @@ def steps(cache: Path, preset: str, device: torch.device, rounds: int, *assignme
                             often=10)  # fmt: skip
         rows += times(graphs, against="training step")[1:]
         rows.append(
-            _busy(recorded._advance, device, median(graphs["as one CUDA graph"]))._replace(what="GPU busy with it")
+            _busy(recorded._advance, device, median(graphs["as one CUDA graph"]))[0]._replace(what="GPU busy with it")
         )
     rows.append(rate("rate", count, step, "the plain loop", plainly))
     rows.append(rate("rate of the plain loop", count, plainly))
@@ -66,7 +66,7 @@ def steps(cache: Path, preset: str, device: torch.device, rounds: int, *assignme
     }
     rows += times(take_turns(whole_works, min(rounds, 2), device))
     if device.type == "cuda":
-        rows.append(_busy(trainer._advance, device, median(step)))
+        rows += _busy(trainer._advance, device, median(step))
     rows.append(memory)
     rows += _use_of_arithmetic(trainer._advance, device, median(step))
     text = (
@@ -110,8 +110,8 @@ def _shrunk(rgb, depth, foreground, size: int):
     return rgb[:, ::every, ::every], depth[:, ::every, ::every], foreground[:, ::every, ::every]
 
 
-def _busy(step: Callable[[], object], device: torch.device, seconds: float) -> Row:
-    """Share of the time that a GPU's kernels run."""
+def _busy(step: Callable[[], object], device: torch.device, seconds: float) -> list[Row]:
+    """Share of the time that a GPU's kernels run, and how many there are."""
     rounds = 5
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         for _ in range(rounds):
@@ -119,7 +119,8 @@ def _busy(step: Callable[[], object], device: torch.device, seconds: float) -> R
         wait(device)
     # What waits for the GPU is recorded as its event, too.
     kernels = [event for event in profile.events() if event.device_type == DeviceType.CUDA and "Sync" not in event.name]
-    return Row("GPU busy", [100 * sum(event.self_device_time_total for event in kernels) / rounds / 1e6 / seconds], "%")
+    busy = sum(event.self_device_time_total for event in kernels) / rounds / 1e6
+    return [Row("GPU busy", [100 * busy / seconds], "%"), Row("kernels in a step", [len(kernels) / rounds], "")]
 
 
 def _use_of_arithmetic(step: Callable[[], object], device: torch.device, seconds: float) -> list[Row]:
