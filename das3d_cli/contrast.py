@@ -61,11 +61,12 @@ def _slope(depth: Tensor, foreground: Tensor, axis: int) -> Tensor:
 
 
 def _box_mean(image: Tensor, reach: int) -> Tensor:
-    """Mean over 2 * reach + 1 pixels along both axes, one after the other, with zeros beyond the border.
+    """Mean over 2 * reach + 1 pixels along both axes, one after the other, with zeros beyond the border."""
+    return _running_mean(image, reach) if image.device.type == "cpu" else _pooled_mean(image, reach)
 
-    Differences of running sums: their cost does not grow with the reach. In whole numbers, which add up alike in any
-    order, as a GPU's threads need.
-    """
+
+def _running_mean(image: Tensor, reach: int) -> Tensor:
+    """By differences of running sums, whose cost does not grow with the reach; in whole numbers, which lose nothing."""
     width = 2 * reach + 1
     for axis in (-1, -2):
         size = image.shape[axis]
@@ -73,3 +74,10 @@ def _box_mean(image: Tensor, reach: int) -> Tensor:
         total = F.pad((image * _FIXED_POINT).round().int(), beyond).cumsum(axis, dtype=torch.int32)
         image = (total.narrow(axis, width, size) - total.narrow(axis, 0, size)) / (_FIXED_POINT * width)
     return image
+
+
+def _pooled_mean(image: Tensor, reach: int) -> Tensor:
+    """In two operations instead of fourteen: a GPU adds faster than it is launched."""
+    width = 2 * reach + 1
+    along = F.avg_pool2d(image, (1, width), 1, (0, reach))
+    return F.avg_pool2d(along, (width, 1), 1, (reach, 0))
