@@ -15,6 +15,7 @@ from das3d_cli import __version__
 from das3d_cli.data.lean import without_viewers
 from das3d_cli.engine.launch import launched
 from das3d_cli.errors import Das3dError, UsageError
+from das3d_cli.memory import keep_freed
 
 _GRACE = 5  # seconds in which torch's launcher notices that a process has ended
 
@@ -78,6 +79,7 @@ def _options(
 def main() -> None:
     """Run the command line; every error becomes one line on stderr and an exit code."""
     without_viewers()
+    keep_freed()
     gc.set_threshold(50_000)  # what torch makes as it loads stays, and to look through it often takes long
     try:
         code = app(args=sys.argv[1:] or ["--help"], prog_name="das3d", standalone_mode=False)

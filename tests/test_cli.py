@@ -510,7 +510,7 @@ class TestStructure:
     # Each layer may import from its own and the ones below it.
     LAYERS = (
         ("errors", "presets"), ("files", "sources"), ("settings", "runs"),
-        ("data", "device", "batch", "contrast", "registration", "template",
+        ("data", "device", "memory", "batch", "contrast", "registration", "template",
          "model", "losses", "synthesis", "scoring", "curves", "metrics", "intervals",
          "measure"),
         ("engine", "detector", "evaluation", "benchmark"), ("report",), ("commands", "cli", "console"), ("__main__",),

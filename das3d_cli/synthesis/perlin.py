@@ -30,10 +30,10 @@ def perlin(random: ItemRandom, size: int, *, scale_max: int) -> Tensor:
     cells = torch.exp2(random.integers(2, high=scale_max + 1).float())
     shift = random.uniform(2, high=float(_PERIOD))
     axis = (torch.arange(size, device=random.device) + 0.5) / size - 0.5
-    v, u = torch.meshgrid(axis, axis, indexing="ij")
-    cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
-    x = (cos * u - sin * v) * cells[:, 0, None, None] + shift[:, 0, None, None]
-    y = (sin * u + cos * v) * cells[:, 1, None, None] + shift[:, 1, None, None]
+    step_x, step_y = (cells[:, place, None] * axis for place in (0, 1))
+    cos, sin = angle.cos()[:, None], angle.sin()[:, None]
+    x = (cos * step_x + shift[:, :1])[:, None, :] - (sin * step_x)[:, :, None]
+    y = (sin * step_y + shift[:, 1:])[:, None, :] + (cos * step_y)[:, :, None]
 
     directions = random.uniform(_PERIOD * _PERIOD, high=2 * math.pi)
     along_x, along_y = directions.cos(), directions.sin()
@@ -45,7 +45,7 @@ def perlin(random: ItemRandom, size: int, *, scale_max: int) -> Tensor:
     def corner(i: int, j: int) -> Tensor:
         place = (rows[j] + columns[i]).flatten(1)
         gradient_x, gradient_y = (g.gather(1, place).view_as(x) for g in (along_x, along_y))
-        return gradient_x * from_columns[i] + gradient_y * from_rows[j]
+        return torch.addcmul(gradient_x * from_columns[i], gradient_y, from_rows[j])
 
     blend_x, blend_y = _fade(across), _fade(down)
     upper = torch.lerp(corner(0, 0), corner(1, 0), blend_x)

@@ -18,6 +18,7 @@ import torch
 
 from das3d_cli import device as devices
 from das3d_cli.files import write_whole
+from das3d_cli.memory import keep_freed
 
 from . import peers
 from .captures import preparation, starts, verdicts
@@ -38,6 +39,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="small sizes and one round, to see that it works")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("RESULTS.md"), help="file to write")
     given = parser.parse_args()
+    keep_freed()  # as the command line does
     chosen = devices.choose(given.gpus)
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as name:
