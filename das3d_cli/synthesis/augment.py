@@ -23,9 +23,6 @@ from das3d_cli.synthesis.skew_gaussian import covariance, filter_each, skew_kern
 Modality = Literal["both", "rgb", "depth"]
 
 _TO_TABLE = 1.5  # times the depth range: through any part, with a narrow rim
-_ATTEMPTS = (
-    2  # draws of a mask before the threshold gives way: one in 11 to 60 is empty, both are for one in 80 at most
-)
 
 
 class Augmented(NamedTuple):
@@ -233,26 +230,19 @@ def _together(first: Augmented, last: Augmented) -> Augmented:
 
 
 def _draw_mask(random: ItemRandom, part: Tensor, scale_max: int, threshold: float) -> tuple[Tensor, Tensor]:
-    """Noise P and where |P| > t_p on the part (Eq. 1 and 2); an empty mask is drawn again, at last at its own peak."""
-    draws = _draws(random, part, scale_max)
-    noise = next(draws)
-    for _ in range(1, _ATTEMPTS):
-        peak = _peak(noise)
-        if part.device.type == "cpu" and bool((peak > threshold).all()):
-            break  # further draws would change nothing; a GPU draws them sooner than it answers the question
-        noise = torch.where(peak > threshold, noise, next(draws))
-    peak = _peak(noise)
-    return noise, (noise.abs() > torch.where(peak > threshold, threshold, 0.9 * peak)) & part
+    """Noise P and where |P| > t_p on the part (Eq. 1 and 2).
 
-
-def _draws(random: ItemRandom, part: Tensor, scale_max: int) -> Iterator[Tensor]:
-    """Noise on the part, `_ATTEMPTS` times: by a GPU all at once, as in `_draw_several`."""
+    An empty mask, one in 10 to 60, is drawn again; if it is empty still, one in 80 at most, the threshold gives way.
+    """
     size = part.shape[-1]
     if part.device.type == "cpu":
-        for number in range(_ATTEMPTS):
-            yield perlin(random.fork(number), size, scale_max=scale_max) * part
-    else:
-        yield from perlin(random.forks(_ATTEMPTS), size, scale_max=scale_max).view(_ATTEMPTS, *part.shape) * part
+        noise = perlin(random.fork(0), size, scale_max=scale_max) * part
+        again = perlin(random.fork(1), size, scale_max=scale_max) * part if (_peak(noise) <= threshold).any() else noise
+    else:  # which draws twice sooner than it answers the question
+        noise, again = perlin(random.forks(2), size, scale_max=scale_max).view(2, *part.shape) * part
+    noise = torch.where(_peak(noise) > threshold, noise, again)
+    peak = _peak(noise)
+    return noise, (noise.abs() > torch.where(peak > threshold, threshold, 0.9 * peak)) & part
 
 
 def _peak(noise: Tensor) -> Tensor:
