@@ -126,9 +126,15 @@ def _refined(parts: Tensor, mean: Tensor, pose: Pose) -> Pose:
     normal = weighed @ slopes.mT
     damping = (1e-4 * normal.diagonal(dim1=1, dim2=2).sum(1)).clamp_min(1e-6)  # a round part has no angle to find
     normal = normal + damping[:, None, None] * torch.eye(3, device=x.device)
-    steps = torch.linalg.solve_ex(normal, weighed @ apart[..., None])
-    step = steps.result[..., 0].clamp(-0.05, 0.05)
+    step = _solved(normal, (weighed @ apart[..., None])[..., 0]).clamp(-0.05, 0.05)
     return Pose(pose.angle + step[:, 0], pose.shift + step[:, 1:])
+
+
+def _solved(matrices: Tensor, right: Tensor) -> Tensor:
+    """The solutions (B, 3) of systems of three equations (B, 3, 3), by cofactors: a library's solver is many launches of a GPU."""
+    cofactors: Tensor = torch.linalg.cross(matrices.roll(-1, 1), matrices.roll(-2, 1))
+    determinant = (matrices[:, 0] * cofactors[:, 0]).sum(dim=1, keepdim=True)
+    return (right[..., None] * cofactors).sum(dim=1) / determinant
 
 
 def lay_together(parts: Tensor) -> Together:
