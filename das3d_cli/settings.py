@@ -223,8 +223,8 @@ class ScoreSettings(Section):
         gt=0, le=1, why="here areas come out as people marked them; at 0.5 half as large, at 0.9 a fifth",
     )  # fmt: skip
     good_share: float = setting(
-        0.95, "share of good parts that should pass the threshold, which the validation split sets", gt=0, le=1,
-        why="a threshold over every good part seen would miss weak defects",
+        0.95, "share of good parts that should pass the threshold, which the validation split sets, or all good parts where that is higher",
+        gt=0, le=1, why="a threshold over every good part seen would miss weak defects; ten parts alone would reject too many",
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from das3d_cli.batch import Batch
 from das3d_cli.model import Das3d, Fuse, Rebuilder, UNet
-from das3d_cli.scoring import anomaly_maps, anomaly_scores, evaluating, good_threshold, quarter_turned, score
+from das3d_cli.scoring import anomaly_maps, anomaly_scores, evaluating, good_threshold, quarter_turned, score, threshold
 
 
 def network(**changed):
@@ -217,3 +217,16 @@ class TestScoring:
         random = np.random.default_rng(0)
         passed = [(random.random(50) < good_threshold(random.random(count), 0.95)).mean() for _ in range(2000)]
         assert 0.945 < np.mean(passed) < 0.945 + 2.5 / count + 0.01
+
+    def test_few_held_out_parts_are_helped_by_those_trained_on(self):
+        random = np.random.default_rng(0)
+        alone, together = [], []
+        for _ in range(2000):
+            held_out, trained, unseen = random.random(10), random.random(64), random.random(50)
+            alone.append((unseen < good_threshold(held_out, 0.95)).mean())
+            together.append((unseen < threshold(held_out, trained, 0.95)).mean())
+        assert np.mean(alone) < 0.92 and 0.95 < np.mean(together) < 0.98
+
+    def test_parts_trained_on_never_lower_the_threshold(self):
+        held_out = np.linspace(0.2, 0.6, 10)
+        assert threshold(held_out, held_out / 10, 0.95) == good_threshold(held_out, 0.95)

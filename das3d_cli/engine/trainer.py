@@ -201,7 +201,7 @@ class Trainer:
         if not distributed.is_first():
             return
         self._check_weights()
-        found = validate(self.network, self.data.validation, self.data.textures, self.settings)
+        found = validate(self.network, self.data.validation, self.data.train, self.data.textures, self.settings)
         runs.append_metrics(self.run, {"step": self.step, "validation": found})
         if not self.best or found["quality"] >= self.best["quality"]:
             self.best = {"step": self.step, **found}
