@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent / "quality"))
 import btf
 import data
 import table
-from experiments import EXPERIMENTS, STUDIES
+from experiments import EXPERIMENTS, PREPARED, STUDIES, cache_of
 from jobs import Job, write
 
 from das3d_cli.settings import resolve
@@ -36,6 +36,16 @@ def test_packed_caches_come_back(shared_dataset: Path, tmp_path: Path):
             assert np.array_equal(getattr(one, name), getattr(other, name)), name
         assert np.abs(one.depth - other.depth).max() < 1 / 4095
         assert (one.labels, one.names) == (other.labels, other.names)
+
+
+@pytest.mark.parametrize("name", PREPARED)
+def test_another_preprocessing_has_a_cache_of_its_own(shared_dataset: Path, tmp_path: Path, name: str):
+    cache = cache_of(name, tmp_path / "cache")
+    assert cache != cache_of("das3d", tmp_path / "cache") == tmp_path / "cache"
+    data.preprocess(shared_dataset, cache, ["tire"], 1, ["preprocess.size=64", PREPARED[name]])
+    made = open_cache(cache, "tire").manifest.settings
+    wanted = resolve({}, ["preprocess.size=64", *EXPERIMENTS[name]], environment={}).preprocess
+    assert made == wanted != PreprocessSettings(size=64)
 
 
 def test_a_coreset_takes_the_farthest_first():

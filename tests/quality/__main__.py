@@ -13,7 +13,7 @@ from pathlib import Path
 
 import data
 import table
-from experiments import EXPERIMENTS, STUDIES
+from experiments import EXPERIMENTS, PREPARED, STUDIES, cache_of
 from jobs import Job, run_all, write
 from pictures import false_alarms
 
@@ -34,6 +34,10 @@ def main() -> int:
     data.make(captures, cache, args.categories, args.parallel)
     if args.archive and not args.archive.is_file():
         data.pack(cache, args.categories, args.archive)
+    for name in PREPARED.keys() & set(args.experiments):
+        if not captures.is_dir():
+            _parser().error(f"{name} preprocesses the captures in its own way, and {captures} is no folder")
+        data.preprocess(captures, cache_of(name, cache), args.categories, args.parallel, [PREPARED[name]])
     started = time.monotonic()
     if "btf" in args.experiments:
         _baseline(captures, cache, results, args)

@@ -6,6 +6,7 @@ import io
 import subprocess
 import sys
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -16,7 +17,7 @@ from das3d_cli.data.build import build
 from das3d_cli.data.cache import MANIFEST, Manifest, open_cache, read_sample, write_manifest, write_sample
 from das3d_cli.data.capture import Sample
 from das3d_cli.data.layouts import find_entries
-from das3d_cli.settings import PreprocessSettings
+from das3d_cli.settings import resolve
 
 # Organic and machined, turned and not, textured and plain, dark and light; 36 to 44 defective test parts each.
 CATEGORIES = ("tire", "cookie", "block", "cap", "potato")
@@ -29,15 +30,30 @@ _DEPTH_STEPS = 4095  # a packed depth: 5 um steps on a part 20 mm high, well bel
 
 def make(captures: Path, cache: Path, categories: list[str], workers: int) -> None:
     """Render and preprocess the categories that are not in the cache yet."""
-    wanted = [name for name in categories if not (cache / name / MANIFEST).is_file()]
+    wanted = _missing(cache, categories)
     if not wanted:
         return
     counts = [text for name, count in COUNTS.items() for text in (f"--{name}", str(count))]
     command = [sys.executable, str(_GENERATOR), "--out", str(captures), "--categories", ",".join(wanted)]
     subprocess.run([*command, *counts, "--resolution", RESOLUTION, "--workers", str(workers)], check=True)
-    summary = build(find_entries(captures, wanted), cache, PreprocessSettings(size=SIZE), workers=workers)
+    preprocess(captures, cache, wanted, workers)
+
+
+def preprocess(
+    captures: Path, cache: Path, categories: list[str], workers: int, assignments: Sequence[str] = ()
+) -> None:
+    """Preprocess the categories that are not in the cache yet, with settings of its own."""
+    wanted = _missing(cache, categories)
+    if not wanted:
+        return
+    settings = resolve({}, [f"preprocess.size={SIZE}", *assignments], environment={}).preprocess
+    summary = build(find_entries(captures, wanted), cache, settings, workers=workers)
     if summary.failures:
         raise SystemExit(f"{captures}: {summary.failures[0]}")
+
+
+def _missing(cache: Path, categories: list[str]) -> list[str]:
+    return [name for name in categories if not (cache / name / MANIFEST).is_file()]
 
 
 def pack(cache: Path, categories: list[str], archive: Path) -> None:

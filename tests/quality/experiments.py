@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
 # Studies of single choices train for less long than the presets, all alike.
@@ -35,6 +36,13 @@ CHOICES: dict[str, str] = {
     "weight-decay=0": "train.weight_decay=0",
 }
 
+# Of preprocessing; each of these has a cache of its own.
+PREPARED: dict[str, str] = {
+    "range-of-capture": "preprocess.scaling=capture",
+    "depth-along-camera": "preprocess.depth_axis=camera",
+    "whole-image": "preprocess.frame=image",
+}
+
 EXPERIMENTS: dict[str, tuple[str, ...]] = {
     "das3d": (),
     "rgb-at-length": ("model.modality=rgb",),
@@ -54,8 +62,14 @@ EXPERIMENTS: dict[str, tuple[str, ...]] = {
     "nothing-pierced": (*_SHORT, "synthesis.pierced_share=0"),
     "paper-losses": (*_SHORT, "loss.ssim=1", "loss.focal=1", "loss.dice=0", "loss.false_alarm=0",
                        "synthesis.normal_share=0"),
-    **{name: (*_SHORT, setting) for name, setting in CHOICES.items()},
+    "discriminator-alone": ("train.steps=740", "model.reconstruction_width=0", "model.template=false"),
+    **{name: (*_SHORT, setting) for name, setting in {**CHOICES, **PREPARED}.items()},
 }  # fmt: skip
+
+
+def cache_of(experiment: str, common: Path) -> Path:
+    """The cache of parts preprocessed as for most experiments, or beside it that of this one."""
+    return common.with_name(f"cache-{experiment}") if experiment in PREPARED else common
 
 
 class Study(NamedTuple):

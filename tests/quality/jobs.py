@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments import EXPERIMENTS
+from experiments import EXPERIMENTS, cache_of
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,7 @@ def run(
     assignments = [*extra, *EXPERIMENTS[job.experiment]]
     settings = resolve({"seed": job.seed}, assignments, environment={}, preset=job.preset)
     started = time.monotonic()
+    cache_root = cache_of(job.experiment, cache_root)
     trainer = training.start(
         settings, open_cache(cache_root, job.category), results.with_name("runs"), devices.choose(gpus)
     )

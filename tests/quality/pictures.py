@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from experiments import cache_of
 from jobs import Job
 from numpy.typing import NDArray
 
@@ -40,7 +41,9 @@ def false_alarms(jobs: list[Job], cache: Path, results: Path, path: Path) -> Non
 
 def _evaluate(job: Job, cache: Path, results: Path) -> Evaluation:
     record = json.loads(job.file(results).read_text(encoding="utf-8"))
-    return evaluate_detector(Detector.load(results.with_name("runs") / record["run"], "cpu"), cache)
+    return evaluate_detector(
+        Detector.load(results.with_name("runs") / record["run"], "cpu"), cache_of(job.experiment, cache)
+    )
 
 
 def _part(judged: list[Evaluation], place: int) -> NDArray[np.uint8]:
