@@ -17,12 +17,16 @@ _TEMPORARY = ".das3d-tmp"
 def write_whole(path: Path, data: bytes) -> None:
     """Put `data` at `path` in one step, by way of a temporary file in the same folder.
 
+    Even if the machine loses power, the old file is there or the new one.
+
     Raises:
         DataError: the folder is missing or not writable, or the disk is full; nothing is left behind.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
     try:
         temporary.write_bytes(data)
+        with temporary.open("rb+") as file:
+            os.fsync(file)  # a new name may reach the disk before what it names
         temporary.replace(path)
     except BaseException as error:
         with contextlib.suppress(OSError):  # where it could not be made, it cannot be removed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -61,6 +62,13 @@ def compute_in_float64(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(trainer_module, "autocast", lambda *_, **__: contextlib.nullcontext())
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port: int = free.getsockname()[1]
+    return port
+
+
 def gradients(trainer: Trainer) -> dict[str, torch.Tensor]:
     """Of one step, as the optimiser gets them, where batch normalisation does not depend on the batch."""
     network = trainer.network.eval()
@@ -98,9 +106,7 @@ def together(forked, place: Path):
     """Runs `take_part` in two processes."""
 
     def run(base: Path, *more: str, interrupted: int = -1) -> None:
-        with socket.socket() as free:
-            free.bind(("localhost", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         base.mkdir(exist_ok=True)
         processes = [forked(take_part, rank, port, place, base, interrupted, more) for rank in (0, 1)]
         for process in processes:
@@ -314,6 +320,16 @@ def eventful(place: Path, base: str, event: str) -> tuple[int, str]:
 
 
 class TestCommand:
+    def test_two_launchers_as_on_two_machines_train_one_run(self, place: Path):
+        where = ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{free_port()}"]
+        torchrun = ["-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1", *where, "-m", "das3d_cli"]
+        machines = [command(place, *train("machines"), launcher=torchrun) for _ in range(2)]
+        texts = [process.communicate(timeout=120)[1] for process in machines]
+        assert [process.returncode for process in machines] == [0, 0], texts
+        assert "".join(texts).count("training tire in machines/tire-001 on cpu and 1 more") == 1
+        assert [run.name for run in (place / "machines").iterdir()] == ["tire-001"]
+        assert json.loads((place / "machines" / "tire-001" / "summary.json").read_text())["steps"] == 6
+
     def test_an_error_in_one_process_is_one_line_and_ends_all(self, place: Path):
         """By torchrun, which adds a report of its own."""
         code, text = eventful(place, "broken", 'if rank == 1: raise DataError("the second one broke")')
