@@ -13,7 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from das3d_cli.contrast import depth_contrast, rgb_contrast
 from das3d_cli.template import Template
 
-_LEVELS = 4  # resolutions of the discriminator below its first
+_LEVELS = 4  # halvings from the images, as the discriminator sees them, to the narrowest layer of the reconstruction
 _RESIDUAL_GAIN = 20.0  # brings a residual of depth of a few hundredths to order one
 
 
@@ -59,7 +59,7 @@ class UNet(nn.Module):
     detail reaches the output, which suits segmentation.
     """
 
-    def __init__(self, channels_in: int, channels_out: int, width: int, *, skips: bool, levels: int = _LEVELS) -> None:
+    def __init__(self, channels_in: int, channels_out: int, width: int, *, skips: bool, levels: int) -> None:
         super().__init__()
         widths = [width * min(2**level, 8) for level in range(levels + 1)]
         self.skips = skips
@@ -162,6 +162,7 @@ class Das3d(nn.Module):
         reconstruction_shrink: by how much coarser the reconstruction networks look, 1, 2 or 4: they fold more pixels and
             have as many halvings less, so that their narrowest layer is of one resolution.
         reconstruction_width, discriminator_width: channels of the first layer; 0 leaves the reconstruction out.
+        discriminator_levels: halvings of the resolution within the discriminator, at least two.
         direct_inputs: give the discriminator the images, their local contrast and the reconstruction's residuals.
         template: among these the deviations from the mean good part, which is to be learnt before training, and from which
             the reconstruction then starts.
@@ -176,6 +177,7 @@ class Das3d(nn.Module):
         reconstruction_shrink: int,
         reconstruction_width: int,
         discriminator_width: int,
+        discriminator_levels: int,
         direct_inputs: bool,
         template: bool,
         size: int,
@@ -208,7 +210,9 @@ class Das3d(nn.Module):
         self.fuse = Fuse(channels, discriminator_width)
         if direct_inputs:  # features of a reconstruction that has learnt nothing yet would drown the images
             self.fuse.begin_with_last()
-        self.discriminate = UNet(discriminator_width, 2 * fold, discriminator_width, skips=True)
+        self.discriminate = UNet(
+            discriminator_width, 2 * fold, discriminator_width, skips=True, levels=discriminator_levels
+        )
 
     def forward(self, rgb: Tensor, depth: Tensor, foreground: Tensor, parallax: Tensor) -> Output:
         """Run the three networks.

@@ -31,6 +31,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "model.reconstruction_shrink": 1,
         "model.reconstruction_width": 64,
         "model.discriminator_width": 64,
+        "model.discriminator_levels": 4,
         "model.direct_inputs": False,
         "model.template": False,
         "loss.ssim": 1.0,

@@ -168,6 +168,10 @@ class ModelSettings(Section):
         32, "channels of the reconstruction networks' first layer; 0 leaves them out, for comparison", ge=0, le=256
     )
     discriminator_width: int = setting(48, "channels of the discriminator's first layer", ge=4, le=256)
+    discriminator_levels: int = setting(
+        2, "halvings of the resolution within the discriminator", ge=2, le=4,
+        why="the reconstruction sees the whole part already; with 4 a step takes a fifth more and nothing more is found",
+    )  # fmt: skip
     direct_inputs: bool = setting(
         True, "show the discriminator the images, their local contrast and residuals beside the paper's features",
         why="a dent is a percent of the depth range and a stain a shade; contrast gives both a direct path",

@@ -20,6 +20,7 @@ def network(**changed):
         "reconstruction_shrink": 2,
         "reconstruction_width": 4,
         "discriminator_width": 4,
+        "discriminator_levels": 2,
         "direct_inputs": True,
         "template": True,
         "size": 64,
@@ -46,11 +47,15 @@ def images(batch=2, size=64):
     )
 
 
-@pytest.mark.parametrize(("stem", "reconstruction_shrink"), [(1, 1), (2, 1), (2, 2), (1, 4)])
+@pytest.mark.parametrize(
+    ("stem", "reconstruction_shrink", "discriminator_levels"), [(1, 1, 4), (2, 1, 2), (2, 2, 3), (1, 4, 2)]
+)
 @pytest.mark.parametrize("direct", [True, False])
 @pytest.mark.parametrize("modality", ["both", "rgb", "depth"])
-def test_shapes(stem, reconstruction_shrink, direct, modality):
-    changed = {"stem": stem, "reconstruction_shrink": reconstruction_shrink}
+def test_shapes(stem, reconstruction_shrink, discriminator_levels, direct, modality):
+    changed = {
+        "stem": stem, "reconstruction_shrink": reconstruction_shrink, "discriminator_levels": discriminator_levels,
+    }  # fmt: skip
     output = network(**changed, direct_inputs=direct, modality=modality)(*images())
     assert output.logits.shape == (2, 2, 64, 64)
     assert (output.rgb is None) == (modality == "depth")
@@ -83,7 +88,7 @@ def test_every_parameter_learns():
 def test_reconstruction_has_no_way_around_its_bottleneck():
     """With the bottleneck's output cut off, nothing of the input may reach the output."""
     torch.manual_seed(0)
-    unet = UNet(1, 1, 4, skips=False).eval()
+    unet = UNet(1, 1, 4, skips=False, levels=4).eval()
     unet.down[-1].register_forward_hook(lambda module, given, output: torch.zeros_like(output))
     a, b = (unet(torch.rand(1, 1, 64, 64))[0] for _ in range(2))
     assert torch.equal(a, b)
@@ -105,7 +110,7 @@ def test_rebuilding_begins_with_the_mean_part_and_without_one_from_the_bottlenec
 
 def test_training_begins_with_pictures_of_the_mean_part():
     model = Das3d(modality="both", stem=2, reconstruction_shrink=2, reconstruction_width=4, discriminator_width=4,
-                  direct_inputs=True, template=True, size=64)  # fmt: skip
+                  discriminator_levels=2, direct_inputs=True, template=True, size=64)  # fmt: skip
     rgb, depth, foreground, parallax = images(batch=4)
     model.template.learn((rgb * 255).byte(), depth, foreground > 0, parallax)
     assert model.template.shared == 1

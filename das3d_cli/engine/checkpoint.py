@@ -12,7 +12,7 @@ import torch
 from das3d_cli.errors import DataError
 from das3d_cli.files import write_whole
 
-FORMAT = 2
+FORMAT = 3
 
 
 def save(path: Path, content: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ def build_network(settings: Settings) -> Das3d:
         reconstruction_shrink=m.reconstruction_shrink,
         reconstruction_width=m.reconstruction_width,
         discriminator_width=m.discriminator_width,
+        discriminator_levels=m.discriminator_levels,
         direct_inputs=m.direct_inputs,
         template=m.template,
         size=m.size,
