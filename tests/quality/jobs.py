@@ -98,4 +98,7 @@ def write(
 def _share_cores(parallel: int) -> None:
     import torch
 
+    from das3d_cli.engine.interrupt import end_with_parent
+
+    end_with_parent()
     torch.set_num_threads(max(1, torch.get_num_threads() // parallel))
