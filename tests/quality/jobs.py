@@ -41,7 +41,7 @@ def run_all(
     deadline = time.monotonic() + 60 * minutes
     left = 0
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(parallel, mp_context=spawn, initializer=_share_cores, initargs=(parallel,)) as pool:
+    with ProcessPoolExecutor(parallel, mp_context=spawn, initializer=_begin_worker, initargs=(parallel,)) as pool:
         running = {pool.submit(run, job, cache, results, gpus, deadline, extra): job for job in open_jobs}
         for done in as_completed(running):
             job = running[done]
@@ -95,7 +95,8 @@ def write(
     file.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
-def _share_cores(parallel: int) -> None:
+def _begin_worker(parallel: int) -> None:
+    """Take a share of the cores, and end with the process that began this one."""
     import torch
 
     from das3d_cli.engine.interrupt import end_with_parent
