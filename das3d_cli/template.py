@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from das3d_cli.batch import background_depth
+from das3d_cli.contrast import local_contrast
 from das3d_cli.registration import (
     Pose,
     displacements,
@@ -26,7 +27,9 @@ from das3d_cli.registration import (
 )
 
 _SHAPE = 0.9  # least overlap (intersection over union) of the middle part with the mean part, to share its shape
-_FLOOR_RGB, _FLOOR_DEPTH = 0.03, 0.01  # least spread: the sensors' noise, in units of the images
+_FLOORS = (0.03, 0.03, 0.03, 0.01)  # least spread of RGB and depth: the sensors' noise, in units of the images
+_LOCAL_FLOOR = 0.5  # share of it that is left where a difference is seen against those around it
+_SURROUNDINGS = 8  # how far "around it" reaches, as a divisor of the image side
 _LIMIT = 3.0  # of a deviation: farther out is all the same
 _OBLIQUE = 0.15  # half sides: where the middle part's parallax is larger, sides are seen rather than the top
 
@@ -36,8 +39,8 @@ class Comparison(NamedTuple):
 
     Attributes:
         deviations: float32, (B, channels, S, S), in multiples of the good parts' spread, within 3: colour and depth where
-            both the part and the mean part are, and three times the difference of the foregrounds, which is positive
-            where the mean part is not.
+            both the part and the mean part are, by themselves and against how they deviate around there, and three times
+            the difference of the foregrounds, which is positive where the mean part is not.
         rgb, depth: float32, (B, 3, S, S) and (B, 1, S, S): a sample of the mean part, about as light as the part and, off it,
             as deep as the part's own background.
     """
@@ -45,6 +48,22 @@ class Comparison(NamedTuple):
     deviations: Tensor
     rgb: Tensor
     depth: Tensor
+
+
+class _Beside(NamedTuple):
+    """B parts, and the mean part laid on each of them.
+
+    Attributes:
+        images: (B, 13, S, S), `Template.images` as the parts lie.
+        light: (B, 3, 1, 1), by how much lighter the mean part is.
+        apart: (B, 8, S, S), a part's RGB and depth, made as light as the mean part, minus the mean part's; then the same
+            minus its mean around there. Parts that bulge or are lit a little differently are far apart everywhere, and
+            only the second four tell a missing letter. Zero where either is not.
+    """
+
+    images: Tensor
+    light: Tensor
+    apart: Tensor
 
 
 class Template(nn.Module):
@@ -56,7 +75,8 @@ class Template(nn.Module):
     """
 
     mean_marks: Tensor  # (C, s, s), which poses are measured against
-    images: Tensor  # (9, S, S): mean and spread of RGB and depth, three, three, one and one, and the coverage
+    images: Tensor  # (13, S, S): the mean RGB and depth, the spread of what good parts are `apart`, and the coverage
+    floors: Tensor  # (8, 1, 1): of that spread
     shared: Tensor  # (), 1 where the parts share a shape, else 0
     above: Tensor  # (), 1 where they are compared as seen from above, 0 where the view is too oblique for that
 
@@ -65,7 +85,9 @@ class Template(nn.Module):
         self.uses_rgb, self.uses_depth = uses_rgb, uses_depth
         side = marked_side(size)
         self.register_buffer("mean_marks", torch.zeros(1 + uses_rgb + uses_depth, side, side))
-        self.register_buffer("images", torch.zeros(9, size, size))
+        self.register_buffer("images", torch.zeros(13, size, size))
+        floors = torch.tensor([*_FLOORS, *(_LOCAL_FLOOR * floor for floor in _FLOORS)])
+        self.register_buffer("floors", floors[:, None, None], persistent=False)
         self.register_buffer("shared", torch.zeros(()))
         self.register_buffer("above", torch.ones(()))
         self._compares = False  # as `shared`, on the host: a GPU would have to be waited for
@@ -79,7 +101,7 @@ class Template(nn.Module):
     @property
     def channels(self) -> int:
         """Number of the deviations."""
-        return 1 + 3 * self.uses_rgb + self.uses_depth
+        return 1 + 2 * (3 * self.uses_rgb + self.uses_depth)
 
     @torch.no_grad()
     def learn(self, rgb: Tensor, depth: Tensor, foreground: Tensor, parallax: Tensor) -> None:
@@ -99,17 +121,20 @@ class Template(nn.Module):
             for some, *pose in in_chunks(parts[:, :1], *together.pose)
         ]
         self.compare(bool(torch.cat(overlap).median() >= _SHAPE))
-        total = torch.zeros(9, *depth.shape[-2:], device=device)
         light = torch.cat([_mean_colour(colour, part) for colour, _, part, _ in chunks()]).mean(dim=0)
+        total = torch.zeros(5, *depth.shape[-2:], device=device)
         for (colour, height, part, view), pose in zip(chunks(), in_chunks(*together.pose), strict=True):
             colour = colour * (light / _mean_colour(colour, part))
-            moments = torch.cat((colour, colour**2, height, height**2), dim=1) * part
             moved = self._displacements(height, part, view)
-            total += laid_back(torch.cat((moments, part), dim=1), Pose(*pose), moved).sum(dim=0)
-        weight = total[8].clamp_min(1e-6)
-        first, second = total[[0, 1, 2, 6]] / weight, total[[3, 4, 5, 7]] / weight
-        spread = (second - first**2).clamp_min(0).sqrt()
-        self.images.copy_(torch.cat((first[:3], spread[:3], first[3:], spread[3:], total[8:] / len(rgb))))
+            total += laid_back(torch.cat((colour * part, height * part, part), dim=1), Pose(*pose), moved).sum(dim=0)
+        self.images[:4], self.images[12:] = total[:4] / total[4:].clamp_min(1e-6), total[4:] / len(rgb)
+        squares = torch.zeros(9, *depth.shape[-2:], device=device)
+        for (colour, height, part, view), pose in zip(chunks(), in_chunks(*together.pose), strict=True):
+            moved = self._displacements(height, part, view)
+            beside = self._beside(colour, height, part, Pose(*pose), moved)
+            both = part * beside.images[:, 12:]
+            squares += laid_back(torch.cat((beside.apart**2, both), dim=1), Pose(*pose), moved).sum(dim=0)
+        self.images[4:12] = (squares[:8] / squares[8:].clamp_min(1e-6)).sqrt()
 
     @torch.no_grad()
     def forward(self, rgb: Tensor, depth: Tensor, foreground: Tensor, parallax: Tensor) -> Comparison:
@@ -121,20 +146,26 @@ class Template(nn.Module):
             rgb, depth, foreground, parallax = (given.float() for given in (rgb, depth, foreground, parallax))
             moved = self._displacements(depth, foreground, parallax)
             pose = find_pose(marks(*self._used(rgb, depth, foreground), moved), self.mean_marks)
-            mean = laid(self.images.expand(len(rgb), -1, -1, -1), pose, moved)
-            coverage = mean[:, 8:]
-            both = foreground * coverage
-            light = (_mean_colour(mean[:, :3], both) / _mean_colour(rgb, both)).clamp(0.5, 2)
-            found = []
-            if self.uses_rgb:
-                found.append((rgb * light - mean[:, :3]) / (mean[:, 3:6] ** 2 + _FLOOR_RGB**2).sqrt() * both)
-            if self.uses_depth:
-                found.append((depth - mean[:, 6:7]) / (mean[:, 7:8] ** 2 + _FLOOR_DEPTH**2).sqrt() * both)
-            found.append(_LIMIT * (foreground - coverage))
-            deviations = torch.cat(found, dim=1).clamp(-_LIMIT, _LIMIT)
+            beside = self._beside(rgb, depth, foreground, pose, moved)
+            mean, spread, coverage = torch.split(beside.images, [4, 8, 1], dim=1)
+            outline = _LIMIT * (foreground - coverage)
+            apart = self._of_used(beside.apart / (spread**2 + self.floors**2).sqrt())
+            deviations = torch.cat((*apart, outline), dim=1).clamp(-_LIMIT, _LIMIT)
             beyond = (1 - coverage) * background_depth(depth * foreground)
-            expected = mean[:, :3] / light * coverage, mean[:, 6:7] * coverage + beyond
-            return Comparison(deviations, *expected)
+            return Comparison(deviations, mean[:, :3] / beside.light * coverage, mean[:, 3:] * coverage + beyond)
+
+    def _beside(self, rgb: Tensor, depth: Tensor, foreground: Tensor, pose: Pose, moved: Tensor | None) -> _Beside:
+        images = laid(self.images.expand(len(rgb), -1, -1, -1), pose, moved)
+        mean, both = images[:, :4], foreground * images[:, 12:]
+        light = (_mean_colour(mean[:, :3], both) / _mean_colour(rgb, both)).clamp(0.5, 2)
+        apart = torch.cat((rgb * light, depth), dim=1) - mean
+        against = local_contrast(apart, both, apart.shape[-1] // _SURROUNDINGS)
+        return _Beside(images, light, torch.cat((apart * both, against), dim=1))
+
+    def _of_used(self, apart: Tensor) -> list[Tensor]:
+        """The channels of the images that are used."""
+        rgb, depth, rgb_local, depth_local = torch.split(apart, [3, 1, 3, 1], dim=1)
+        return [rgb, rgb_local] * self.uses_rgb + [depth, depth_local] * self.uses_depth
 
     def _displacements(self, depth: Tensor, foreground: Tensor, parallax: Tensor) -> Tensor | None:
         return displacements(depth, foreground, self.above * parallax) if self.uses_depth else None

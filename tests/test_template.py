@@ -61,18 +61,18 @@ def test_the_same_part_turned_is_compared_with_the_template_turned(degrees):
     found = template(
         turned[:, :3] / share * inside, turned[:, 3:4] / share, inside.float(), straight(inside)
     ).deviations
-    assert found.abs().mean() < 0.3 * inside.float().mean()
+    assert found.abs().mean() < 0.5 * inside.float().mean()
 
 
 def test_a_good_part_hardly_deviates_and_a_defect_does():
     template = learnt()
     rgb, depth, part = bracket(count=4, seed=9)
     before = template(rgb, depth, part.float(), straight(part)).deviations
-    assert before.shape == (4, 5, SIZE, SIZE) and before.abs().mean() < 0.15
+    assert before.shape == (4, 9, SIZE, SIZE) and before.abs().mean() < 0.2
     depth[:, :, 30:36, 30:36] += 0.08
-    marked = (template(rgb, depth, part.float(), straight(part)).deviations - before)[:, 3:4, 30:36, 30:36]
-    inside = part[:, :, 30:36, 30:36]
-    assert inside.any() and marked[inside].mean() > 2
+    marked = (template(rgb, depth, part.float(), straight(part)).deviations - before)[:, :, 30:36, 30:36]
+    inside = part[:, 0, 30:36, 30:36]
+    assert inside.any() and marked[:, 6][inside].mean() > 2 and marked[:, 7][inside].mean() > 2
 
 
 def test_the_mean_part_is_laid_as_the_part_lies_and_lit_as_it_is():
@@ -102,11 +102,11 @@ def test_what_is_missing_shows_in_the_foreground():
     bite = torch.zeros_like(part)
     bite[..., rows[place] - 3 : rows[place] + 3, columns[place] - 3 : columns[place] + 3] = True
     bite &= part
-    found = template(rgb * ~bite, depth, (part & ~bite).float(), straight(part)).deviations[:, 4:]
+    found = template(rgb * ~bite, depth, (part & ~bite).float(), straight(part)).deviations[:, 8:]
     assert found[bite].mean() < -1.5
 
 
-@pytest.mark.parametrize(("uses", "channels"), [({"uses_depth": False}, 4), ({"uses_rgb": False}, 2)])
+@pytest.mark.parametrize(("uses", "channels"), [({"uses_depth": False}, 7), ({"uses_rgb": False}, 3)])
 def test_one_modality_looks_at_its_own_image_alone(uses, channels):
     template = learnt(**uses)
     rgb, depth, part = bracket(count=2, seed=4)
@@ -115,6 +115,22 @@ def test_one_modality_looks_at_its_own_image_alone(uses, channels):
     other = template(rgb if uses.get("uses_rgb", True) else 1 - rgb, depth if uses.get("uses_depth", True) else 1 - depth,
                      part.float(), straight(part)).deviations  # fmt: skip
     assert torch.equal(found, other)
+
+
+def test_a_small_defect_stands_out_although_good_parts_bulge():
+    """Each of them lies a little higher or lower: a step of a tenth of that is nothing by itself, but much against its surroundings."""
+    generator = torch.Generator().manual_seed(6)
+    rgb, depth, part = bracket(count=20, seed=6)
+    higher = 0.1 * torch.rand(20, 1, 1, 1, generator=generator) - 0.05
+    bulging = torch.where(part, depth + higher, depth)
+    template = Template(SIZE, uses_rgb=True, uses_depth=True)
+    template.learn((rgb * 255).round().byte(), bulging, part, straight(part))
+    rgb, depth, part = bracket(count=4, seed=9)
+    before = template(rgb, depth, part.float(), straight(part)).deviations
+    depth[:, :, 30:36, 30:36] += 0.025
+    marked = (template(rgb, depth, part.float(), straight(part)).deviations - before)[:, :, 30:36, 30:36]
+    inside = part[:, 0, 30:36, 30:36]
+    assert marked[:, 6][inside].mean() < 1 and marked[:, 7][inside].mean() > 1.5
 
 
 def test_learning_is_of_the_parts_not_of_their_chunks(monkeypatch):
@@ -184,7 +200,7 @@ def test_a_tall_part_is_expected_to_look_as_from_where_it_is_seen():
         template.learn((rgb * 255).round().byte(), depth, part, known * lean)
         rgb, depth, part, lean = posts(8, seed=2)
         found = template(rgb, depth, part.float(), known * lean)
-        outline[known] = found.deviations[:, 4].abs().mean()
+        outline[known] = found.deviations[:, 8].abs().mean()
         height[known] = (found.depth - depth)[part].abs().mean()
     assert outline[1] < 0.8 * outline[0] and outline[1] < 0.6 * outline[-1]
     assert height[1] < height[0] and height[1] < 0.4 * height[-1]

@@ -12,7 +12,7 @@ import torch
 from das3d_cli.errors import DataError
 from das3d_cli.files import write_whole
 
-FORMAT = 3
+FORMAT = 4
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
