@@ -277,6 +277,19 @@ class TestShortOfMemory:
         with pytest.raises(DataError, match=r"out of memory judging [0-9]+ parts at once; free some"):
             detector.score(*load_split(cache, "test").inputs)
 
+    def test_reading_a_model(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        """It is not told as damaged: who trains again has no more memory then."""
+        checkpoint.save(tmp_path / "model.pt", {})
+
+        def fails(*arguments: object, **options: object) -> None:
+            raise RuntimeError(
+                "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory"
+            )
+
+        monkeypatch.setattr(torch, "load", fails)
+        with pytest.raises(DataError, match=r"^cpu: out of memory reading .*model\.pt; free some$"):
+            checkpoint.load(tmp_path / "model.pt")
+
     def test_other_errors_stay_what_they_are(self):
         with pytest.raises(RuntimeError, match="shape"), device.within_memory(CPU, "x"):
             raise RuntimeError("shape mismatch")

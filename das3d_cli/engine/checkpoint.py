@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from das3d_cli.device import within_memory
 from das3d_cli.errors import DataError
 from das3d_cli.files import write_whole
 
@@ -30,12 +31,13 @@ def load(path: Path) -> dict[str, Any]:
     """Read a checkpoint into main memory.
 
     Raises:
-        DataError: there is none, it is damaged, holds more than plain data, or has another format.
+        DataError: there is none, it is damaged, holds more than plain data, or has another format, or memory is too small.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file; name a run folder or a model file, or train one with `das3d train`")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with within_memory(torch.device("cpu"), f"reading {path}; free some"):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError):
         raise DataError(f"{path}: not a das3d checkpoint, or damaged; take another or train again") from None
     if not isinstance(content, dict) or content.get("das3d_format") != FORMAT:
