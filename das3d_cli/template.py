@@ -28,8 +28,8 @@ from das3d_cli.registration import (
 
 _SHAPE = 0.9  # least overlap (intersection over union) of the middle part with the mean part, to share its shape
 _FLOORS = (0.03, 0.03, 0.03, 0.01)  # least spread of RGB and depth: the sensors' noise, in units of the images
-_LOCAL_FLOOR = 0.5  # share of it that is left where a difference is seen against those around it
-_SURROUNDINGS = 8  # how far "around it" reaches, as a divisor of the image side
+_LOCAL_FLOOR = 0.5  # share of these floors, for differences less their local mean
+_SURROUNDINGS = 8  # how far that mean reaches, as a divisor of the image side
 _LIMIT = 3.0  # of a deviation: farther out is all the same
 _OBLIQUE = 0.15  # half sides: where the middle part's parallax is larger, sides are seen rather than the top
 
@@ -39,8 +39,8 @@ class Comparison(NamedTuple):
 
     Attributes:
         deviations: float32, (B, channels, S, S), in multiples of the good parts' spread, within 3: colour and depth where
-            both the part and the mean part are, by themselves and against how they deviate around there, and three times
-            the difference of the foregrounds, which is positive where the mean part is not.
+            both the part and the mean part are, as they are and less their mean around there, and three times the difference
+            of the foregrounds, which is positive where the mean part is not.
         rgb, depth: float32, (B, 3, S, S) and (B, 1, S, S): a sample of the mean part, about as light as the part and, off it,
             as deep as the part's own background.
     """
@@ -55,10 +55,10 @@ class _Beside(NamedTuple):
 
     Attributes:
         images: (B, 13, S, S), `Template.images` as the parts lie.
-        light: (B, 3, 1, 1), by how much lighter the mean part is.
-        apart: (B, 8, S, S), a part's RGB and depth, made as light as the mean part, minus the mean part's; then the same
-            minus its mean around there. Parts that bulge or are lit a little differently are far apart everywhere, and
-            only the second four tell a missing letter. Zero where either is not.
+        light: (B, 3, 1, 1), how many times as light the mean part is.
+        apart: (B, 8, S, S), RGB, made as light, and depth minus the mean part's; then the same less their mean around there:
+            of parts that bulge or are lit a little differently everything is apart, and what is small tells by the
+            second four alone. Both weighed by foreground and coverage.
     """
 
     images: Tensor

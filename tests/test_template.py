@@ -68,7 +68,7 @@ def test_a_good_part_hardly_deviates_and_a_defect_does():
     template = learnt()
     rgb, depth, part = bracket(count=4, seed=9)
     before = template(rgb, depth, part.float(), straight(part)).deviations
-    assert before.shape == (4, 9, SIZE, SIZE) and before.abs().mean() < 0.2
+    assert before.shape == (4, 9, SIZE, SIZE) and before.abs().mean() < 0.15
     depth[:, :, 30:36, 30:36] += 0.08
     marked = (template(rgb, depth, part.float(), straight(part)).deviations - before)[:, :, 30:36, 30:36]
     inside = part[:, 0, 30:36, 30:36]
@@ -117,27 +117,32 @@ def test_one_modality_looks_at_its_own_image_alone(uses, channels):
     assert torch.equal(found, other)
 
 
-def test_a_small_defect_stands_out_although_good_parts_bulge():
-    """Each of them lies a little higher or lower: a step of a tenth of that is nothing by itself, but much against its surroundings."""
+def test_a_small_defect_stands_out_although_good_parts_differ_everywhere():
+    """They are tinted by up to 0.1 and lie up to 0.06 higher or lower: less than that counts little by itself, but much against
+    its surroundings."""
     generator = torch.Generator().manual_seed(6)
     rgb, depth, part = bracket(count=20, seed=6)
-    higher = 0.1 * torch.rand(20, 1, 1, 1, generator=generator) - 0.05
-    bulging = torch.where(part, depth + higher, depth)
+    tint = torch.linspace(0.1, -0.1, 3)[None, :, None, None] * (2 * torch.rand(20, 1, 1, 1, generator=generator) - 1)
+    higher = 0.06 * (2 * torch.rand(20, 1, 1, 1, generator=generator) - 1)
     template = Template(SIZE, uses_rgb=True, uses_depth=True)
-    template.learn((rgb * 255).round().byte(), bulging, part, straight(part))
+    tinted = ((rgb + tint) * part).clamp(0, 1)
+    template.learn((tinted * 255).round().byte(), torch.where(part, depth + higher, depth), part, straight(part))
     rgb, depth, part = bracket(count=4, seed=9)
     before = template(rgb, depth, part.float(), straight(part)).deviations
-    depth[:, :, 30:36, 30:36] += 0.025
+    depth[:, :, 30:36, 30:36] += 0.03
+    rgb[:, 0, 30:36, 30:36] += 0.05
     marked = (template(rgb, depth, part.float(), straight(part)).deviations - before)[:, :, 30:36, 30:36]
     inside = part[:, 0, 30:36, 30:36]
-    assert marked[:, 6][inside].mean() < 1 and marked[:, 7][inside].mean() > 1.5
+    red, red_local, deep, deep_local = (marked[:, channel][inside].mean() for channel in (0, 3, 6, 7))
+    assert deep_local > 1.5 and deep_local > 1.5 * deep
+    assert red_local > 1 and red_local > 1.5 * red
 
 
 def test_learning_is_of_the_parts_not_of_their_chunks(monkeypatch):
     whole = learnt()
     monkeypatch.setattr("das3d_cli.registration._CHUNK", 5)
     pieces = learnt.__wrapped__()
-    assert torch.allclose(whole.images, pieces.images, atol=1e-3)  # a spread is a root of a small difference
+    assert torch.allclose(whole.images, pieces.images, atol=1e-5)
 
 
 def discs(angles, mark):

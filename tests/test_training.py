@@ -324,7 +324,7 @@ class TestFeed:
         assert same(weights(finished.run / "checkpoints/last.pt"), weights(trainer.run / "checkpoints/last.pt"))
 
     def test_the_template_reckons_with_halved_depths_in_full_precision(self, parts: Parts):
-        """Its spreads are small differences of squares."""
+        """Sums of halves would be rounded."""
         halved = parts.halved()
         learnt = []
         for depth in (halved.depth, halved.depth.float()):

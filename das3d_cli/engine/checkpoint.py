@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def load(path: Path) -> dict[str, Any]:
     try:
         with within_memory(torch.device("cpu"), f"reading {path}; free some"):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError):
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError, struct.error):
         raise DataError(f"{path}: not a das3d checkpoint, or damaged; take another or train again") from None
     if not isinstance(content, dict) or content.get("das3d_format") != FORMAT:
         found = content.get("das3d_format") if isinstance(content, dict) else None
