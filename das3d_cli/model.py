@@ -92,7 +92,7 @@ class Rebuilder(nn.Module):
     Where it is told what the mean part looks like there, it says by how much that is to be multiplied, and what to add: a
     good picture of a part that shares a shape with others is there before the first step, with all the detail that the
     bottleneck does not let through, and what is left to learn is how this part and its light differ. Of parts that share
-    no shape the mean part is zero, and what is added is the picture.
+    no shape it is told their own local mean instead.
 
     Args:
         channels: of the image.

@@ -178,7 +178,7 @@ class ModelSettings(Section):
     )  # fmt: skip
     template: bool = setting(
         True, "with the direct inputs: how the part deviates from the mean good part, turned to it, from which the"
-        " reconstruction networks start",
+        " reconstruction networks start; where parts share no shape they start from the part's own local mean",
         why="what a rigid part looks like is known before the first step of training",
     )  # fmt: skip
 

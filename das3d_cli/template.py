@@ -35,14 +35,16 @@ _OBLIQUE = 0.15  # half sides: where the middle part's parallax is larger, sides
 
 
 class Comparison(NamedTuple):
-    """B parts beside the mean part, laid as each of them lies. All is zero of parts that share no shape.
+    """B parts beside the mean part, laid as each of them lies.
+
+    Parts that share no shape deviate by zero, and in place of the mean part stands what is around each place of them.
 
     Attributes:
         deviations: float32, (B, channels, S, S), in multiples of the good parts' spread, within 3: colour and depth where
             both the part and the mean part are, as they are and less their mean around there, and three times the difference
             of the foregrounds, which is positive where the mean part is not.
         rgb, depth: float32, (B, 3, S, S) and (B, 1, S, S): a sample of the mean part, about as light as the part and, off it,
-            as deep as the part's own background.
+            as deep as the part's own background; else the part's own local mean.
     """
 
     deviations: Tensor
@@ -140,8 +142,7 @@ class Template(nn.Module):
     def forward(self, rgb: Tensor, depth: Tensor, foreground: Tensor, parallax: Tensor) -> Comparison:
         """Lay the mean part on each part: float, (B, 3, S, S), (B, 1, S, S), (B, 1, S, S) and (B, 2)."""
         if not self._compares:
-            nothing = rgb.new_zeros(len(rgb), self.channels + 4, *rgb.shape[-2:], dtype=torch.float32)
-            return Comparison(*torch.split(nothing, [self.channels, 3, 1], dim=1))
+            return self._uncompared(rgb, depth, foreground)
         with torch.autocast(rgb.device.type, enabled=False):
             rgb, depth, foreground, parallax = (given.float() for given in (rgb, depth, foreground, parallax))
             moved = self._displacements(depth, foreground, parallax)
@@ -166,6 +167,12 @@ class Template(nn.Module):
         """The channels of the images that are used."""
         rgb, depth, rgb_local, depth_local = torch.split(apart, [3, 1, 3, 1], dim=1)
         return [rgb, rgb_local] * self.uses_rgb + [depth, depth_local] * self.uses_depth
+
+    def _uncompared(self, rgb: Tensor, depth: Tensor, foreground: Tensor) -> Comparison:
+        part, reach = foreground.float(), rgb.shape[-1] // _SURROUNDINGS
+        with torch.autocast(rgb.device.type, enabled=False):
+            around = [image.float() - local_contrast(image.float(), part, reach) for image in (rgb, depth)]
+        return Comparison(around[1].new_zeros(len(rgb), self.channels, *rgb.shape[-2:]), *around)
 
     def _displacements(self, depth: Tensor, foreground: Tensor, parallax: Tensor) -> Tensor | None:
         return displacements(depth, foreground, self.above * parallax) if self.uses_depth else None

@@ -68,6 +68,9 @@ def test_studies_show_known_experiments():
         "earlier",
         "laid-as-seen",
         "both-as-seen",
+        "no-surroundings",
+        "both-no-surroundings",
+        "no-reconstruction-no-surroundings",
         *EXPERIMENTS,
     }
 

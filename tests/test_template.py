@@ -228,6 +228,10 @@ def test_parts_without_a_common_shape_are_not_compared():
     template = Template(SIZE, uses_rgb=True, uses_depth=True)
     template.learn((parts * torch.full((1, 3, 1, 1), 128)).byte(), parts * 0.5, parts, straight(parts))
     assert template.shared == 0
-    compared = template(parts * torch.full((1, 3, 1, 1), 0.1), parts * 0.9, parts.float(), straight(parts))
-    assert not any(image.any() for image in compared)
+    rgb, depth = parts * torch.full((1, 3, 1, 1), 0.1), torch.where(parts, 0.9, 0.4)
+    rgb[:, :, 47:49, 47:49] = 1.0
+    compared = template(rgb, depth, parts.float(), straight(parts))
+    assert not compared.deviations.any()
+    assert (compared.rgb[:, :, 47:49, 47:49] < 0.2).all()  # a spot is expected to look as what is around it
+    assert torch.allclose(compared.depth, depth, atol=1e-4)
     assert learnt().shared == 1

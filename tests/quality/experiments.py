@@ -91,9 +91,11 @@ STUDIES: tuple[Study, ...] = (
         " which gives parts their rims back; 2000-steps compares potatoes with a template as well, and lays most tires on it"
         " the wrong way round. The row earlier is of 4000 steps, before parts were looked at twice and the reconstruction looked a"
         " quarter as finely and started from the mean part. 4000-steps and laid-as-seen, of 7000 steps, laid parts on each other as"
-        " the camera saw them: caps in one of six ways. All rows but das3d had a discriminator of four halvings instead of two, which"
-        " four-levels still has. Trainings ran two at a time, a core each, some paused or with other work beside them.",
-        ("btf", "2000-steps", "earlier", "4000-steps", "laid-as-seen", "four-levels", "das3d"),
+        " the camera saw them: caps in one of six ways. All rows but the"
+        " last two had a discriminator of four halvings instead of two, and all but the last compared parts with the mean part without"
+        " regard to how they differ from it around there. Trainings ran two at a time, a core each, some paused or with other work"
+        " beside them.",
+        ("btf", "2000-steps", "earlier", "4000-steps", "laid-as-seen", "four-levels", "no-surroundings", "das3d"),
     ),
     Study(
         "One modality or both",
@@ -109,11 +111,12 @@ STUDIES: tuple[Study, ...] = (
     ),
     Study(
         "What each part of the design is worth",
-        "The detector without its reconstruction networks trains for more steps in the same time, 760 or 740 instead of 600. both and"
-        " no-reconstruction have a discriminator of two halvings, all else of four. The row one-defect is as old as 2000-steps"
+        "The detector without its reconstruction networks trains for more steps in the same time, 760 or 740 instead of 600. The last"
+        " four rows have a discriminator of two halvings, all else of four; the last two compare parts with the mean part against their"
+        " surroundings as well, as das3d does. The row one-defect is as old as 2000-steps"
         " above. Without a template the reconstruction starts from the image alone, too; discriminator-alone has neither.",
         ("discriminator-alone", "no-template", "one-defect", "nothing-pierced", "paper-losses", "no-reconstruction-740", "both-four-levels",
-         "no-reconstruction", "both"),
+         "no-reconstruction-no-surroundings", "both-no-surroundings", "no-reconstruction", "both"),
     ),
     Study(
         "Reconstruction at the preset's length",
