@@ -6,7 +6,7 @@ by more than the good parts do is worth a look. Where parts share no shape, as p
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -50,6 +50,16 @@ class Comparison(NamedTuple):
     deviations: Tensor
     rgb: Tensor
     depth: Tensor
+
+
+class _Posed(NamedTuple):
+    """Good parts, how they lie and their `displacements`."""
+
+    rgb: Tensor
+    depth: Tensor
+    foreground: Tensor
+    pose: Pose
+    moved: Tensor | None
 
 
 class _Beside(NamedTuple):
@@ -123,20 +133,29 @@ class Template(nn.Module):
             for some, *pose in in_chunks(parts[:, :1], *together.pose)
         ]
         self.compare(bool(torch.cat(overlap).median() >= _SHAPE))
-        light = torch.cat([_mean_colour(colour, part) for colour, _, part, _ in chunks()]).mean(dim=0)
-        total = torch.zeros(5, *depth.shape[-2:], device=device)
-        for (colour, height, part, view), pose in zip(chunks(), in_chunks(*together.pose), strict=True):
-            colour = colour * (light / _mean_colour(colour, part))
-            moved = self._displacements(height, part, view)
-            total += laid_back(torch.cat((colour * part, height * part, part), dim=1), Pose(*pose), moved).sum(dim=0)
-        self.images[:4], self.images[12:] = total[:4] / total[4:].clamp_min(1e-6), total[4:] / len(rgb)
-        squares = torch.zeros(9, *depth.shape[-2:], device=device)
-        for (colour, height, part, view), pose in zip(chunks(), in_chunks(*together.pose), strict=True):
-            moved = self._displacements(height, part, view)
-            beside = self._beside(colour, height, part, Pose(*pose), moved)
-            both = part * beside.images[:, 12:]
-            squares += laid_back(torch.cat((beside.apart**2, both), dim=1), Pose(*pose), moved).sum(dim=0)
-        self.images[4:12] = (squares[:8] / squares[8:].clamp_min(1e-6)).sqrt()
+
+        def posed() -> Iterator[_Posed]:
+            for (colour, height, part, view), pose in zip(chunks(), in_chunks(*together.pose), strict=True):
+                yield _Posed(colour, height, part, Pose(*pose), self._displacements(height, part, view))
+
+        self._learn_mean(posed, len(rgb))
+        self._learn_spread(posed)
+
+    def _learn_mean(self, posed: Callable[[], Iterator[_Posed]], count: int) -> None:
+        light = torch.cat([_mean_colour(some.rgb, some.foreground) for some in posed()]).mean(dim=0)
+        total = torch.zeros_like(self.images[:5])
+        for rgb, depth, part, pose, moved in posed():
+            colour = rgb * (light / _mean_colour(rgb, part))
+            total += laid_back(torch.cat((colour * part, depth * part, part), dim=1), pose, moved).sum(dim=0)
+        self.images[:4], self.images[12:] = total[:4] / total[4:].clamp_min(1e-6), total[4:] / count
+
+    def _learn_spread(self, posed: Callable[[], Iterator[_Posed]]) -> None:
+        total = torch.zeros_like(self.images[:9])
+        for some in posed():
+            beside = self._beside(*some)
+            both = some.foreground * beside.images[:, 12:]
+            total += laid_back(torch.cat((beside.apart**2, both), dim=1), some.pose, some.moved).sum(dim=0)
+        self.images[4:12] = (total[:8] / total[8:].clamp_min(1e-6)).sqrt()
 
     @torch.no_grad()
     def forward(self, rgb: Tensor, depth: Tensor, foreground: Tensor, parallax: Tensor) -> Comparison:
