@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -62,7 +64,7 @@ def _slope(depth: Tensor, foreground: Tensor, axis: int) -> Tensor:
 
 def _box_mean(image: Tensor, reach: int) -> Tensor:
     """Mean over 2 * reach + 1 pixels along both axes, one after the other, with zeros beyond the border."""
-    return _running_mean(image, reach) if image.device.type == "cpu" else _pooled_mean(image, reach)
+    return _running_mean(image, reach) if image.device.type == "cpu" else _banded_mean(image, reach)
 
 
 def _running_mean(image: Tensor, reach: int) -> Tensor:
@@ -76,8 +78,16 @@ def _running_mean(image: Tensor, reach: int) -> Tensor:
     return image
 
 
-def _pooled_mean(image: Tensor, reach: int) -> Tensor:
-    """In two operations instead of fourteen: a GPU adds faster than it is launched."""
-    width = 2 * reach + 1
-    along = F.avg_pool2d(image, (1, width), 1, (0, reach))
-    return F.avg_pool2d(along, (width, 1), 1, (reach, 0))
+def _banded_mean(image: Tensor, reach: int) -> Tensor:
+    """By products with a banded matrix on either side: a GPU multiplies in a third of the time that it adds along rows."""
+    down, along = (_band(size, reach, image.device) for size in image.shape[-2:])
+    with torch.autocast(image.device.type, enabled=False):
+        return down @ image.float() @ along
+
+
+@functools.cache
+def _band(size: int, reach: int, device: torch.device) -> Tensor:
+    """What averages over 2 * reach + 1 of `size` pixels: (size, size)."""
+    with torch.inference_mode(False):  # whoever asks first, training uses it too
+        axis = torch.arange(size, device=device)
+        return ((axis[:, None] - axis).abs() <= reach).float() / (2 * reach + 1)

@@ -80,10 +80,16 @@ class UNet(nn.Module):
             encoded.append(x)
         decoded = []
         for block, skip in zip(self.up, encoded[-2::-1], strict=True):
-            x = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+            x = _grown(x, 2 * x.shape[-1])
             x = block(torch.cat((x, skip), dim=1) if self.skips else x)
             decoded.append(x)
         return self.head(x), [encoded[0], encoded[1], decoded[-2], decoded[-1]]
+
+
+def _grown(x: Tensor, side: int) -> Tensor:
+    """Bilinearly, on a GPU in the precision it has: autocast makes float32 of it, and the next convolution what it was."""
+    with torch.autocast("cuda", enabled=False):
+        return F.interpolate(x, size=(side, side), mode="bilinear", align_corners=False)
 
 
 class Rebuilder(nn.Module):
@@ -148,7 +154,7 @@ class Fuse(nn.Module):
         total: Tensor | float = 0.0
         for side, y in mixed.items():
             if side != size:
-                y = F.interpolate(y, size=(size, size), mode="bilinear", align_corners=False)
+                y = _grown(y, size)
             total = total + y
         return F.relu(self.norm(total))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from das3d_cli.contrast import _pooled_mean, _running_mean, depth_contrast, rgb_contrast
+from das3d_cli.contrast import _banded_mean, _running_mean, depth_contrast, rgb_contrast
 
 
 def test_depth_contrast_sees_a_dent_and_not_the_slant():
@@ -37,6 +37,6 @@ def test_rgb_contrast_sees_a_stain_and_neither_the_parts_colour_nor_its_edge():
 def test_the_means_of_a_gpu_are_those_of_a_cpu():
     images = torch.rand(2, 3, 48, 64, generator=torch.Generator().manual_seed(0))
     for reach in (1, 4, 20):
-        assert torch.allclose(_pooled_mean(images, reach), _running_mean(images, reach), atol=1e-5)
+        assert torch.allclose(_banded_mean(images, reach), _running_mean(images, reach), atol=1e-5)
         whole = F.avg_pool2d(images, 2 * reach + 1, 1, reach)
         assert torch.allclose(_running_mean(images, reach), whole, atol=1e-5)
