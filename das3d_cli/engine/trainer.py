@@ -23,6 +23,7 @@ from das3d_cli.engine.network import build_network
 from das3d_cli.engine.recorded import Recorded
 from das3d_cli.engine.validation import validate
 from das3d_cli.errors import DataError
+from das3d_cli.fused import fusing
 from das3d_cli.model import Output
 from das3d_cli.settings import LossSettings, Settings
 from das3d_cli.synthesis.augment import Augmented, augment_often
@@ -70,6 +71,7 @@ class Trainer:
         if self.network.template is not None and distributed.size() > 1:
             self.network.template.compare(bool(self.network.template.shared))  # as the first process does
         self._as_graph = settings.hardware.cuda_graphs and self.device.type == "cuda" and distributed.size() == 1
+        self._fuses = settings.hardware.compile and self.device.type == "cuda"
         # What a recorded step reads anew, it must find on the GPU.
         self._learning_rate = (
             torch.tensor(settings.train.lr, device=self.device) if self._as_graph else settings.train.lr
@@ -130,7 +132,8 @@ class Trainer:
         """What a step computes, of this process's samples and the step's number, on the device from beginning to end."""
         s = self.settings
         batch = Batch(rgb, depth, foreground, parallax)
-        parts = [self._synthesised(*some, step) for some in self._micro_batches(batch)]
+        with fusing(self._fuses):
+            parts = [self._synthesised(*some, step) for some in self._micro_batches(batch)]
         good = distributed.mean(torch.stack([(1 - augmented.mask).sum() for _, augmented in parts]).mean())
         self.network.train()
         self.optimizer.zero_grad(set_to_none=True)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from das3d_cli.batch import background_depth
+from das3d_cli.fused import fused
 from das3d_cli.synthesis.perlin import perlin
 from das3d_cli.synthesis.random import ItemRandom
 from das3d_cli.synthesis.skew_gaussian import covariance, filter_each, skew_kernel
@@ -173,14 +174,19 @@ def draw(
     at_random = random.log_uniform if strength_scale == "log" else random.uniform
     strength = at_random(1, 1, low=strength_min, high=strength_max)
     pierced = random.bernoulli(1, 1, probability=pierced_share)
-    change = torch.where(pierced, _TO_TABLE * change.abs(), strength * change)
-    # Else all of a faint defect would fall to Eq. 7.
-    change = change * (1.001 * change_threshold / _peak(change).clamp_min(1e-6)).clamp_min(1)
+    change = _strengthened(change, strength, pierced, change_threshold)
     texture = _pick_textures(random, textures)
     beta = random.uniform(1, 1, 1, high=beta_max)
     ternary = torch.where(pierced, ternary.abs(), ternary)
     dropped = _dropped(random, dropout, modality)
     return Defect(ternary[:, None], change[:, None], pierced[:, None], texture, beta, *dropped)
+
+
+@fused
+def _strengthened(change: Tensor, strength: Tensor, pierced: Tensor, change_threshold: float) -> Tensor:
+    change = torch.where(pierced, _TO_TABLE * change.abs(), strength * change)
+    # Else all of a faint defect would fall to Eq. 7.
+    return change * (1.001 * change_threshold / _peak(change).clamp_min(1e-6)).clamp_min(1)
 
 
 def _draw_several(
@@ -196,6 +202,7 @@ def _draw_several(
             yield Defect(*one)
 
 
+@fused
 def _make(rgb: Tensor, depth: Tensor, foreground: Tensor, defect: Defect, change_threshold: float) -> Augmented:
     """Make a defect on parts that may have others already (Eq. 6 to 8), then drop modalities (Eq. 12)."""
     deeper = depth + defect.change
@@ -219,9 +226,13 @@ def _make(rgb: Tensor, depth: Tensor, foreground: Tensor, defect: Defect, change
     )
 
 
+@fused
 def _together(first: Augmented, last: Augmented) -> Augmented:
     """Of two augmentations, the second made on what the first gave: images of both, and where either changed them."""
-    return last._replace(
+    return Augmented(
+        rgb=last.rgb,
+        depth=last.depth,
+        foreground=last.foreground,
         mask=torch.maximum(first.mask, last.mask),
         ternary=torch.where(last.ternary == 0, first.ternary, last.ternary),
         change=first.change + last.change,
@@ -240,6 +251,11 @@ def _draw_mask(random: ItemRandom, part: Tensor, scale_max: int, threshold: floa
         again = perlin(random.fork(1), size, scale_max=scale_max) * part if (_peak(noise) <= threshold).any() else noise
     else:  # which draws twice sooner than it answers the question
         noise, again = perlin(random.forks(2), size, scale_max=scale_max).view(2, *part.shape) * part
+    return _picked(noise, again, part, threshold)
+
+
+@fused
+def _picked(noise: Tensor, again: Tensor, part: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
     noise = torch.where(_peak(noise) > threshold, noise, again)
     peak = _peak(noise)
     return noise, (noise.abs() > torch.where(peak > threshold, threshold, 0.9 * peak)) & part
@@ -256,13 +272,20 @@ def _keep_blobs(
     if count == 0:
         return picked
     size = picked.shape[-1]
-    rank = picked.flatten(1).cumsum(dim=1)
-    ticket = (random.uniform(count) * rank[:, -1:]).long() + 1
+    rank = picked.flatten(1).cumsum(dim=1, dtype=torch.int32)
+    ticket = (random.uniform(count) * rank[:, -1:]).int() + 1
     centre = torch.searchsorted(rank, ticket).clamp_max(size * size - 1)
     radius = random.log_uniform(count, low=radius_min * size, high=radius_max * size)
     aspect = random.log_uniform(count, low=1.0, high=aspect_max)
     angle = random.uniform(count, high=math.pi)
     used = torch.arange(count, device=picked.device) <= random.integers(high=count)[:, None]
+    return _within(picked, centre, radius, aspect, angle, used)
+
+
+@fused
+def _within(picked: Tensor, centre: Tensor, radius: Tensor, aspect: Tensor, angle: Tensor, used: Tensor) -> Tensor:
+    """What of the mask is within the used ones of K ellipses: (B, S, S), and (B, K) each."""
+    size = picked.shape[-1]
     axis = torch.arange(size, device=picked.device, dtype=radius.dtype)
     row = (axis - (centre // size)[..., None])[..., :, None]
     column = (axis - (centre % size)[..., None])[..., None, :]
@@ -285,10 +308,16 @@ def _smooth(random: ItemRandom, ternary: Tensor, alpha_max: float, sigma_min: fl
 
 def _pick_textures(random: ItemRandom, textures: Tensor) -> Tensor:
     """One texture per item, mirrored and transposed at random: float32, (B, 3, S, S), in [0, 1]."""
-    texture = textures[random.integers(high=len(textures))].to(torch.float32) / 255
-    texture = torch.where(random.bernoulli(1, 1, 1, probability=0.5), texture.flip(3), texture)
-    texture = torch.where(random.bernoulli(1, 1, 1, probability=0.5), texture.transpose(2, 3), texture)
-    return texture
+    which = random.integers(high=len(textures))
+    mirrored, transposed = (random.bernoulli(1, 1, 1, probability=0.5) for _ in range(2))
+    return _texture(textures, which, mirrored, transposed)
+
+
+@fused
+def _texture(textures: Tensor, which: Tensor, mirrored: Tensor, transposed: Tensor) -> Tensor:
+    texture = textures[which].to(torch.float32) / 255
+    texture = torch.where(mirrored, texture.flip(3), texture)
+    return torch.where(transposed, texture.transpose(2, 3), texture)
 
 
 def _dropped(random: ItemRandom, dropout: float, modality: Modality) -> tuple[Tensor, Tensor]:

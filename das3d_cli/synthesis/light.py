@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from das3d_cli.fused import fused
 from das3d_cli.synthesis.perlin import perlin
 from das3d_cli.synthesis.random import ItemRandom
 
@@ -21,5 +22,9 @@ def relight(rgb: Tensor, random: ItemRandom, amount: float) -> Tensor:
         return rgb
     gain = 1 + random.uniform(1, 1, 1, low=-amount, high=amount)
     balance = 1 + random.uniform(3, 1, 1, low=-amount / 4, high=amount / 4)
-    patches = 1 + amount * perlin(random, rgb.shape[-1], scale_max=2)
-    return (rgb * gain * balance * patches[:, None]).clamp(0, 1)
+    return _lit(rgb, gain, balance, perlin(random, rgb.shape[-1], scale_max=2), amount)
+
+
+@fused
+def _lit(rgb: Tensor, gain: Tensor, balance: Tensor, patches: Tensor, amount: float) -> Tensor:
+    return (rgb * gain * balance * (1 + amount * patches)[:, None]).clamp(0, 1)

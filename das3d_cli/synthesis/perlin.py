@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from das3d_cli.fused import fused
 from das3d_cli.synthesis.random import ItemRandom
 
 _PERIOD = 64  # lattice cells before the noise repeats, a power of two
@@ -29,13 +30,18 @@ def perlin(random: ItemRandom, size: int, *, scale_max: int) -> Tensor:
     angle = random.uniform(low=-math.pi / 2, high=math.pi / 2)
     cells = torch.exp2(random.integers(2, high=scale_max + 1).float())
     shift = random.uniform(2, high=float(_PERIOD))
-    axis = (torch.arange(size, device=random.device) + 0.5) / size - 0.5
+    directions = random.uniform(_PERIOD * _PERIOD, high=2 * math.pi)
+    return _noise(angle, cells, shift, directions, size)
+
+
+@fused
+def _noise(angle: Tensor, cells: Tensor, shift: Tensor, directions: Tensor, size: int) -> Tensor:
+    axis = (torch.arange(size, device=angle.device) + 0.5) / size - 0.5
     step_x, step_y = (cells[:, place, None] * axis for place in (0, 1))
     cos, sin = angle.cos()[:, None], angle.sin()[:, None]
     x = (cos * step_x + shift[:, :1])[:, None, :] - (sin * step_x)[:, :, None]
     y = (sin * step_y + shift[:, 1:])[:, None, :] + (cos * step_y)[:, :, None]
 
-    directions = random.uniform(_PERIOD * _PERIOD, high=2 * math.pi)
     along_x, along_y = directions.cos(), directions.sin()
     left, top = x.floor(), y.floor()
     columns, rows = _wrapped(left.long()), [row * _PERIOD for row in _wrapped(top.long())]

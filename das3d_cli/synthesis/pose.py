@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from das3d_cli.batch import Batch, background_depth, turned_left
+from das3d_cli.fused import fused
 from das3d_cli.synthesis.random import ItemRandom
 
 
@@ -18,20 +19,34 @@ def turn(batch: Batch, random: ItemRandom, *, rotate: bool, flip: bool) -> Batch
     Resampling blurs, and test images are not blurred. So half of the samples turn by quarters, which is exact, and
     the rest by any angle.
     """
-    image, parallax = torch.cat((batch.rgb, batch.depth, batch.foreground.float()), dim=1), batch.parallax
-    if flip:
-        mirrored = random.bernoulli(1, 1, 1, probability=0.5)
-        image = torch.where(mirrored, image.flip(3), image)
-        parallax = torch.where(mirrored[:, 0, 0], torch.stack((-parallax[:, 0], parallax[:, 1]), dim=1), parallax)
+    mirrored = random.bernoulli(1, 1, 1, probability=0.5) if flip else None
     if not rotate:
-        return _unstack(image, parallax)
+        return batch if mirrored is None else _mirrored(batch, mirrored)
     half, quarter = random.bernoulli(1, 1, 1, probability=0.5), random.bernoulli(1, 1, 1, probability=0.5)
+    angle = random.uniform(low=-math.pi / 4, high=math.pi / 4)
+    freely = random.bernoulli(1, 1, 1, probability=0.5)
+    return _turned(batch, mirrored, half, quarter, freely, angle)
+
+
+@fused
+def _mirrored(batch: Batch, mirrored: Tensor) -> Batch:
+    image, parallax = torch.cat((batch.rgb, batch.depth, batch.foreground.float()), dim=1), batch.parallax
+    image = torch.where(mirrored, image.flip(3), image)
+    across = torch.stack((-parallax[:, 0], parallax[:, 1]), dim=1)
+    return _unstack(image, torch.where(mirrored[:, 0, 0], across, parallax))
+
+
+@fused
+def _turned(
+    batch: Batch, mirrored: Tensor | None, half: Tensor, quarter: Tensor, freely: Tensor, angle: Tensor
+) -> Batch:
+    if mirrored is not None:
+        batch = _mirrored(batch, mirrored)
+    image, parallax = torch.cat((batch.rgb, batch.depth, batch.foreground.float()), dim=1), batch.parallax
     image = torch.where(half, image.flip((2, 3)), image)
     image = torch.where(quarter, image.transpose(2, 3).flip(2), image)
     parallax = torch.where(half[:, 0, 0], -parallax, parallax)
     parallax = torch.where(quarter[:, 0, 0], turned_left(parallax), parallax)
-    angle = random.uniform(low=-math.pi / 4, high=math.pi / 4)
-    freely = random.bernoulli(1, 1, 1, probability=0.5)
     exact = _unstack(image, parallax)
     turned = _rotated(exact, angle)
     rgb, depth, foreground = (torch.where(freely, a, b) for a, b in zip(turned.images, exact.images, strict=True))

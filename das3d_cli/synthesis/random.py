@@ -13,27 +13,45 @@ import math
 import torch
 from torch import Tensor
 
+from das3d_cli.fused import fused
+
 _GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
 _MIX_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
 _MIX_2 = 0x94D049BB133111EB - (1 << 64)
+_64_BITS = (1 << 64) - 1
 _AHEAD = 64  # numbers of every item that are computed together: most draws are of one or two
 
 
+@fused
 def _mix(x: Tensor) -> Tensor:
     x = (x ^ _shift(x, 30)) * _MIX_1
     x = (x ^ _shift(x, 27)) * _MIX_2
     return x ^ _shift(x, 31)
 
 
-@functools.lru_cache
 def _mixed(x: int) -> int:
     """As `_mix`, by the host: a GPU would be launched a dozen times for one number."""
-    return int(_mix(torch.tensor(x)))
+    for bits, factor in ((30, _MIX_1), (27, _MIX_2), (31, 1)):
+        x = ((x ^ ((x & _64_BITS) >> bits)) * factor) & _64_BITS
+    return x - (x >> 63 << 64)
 
 
 def _shift(x: Tensor, bits: int) -> Tensor:
     """Logical right shift; torch shifts int64 arithmetically."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+@fused
+def _unit(keys: Tensor, offsets: Tensor) -> Tensor:
+    """float32, in [0, 1)."""
+    return _shift(_mix(keys + offsets), 40).to(torch.float32) * 2.0**-24
+
+
+@functools.lru_cache
+def _offsets(start: int, stop: int, device: torch.device) -> Tensor:
+    """What a key is moved by for each of these positions of its stream."""
+    with torch.inference_mode(False):
+        return torch.arange(start + 1, stop + 1, device=device) * _GOLDEN
 
 
 class ItemRandom:
@@ -86,9 +104,7 @@ class ItemRandom:
 
     def _units(self, start: int, stop: int) -> Tensor:
         """The numbers at these positions of every stream: float32, (B, stop - start), in [0, 1)."""
-        position = torch.arange(start + 1, stop + 1, device=self.device)
-        bits = _shift(_mix(self._keys[:, None] + position * _GOLDEN), 40)
-        return bits.to(torch.float32) * 2.0**-24
+        return _unit(self._keys[:, None], _offsets(start, stop, self.device))
 
     def log_uniform(self, *shape: int, low: float, high: float) -> Tensor:
         """float32, (B, *shape), with a uniform logarithm in [log low, log high)."""

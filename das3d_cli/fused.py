@@ -1,0 +1,56 @@
+"""Chains of small operations, which a GPU is given as one kernel each, where torch can compile them."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import warnings
+from collections.abc import Callable, Iterator
+from typing import ParamSpec, TypeVar
+
+import torch
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_compiling = False
+
+
+@contextlib.contextmanager
+def fusing(wanted: bool = True) -> Iterator[None]:
+    """Let `fused` functions be compiled in here: for work whose tensors have the same shapes again and again."""
+    global _compiling
+    before, _compiling = _compiling, wanted
+    try:
+        yield
+    finally:
+        _compiling = before
+
+
+def fused(function: Callable[P, R]) -> Callable[P, R]:
+    """A function of tensors that branches on none of their values, compiled on its first call within `fusing`.
+
+    Where it cannot be compiled, for want of a C compiler perhaps, it runs as it is, and says so.
+    """
+    compiled: Callable[P, R] | None = None
+    able = True
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        nonlocal able, compiled
+        if not (_compiling and able):
+            return function(*args, **kwargs)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what torch's compiler has to say of itself
+                compiled = compiled or torch.compile(function)  # not before: it imports a second's worth
+                return compiled(*args, **kwargs)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001  (a compiler may break anywhere)
+            able = False
+            told = str(error).partition("\n")[0]
+            warnings.warn(f"{function.__name__} is not compiled, and slower for it: {told}", stacklevel=2)
+            return function(*args, **kwargs)
+
+    return run
