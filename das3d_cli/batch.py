@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from das3d_cli.device import send
+
 
 class Batch(NamedTuple):
     """B samples. rgb: float32, (B, 3, S, S), in [0, 1]; depth: float32, (B, 1, S, S), in [0, 1]; foreground: bool,
@@ -47,10 +49,10 @@ class Parts(NamedTuple):
     ) -> Parts:
         """From arrays (N, C, C, 3), (N, C, C), (N, C, C) and (N, 2); C is `size` or a whole multiple of it, then averaged down."""
         parts = cls(
-            torch.from_numpy(rgb).to(device).permute(0, 3, 1, 2).contiguous(),
-            torch.from_numpy(depth).to(device)[:, None],
-            torch.from_numpy(foreground).to(device)[:, None],
-            torch.from_numpy(parallax).to(device),
+            send(torch.from_numpy(rgb), device).permute(0, 3, 1, 2).contiguous(),
+            send(torch.from_numpy(depth), device)[:, None],
+            send(torch.from_numpy(foreground), device)[:, None],
+            send(torch.from_numpy(parallax), device),
         )
         return parts if depth.shape[-1] == size else parts._shrunk(depth.shape[-1] // size)
 

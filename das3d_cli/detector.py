@@ -9,7 +9,7 @@ if prediction.anomalous:
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from das3d_cli import device as devices
 from das3d_cli import settings as setting_files
-from das3d_cli.batch import Parts
+from das3d_cli.batch import Batch, Parts
 from das3d_cli.data.cache import VERSION
 from das3d_cli.data.capture import Camera, Form, RawCapture, Sample
 from das3d_cli.data.preprocess import preprocess, to_raw
@@ -31,7 +31,7 @@ from das3d_cli.engine.network import build_network
 from das3d_cli.engine.recorded import Recorded
 from das3d_cli.errors import DataError
 from das3d_cli.measure import Defect, find_defects, peak_level
-from das3d_cli.scoring import Pass, Scored, evaluating, score
+from das3d_cli.scoring import Pass, Scored, evaluating, score_each
 from das3d_cli.settings import Modality, Settings
 
 _TOGETHER = 64  # samples on the device at a time: enough to be busy, and a split of thousands needs no more memory
@@ -209,16 +209,18 @@ class Detector:
         Raises:
             DataError: memory is too small.
         """
-        found = []
-        with devices.within_memory(self.device, f"judging {min(len(depth), _TOGETHER)} parts at once; free some"):
+        together = min(len(depth), _TOGETHER)
+
+        def batches() -> Iterator[Batch]:
             for start in range(0, len(depth), _TOGETHER):
                 some = slice(start, start + _TOGETHER)
-                parts = Parts.stack(
+                yield Parts.stack(
                     rgb[some], depth[some], foreground[some], parallax[some],
                     size=self.settings.model.size, device=self.device,
-                )  # fmt: skip
-                found.append(score(self._look, parts.unpacked(), self.settings.score.smoothing, self.settings.views))
-        maps, scores = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
+                ).unpacked()  # fmt: skip
+
+        with devices.within_memory(self.device, f"judging {together} parts at once; free some"):
+            maps, scores = score_each(self._look, batches(), self.settings.score.smoothing, self.settings.views)
         if maps.shape[-1] == depth.shape[-1]:
             return Scored(maps, scores)
         grown = torch.nn.functional.interpolate(

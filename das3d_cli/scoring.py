@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -40,22 +40,59 @@ def evaluating(network: Das3d) -> Pass:
     return look
 
 
-@torch.inference_mode()
 def score(look: Pass, batch: Batch, smoothing: float, views: int) -> Scored:
-    """Judge a batch of any length.
+    """Judge a batch of any length; see `score_each` for the arguments."""
+    return score_each(look, [batch], smoothing, views)
+
+
+@torch.inference_mode()
+def score_each(look: Pass, batches: Iterable[Batch], smoothing: float, views: int) -> Scored:
+    """Judge batches of any length. A GPU works on one while the one before is fetched and the next is made ready.
 
     Args:
         look: what `evaluating` gives, launched as it likes.
         smoothing: as for `anomaly_maps`.
         views: look at every part so many times, turned by a quarter more each time, and average what is seen.
     """
+    begun: list[_Judged] = []
+    found: list[Scored] = []
+    for batch in batches:
+        begun.append(_Judged.begin(look, batch, smoothing, views))
+        found += [judged.end() for judged in begun[:-1]]
+        del begun[:-1]
+    found += [judged.end() for judged in begun]
+    return found[0] if len(found) == 1 else Scored(*(np.concatenate(arrays) for arrays in zip(*found, strict=True)))
+
+
+class _Judged(NamedTuple):
+    """Maps and scores on their way to main memory, and what tells that a GPU has sent them."""
+
+    maps: Tensor
+    scores: Tensor
+    sent: torch.cuda.Event | None
+
+    @classmethod
+    def begin(cls, look: Pass, batch: Batch, smoothing: float, views: int) -> _Judged:
+        maps = _maps(look, batch, smoothing, views)
+        scores = anomaly_scores(maps).double().to("cpu", non_blocking=True)
+        fetched = maps.to("cpu", non_blocking=True)
+        sent = torch.cuda.current_stream(maps.device).record_event() if maps.device.type == "cuda" else None
+        return cls(fetched, scores, sent)
+
+    def end(self) -> Scored:
+        if self.sent is not None:
+            self.sent.synchronize()
+        return Scored(self.maps.numpy(), self.scores.numpy())
+
+
+def _maps(look: Pass, batch: Batch, smoothing: float, views: int) -> Tensor:
+    """The anomaly maps of a batch, (B, S, S), some parts at a time."""
     maps, chunk = [], _CHUNK[batch.depth.device.type]
     for some in zip(*(torch.split(tensor, max(1, chunk // views)) for tensor in batch), strict=True):
         seen = [quarter_turned(Batch(*some), n) for n in range(views)]
         rgb, depth, foreground, parallax = (torch.cat(tensors) for tensors in zip(*seen, strict=True))
         maps.append(anomaly_maps(look(rgb, depth, foreground, parallax), smoothing, views))
-    joined = torch.cat(maps)
-    return Scored(joined.cpu().numpy(), anomaly_scores(joined).double().cpu().numpy())
+    return torch.cat(maps)
 
 
 def quarter_turned(batch: Batch, count: int) -> Batch:
