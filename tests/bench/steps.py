@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from torch.autograd import DeviceType
 from torch.utils.flop_counter import FlopCounterMode
 
+from das3d_cli.batch import Batch
 from das3d_cli.data.cache import load_split, open_cache
 from das3d_cli.device import autocast
+from das3d_cli.engine.recorded import Recorded
 from das3d_cli.engine.trainer import Trainer
+from das3d_cli.fused import fusing
 from das3d_cli.settings import Settings
 
 from . import plain
@@ -34,25 +40,21 @@ def steps(cache: Path, preset: str, device: torch.device, rounds: int, *assignme
     loop = plain.Loop(settings, *shrunk, textures, device)
     batch, places = trainer.feed.batch(0), torch.arange(count, device=device)
     step_number = torch.zeros((), dtype=torch.int64, device=device)
+    synthesis = _as_in_a_step(trainer, *batch, places, step_number)
     works: dict[str, Callable[[], object]] = {
-        "synthesis": lambda: trainer._synthesised(batch, places, step_number),
+        "synthesis": synthesis,
         "synthesis, plain": loop.synthesis,
         "step": trainer._advance,
         "step, plain": loop.step,
     }
     # A GPU works on while the next step is prepared: what is timed is several in a row.
-    found = take_turns(works, rounds, device, often=10 if device.type == "cuda" else 1)
+    often = 10 if device.type == "cuda" else 1
+    found = take_turns(works, rounds, device, often=often)
     made, made_plainly, step, plainly = found.values()
     rows = times({"synthesis": made, "the plain loop": made_plainly}, against="the plain loop")[:1]
     rows += times({"training step": step})
     if device.type == "cuda":
-        recorded = make_trainer(cache, settings_of(preset, *assignments, "hardware.cuda_graphs=true"), device)
-        graphs = take_turns({"training step": trainer._advance, "as one CUDA graph": recorded._advance}, rounds, device,
-                            often=10)  # fmt: skip
-        rows += times(graphs, against="training step")[1:]
-        rows.append(
-            _busy(recorded._advance, device, median(graphs["as one CUDA graph"]))[0]._replace(what="GPU busy with it")
-        )
+        rows += _launched_otherwise(trainer, cache, preset, assignments, rounds, often)
     rows.append(rate("rate", count, step, "the plain loop", plainly))
     rows.append(rate("rate of the plain loop", count, plainly))
     for name, part, whole in (("", made, step), (" of the plain loop", made_plainly, plainly)):
@@ -68,13 +70,55 @@ def steps(cache: Path, preset: str, device: torch.device, rounds: int, *assignme
     if device.type == "cuda":
         rows += _busy(trainer._advance, device, median(step))
     rows.append(memory)
-    rows += _use_of_arithmetic(trainer._advance, device, median(step))
+    one_by_one = functools.partial(trainer._learn, *batch, step_number)  # of a graph nothing is counted
+    rows += _use_of_arithmetic(one_by_one, device, median(step))
     text = (
         f"Batches of {count} at {size} x {size} pixels. The plain loop trains the same network on the paper's losses in"
         " eager float32 with Adam, and makes its defects in numpy, one sample after the other; das3d also turns and relights"
         f" samples, and makes {settings.synthesis.defects} defects on each."
     )
     return Section(f"Training at preset {preset} on {device}", text, rows)
+
+
+def _as_in_a_step(trainer: Trainer, *inputs: Tensor) -> Callable[[], object]:
+    """A step's synthesis, launched as in a step; inputs: the batch's tensors, the places in it and the step's number."""
+
+    def work(rgb: Tensor, depth: Tensor, foreground: Tensor, parallax: Tensor, places: Tensor, step: Tensor):
+        with fusing(trainer._fuses):
+            return trainer._synthesised(Batch(rgb, depth, foreground, parallax), places, step)
+
+    launched = Recorded(work) if trainer._as_graph else work
+    return functools.partial(launched, *inputs)
+
+
+def _launched_otherwise(
+    trainer: Trainer, cache: Path, preset: str, assignments: Sequence[str], rounds: int, often: int
+) -> list[Row]:
+    """A GPU's training step without a CUDA graph, and with compiled synthesis."""
+
+    def other(assignment: str) -> Trainer:
+        return make_trainer(cache, settings_of(preset, *assignments, assignment), trainer.device)
+
+    compiling, start = other("hardware.compile=true"), time.perf_counter()
+    compiling._advance()
+    wait(trainer.device)
+    seconds = time.perf_counter() - start
+    batch, places = compiling.feed.batch(0), torch.arange(trainer.settings.train.batch_size, device=trainer.device)
+    kernel_by_kernel, compiled = "step, kernel by kernel", "step with compiled synthesis"
+    works: dict[str, Callable[[], object]] = {
+        "training step": trainer._advance,
+        kernel_by_kernel: other("hardware.cuda_graphs=false")._advance,
+        compiled: compiling._advance,
+        "synthesis": _as_in_a_step(compiling, *batch, places, torch.zeros_like(places[0])),
+    }
+    found = take_turns(works, rounds, trainer.device, often=often)
+    made = found.pop("synthesis")
+    shares = [100 * a / b for a, b in zip(made, found[compiled], strict=True)]
+    return [
+        *times(found, against="training step")[1:],
+        Row("synthesis in that step", shares, "%"),
+        Row("its first step, compiling", [seconds], "s"),
+    ]
 
 
 def _pass(trainer: Trainer) -> None:
