@@ -273,7 +273,7 @@ class TestShortOfMemory:
         def fails(*arguments: object) -> None:
             raise RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")
 
-        monkeypatch.setattr("das3d_cli.detector.score", fails)
+        monkeypatch.setattr("das3d_cli.detector.score_each", fails)
         with pytest.raises(DataError, match=r"out of memory judging [0-9]+ parts at once; free some"):
             detector.score(*load_split(cache, "test").inputs)
 

@@ -73,11 +73,11 @@ def measure(
             yield verdicts(folder, models, device, 200 if quick else 800, rounds)
         yield passes(models, cache, device, (1, 2) if quick else (1, 32), few if device.type == "cpu" else rounds)
         yield throughput(models, cache, device, few)
-        yield network_costs(cache, device, few, quick)
         small = ("model.size=64", "train.batch_size=2") if quick else ()
         for preset in PRESETS:
             slow = device.type == "cpu" and preset == "default"
             yield steps(cache, preset, device, min(few, 2) if slow else rounds, *small)
+        yield network_costs(cache, device, few, quick)
 
 
 def _head(chosen: torch.device, seconds: float) -> str:

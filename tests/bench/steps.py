@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -54,7 +54,9 @@ def steps(cache: Path, preset: str, device: torch.device, rounds: int, *assignme
     rows = times({"synthesis": made, "the plain loop": made_plainly}, against="the plain loop")[:1]
     rows += times({"training step": step})
     if device.type == "cuda":
-        rows += _launched_otherwise(trainer, cache, preset, assignments, rounds, often)
+        rows += _kernel_by_kernel(trainer, cache, settings, rounds, often)
+        if preset == "default":  # compiling takes most of a minute
+            rows += _compiled(trainer, cache, settings, rounds, often)
     rows.append(rate("rate", count, step, "the plain loop", plainly))
     rows.append(rate("rate of the plain loop", count, plainly))
     for name, part, whole in (("", made, step), (" of the plain loop", made_plainly, plainly)):
@@ -91,34 +93,37 @@ def _as_in_a_step(trainer: Trainer, *inputs: Tensor) -> Callable[[], object]:
     return functools.partial(launched, *inputs)
 
 
-def _launched_otherwise(
-    trainer: Trainer, cache: Path, preset: str, assignments: Sequence[str], rounds: int, often: int
-) -> list[Row]:
-    """A GPU's training step without a CUDA graph, and with compiled synthesis."""
+def _kernel_by_kernel(trainer: Trainer, cache: Path, settings: Settings, rounds: int, often: int) -> list[Row]:
+    """A GPU's training step that is no CUDA graph."""
+    other = make_trainer(cache, _with(settings, cuda_graphs=False), trainer.device)
+    works = {"training step": trainer._advance, "step, kernel by kernel": other._advance}
+    return times(take_turns(works, rounds, trainer.device, often=often), against="training step")[1:]
 
-    def other(assignment: str) -> Trainer:
-        return make_trainer(cache, settings_of(preset, *assignments, assignment), trainer.device)
 
-    compiling, start = other("hardware.compile=true"), time.perf_counter()
-    compiling._advance()
+def _compiled(trainer: Trainer, cache: Path, settings: Settings, rounds: int, often: int) -> list[Row]:
+    """A GPU's training step with compiled synthesis."""
+    other, start = make_trainer(cache, _with(settings, compile=True), trainer.device), time.perf_counter()
+    other._advance()
     wait(trainer.device)
     seconds = time.perf_counter() - start
-    batch, places = compiling.feed.batch(0), torch.arange(trainer.settings.train.batch_size, device=trainer.device)
-    kernel_by_kernel, compiled = "step, kernel by kernel", "step with compiled synthesis"
+    batch, places = other.feed.batch(0), torch.arange(settings.train.batch_size, device=trainer.device)
     works: dict[str, Callable[[], object]] = {
         "training step": trainer._advance,
-        kernel_by_kernel: other("hardware.cuda_graphs=false")._advance,
-        compiled: compiling._advance,
-        "synthesis": _as_in_a_step(compiling, *batch, places, torch.zeros_like(places[0])),
+        "step, synthesis compiled": other._advance,
+        "synthesis": _as_in_a_step(other, *batch, places, torch.zeros_like(places[0])),
     }
     found = take_turns(works, rounds, trainer.device, often=often)
     made = found.pop("synthesis")
-    shares = [100 * a / b for a, b in zip(made, found[compiled], strict=True)]
+    shares = [100 * a / b for a, b in zip(made, found["step, synthesis compiled"], strict=True)]
     return [
         *times(found, against="training step")[1:],
         Row("synthesis in that step", shares, "%"),
-        Row("its first step, compiling", [seconds], "s"),
+        Row("the first step, compiling", [seconds], "s"),
     ]
+
+
+def _with(settings: Settings, **hardware: bool) -> Settings:
+    return settings.model_copy(update={"hardware": settings.hardware.model_copy(update=hardware)})
 
 
 def _pass(trainer: Trainer) -> None:
