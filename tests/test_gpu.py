@@ -139,6 +139,33 @@ def test_as_one_cuda_graph_the_same_is_learnt_and_judged(shared_dataset: Path, t
     assert scores[0] == pytest.approx(scores[1], abs=0.1)
 
 
+def test_a_run_begun_on_either_goes_on_on_the_gpu(shared_dataset: Path, tmp_path: Path):
+    build(find_entries(shared_dataset, ["tire"]), tmp_path / "out", PreprocessSettings(size=64), workers=1)
+    small = ["model.size=64", "model.reconstruction_width=4", "model.discriminator_width=4", "train.steps=12",
+             "train.batch_size=4", "synthesis.texture_count=8"]  # fmt: skip
+    made, cache, cuda = (
+        resolve({}, small, environment={}),
+        open_cache(tmp_path / "out", "tire"),
+        torch.device("cuda", 0),
+    )
+
+    def losses(trainer: training.Trainer, *steps: int) -> list[float]:
+        found = []
+        for trainer.step in steps:
+            found.append(float(trainer._advance()["loss"]))
+        trainer.step += 1
+        return found
+
+    for begun_on in (cuda, torch.device("cpu")):
+        begun = training.start(made, cache, tmp_path / "runs", begun_on)
+        losses(begun, 0, 1, 2, 3, 4)
+        begun.save_state()
+        resumed = training.resume(begun.run, tmp_path / "out", cuda)
+        assert resumed.step == 5
+        # Through the recording of the graph, which must take over the optimiser's state.
+        assert losses(resumed, 5, 6, 7, 8, 9) == pytest.approx(losses(begun, 5, 6, 7, 8, 9), rel=0.1)
+
+
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one GPU")
 def test_two_gpus_train_one_category(shared_dataset: Path, tmp_path: Path):
     build(find_entries(shared_dataset, ["tire"]), tmp_path / "out", PreprocessSettings(size=64), workers=1)
