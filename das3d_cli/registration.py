@@ -32,7 +32,7 @@ _SHADE_FLOOR, _DEPTH_FLOOR = 0.01, 0.002  # contrasts of the sensors' noise, in 
 _SHADE_WEIGHT = 0.5  # beside depth: what light makes of a relief changes as the part turns below the lamp
 _LIMIT = 3.0  # of a mark, in mean marks: an edge must not outweigh all lettering
 _LARGE = 0.3  # difference of marks that counts by half
-_ROW = 256  # numbers in a row that a GPU multiplies at once
+_PIECE = 256  # numbers of a row that a GPU multiplies at once
 _LOOKS = 5  # for the pixel that shows a point; an odd number ends on the table where something tall hides it
 
 
@@ -124,23 +124,23 @@ def _refined(parts: Tensor, mean: Tensor, pose: Pose) -> Pose:
     slopes = torch.stack((around, along_x, along_y), dim=1).flatten(2)
     apart = (model - parts).flatten(1)
     weighed = slopes / (1 + (apart / _LARGE) ** 2)[:, None]
-    normal = _product(weighed, slopes)
+    normal = _product(weighed, slopes.mT)
     damping = (1e-4 * normal.diagonal(dim1=1, dim2=2).sum(1)).clamp_min(1e-6)  # a round part has no angle to find
     normal = normal + damping[:, None, None] * torch.eye(3, device=x.device)
-    step = _solved(normal, _product(weighed, apart[:, None])[..., 0]).clamp(-0.05, 0.05)
+    step = _solved(normal, _product(weighed, apart[..., None])[..., 0]).clamp(-0.05, 0.05)
     return Pose(pose.angle + step[:, 0], pose.shift + step[:, 1:])
 
 
-def _product(rows: Tensor, others: Tensor) -> Tensor:
-    """The products of few long rows, (B, M, K) and (B, N, K), with each other: (B, M, N).
+def _product(rows: Tensor, columns: Tensor) -> Tensor:
+    """The products of few long rows and few long columns, (B, M, K) and (B, K, N): (B, M, N).
 
-    A GPU is given rows a few hundred long, whose products it adds: of long ones most of it would stand idle.
+    A GPU is given pieces of them, whose products it adds: of long ones most of it would stand idle.
     """
     length = rows.shape[-1]
-    if rows.device.type == "cpu" or length % _ROW:
-        return rows @ others.mT
-    some, other = (given.reshape(len(given), -1, length // _ROW, _ROW).transpose(1, 2) for given in (rows, others))
-    return (some @ other.mT).sum(dim=1)
+    if rows.device.type == "cpu" or length % _PIECE:
+        return rows @ columns
+    left, right = (of.reshape(len(of), -1, length // _PIECE, _PIECE).transpose(1, 2) for of in (rows, columns.mT))
+    return (left @ right.mT).sum(dim=1)
 
 
 def _solved(matrices: Tensor, right: Tensor) -> Tensor:
