@@ -82,6 +82,7 @@ class Study(NamedTuple):
     title: str
     text: str
     experiments: tuple[str, ...]
+    preset: str = ""  # the only one that it is of
 
 
 STUDIES: tuple[Study, ...] = (
@@ -96,6 +97,13 @@ STUDIES: tuple[Study, ...] = (
         " regard to how they differ from it around there. Trainings ran two at a time, a core each, some paused or with other work"
         " beside them.",
         ("btf", "2000-steps", "earlier", "4000-steps", "laid-as-seen", "four-levels", "no-surroundings", "das3d"),
+    ),
+    Study(
+        "On a GPU",
+        "6000 steps on one H200. Two and three trainings shared it at a time, which is why their minutes are several times the two that"
+        " one alone takes; two halvings, as the last row above.",
+        ("das3d",),
+        preset="default",
     ),
     Study(
         "One modality or both",

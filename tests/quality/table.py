@@ -51,9 +51,9 @@ def markdown(rows: list[Row]) -> str:
     """Every study as a table: experiments down, its categories across, the mean over seeds and its standard deviation."""
     parts = []
     for study in STUDIES:
-        for preset in sorted({row["preset"] for row in rows}):
+        for preset in [study.preset] if study.preset else sorted({row["preset"] for row in rows}):
             shown = [name for name in study.experiments if _pick(rows, preset=preset, experiment=name)]
-            if len(shown) > 1:
+            if len(shown) > 1 or (shown and study.preset):
                 parts.append(f"## {study.title} (preset {preset})\n\n{study.text}\n\n" + _table(rows, preset, shown))
     return _HEAD + "\n\n".join(parts) + "\n"
 
