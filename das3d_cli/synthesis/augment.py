@@ -247,16 +247,17 @@ def _draw_mask(random: ItemRandom, part: Tensor, scale_max: int, threshold: floa
     """
     size = part.shape[-1]
     if part.device.type == "cpu":
-        noise = perlin(random.fork(0), size, scale_max=scale_max) * part
-        again = perlin(random.fork(1), size, scale_max=scale_max) * part if (_peak(noise) <= threshold).any() else noise
+        noise = perlin(random.fork(0), size, scale_max=scale_max)
+        empty = (_peak(noise * part) <= threshold).any()
+        again = perlin(random.fork(1), size, scale_max=scale_max) if empty else noise
     else:  # which draws twice sooner than it answers the question
-        noise, again = perlin(random.forks(2), size, scale_max=scale_max).view(2, *part.shape) * part
+        noise, again = perlin(random.forks(2), size, scale_max=scale_max).view(2, *part.shape)
     return _picked(noise, again, part, threshold)
 
 
 @fused
 def _picked(noise: Tensor, again: Tensor, part: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
-    noise = torch.where(_peak(noise) > threshold, noise, again)
+    noise = torch.where(_peak(noise * part) > threshold, noise, again) * part
     peak = _peak(noise)
     return noise, (noise.abs() > torch.where(peak > threshold, threshold, 0.9 * peak)) & part
 

@@ -100,7 +100,8 @@ class ItemRandom:
         else:
             self._ahead = self._units(0, _AHEAD) if self._ahead is None else self._ahead
             unit = self._ahead[:, start : self._drawn]
-        return (low + (high - low) * unit).view(-1, *shape)
+        scaled = unit if (low, high) == (0, 1) else low + (high - low) * unit
+        return scaled.view(-1, *shape)
 
     def _units(self, start: int, stop: int) -> Tensor:
         """The numbers at these positions of every stream: float32, (B, stop - start), in [0, 1)."""
