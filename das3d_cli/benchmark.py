@@ -13,7 +13,7 @@ import torch
 
 from das3d_cli.detector import Detector
 
-_WARM_UP = 3  # batches that are not counted
+_WARM_UP = 5  # batches that are not counted; the fourth records a CUDA graph
 _MB = 2**20
 
 
@@ -38,16 +38,18 @@ class Speed(NamedTuple):
     memory_mb: float
 
 
-def benchmark(run: Path, gpus: str, batch_sizes: Sequence[int], repeats: int) -> tuple[Detector, list[Speed]]:
+def benchmark(
+    run: Path, gpus: str, batch_sizes: Sequence[int], repeats: int, *, cuda_graphs: bool
+) -> tuple[Detector, list[Speed]]:
     """Load a run and time it on made-up parts, each batch size `repeats` times after a warm-up, smallest first.
 
-    What the parts show changes nothing: every pixel takes the same way.
+    What the parts show changes nothing: every pixel takes the same way. cuda_graphs: as for `Detector.load`.
 
     Raises:
         DataError, UsageError: as `Detector.load`.
     """
     at_first = _peak_rss_mb()
-    detector = Detector.load(run, gpus)
+    detector = Detector.load(run, gpus, cuda_graphs=cuda_graphs)
     return detector, [_speed(detector, size, repeats, at_first) for size in sorted(set(batch_sizes))]
 
 

@@ -241,7 +241,8 @@ class HardwareSettings(Section):
         " each step's are fetched ahead", ge=0, le=1, why="the network needs the rest; 250 parts of 256 pixels take 0.1 GB",
     )  # fmt: skip
     cuda_graphs: bool = setting(
-        True, "launch a training step as one CUDA graph, on one GPU; where that fails it runs as it is",
+        True, "launch a training step, and each pass of `das3d benchmark`, as one CUDA graph, on one GPU; where that fails they"
+        " run as they are",
         why="a step has 2300 kernels, most of them shorter than their launches: it takes a quarter to an eighth of the time",
     )  # fmt: skip
     compile: bool = setting(

@@ -35,7 +35,8 @@ def run(
     from das3d_cli.benchmark import benchmark, device_name
     from das3d_cli.report.paper import benchmark_table
 
-    detector, speeds = benchmark(chosen, settings.hardware.gpus, sizes, repeats)
+    h = settings.hardware
+    detector, speeds = benchmark(chosen, h.gpus, sizes, repeats, cuda_graphs=h.cuda_graphs)
     device = device_name(detector.device)
     table = benchmark_table(speeds, str(chosen), device, cuda=detector.device.type == "cuda")
     found = {
