@@ -47,7 +47,7 @@ def make_ready(device: torch.device) -> None:
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
     """Copy from main memory to the device; nobody waits for the copy, and what is computed there next comes after it."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+    return tensor.contiguous().pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 def autocast(device: torch.device, *, training: bool = False) -> torch.autocast:

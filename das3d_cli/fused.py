@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import functools
 import warnings
 from collections.abc import Callable, Iterator
@@ -13,32 +14,33 @@ import torch
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_compiling = False
+_compiling = contextvars.ContextVar("compiling", default=False)
+_able = True  # until something could not be compiled
 
 
 @contextlib.contextmanager
 def fusing(wanted: bool = True) -> Iterator[None]:
     """Let `fused` functions be compiled in here: for work whose tensors have the same shapes again and again."""
-    global _compiling
-    before, _compiling = _compiling, wanted
+    before = _compiling.set(wanted)
     try:
         yield
     finally:
-        _compiling = before
+        _compiling.reset(before)
 
 
 def fused(function: Callable[P, R]) -> Callable[P, R]:
     """A function of tensors that branches on none of their values, compiled on its first call within `fusing`.
 
-    Where it cannot be compiled, for want of a C compiler perhaps, it runs as it is, and says so.
+    It may call no other fused function, which would end the kernel there. Where something cannot be compiled, for want of a
+    C compiler perhaps, this and all else runs as it is, and says so once.
     """
     compiled: Callable[P, R] | None = None
-    able = True
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        nonlocal able, compiled
-        if not (_compiling and able):
+        global _able
+        nonlocal compiled
+        if not (_able and _compiling.get()):
             return function(*args, **kwargs)
         try:
             with warnings.catch_warnings():
@@ -48,9 +50,9 @@ def fused(function: Callable[P, R]) -> Callable[P, R]:
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # noqa: BLE001  (a compiler may break anywhere)
-            able = False
+            _able = False
             told = str(error).partition("\n")[0]
-            warnings.warn(f"{function.__name__} is not compiled, and slower for it: {told}", stacklevel=2)
+            warnings.warn(f"not compiled, and slower for it: {function.__name__}: {told}", stacklevel=2)
             return function(*args, **kwargs)
 
     return run

@@ -132,14 +132,15 @@ def _refined(parts: Tensor, mean: Tensor, pose: Pose) -> Pose:
 
 
 def _product(rows: Tensor, columns: Tensor) -> Tensor:
-    """The products of few long rows and few long columns, (B, M, K) and (B, K, N): (B, M, N).
+    """The products of few long rows and few long columns, (B, M, K) and (B, K, N): (B, M, N)."""
+    whole = rows.device.type == "cpu" or rows.shape[-1] % _PIECE
+    return rows @ columns if whole else _product_of_pieces(rows, columns)
 
-    A GPU is given pieces of them, whose products it adds: of long ones most of it would stand idle.
-    """
-    length = rows.shape[-1]
-    if rows.device.type == "cpu" or length % _PIECE:
-        return rows @ columns
-    left, right = (of.reshape(len(of), -1, length // _PIECE, _PIECE).transpose(1, 2) for of in (rows, columns.mT))
+
+def _product_of_pieces(rows: Tensor, columns: Tensor) -> Tensor:
+    """In pieces, whose products are added: of long rows and columns most of a GPU would stand idle."""
+    count = rows.shape[-1] // _PIECE
+    left, right = (of.reshape(len(of), -1, count, _PIECE).transpose(1, 2) for of in (rows, columns.mT))
     return (left @ right.mT).sum(dim=1)
 
 

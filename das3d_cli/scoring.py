@@ -47,7 +47,7 @@ def score(look: Pass, batch: Batch, smoothing: float, views: int) -> Scored:
 
 @torch.inference_mode()
 def score_each(look: Pass, batches: Iterable[Batch], smoothing: float, views: int) -> Scored:
-    """Judge batches of any length. A GPU works on one while the one before is fetched and the next is made ready.
+    """Judge batches of any length. While a GPU works on one, the one before is taken in here and the next made ready.
 
     Args:
         look: what `evaluating` gives, launched as it likes.
@@ -80,9 +80,10 @@ class _Judged(NamedTuple):
         return cls(fetched, scores, sent)
 
     def end(self) -> Scored:
-        if self.sent is not None:
-            self.sent.synchronize()
-        return Scored(self.maps.numpy(), self.scores.numpy())
+        if self.sent is None:
+            return Scored(self.maps.numpy(), self.scores.numpy())
+        self.sent.synchronize()
+        return Scored(self.maps.numpy().copy(), self.scores.numpy().copy())  # pinned memory is not to be kept
 
 
 def _maps(look: Pass, batch: Batch, smoothing: float, views: int) -> Tensor:

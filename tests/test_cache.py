@@ -142,6 +142,14 @@ class Trap:
         return Path.touch, (self.path,)
 
 
+def test_no_number_of_elements_is_read_from_no_bytes():
+    np.lib.format.write_array_header_1_0(
+        start := io.BytesIO(), {"descr": "|V0", "fortran_order": False, "shape": (2**40,)}
+    )
+    with pytest.raises(ValueError, match="no bytes"):
+        cache._header(start.getvalue())
+
+
 def test_foreign_files_are_refused_and_run_no_code(tmp_path: Path) -> None:
     path, trap = tmp_path / "000.npz", tmp_path / "sprung"
     objects = np.array([Trap(trap)], dtype=object)
@@ -154,6 +162,7 @@ def test_foreign_files_are_refused_and_run_no_code(tmp_path: Path) -> None:
         lambda: np.savez(path, **whole),
         lambda: np.savez(path, stamp=stamp, **{**whole, "depth": objects}),
         lambda: np.savez(path, stamp=objects, **whole),
+        lambda: np.savez_compressed(path, stamp=stamp, **whole),  # a megabyte may hold a gigabyte
         lambda: np.savez(path, stamp=stamp, **{**whole, "depth": whole["depth"].astype(np.float64)}),
         lambda: np.savez(path, stamp=stamp, **{**whole, "rgb": whole["rgb"][:5]}),
         lambda: np.savez(path, stamp=stamp, **whole, extra=whole["valid"]),

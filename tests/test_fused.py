@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable
 
@@ -9,11 +10,23 @@ import pytest
 import torch
 from torch import Tensor
 
+from das3d_cli.batch import Batch
 from das3d_cli.fused import fused, fusing
+from das3d_cli.settings import SynthesisSettings
+from das3d_cli.synthesis.augment import augment_often
+from das3d_cli.synthesis.light import relight
+from das3d_cli.synthesis.pose import turn
+from das3d_cli.synthesis.random import ItemRandom
 
 
 def halved(x: Tensor) -> Tensor:
     return x / 2
+
+
+@pytest.fixture(autouse=True)
+def able(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a process where all could be compiled so far."""
+    monkeypatch.setattr("das3d_cli.fused._able", True)
 
 
 class TestFused:
@@ -42,13 +55,13 @@ class TestFused:
             raise RuntimeError("no C compiler\nand much more")
 
         monkeypatch.setattr(torch, "compile", broken if breaks_on == "compiling" else lambda function: broken)
-        work = fused(halved)
+        work, another = fused(halved), fused(halved)
         with fusing():
-            with pytest.warns(UserWarning, match="halved is not compiled, and slower for it: no C compiler$"):
+            with pytest.warns(UserWarning, match="not compiled, and slower for it: halved: no C compiler$"):
                 assert work(torch.tensor(4.0)) == 2
             with warnings.catch_warnings():
                 warnings.simplefilter("error")
-                assert work(torch.tensor(4.0)) == 2
+                assert work(torch.tensor(4.0)) == another(torch.tensor(4.0)) == 2
 
     def test_a_lack_of_memory_is_nothing_that_running_it_as_it_is_would_mend(self, monkeypatch: pytest.MonkeyPatch):
         def short(_: Tensor) -> Tensor:
@@ -57,3 +70,28 @@ class TestFused:
         monkeypatch.setattr(torch, "compile", lambda function: short)
         with fusing(), pytest.raises(torch.OutOfMemoryError):
             fused(halved)(torch.tensor(4.0))
+
+
+def test_each_function_of_the_synthesis_is_whole_to_a_compiler(monkeypatch: pytest.MonkeyPatch):
+    """One that it could take only in pieces would be several kernels."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager", fullgraph=True))
+    generator = torch.Generator().manual_seed(0)
+    part = torch.zeros(2, 1, 32, 32, dtype=torch.bool)
+    part[:, :, 4:-4, 4:-4] = True
+    given = Batch(torch.rand(2, 3, 32, 32, generator=generator), torch.rand(2, 1, 32, 32, generator=generator), part,
+                  torch.zeros(2, 2))  # fmt: skip
+    textures = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8, generator=generator)
+
+    def made() -> list[Tensor]:
+        random = ItemRandom.of(0, torch.tensor(3), torch.arange(2))
+        once = turn(given, random.fork(0), rotate=False, flip=True)
+        batch = turn(once, random.fork(1), rotate=True, flip=True)
+        batch = batch._replace(rgb=relight(batch.rgb, random.fork(2), 0.3))
+        arguments = SynthesisSettings().augmentation()
+        return [*batch, *augment_often(*batch.images, textures, random, defects=2, normal_share=0.2, **arguments)]
+
+    plain = made()
+    with fusing(), warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # "not compiled"
+        whole = made()
+    assert all(torch.equal(a, b) for a, b in zip(plain, whole, strict=True))

@@ -162,8 +162,12 @@ def test_a_run_begun_on_either_goes_on_on_the_gpu(shared_dataset: Path, tmp_path
         begun.save_state()
         resumed = training.resume(begun.run, tmp_path / "out", cuda)
         assert resumed.step == 5
-        # Through the recording of the graph, which must take over the optimiser's state.
         assert losses(resumed, 5, 6, 7, 8, 9) == pytest.approx(losses(begun, 5, 6, 7, 8, 9), rel=0.1)
+        # Through the recording of the graph, which must take over the optimiser's state.
+        states = [trainer.optimizer.state_dict()["state"].values() for trainer in (resumed, begun)]
+        assert {float(state["step"]) for each in states for state in each} == {10}
+        spreads = [sum(float(state["exp_avg_sq"].sum()) for state in each) for each in states]
+        assert spreads[0] == pytest.approx(spreads[1], rel=0.2)
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one GPU")

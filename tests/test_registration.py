@@ -8,7 +8,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from das3d_cli.registration import Pose, displacements, find_pose, laid, laid_back, lay_together, marks
+from das3d_cli.registration import (
+    Pose,
+    _product_of_pieces,
+    displacements,
+    find_pose,
+    laid,
+    laid_back,
+    lay_together,
+    marks,
+)
 
 SIZE = 128
 
@@ -179,3 +188,9 @@ def test_marks_stand_out_alike_whatever_the_light():
     assert F.cosine_similarity(bright[:, 1].flatten(1), dark[:, 1].flatten(1)).item() > 0.98
     assert dark[:, 1].abs().mean() > 0.7 * bright[:, 1].abs().mean()
     assert marks(None, depth, part).shape[1] == 2 and marks(rgb, depth, part).shape[1] == 3
+
+
+def test_the_products_of_a_gpu_are_those_of_a_cpu():
+    generator = torch.Generator().manual_seed(0)
+    rows, columns = torch.rand(4, 3, 2048, generator=generator), torch.rand(4, 2048, 2, generator=generator)
+    assert torch.allclose(_product_of_pieces(rows, columns), rows @ columns, rtol=1e-4)

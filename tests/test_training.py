@@ -9,13 +9,14 @@ import math
 import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
 import captures
 import numpy as np
 import pytest
 import torch
 
-from das3d_cli import runs
+from das3d_cli import fused, runs
 from das3d_cli.batch import Parts
 from das3d_cli.data.build import build
 from das3d_cli.data.cache import Cache, load_split, open_cache
@@ -25,6 +26,7 @@ from das3d_cli.device import choose
 from das3d_cli.engine import checkpoint, training
 from das3d_cli.engine.feed import Feed, batch_indices, placed
 from das3d_cli.engine.trainer import Data, Trainer, learning_rate
+from das3d_cli.engine.validation import validate
 from das3d_cli.errors import DataError, UsageError
 from das3d_cli.evaluation import evaluate_detector
 from das3d_cli.scoring import evaluating
@@ -352,6 +354,33 @@ def test_nothing_in_a_step_waits_for_the_device(monkeypatch: pytest.MonkeyPatch,
     assert evaluating(trainer.network)(*parts.unpacked()).shape == (4, 2, 64, 64)
 
 
+def test_of_large_maps_a_validation_ranks_some_pixels(cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    trainer = trained(cache, tmp_path)
+    arguments = trainer.network, trainer.data.validation, trainer.data.train, trainer.data.textures, trainer.settings
+    of_all = validate(*arguments)
+    monkeypatch.setattr("das3d_cli.engine.validation._RANKED_SIDE", 32)  # of 64
+    of_some = validate(*arguments)
+    assert of_some["pixel_ap"] != of_all["pixel_ap"]
+    assert of_some["pixel_ap"] == pytest.approx(of_all["pixel_ap"], abs=0.03)
+    assert of_some["image_auroc"] == of_all["image_auroc"]
+
+
+def test_the_synthesis_is_what_a_step_compiles(cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    trainer = training.start(settings(), cache, tmp_path, CPU)
+    seen, plainly = [], trainer._synthesised
+
+    def looked_at(*arguments: Any):
+        seen.append(fused._compiling.get())
+        with fused.fusing(False):
+            return plainly(*arguments)
+
+    monkeypatch.setattr(trainer, "_synthesised", looked_at)
+    for trainer._fuses in (False, True):
+        trainer._advance()
+    assert seen == [False, True]
+    assert not fused._compiling.get()
+
+
 class TestDetector:
     def test_scores_do_not_depend_on_the_batch(self, finished: Trainer, cache: Cache):
         split = load_split(cache, "test")
@@ -359,6 +388,17 @@ class TestDetector:
         together = detector.score(*split.inputs)
         alone = detector.score(*(array[1:2] for array in split.inputs))
         np.testing.assert_allclose(together.maps[1], alone.maps[0], atol=1e-5)
+
+    def test_nor_on_how_many_are_on_the_device_at_a_time(
+        self, finished: Trainer, cache: Cache, monkeypatch: pytest.MonkeyPatch
+    ):
+        inputs, detector = load_split(cache, "test").inputs, Detector.load(finished.run, "cpu")
+        together = detector.score(*inputs)
+        monkeypatch.setattr("das3d_cli.detector._TOGETHER", 2)
+        by_two = detector.score(*inputs)
+        assert len(inputs[0]) == 3
+        np.testing.assert_allclose(together.maps, by_two.maps, atol=1e-5)
+        np.testing.assert_allclose(together.scores, by_two.scores, atol=1e-5)
 
     def test_predict_treats_a_raw_capture_as_the_cache_does(
         self, finished: Trainer, cache: Cache, shared_dataset: Path

@@ -28,12 +28,14 @@ def turn(batch: Batch, random: ItemRandom, *, rotate: bool, flip: bool) -> Batch
     return _turned(batch, mirrored, half, quarter, freely, angle)
 
 
-@fused
-def _mirrored(batch: Batch, mirrored: Tensor) -> Batch:
+def _mirror(batch: Batch, mirrored: Tensor) -> Batch:
     image, parallax = torch.cat((batch.rgb, batch.depth, batch.foreground.float()), dim=1), batch.parallax
     image = torch.where(mirrored, image.flip(3), image)
     across = torch.stack((-parallax[:, 0], parallax[:, 1]), dim=1)
     return _unstack(image, torch.where(mirrored[:, 0, 0], across, parallax))
+
+
+_mirrored = fused(_mirror)
 
 
 @fused
@@ -41,7 +43,7 @@ def _turned(
     batch: Batch, mirrored: Tensor | None, half: Tensor, quarter: Tensor, freely: Tensor, angle: Tensor
 ) -> Batch:
     if mirrored is not None:
-        batch = _mirrored(batch, mirrored)
+        batch = _mirror(batch, mirrored)
     image, parallax = torch.cat((batch.rgb, batch.depth, batch.foreground.float()), dim=1), batch.parallax
     image = torch.where(half, image.flip((2, 3)), image)
     image = torch.where(quarter, image.transpose(2, 3).flip(2), image)

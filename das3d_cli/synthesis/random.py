@@ -22,11 +22,13 @@ _64_BITS = (1 << 64) - 1
 _AHEAD = 64  # numbers of every item that are computed together: most draws are of one or two
 
 
-@fused
-def _mix(x: Tensor) -> Tensor:
+def _mixed_bits(x: Tensor) -> Tensor:
     x = (x ^ _shift(x, 30)) * _MIX_1
     x = (x ^ _shift(x, 27)) * _MIX_2
     return x ^ _shift(x, 31)
+
+
+_mix = fused(_mixed_bits)
 
 
 def _mixed(x: int) -> int:
@@ -44,10 +46,10 @@ def _shift(x: Tensor, bits: int) -> Tensor:
 @fused
 def _unit(keys: Tensor, offsets: Tensor) -> Tensor:
     """float32, in [0, 1)."""
-    return _shift(_mix(keys + offsets), 40).to(torch.float32) * 2.0**-24
+    return _shift(_mixed_bits(keys + offsets), 40).to(torch.float32) * 2.0**-24
 
 
-@functools.lru_cache
+@functools.cache  # none is let go: a recorded CUDA graph reads it where it lay
 def _offsets(start: int, stop: int, device: torch.device) -> Tensor:
     """What a key is moved by for each of these positions of its stream."""
     with torch.inference_mode(False):
@@ -93,7 +95,7 @@ class ItemRandom:
         return self._keys.device
 
     def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
-        """float32, (B, *shape), uniform in [low, high)."""
+        """float32, (B, *shape), uniform in [low, high). Not to be written to: it may be the stream's own memory."""
         start, self._drawn = self._drawn, self._drawn + math.prod(shape)
         if self._drawn > _AHEAD:
             unit = self._units(start, self._drawn)
