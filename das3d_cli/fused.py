@@ -31,8 +31,8 @@ def fusing(wanted: bool = True) -> Iterator[None]:
 def fused(function: Callable[P, R]) -> Callable[P, R]:
     """A function of tensors that branches on none of their values, compiled on its first call within `fusing`.
 
-    It may call no other fused function, which would end the kernel there. Where something cannot be compiled, for want of a
-    C compiler perhaps, this and all else runs as it is, and says so once.
+    Within another it is part of that. Where something cannot be compiled, for want of a C compiler perhaps, this and all else
+    runs as it is, and says so once.
     """
     compiled: Callable[P, R] | None = None
 
@@ -40,7 +40,7 @@ def fused(function: Callable[P, R]) -> Callable[P, R]:
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         global _able
         nonlocal compiled
-        if not (_able and _compiling.get()):
+        if torch.compiler.is_compiling() or not (_able and _compiling.get()):
             return function(*args, **kwargs)
         try:
             with warnings.catch_warnings():

@@ -28,14 +28,12 @@ def turn(batch: Batch, random: ItemRandom, *, rotate: bool, flip: bool) -> Batch
     return _turned(batch, mirrored, half, quarter, freely, angle)
 
 
-def _mirror(batch: Batch, mirrored: Tensor) -> Batch:
+@fused
+def _mirrored(batch: Batch, mirrored: Tensor) -> Batch:
     image, parallax = torch.cat((batch.rgb, batch.depth, batch.foreground.float()), dim=1), batch.parallax
     image = torch.where(mirrored, image.flip(3), image)
     across = torch.stack((-parallax[:, 0], parallax[:, 1]), dim=1)
     return _unstack(image, torch.where(mirrored[:, 0, 0], across, parallax))
-
-
-_mirrored = fused(_mirror)
 
 
 @fused
@@ -43,7 +41,7 @@ def _turned(
     batch: Batch, mirrored: Tensor | None, half: Tensor, quarter: Tensor, freely: Tensor, angle: Tensor
 ) -> Batch:
     if mirrored is not None:
-        batch = _mirror(batch, mirrored)
+        batch = _mirrored(batch, mirrored)
     image, parallax = torch.cat((batch.rgb, batch.depth, batch.foreground.float()), dim=1), batch.parallax
     image = torch.where(half, image.flip((2, 3)), image)
     image = torch.where(quarter, image.transpose(2, 3).flip(2), image)

@@ -22,13 +22,11 @@ _64_BITS = (1 << 64) - 1
 _AHEAD = 64  # numbers of every item that are computed together: most draws are of one or two
 
 
-def _mixed_bits(x: Tensor) -> Tensor:
+@fused
+def _mix(x: Tensor) -> Tensor:
     x = (x ^ _shift(x, 30)) * _MIX_1
     x = (x ^ _shift(x, 27)) * _MIX_2
     return x ^ _shift(x, 31)
-
-
-_mix = fused(_mixed_bits)
 
 
 def _mixed(x: int) -> int:
@@ -46,7 +44,7 @@ def _shift(x: Tensor, bits: int) -> Tensor:
 @fused
 def _unit(keys: Tensor, offsets: Tensor) -> Tensor:
     """float32, in [0, 1)."""
-    return _shift(_mixed_bits(keys + offsets), 40).to(torch.float32) * 2.0**-24
+    return _shift(_mix(keys + offsets), 40).to(torch.float32) * 2.0**-24
 
 
 @functools.cache  # none is let go: a recorded CUDA graph reads it where it lay
