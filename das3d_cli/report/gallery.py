@@ -42,12 +42,17 @@ def write_gallery(folder: Path, evaluation: Evaluation, advance: Callable[[], No
 
 
 def _sheet(evaluation: Evaluation, indices: list[int], title: str) -> Picture:
+    threshold, outline = evaluation.detector.threshold, evaluation.detector.settings.score.outline
+    note = (
+        f"Heat map: what reaches the threshold, {threshold:.3f}, is outlined as far as the map is over"
+        f" {min(threshold, outline):.2g}."
+    )
     return contact_sheet(
         [_row(evaluation, index) for index in indices],
         column_titles=_COLUMNS,
         row_titles=[f"{evaluation.split.labels[i]} {evaluation.split.names[i]}" for i in indices],
         title=title,
-        notes=[f"Heat map outlined around what reaches the threshold, {evaluation.detector.threshold:.3f}."],
+        notes=[note],
     )
 
 
