@@ -9,7 +9,7 @@ if prediction.anomalous:
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from das3d_cli import device as devices
 from das3d_cli import settings as setting_files
 from das3d_cli.batch import Batch, Parts
-from das3d_cli.data.cache import VERSION
+from das3d_cli.data.cache import VERSION, Inputs, in_portions
 from das3d_cli.data.capture import Camera, Form, RawCapture, Sample
 from das3d_cli.data.preprocess import preprocess, to_raw
 from das3d_cli.data.readers import as_points, as_rgb, check_size
@@ -34,7 +34,7 @@ from das3d_cli.measure import Defect, find_defects, peak_level
 from das3d_cli.scoring import Pass, Scored, evaluating, score_each
 from das3d_cli.settings import Modality, Settings
 
-_TOGETHER = 64  # samples on the device at a time: enough to be busy, and a split of thousands needs no more memory
+TOGETHER = 64  # samples on the device at a time: enough to be busy, and a split of thousands needs no more memory
 _CAPTURES = 16  # raw ones that are held at a time: a large one has a hundred megabytes
 
 
@@ -209,22 +209,24 @@ class Detector:
         Raises:
             DataError: memory is too small.
         """
-        together = min(len(depth), _TOGETHER)
+        return self.score_each(in_portions((rgb, depth, foreground, parallax), TOGETHER))
+
+    def score_each(self, portions: Iterable[Inputs]) -> Scored:
+        """As `score`, of samples that come in portions of `TOGETHER` at most: while a GPU works on one, the next is asked for."""
+        size = 0
 
         def batches() -> Iterator[Batch]:
-            for start in range(0, len(depth), _TOGETHER):
-                some = slice(start, start + _TOGETHER)
-                yield Parts.stack(
-                    rgb[some], depth[some], foreground[some], parallax[some],
-                    size=self.settings.model.size, device=self.device,
-                ).unpacked()  # fmt: skip
+            nonlocal size
+            for portion in portions:
+                size = portion[1].shape[-1]
+                yield Parts.stack(*portion, size=self.settings.model.size, device=self.device).unpacked()
 
-        with devices.within_memory(self.device, f"judging {together} parts at once; free some"):
+        with devices.within_memory(self.device, f"judging up to {TOGETHER} parts at once; free some"):
             maps, scores = score_each(self._look, batches(), self.settings.score.smoothing, self.settings.views)
-        if maps.shape[-1] == depth.shape[-1]:
+        if maps.shape[-1] == size:
             return Scored(maps, scores)
         grown = torch.nn.functional.interpolate(
-            torch.from_numpy(maps)[:, None], size=depth.shape[-2:], mode="bilinear", align_corners=False
+            torch.from_numpy(maps)[:, None], size=(size, size), mode="bilinear", align_corners=False
         )
         return Scored(grown[:, 0].numpy(), scores)
 

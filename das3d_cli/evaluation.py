@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from das3d_cli.data.cache import Split, load_split, open_cache
+from das3d_cli.data.cache import Split, begin_split, in_portions, open_cache
 from das3d_cli.data.capture import GOOD
-from das3d_cli.detector import Detector
+from das3d_cli.detector import TOGETHER, Detector
 from das3d_cli.errors import DataError
 from das3d_cli.intervals import Interval, intervals
 from das3d_cli.measure import defective, peak_level
@@ -159,7 +159,7 @@ def evaluate_detector(detector: Detector, cache_root: Path) -> Evaluation:
             f"{cache.folder}: preprocessed otherwise than this run's training data;"
             " preprocess again with the run's settings, or train again on this cache"
         )
-    split = load_split(cache, "test")
-    scored = detector.score(*split.inputs)
+    split, reading = begin_split(cache, "test")
+    scored = detector.score_each(in_portions(split.inputs, TOGETHER, reading))
     metrics = evaluate(split.labels, scored.scores, scored.maps, defect_masks(split), split.by_type)
     return Evaluation(detector, split, scored, metrics)

@@ -394,7 +394,7 @@ class TestDetector:
     ):
         inputs, detector = load_split(cache, "test").inputs, Detector.load(finished.run, "cpu")
         together = detector.score(*inputs)
-        monkeypatch.setattr("das3d_cli.detector._TOGETHER", 2)
+        monkeypatch.setattr("das3d_cli.detector.TOGETHER", 2)
         by_two = detector.score(*inputs)
         assert len(inputs[0]) == 3
         np.testing.assert_allclose(together.maps, by_two.maps, atol=1e-5)

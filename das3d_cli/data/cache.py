@@ -12,9 +12,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import io
+import itertools
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,9 @@ ARRAYS = ("rgb", "depth", "foreground", "valid")
 _TRUTH = "ground_truth"
 _BEFORE_HEADER = 10  # bytes of a .npy; the last two of them tell how long its header is
 AGAIN = "run das3d preprocess again"
+
+# What the network is given of N samples: rgb, depth, foreground and parallax, as in `Split`.
+Inputs = tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_], NDArray[np.float32]]
 
 
 class Record(BaseModel):
@@ -128,8 +132,7 @@ class Split:
     by_type: Mapping[int, Masks] = field(default_factory=dict)
 
     @property
-    def inputs(self) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_], NDArray[np.float32]]:
-        """What the network is given: rgb, depth, foreground and parallax."""
+    def inputs(self) -> Inputs:
         return self.rgb, self.depth, self.foreground, self.parallax
 
     @property
@@ -183,6 +186,17 @@ def load_split(cache: Cache, split: str) -> Split:
     Raises:
         DataError: the split is empty; a sample is missing, damaged or not the one that the manifest lists.
     """
+    stack, reading = begin_split(cache, split)
+    for _ in reading:
+        pass
+    return stack
+
+
+def begin_split(cache: Cache, split: str) -> tuple[Split, Iterator[int]]:
+    """A split with room for its samples, and what reads one after another into it and gives their places.
+
+    Who works on the first ones need not wait for the last. Raises as `load_split`, of a sample when its turn comes.
+    """
     records = cache.samples(split)
     if not records:
         raise DataError(f"{cache.folder}: holds no {split} samples; check the source's {split}/ and {AGAIN}")
@@ -200,17 +214,31 @@ def load_split(cache: Cache, split: str) -> Split:
         names=[record.name for record in records],
         by_type=by_type,
     )
+    return stack, _read_into(stack, by_type, cache.folder, records)
+
+
+def _read_into(stack: Split, by_type: dict[int, Masks], folder: Path, records: list[Record]) -> Iterator[int]:
     for index, record in enumerate(records):
-        sample, key = read_stamped(cache.folder / record.path)
-        if key != record.key or sample.depth.shape != shape[1:]:
-            raise DataError(f"{cache.folder / record.path}: is not the sample that {MANIFEST} lists; {AGAIN}")
+        sample, key = read_stamped(folder / record.path)
+        if key != record.key or sample.depth.shape != stack.depth.shape[1:]:
+            raise DataError(f"{folder / record.path}: is not the sample that {MANIFEST} lists; {AGAIN}")
         stack.rgb[index], stack.depth[index] = sample.rgb, sample.depth
         stack.foreground[index], stack.valid[index] = sample.foreground, sample.valid
         if sample.ground_truth is not None:
             stack.ground_truth[index] = sample.ground_truth
         if sample.by_type:
             by_type[index] = sample.by_type
-    return stack
+        yield index
+
+
+def in_portions(inputs: Inputs, count: int, reading: Iterator[int] | None = None) -> Iterator[Inputs]:
+    """Some samples after others, `count` at a time; those that `begin_split` left to be read, when their turn comes."""
+    rgb, depth, foreground, parallax = inputs
+    for start in range(0, len(depth), count):
+        some = slice(start, start + count)
+        for _ in itertools.islice(reading or (), count):
+            pass
+        yield rgb[some], depth[some], foreground[some], parallax[some]
 
 
 def write_sample(path: Path, sample: Sample, key: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from das3d_cli.batch import Batch, Parts
-from das3d_cli.data.cache import load_split, open_cache
+from das3d_cli.data.cache import Inputs, begin_split, in_portions, load_split, open_cache
+from das3d_cli.detector import TOGETHER
 from das3d_cli.scoring import score
 
 from . import dsr
@@ -86,13 +87,19 @@ def throughput(models: dict[str, Path], cache: Path, device: torch.device, round
     held = load_split(opened, "test").inputs
     count, often = len(held[0]), 6 if device.type == "cuda" else 1  # a GPU works on while the next parts are sent
     many = [np.concatenate([images] * often) for images in held]
+
+    def from_files() -> Iterator[Inputs]:
+        for _ in range(often):
+            split, reading = begin_split(opened, "test")
+            yield from in_portions(split.inputs, TOGETHER, reading)
+
     works: dict[str, Pass] = {f"reading {count}": lambda: load_split(opened, "test")}
     counts = [count]
     for preset, file in models.items():
         detector = load(file, device)
         works[f"{preset}, scoring {often * count}"] = lambda d=detector: d.score(*many)
-        works[f"{preset}, reading and scoring {count}"] = lambda d=detector: d.score(*load_split(opened, "test").inputs)
-        counts += [often * count, count]
+        works[f"{preset}, reading and scoring {often * count}"] = lambda d=detector: d.score_each(from_files())
+        counts += [often * count] * 2
     found = take_turns(works, rounds, device)
     rows = [rate(what, some, seconds) for some, (what, seconds) in zip(counts, found.items(), strict=True)]
     return Section(f"From the cache on {device}", "Samples from files to main memory, and from there to scores.", rows)
