@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from das3d_cli.data import cache
-from das3d_cli.data.cache import load_split, open_cache, read_sample, write_sample
+from das3d_cli.data.cache import begin_split, in_portions, load_split, open_cache, read_sample, write_sample
 from das3d_cli.data.capture import Geometry, Sample
 from das3d_cli.errors import DataError, UsageError
 from das3d_cli.settings import PreprocessSettings
@@ -201,6 +201,18 @@ def test_split_is_stacked_in_the_manifests_order(tmp_path: Path) -> None:
     assert not split.ground_truth[0].any()  # not annotated
     assert np.array_equal(split.ground_truth[1], np.asarray(make_sample(0).ground_truth))
     assert [record.name for record in opened.samples("train")] == ["001"]
+
+
+def test_portions_of_a_split_are_read_when_they_are_asked_for(tmp_path: Path) -> None:
+    opened = open_cache(make_cache(tmp_path, {"test": [3, 0, 2, 5]}), "tire")
+    (tmp_path / "tire/test/good/005.npz").unlink()
+    split, reading = begin_split(opened, "test")
+    portions = in_portions(split.inputs, 3, reading)
+    _, depth, _, parallax = next(portions)
+    assert np.array_equal(depth, np.stack([make_sample(seed).depth for seed in (3, 0, 2)]))
+    assert np.array_equal(parallax, split.parallax[:3])
+    with pytest.raises(DataError, match=r"005\.npz: this sample is missing; run"):
+        next(portions)
 
 
 def test_cache_that_is_not_there(tmp_path: Path) -> None:

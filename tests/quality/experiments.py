@@ -47,6 +47,8 @@ PREPARED: dict[str, str] = {
 EXPERIMENTS: dict[str, tuple[str, ...]] = {
     "das3d": (),
     "rgb-at-length": ("model.modality=rgb",),
+    "depth-at-length": ("model.modality=depth",),
+    "no-reconstruction-at-length": ("train.steps=8870", "model.reconstruction_width=0"),  # in the time of 7000 steps with it
     "2000-steps": ("train.steps=2000",),
     "4000-steps": ("train.steps=4000",),
     "four-levels": (_FOUR_LEVELS,),
@@ -88,50 +90,38 @@ class Study(NamedTuple):
 STUDIES: tuple[Study, ...] = (
     Study(
         "Against the baseline",
-        "BTF is a memory bank of FPFH features, without training. Its row and 2000-steps are older than the cache's version 3,"
-        " which gives parts their rims back; 2000-steps compares potatoes with a template as well, and lays most tires on it"
-        " the wrong way round. The row earlier is of 4000 steps, before parts were looked at twice and the reconstruction looked a"
-        " quarter as finely and started from the mean part. 4000-steps and laid-as-seen, of 7000 steps, laid parts on each other as"
-        " the camera saw them: caps in one of six ways. All rows but the"
-        " last two had a discriminator of four halvings instead of two, and all but the last compared parts with the mean part without"
-        " regard to how they differ from it around there. Trainings ran two at a time, a core each, some paused or with other work"
-        " beside them.",
-        ("btf", "2000-steps", "earlier", "4000-steps", "laid-as-seen", "four-levels", "no-surroundings", "das3d"),
+        "BTF is a memory bank of FPFH features, without training. Its row is older than the cache's version 3, which gives parts"
+        " their rims back.",
+        ("btf", "das3d"),
     ),
     Study(
         "On a GPU",
-        "6000 steps on one H200. Two and three trainings shared it at a time: alone, a step takes 16 ms. Two halvings, as the last"
-        " row above.",
+        "6000 steps on one H200. Two and three trainings shared it at a time: alone, a step takes 16 ms.",
         ("das3d",),
         preset="default",
     ),
     Study(
         "One modality or both",
-        "A discriminator of four halvings. 600 steps, and the preset's 7000 in rgb-at-length, which was trained on potatoes alone:"
-        " there colours find at 600 steps as many defects as both.",
-        ("rgb", "depth", "both-four-levels", "rgb-at-length", "four-levels"),
+        "600 steps, and below the preset's 7000. On potatoes colours alone find at 600 steps as many defects as both.",
+        ("rgb", "depth", "both", "rgb-at-length", "depth-at-length", "das3d"),
     ),
     Study(
         "Table 6",
         "Synthesis with and without the skew Gaussian filter and the augmentation dropout. The first row is how DRAEM"
-        " trains, but for the untouched samples, without which no row detects anything. 600 steps, a discriminator of four halvings.",
-        ("neither", "skew-filter", "dropout", "both-four-levels"),
+        " trains, but for the untouched samples, without which no row detects anything. 600 steps.",
+        ("neither", "skew-filter", "dropout", "both"),
+    ),
+    Study(
+        "What reconstruction is worth",
+        "The same number of minutes with the reconstruction networks and without: 600 steps and 760, 7000 and 8870.",
+        ("no-reconstruction", "both", "no-reconstruction-at-length", "das3d"),
     ),
     Study(
         "What each part of the design is worth",
-        "The detector without its reconstruction networks trains for more steps in the same time, 760 or 740 instead of 600. The last"
-        " four rows have a discriminator of two halvings, all else of four; the last two compare parts with the mean part against their"
-        " surroundings as well, as das3d does. The row one-defect is as old as 2000-steps"
-        " above. Without a template the reconstruction starts from the image alone, too; discriminator-alone has neither.",
-        ("discriminator-alone", "no-template", "one-defect", "nothing-pierced", "paper-losses", "no-reconstruction-740", "both-four-levels",
-         "no-reconstruction-no-surroundings", "both-no-surroundings", "no-reconstruction", "both"),
-    ),
-    Study(
-        "Reconstruction at the preset's length",
-        "About the same number of minutes with the reconstruction networks and without, which get 3 % more time; a discriminator of"
-        " four halvings. 4000-steps and no-reconstruction-5000 laid parts on each other as the camera saw them, caps in one of six"
-        " ways; four-levels and no-reconstruction-8750 as seen from above.",
-        ("4000-steps", "no-reconstruction-5000", "four-levels", "no-reconstruction-8750"),
+        "600 steps with a discriminator of four halvings instead of two, and parts compared with the mean part without regard to how"
+        " they differ from it around there; 740 where there is no reconstruction. The row one-defect is older still. Without a template"
+        " the reconstruction starts from the image alone, too; discriminator-alone has neither.",
+        ("discriminator-alone", "no-template", "one-defect", "nothing-pierced", "paper-losses", "both-four-levels"),
     ),
     Study(
         "How parts are preprocessed",
@@ -146,5 +136,23 @@ STUDIES: tuple[Study, ...] = (
         " 0.921 / 0.931 with the second, t_h=0.03 0.933 / 0.937 and 0.921 / 0.938, p_d=0.6 0.929 / 0.937 and 0.904 / 0.921: a mean that"
         " differs by less than 0.02 says little. CHOICES.md has what the others gave on an earlier design.",
         ("both-as-seen", *CHOICES, "both-four-levels"),
+    ),
+    Study(
+        "How the preset came to be",
+        "From row to row the design changed, and the number of steps. Two halvings instead of four begin with no-surroundings; das3d alone"
+        " compares parts with the mean part against their surroundings as well. Up to laid-as-seen parts were laid on each other as the"
+        " camera saw them, caps in one of six ways. The row earlier is of 4000 steps, before parts were looked at twice and the"
+        " reconstruction looked a quarter as finely and started from the mean part; 2000-steps is older than the cache's version 3,"
+        " compares potatoes with a template as well, and lays most tires on it the wrong way round. Trainings ran two at a time, a core"
+        " each, some paused or with other work beside them.",
+        ("2000-steps", "earlier", "4000-steps", "laid-as-seen", "four-levels", "no-surroundings", "das3d"),
+    ),
+    Study(
+        "Reconstruction with four halvings",
+        "600 steps and 740 without reconstruction, before the surroundings were compared; below as long as the presets were. 4000-steps"
+        " and no-reconstruction-5000 laid parts on each other as the camera saw them, four-levels and no-reconstruction-8750 as seen from"
+        " above. The two in the middle have two halvings.",
+        ("no-reconstruction-740", "both-four-levels", "no-reconstruction-no-surroundings", "both-no-surroundings",
+         "4000-steps", "no-reconstruction-5000", "four-levels", "no-reconstruction-8750"),
     ),
 )  # fmt: skip
