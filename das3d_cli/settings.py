@@ -307,6 +307,9 @@ def fields(section: type[BaseModel] = Settings, prefix: str = "") -> Iterator[tu
 
 FIELDS = dict(fields())
 
+# With these a run may go on otherwise than it began: memory and speed depend on them, what is learnt hardly.
+ADAPTABLE = ("train.accumulate", *(key for key in FIELDS if key.startswith("hardware.")))
+
 
 def resolve(
     flags: Mapping[str, Any] | None = None,
@@ -356,6 +359,22 @@ def load(text: str, where: Path) -> Settings:
         raise DataError(
             f"{where}: saved settings do not fit this version of das3d: {key}: {first['msg'].lower()}"
         ) from None
+
+
+def adapted(settings: Settings, assignments: list[str]) -> Settings:
+    """A run's settings, some of the `ADAPTABLE` ones replaced; `assignments` as for `resolve`.
+
+    Raises:
+        UsageError: unknown key, bad value, or a setting that a run must keep.
+    """
+    changes = sources.from_assignments(assignments, FIELDS)
+    for key in changes:
+        if key not in ADAPTABLE:
+            raise UsageError(
+                f"--set {key}: a run keeps its own; only {', '.join(ADAPTABLE)} can be set beside --resume"
+            )
+    kept = {key: Value(value, "the run") for key, value in sources.flatten(settings.model_dump())}
+    return _validate(kept | changes)
 
 
 def _validate(given: Mapping[str, Value]) -> Settings:

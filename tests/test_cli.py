@@ -156,6 +156,12 @@ class TestMainPath:
         assert "das3d train --resume long/tire-001" in text and "Traceback" not in text
         assert (place / "long/tire-001/checkpoints/last.pt").exists()
         fails(das3d("train", "--resume", "long/tire-001", "--steps", 5, cwd=place), 2, "--resume", "give no others")
+        fails(
+            das3d("train", "--resume", "long/tire-001", "--set", "train.lr=1", cwd=place),
+            2,
+            "train.lr",
+            "keeps its own",
+        )
         fails(das3d("predict", "part.tiff", "part.png", "--runs", "long", cwd=place), 2, "no finished run here")
 
     def test_several_categories(self, place: Path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -234,12 +235,13 @@ class TestShortOfMemory:
         def fails(*arguments: object, **options: object) -> None:
             raise error
 
-        trainer = start(cache, tmp_path)
+        trainer = start(cache, tmp_path, "train.batch_size=4")
         monkeypatch.setattr(trainer_module, where, fails)
-        with pytest.raises(
-            DataError, match=r"^cpu: out of memory at batch size 2; train anew with a lower --batch-size"
-        ):
+        advice = f"go on with --resume {trainer.run} --set train.accumulate=2, or train anew with a lower --batch-size"
+        with pytest.raises(DataError, match=f"^cpu: out of memory at batch size 4; {re.escape(advice)}"):
             finish(trainer)
+        monkeypatch.undo()
+        finish(training.resume(trainer.run, cache.folder.parent, CPU, ["train.accumulate=2"]))
 
     def test_does_not_advise_to_lower_what_cannot_be(
         self, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -248,6 +248,27 @@ class TestRun:
         with pytest.raises(DataError, match="no checkpoint here"):
             training.resume(fresh, cache_root, CPU)
 
+    def test_goes_on_with_less_memory_and_otherwise_as_it_began(
+        self, finished: Trainer, cache_root: Path, tmp_path: Path
+    ):
+        run = Path(shutil.copytree(finished.run, tmp_path / "tire-009"))
+        (run / "summary.json").unlink()
+        for wrong, reason in (
+            (
+                "train.lr=1",
+                r"--set train\.lr: a run keeps its own; only train\.accumulate, hardware\.gpus, .* can be set",
+            ),
+            ("train.accumulate=3", r"train\.accumulate \(3\) must divide train\.batch_size \(2\)"),
+            ("hardware.cache_share=2", r"settings\.hardware\.cache_share: .*got 2, from --set"),
+        ):
+            with pytest.raises(UsageError, match=reason):
+                training.resume(run, cache_root, CPU, [wrong])
+        kept = (run / "settings.json").read_bytes()
+        assert kept == (finished.run / "settings.json").read_bytes()
+        went_on = training.resume(run, cache_root, CPU, ["train.accumulate=2"])
+        assert went_on.settings.train == finished.settings.train.model_copy(update={"accumulate": 2})
+        assert training.resume(run, cache_root, CPU).settings == went_on.settings
+
 
 def float32(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take bfloat16, and with it most of the rounding, out of a training."""

@@ -70,7 +70,8 @@ def run(
         "train.lr": lr,
         "synthesis.textures": textures,
     }
-    settings = resolve(flags, assignments, config)  # a mistake is told before torch is imported
+    of_now = [text for text in assignments or [] if not resume or text.startswith("hardware.")]
+    settings = resolve(flags, of_now, config)  # a mistake is told before torch is imported
     from das3d_cli import device as devices
     from das3d_cli.data import cache as caches
     from das3d_cli.engine import distributed, spread, training
@@ -80,7 +81,7 @@ def run(
     names: list[str] = []
     if resume:
         given = any(value is not None for key, value in flags.items() if key != "hardware.gpus")
-        if given or assignments or config or category:
+        if given or config or category:
             raise UsageError("--resume: goes on with the run's own settings and category; give no others beside it")
     else:
         settings = resolve(flags, assignments, config, preset="cpu" if chosen[0].type == "cpu" else "default")
@@ -102,7 +103,7 @@ def run(
         return
     with distributed.joined(chosen[0]) if launched() else contextlib.nullcontext():
         if resume:
-            summary = _finish(training.resume(resume, data, chosen[0]), data)
+            summary = _finish(training.resume(resume, data, chosen[0], assignments), data)
         else:
             summary = _train_category(settings, data, runs, True, names[0], chosen[0])
         if distributed.is_first():

@@ -155,9 +155,14 @@ class Trainer:
         return {name: torch.stack([record[name] for record in noted]).mean() for name in noted[0]}
 
     def _memory_advice(self) -> str:
-        batch, micro = self.settings.train.batch_size, self.settings.train.micro_batch
-        if micro > distributed.size():
-            return f"at batch size {batch}; train anew with a lower --batch-size or a higher --set train.accumulate"
+        s = self.settings.train
+        if s.micro_batch > distributed.size():
+            share = s.batch_size // distributed.size()
+            more = next(n for n in range(s.accumulate + 1, share + 1) if share % n == 0)
+            return (
+                f"at batch size {s.batch_size}; go on with --resume {self.run} --set train.accumulate={more},"
+                " or train anew with a lower --batch-size"
+            )
         width = self.settings.model.discriminator_width
         return f"with one part at a time; train anew with --set model.discriminator_width below {width}"
 

@@ -52,14 +52,18 @@ def start(settings: Settings, cache: Cache, base: Path, device: torch.device) ->
     return trainer
 
 
-def resume(run: Path, cache_root: Path, device: torch.device) -> Trainer:
+def resume(run: Path, cache_root: Path, device: torch.device, assignments: list[str] | None = None) -> Trainer:
     """Make ready to go on with an unfinished run.
+
+    Args:
+        assignments: settings that are to be others from now on, as for `settings.adapted`.
 
     Raises:
         DataError: not a run folder, without checkpoint, its cache has changed since, or memory is too small.
-        UsageError: the run is finished.
+        UsageError: the run is finished, or a setting cannot be changed.
     """
     settings, state = distributed.from_first(lambda: _left(run))
+    settings = setting_files.adapted(settings, assignments or [])
     distributed.check_share(settings.train.batch_size, settings.train.accumulate)
     cache = open_cache(cache_root, state["category"])
     if any(state.get(key) != value for key, value in identity(cache).items()):
@@ -67,6 +71,8 @@ def resume(run: Path, cache_root: Path, device: torch.device) -> Trainer:
     with within_memory(device, _memory_advice(device)):
         trainer = Trainer(settings, load_data(settings, cache, device), identity(cache), run)
         trainer.restore(state)
+    if assignments and distributed.is_first():
+        _write_settings(run, settings)
     return trainer
 
 
@@ -161,9 +167,13 @@ def identity(cache: Cache) -> dict[str, Any]:
 
 def _claim(settings: Settings, cache: Cache, base: Path, device: torch.device) -> Path:
     run = runs.claim(base, cache.manifest.category)
-    runs.write_json(run / "settings.json", settings.model_dump(mode="json"))
+    _write_settings(run, settings)
     runs.write_json(run / "environment.json", environment(device))
     return run
+
+
+def _write_settings(run: Path, settings: Settings) -> None:
+    runs.write_json(run / "settings.json", settings.model_dump(mode="json"))
 
 
 def _left(run: Path) -> tuple[Settings, dict[str, Any]]:
