@@ -293,6 +293,11 @@ class Settings(Section):
             raise ValueError(
                 f"model.size ({self.model.size}) must be a multiple of {16 * self.model.stem} at model.stem {self.model.stem}"
             )
+        if self.model.size == 16 * self.model.stem and self.train.micro_batch == 1:
+            raise ValueError(
+                f"model.size ({self.model.size}) must be larger where train.batch_size / train.accumulate is 1: batch"
+                " normalisation would see a single value"
+            )
         return self
 
 

@@ -249,7 +249,7 @@ class TestShortOfMemory:
         def fails(*arguments: object, **options: object) -> None:
             raise MemoryError
 
-        trainer = start(cache, tmp_path, "train.accumulate=2")
+        trainer = start(cache, tmp_path, "train.accumulate=2", "model.stem=1")
         monkeypatch.setattr(trainer_module, "augment_often", fails)
         with pytest.raises(
             DataError, match=r"one part at a time; train anew with --set model\.discriminator_width below 4"

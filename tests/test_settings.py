@@ -48,6 +48,7 @@ def test_every_setting_explains_itself():
         ({"assignments": ["model.stem=3"]}, ["settings.model.stem", "less than or equal to 2", "got 3"]),
         ({"assignments": ["synthesis.flip=perhaps"]}, ["settings.synthesis.flip", "perhaps"]),
         ({"assignments": ["preset=huge"]}, ["settings.preset", "huge", "--set"]),
+        ({"assignments": ["model.size=32", "train.batch_size=1"]}, ["model.size (32)", "batch_size / train.accumulate"]),
         ({"assignments": ["model.reconstruction_shrink=3"]}, ["model.reconstruction_shrink (3)", "1, 2 or 4"]),
         ({"assignments": ["synthesis.sigma_min=0.1"]}, ["synthesis.sigma_min (0.1)", "synthesis.sigma_max"]),
         ({"assignments": ["hardware.gpus=first"]}, ["settings.hardware.gpus", "first"]),
