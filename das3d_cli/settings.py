@@ -273,31 +273,24 @@ class Settings(Section):
         return self.score.views if self.synthesis.rotate else 1
 
     @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        s = self.synthesis
+    def _fitting(self) -> Self:
+        s, m, t = self.synthesis, self.model, self.train
         for low, high in (("blob_radius_min", "blob_radius_max"), ("sigma_min", "sigma_max"),
                           ("strength_min", "strength_max"), ("change_threshold", "strength_max")):  # fmt: skip
             if getattr(s, low) > getattr(s, high):
                 raise ValueError(
                     f"synthesis.{low} ({getattr(s, low)}) must not exceed synthesis.{high} ({getattr(s, high)})"
                 )
-        if self.train.batch_size % self.train.accumulate:
-            raise ValueError(
-                f"train.accumulate ({self.train.accumulate}) must divide train.batch_size ({self.train.batch_size})"
-            )
-        if not (self.model.reconstruction_width or self.model.direct_inputs):
+        if t.batch_size % t.accumulate:
+            raise ValueError(f"train.accumulate ({t.accumulate}) must divide train.batch_size ({t.batch_size})")
+        if not (m.reconstruction_width or m.direct_inputs):
             raise ValueError("model.reconstruction_width 0 leaves nothing to look at without model.direct_inputs")
-        if self.model.reconstruction_shrink == 3:
+        if m.reconstruction_shrink == 3:
             raise ValueError("model.reconstruction_shrink (3) must be 1, 2 or 4")
-        if self.model.size % (16 * self.model.stem):
-            raise ValueError(
-                f"model.size ({self.model.size}) must be a multiple of {16 * self.model.stem} at model.stem {self.model.stem}"
-            )
-        if self.model.size == 16 * self.model.stem and self.train.micro_batch == 1:
-            raise ValueError(
-                f"model.size ({self.model.size}) must be larger where train.batch_size / train.accumulate is 1: batch"
-                " normalisation would see a single value"
-            )
+        if m.size % (16 * m.stem):
+            raise ValueError(f"model.size ({m.size}) must be a multiple of {16 * m.stem} at model.stem {m.stem}")
+        if m.size == 16 * m.stem and t.micro_batch == 1:  # batch normalisation would see a single value
+            raise ValueError(f"model.size ({m.size}) must be larger where train.batch_size / train.accumulate is 1")
         return self
 
 
@@ -373,11 +366,9 @@ def adapted(settings: Settings, assignments: list[str]) -> Settings:
         UsageError: unknown key, bad value, or a setting that a run must keep.
     """
     changes = sources.from_assignments(assignments, FIELDS)
-    for key in changes:
-        if key not in ADAPTABLE:
-            raise UsageError(
-                f"--set {key}: a run keeps its own; only {', '.join(ADAPTABLE)} can be set beside --resume"
-            )
+    if others := sorted(changes.keys() - set(ADAPTABLE)):
+        beside = ", ".join(ADAPTABLE)
+        raise UsageError(f"--set {others[0]}: a run keeps its own; only {beside} can be set beside --resume")
     kept = {key: Value(value, "the run") for key, value in sources.flatten(settings.model_dump())}
     return _validate(kept | changes)
 
