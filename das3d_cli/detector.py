@@ -209,10 +209,11 @@ class Detector:
         Raises:
             DataError: memory is too small.
         """
-        return self.score_each(in_portions((rgb, depth, foreground, parallax), TOGETHER))
+        together = min(len(depth), TOGETHER)
+        return self.score_each(in_portions((rgb, depth, foreground, parallax), TOGETHER), together)
 
-    def score_each(self, portions: Iterable[Inputs]) -> Scored:
-        """As `score`, of samples that come in portions of `TOGETHER` at most: while a GPU works on one, the next is asked for."""
+    def score_each(self, portions: Iterable[Inputs], together: int = TOGETHER) -> Scored:
+        """As `score`, of samples that come in portions of `together` at most: while a GPU works on one, the next is asked for."""
         size = 0
 
         def batches() -> Iterator[Batch]:
@@ -221,7 +222,7 @@ class Detector:
                 size = portion[1].shape[-1]
                 yield Parts.stack(*portion, size=self.settings.model.size, device=self.device).unpacked()
 
-        with devices.within_memory(self.device, f"judging up to {TOGETHER} parts at once; free some"):
+        with devices.within_memory(self.device, f"judging {together} parts at once; free some"):
             maps, scores = score_each(self._look, batches(), self.settings.score.smoothing, self.settings.views)
         if maps.shape[-1] == size:
             return Scored(maps, scores)
