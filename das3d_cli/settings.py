@@ -91,8 +91,9 @@ class SynthesisSettings(Section):
         why="as in DRAEM, which the paper follows",
     )
     mask_threshold: float = setting(
-        0.5, "t_p of Eq. 1, on noise of unit range", gt=0, lt=0.9, why="DRAEM's value; 11 % of a sample at two signs"
-    )
+        0.5, "t_p of Eq. 1, on noise of unit range; where the noise on a part stays below it, 0.9 of its peak", gt=0, lt=0.9,
+        why="DRAEM's value; 11 % of a sample at two signs, and one in 30 that stays below",
+    )  # fmt: skip
     blobs_max: int = setting(
         4, "keep at most so many patches of the mask; 0 keeps the whole mask, as the paper does", ge=0, le=16,
         why="real defects are few and small (0.04 to 0.7 % of an MVTec 3D-AD tire image)",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,7 @@ from das3d_cli.scoring import quarter_turned
 from das3d_cli.settings import SynthesisSettings
 from das3d_cli.synthesis.augment import augment, augment_often, draw
 from das3d_cli.synthesis.light import relight
-from das3d_cli.synthesis.perlin import perlin
+from das3d_cli.synthesis.perlin import _noise, perlin
 from das3d_cli.synthesis.pose import turn
 from das3d_cli.synthesis.random import ItemRandom
 from das3d_cli.synthesis.skew_gaussian import covariance, filter_each, skew_kernel, skew_normal_pdf
@@ -60,10 +62,26 @@ class TestPerlin:
 
         assert grain(1) < grain(3) < grain(5)
 
-    def test_is_zero_at_lattice_points_as_perlin_defined_it(self):
-        """Between two neighbouring zeros of an axis-aligned one-cell lattice the noise is not constant."""
-        noise = perlin(streams(32), SIZE, scale_max=1)
-        assert (noise.amax(dim=(1, 2)) - noise.amin(dim=(1, 2))).min() > 0.05
+    @pytest.mark.parametrize(("cells", "angle"), [((1, 1), 0.0), ((8, 2), 0.7), ((64, 64), -1.2)])
+    def test_is_what_a_loop_over_pixels_and_corners_gives(self, cells, angle):
+        """Perlin (2002): gradients at the lattice points, blended by 6 t^5 - 15 t^4 + 10 t^3."""
+        random = np.random.default_rng(0)
+        lines = 2 * math.ceil(max(cells) * math.sqrt(0.5)) + 2
+        gradient, shift = random.uniform(0, 2 * np.pi, (lines, lines)), random.uniform(0, 1, 2)
+        turn = np.array(((np.cos(angle), -np.sin(angle)), (np.sin(angle), np.cos(angle))))
+        expected = np.zeros((12, 12))
+        for row, column in np.ndindex(expected.shape):
+            middle = (np.array((column, row)) + 0.5) / 12 - 0.5
+            place = np.array(cells) * (turn @ middle) + shift
+            first = np.floor(place).astype(int)
+            ease = np.polyval((6, -15, 10, 0, 0, 0), place - first)
+            for corner in np.ndindex(2, 2):
+                x, y = first + corner
+                direction = gradient[y + lines // 2 - 1, x + lines // 2 - 1]
+                towards = (place - (x, y)) @ (np.cos(direction), np.sin(direction))
+                expected[row, column] += towards * np.prod(np.where(corner, ease, 1 - ease))
+        given = (torch.from_numpy(np.array([value], np.float32)) for value in (angle, cells, shift, gradient))
+        np.testing.assert_allclose(_noise(*given, 12)[0], math.sqrt(2) * expected, atol=5e-5)
 
 
 class TestSkewNormal:
@@ -280,6 +298,11 @@ class TestAugmentOften:
             assert torch.allclose(a[3:4], b, atol=1e-6)
 
 
+def _mirrored(batch):
+    across = batch.parallax * torch.tensor((-1.0, 1.0))
+    return Batch(*(image.flip(3) for image in batch.images), across)
+
+
 class TestTurn:
     def test_everything_turns_together(self, parts):
         """A sample whose three images are the same picture stays one."""
@@ -292,6 +315,18 @@ class TestTurn:
         assert torch.allclose(turned.depth[turned.foreground], torch.tensor(0.0), atol=1e-5)
         areas = turned.foreground.sum(dim=(1, 2, 3)).float()
         assert areas.min() > 0.9 * 180 and areas.max() < 1.1 * 180
+
+    def test_half_of_the_samples_turn_by_quarters_and_are_not_blurred(self, parts):
+        def seen(batch):
+            images = torch.cat((batch.rgb, batch.depth * batch.foreground, batch.foreground), dim=1)
+            return torch.cat((images.flatten(1), batch.parallax), dim=1)
+
+        turned = torch.cat([seen(turn(parts, streams(step=step), rotate=True, flip=True)) for step in range(4)])
+        quarters = [quarter_turned(one, n) for one in (parts, _mirrored(parts)) for n in range(4)]
+        apart, which = torch.stack([(turned - seen(one).repeat(4, 1)).abs().amax(dim=1) for one in quarters]).min(dim=0)
+        exact = apart < 1e-4
+        assert exact.float().mean() == pytest.approx(0.5, abs=0.2) and which[exact].unique().tolist() == list(range(8))
+        assert apart[~exact].min() > 0.1
 
     def test_part_does_not_mix_with_the_background(self, parts):
         flat = parts._replace(rgb=parts.rgb * 0 + 0.7 * parts.foreground, depth=torch.full_like(parts.depth, 0.2))

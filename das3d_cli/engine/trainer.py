@@ -187,11 +187,11 @@ class Trainer:
     def _synthesised(self, batch: Batch, places: Tensor, step: Tensor) -> tuple[Batch, Augmented]:
         """Good parts turned and relit, and what was made of them."""
         s = self.settings
-        random = ItemRandom.of(s.seed, step, places)
-        batch = turn(batch, random.fork(0), rotate=s.synthesis.rotate, flip=s.synthesis.flip)
-        batch = batch._replace(rgb=relight(batch.rgb, random.fork(2), s.synthesis.relight))
+        of_pose, of_light, of_defects = ItemRandom.of(s.seed, step, places).split(3)
+        batch = turn(batch, of_pose, rotate=s.synthesis.rotate, flip=s.synthesis.flip)
+        batch = batch._replace(rgb=relight(batch.rgb, of_light, s.synthesis.relight))
         return batch, augment_often(
-            *batch.images, self.data.textures, random.fork(1), modality=s.model.modality, defects=s.synthesis.defects,
+            *batch.images, self.data.textures, of_defects, modality=s.model.modality, defects=s.synthesis.defects,
             normal_share=s.synthesis.normal_share, **s.synthesis.augmentation(),
         )  # fmt: skip
 

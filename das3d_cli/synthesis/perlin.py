@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from das3d_cli.affine import places
 from das3d_cli.fused import fused
 from das3d_cli.synthesis.random import ItemRandom
-
-_PERIOD = 64  # lattice cells before the noise repeats, a power of two
-_LAST = _PERIOD - 1
 
 
 def perlin(random: ItemRandom, size: int, *, scale_max: int) -> Tensor:
@@ -29,39 +28,40 @@ def perlin(random: ItemRandom, size: int, *, scale_max: int) -> Tensor:
     """
     angle = random.uniform(low=-math.pi / 2, high=math.pi / 2)
     cells = torch.exp2(random.integers(2, high=scale_max + 1).float())
-    shift = random.uniform(2, high=float(_PERIOD))
-    directions = random.uniform(_PERIOD * _PERIOD, high=2 * math.pi)
-    return _noise(angle, cells, shift, directions, size)
+    shift = random.uniform(2)
+    reach = math.ceil(2**scale_max * math.sqrt(0.5))  # cells from the middle to a corner, however the lattice is turned
+    lines = 2 * reach + 2
+    gradient = random.fork(0).uniform(lines, lines, high=2 * math.pi)  # that many would use the stream itself up
+    return _noise(angle, cells, shift, gradient, size)
 
 
 @fused
-def _noise(angle: Tensor, cells: Tensor, shift: Tensor, directions: Tensor, size: int) -> Tensor:
-    axis = (torch.arange(size, device=angle.device) + 0.5) / size - 0.5
-    step_x, step_y = (cells[:, place, None] * axis for place in (0, 1))
-    cos, sin = angle.cos()[:, None], angle.sin()[:, None]
-    x = (cos * step_x + shift[:, :1])[:, None, :] - (sin * step_x)[:, :, None]
-    y = (sin * step_y + shift[:, 1:])[:, None, :] + (cos * step_y)[:, :, None]
+def _noise(angle: Tensor, cells: Tensor, shift: Tensor, gradient: Tensor, size: int) -> Tensor:
+    """Noise about the middle of a lattice.
 
-    along_x, along_y = directions.cos(), directions.sin()
-    left, top = x.floor(), y.floor()
-    columns, rows = _wrapped(left.long()), [row * _PERIOD for row in _wrapped(top.long())]
-    across, down = x - left, y - top
-    from_columns, from_rows = (across, across - 1), (down, down - 1)
+    Within a cell it is the mean of what its corners' gradients g_i say of a place p, with weights w_i that ease from corner
+    to corner: sum of w_i g_i (p - l_i) = p sum of w_i g_i - sum of w_i g_i l_i, where l_i is a corner's place. These
+    sums are bilinear samples of g and g l at places that are eased likewise.
 
-    def corner(i: int, j: int) -> Tensor:
-        place = (rows[j] + columns[i]).flatten(1)
-        gradient_x, gradient_y = (g.gather(1, place).view_as(x) for g in (along_x, along_y))
-        return torch.addcmul(gradient_x * from_columns[i], gradient_y, from_rows[j])
+    Args:
+        angle: (B,), of the lattice, radians.
+        cells: (B, 2), along either axis of the image.
+        shift: (B, 2), of the lattice, in [0, 1) cells.
+        gradient: (B, L, L), their directions, radians; L is even and spans all places.
+    """
+    cos, sin = angle.cos(), angle.sin()
+    turn = torch.stack((cos, -sin, sin, cos), dim=1).view(-1, 2, 2)
+    place = places(turn * cells[:, :, None], shift, size, span=1)
+    corner = place.floor()
+    eased = corner + _fade(place - corner)
 
-    blend_x, blend_y = _fade(across), _fade(down)
-    upper = torch.lerp(corner(0, 0), corner(1, 0), blend_x)
-    lower = torch.lerp(corner(0, 1), corner(1, 1), blend_x)
-    return torch.lerp(upper, lower, blend_y) * math.sqrt(2)
-
-
-def _wrapped(first: Tensor) -> tuple[Tensor, Tensor]:
-    """A lattice line and the next one, within the period."""
-    return first & _LAST, (first + 1) & _LAST
+    lines = gradient.shape[-1]
+    line = torch.arange(lines, device=angle.device) - (lines // 2 - 1)
+    x, y = gradient.cos(), gradient.sin()
+    lattice = torch.stack((x, y, -(x * line + y * line[:, None])), dim=1) * math.sqrt(2)
+    grid = ((2 * eased - 1) / (lines - 1)).permute(0, 2, 3, 1)  # the middle of the lattice is between lines 0 and 1
+    x, y, offset = F.grid_sample(lattice, grid, mode="bilinear", align_corners=True).unbind(dim=1)
+    return torch.addcmul(torch.addcmul(offset, x, place[:, 0]), y, place[:, 1])
 
 
 def _fade(t: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from das3d_cli.fused import fused
 _GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
 _MIX_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
 _MIX_2 = 0x94D049BB133111EB - (1 << 64)
-_64_BITS = (1 << 64) - 1
+_FORK = 0xD1342543DE82EF95 - (1 << 64)  # of Steele and Vigna's multipliers; forks and draws step by different numbers
 _AHEAD = 64  # numbers of every item that are computed together: most draws are of one or two
 
 
@@ -27,13 +27,6 @@ def _mix(x: Tensor) -> Tensor:
     x = (x ^ _shift(x, 30)) * _MIX_1
     x = (x ^ _shift(x, 27)) * _MIX_2
     return x ^ _shift(x, 31)
-
-
-def _mixed(x: int) -> int:
-    """As `_mix`, by the host: a GPU would be launched a dozen times for one number."""
-    for bits, factor in ((30, _MIX_1), (27, _MIX_2), (31, 1)):
-        x = ((x ^ ((x & _64_BITS) >> bits)) * factor) & _64_BITS
-    return x - (x >> 63 << 64)
 
 
 def _shift(x: Tensor, bits: int) -> Tensor:
@@ -48,10 +41,15 @@ def _unit(keys: Tensor, offsets: Tensor) -> Tensor:
 
 
 @functools.cache  # none is let go: a recorded CUDA graph reads it where it lay
-def _offsets(start: int, stop: int, device: torch.device) -> Tensor:
-    """What a key is moved by for each of these positions of its stream."""
+def _offsets(start: int, stop: int, step: int, device: torch.device) -> Tensor:
+    """What a key is moved by for each of these positions of its stream, or for each of these forks."""
     with torch.inference_mode(False):
-        return torch.arange(start + 1, stop + 1, device=device) * _GOLDEN
+        return torch.arange(start + 1, stop + 1, device=device) * step
+
+
+def _wrapped(x: int) -> int:
+    """As 64 bits with a sign hold it."""
+    return (x + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
 class ItemRandom:
@@ -79,11 +77,16 @@ class ItemRandom:
 
     def fork(self, label: int | Tensor) -> ItemRandom:
         """Streams of their own, told apart by `label` (one for all, or int64, (B,)); this one is not advanced."""
-        return ItemRandom(_mix(self._keys + (_mix(label + 1) if isinstance(label, Tensor) else _mixed(label + 1))))
+        step = (label + 1) * _FORK if isinstance(label, Tensor) else _wrapped((label + 1) * _FORK)
+        return ItemRandom(_mix(self._keys + step))
 
     def forks(self, count: int) -> ItemRandom:
         """The forks 0 to count - 1, one behind the other: count * B streams."""
-        return ItemRandom(_mix(torch.cat([self._keys + _mixed(label + 1) for label in range(count)])))
+        return ItemRandom(_mix((self._keys + _offsets(0, count, _FORK, self.device)[:, None]).flatten()))
+
+    def split(self, count: int) -> list[ItemRandom]:
+        """The forks 0 to count - 1, each by itself."""
+        return [ItemRandom(keys) for keys in self.forks(count)._keys.chunk(count)]
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -105,7 +108,7 @@ class ItemRandom:
 
     def _units(self, start: int, stop: int) -> Tensor:
         """The numbers at these positions of every stream: float32, (B, stop - start), in [0, 1)."""
-        return _unit(self._keys[:, None], _offsets(start, stop, self.device))
+        return _unit(self._keys[:, None], _offsets(start, stop, _GOLDEN, self.device))
 
     def log_uniform(self, *shape: int, low: float, high: float) -> Tensor:
         """float32, (B, *shape), with a uniform logarithm in [log low, log high)."""

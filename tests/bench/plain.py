@@ -69,11 +69,9 @@ def synthesise(
 ) -> Made:  # fmt: skip
     """A defect on one part, or none: rgb (S, S, 3), depth and foreground (S, S), textures (T, S, S, 3)."""
     s, size = settings.synthesis, depth.shape[0]
-    for _ in range(4):
-        noise = perlin(random, size, s.perlin_scale_max) * foreground
-        if np.abs(noise).max() > s.mask_threshold:
-            break
-    ternary = np.where(np.abs(noise) > s.mask_threshold, np.sign(noise), 0).astype(np.float32)
+    noise = perlin(random, size, s.perlin_scale_max) * foreground
+    threshold = min(s.mask_threshold, 0.9 * np.abs(noise).max())
+    ternary = np.where(np.abs(noise) > threshold, np.sign(noise), 0).astype(np.float32)
     kernel = skew_filter(random, s.sigma_min * size, s.sigma_max * size, s.alpha_max)
     change = cv2.filter2D(ternary, -1, kernel[::-1, ::-1], borderType=cv2.BORDER_CONSTANT) * foreground
     changed = np.clip(depth + random.uniform(s.strength_min, s.strength_max) * change, 0, 1)
