@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_FIXED_POINT = 2.0**16  # steps of a whole number; 1024 pixels of 1 stay within 31 bits
 _CONTRAST_GAIN = 20.0  # brings a depth contrast of a few hundredths to order one
 _COLOUR_GAIN = 8.0  # brings a difference of colour of a tenth to order one
 _WIDTHS = (16, 8)  # of the surroundings that a pixel is compared with, as divisors of the image side
@@ -45,13 +44,18 @@ def rgb_contrast(rgb: Tensor, foreground: Tensor) -> Tensor:
 
 def _contrasts(image: Tensor, foreground: Tensor) -> list[Tensor]:
     """The image (B, C, S, S) minus its mean over the part within each of `_WIDTHS`; zero off the part."""
-    return [local_contrast(image, foreground, image.shape[-1] // share // 2) for share in _WIDTHS]
+    return local_contrasts(image, foreground, *(image.shape[-1] // share // 2 for share in _WIDTHS))
 
 
 def local_contrast(image: Tensor, foreground: Tensor, reach: int) -> Tensor:
     """The image (B, C, S, S) minus its mean over the part within `reach` pixels; zero off the part."""
-    weight = _box_mean(foreground, reach).clamp_min(1e-6)
-    return (image - _box_mean(image * foreground, reach) / weight) * foreground
+    return local_contrasts(image, foreground, reach)[0]
+
+
+def local_contrasts(image: Tensor, foreground: Tensor, *reaches: int) -> list[Tensor]:
+    """As `local_contrast`, for several reaches."""
+    means = box_means(torch.cat((image * foreground, foreground), dim=1), *reaches)
+    return [(image - mean[:, :-1] / mean[:, -1:].clamp_min(1e-6)) * foreground for mean in means]
 
 
 def _slope(depth: Tensor, foreground: Tensor, axis: int) -> Tensor:
@@ -62,20 +66,30 @@ def _slope(depth: Tensor, foreground: Tensor, axis: int) -> Tensor:
     return F.pad(step * both, (0, 1) if axis == -1 else (0, 0, 0, 1))
 
 
-def _box_mean(image: Tensor, reach: int) -> Tensor:
-    """Mean over 2 * reach + 1 pixels along both axes, one after the other, with zeros beyond the border."""
-    return _running_mean(image, reach) if image.device.type == "cpu" else _banded_mean(image, reach)
+def box_means(image: Tensor, *reaches: int) -> list[Tensor]:
+    """Means of images (B, C, S, S) in [-1, 1] over squares of 2 * reach + 1 pixels, for several reaches; zeros beyond the border."""
+    if image.device.type == "cpu":
+        return _summed_means(image, *reaches)
+    return [_banded_mean(image, reach) for reach in reaches]
 
 
-def _running_mean(image: Tensor, reach: int) -> Tensor:
-    """By differences of running sums, whose cost does not grow with the reach; in whole numbers, which lose nothing."""
-    width = 2 * reach + 1
-    for axis in (-1, -2):
-        size = image.shape[axis]
-        beyond = (reach + 1, reach) if axis == -1 else (0, 0, reach + 1, reach)
-        total = F.pad((image * _FIXED_POINT).round().int(), beyond).cumsum(axis, dtype=torch.int32)
-        image = (total.narrow(axis, width, size) - total.narrow(axis, 0, size)) / (_FIXED_POINT * width)
-    return image
+def _summed_means(image: Tensor, *reaches: int) -> list[Tensor]:
+    """By differences of sums over all that is above and to the left (Crow 1984), whose cost does not grow with the reach.
+
+    In whole numbers, which lose nothing: sums that leave 32 bits come back in the differences, which stay within 31.
+    """
+    size, farthest = image.shape[-1], max(reaches)
+    steps = 2.0 ** min(16, 31 - ((2 * farthest + 1) ** 2).bit_length())
+    beyond = (farthest + 1, farthest)
+    total = F.pad((image * steps).round().int(), beyond * 2)
+    total = total.cumsum(-1, dtype=torch.int32).cumsum(-2, dtype=torch.int32)
+    means = []
+    for reach in reaches:
+        first, last = farthest - reach, farthest + reach + 1
+        rows = total.narrow(-2, last, size) - total.narrow(-2, first, size)
+        squares = rows.narrow(-1, last, size) - rows.narrow(-1, first, size)
+        means.append(squares * (1 / (steps * (2 * reach + 1) ** 2)))
+    return means
 
 
 def _banded_mean(image: Tensor, reach: int) -> Tensor:

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from das3d_cli.contrast import local_contrast
+from das3d_cli.affine import places
+from das3d_cli.contrast import box_means, local_contrast
 
 _ANGLES, _RADII = 360, 64  # of the images along circles about the centre
 _STARTS = 4  # parts that means are grown from
@@ -21,11 +22,7 @@ _GROWN_FROM = 64  # parts at most, half of them to judge what was grown from the
 _SHARES = (0.15, 0.25, 0.35, 0.5, 0.75, 1.0, 1.0)  # of the parts, the surest, that make one mean after the other
 _ROUNDS = 3  # of laying all parts on their mean to a share of a pixel and taking the mean again
 _SIDE = 128  # of marks at least, pixels: finer ones find no better pose
-_REFINEMENTS = (
-    64,
-    64,
-    _SIDE,
-)  # least sides of the images of each Gauss-Newton step: from a degree to a share of a pixel
+_REFINEMENTS = ((64, 2), (_SIDE, 1))  # least sides of images and Gauss-Newton steps on them: to a share of a pixel
 _CHUNK = 32  # parts at a time
 _WIDEST = 6  # degrees on either side of a match that still belong to it; ways that are nearer are not told apart
 _SHADE_FLOOR, _DEPTH_FLOOR = 0.01, 0.002  # contrasts of the sensors' noise, in units of the images
@@ -83,7 +80,7 @@ def marks(rgb: Tensor | None, depth: Tensor | None, foreground: Tensor, moved: T
     """
     size = foreground.shape[-1]
     rim = max(1, size // 64)
-    within = 1 - F.max_pool2d(1 - foreground, 2 * rim + 1, 1, rim)  # at the rim depths are least sure
+    within = (box_means(1 - foreground, rim)[0] == 0).to(foreground.dtype)  # at the rim depths are least sure
     found = [foreground]
     if rgb is not None:
         weight = _SHADE_WEIGHT if depth is not None else 1.0
@@ -104,8 +101,10 @@ def find_pose(parts: Tensor, mean: Tensor) -> Pose:
     """
     shift = _centroid(parts)
     pose = Pose(_angles(_matches(_polar(parts, shift), _polar(mean[None]))), shift)
-    for side in _REFINEMENTS:
-        pose = _refined(_shrunk(parts, side), _shrunk(mean[None], side), pose)
+    for side, steps in _REFINEMENTS:
+        some, model = _shrunk(parts, side), _shrunk(mean[None], side)
+        for _ in range(steps):
+            pose = _refined(some, model, pose)
     return pose
 
 
@@ -127,7 +126,7 @@ def _refined(parts: Tensor, mean: Tensor, pose: Pose) -> Pose:
     normal = _product(weighed, slopes.mT)
     damping = (1e-4 * normal.diagonal(dim1=1, dim2=2).sum(1)).clamp_min(1e-6)  # a round part has no angle to find
     normal = normal + damping[:, None, None] * torch.eye(3, device=x.device)
-    step = _solved(normal, _product(weighed, apart[..., None])[..., 0]).clamp(-0.05, 0.05)
+    step = _solved(normal, (weighed * apart[:, None]).sum(dim=2)).clamp(-0.05, 0.05)
     return Pose(pose.angle + step[:, 0], pose.shift + step[:, 1:])
 
 
@@ -153,8 +152,8 @@ def _solved(matrices: Tensor, right: Tensor) -> Tensor:
 
 def lay_together(parts: Tensor) -> Together:
     """Find how N parts lie compared with each other, from their marks (N, C, S, S)."""
-    places = torch.linspace(0, len(parts) - 1, min(len(parts), _GROWN_FROM), device=parts.device).round().long()
-    mean = _first_mean(parts[places])
+    some_parts = torch.linspace(0, len(parts) - 1, min(len(parts), _GROWN_FROM), device=parts.device).round().long()
+    mean = _first_mean(parts[some_parts])
     for _ in range(_ROUNDS):
         laid_alike = [laid_back(some, find_pose(some, mean)).sum(dim=0) for (some,) in in_chunks(parts)]
         mean = torch.stack(laid_alike).sum(dim=0) / len(parts)
@@ -190,10 +189,10 @@ def _grown(parts: Tensor, polar: Tensor, centres: Tensor, start: int) -> Tensor:
 def laid(images: Tensor, pose: Pose, moved: Tensor | None = None) -> Tensor:
     """Images of the mean part (B, C, S, S), laid as the parts lie; with their `displacements`, as they are seen."""
     turn = _turning(pose.angle)
-    grid = _grid(images, turn, -(turn @ pose.shift[..., None]))
+    taken = places(turn, -(turn @ pose.shift[..., None])[..., 0], images.shape[-1])
     if moved is not None:
-        grid = grid - torch.einsum("bij,bjyx->byxi", turn, moved)
-    return _sampled(images, grid)
+        taken = taken - (turn @ moved.flatten(2)).view_as(moved)
+    return _sampled(images, taken)
 
 
 def laid_back(images: Tensor, pose: Pose, moved: Tensor | None = None) -> Tensor:
@@ -202,11 +201,11 @@ def laid_back(images: Tensor, pose: Pose, moved: Tensor | None = None) -> Tensor
     Each look goes where the last one found the point to be moved to. What is hidden shows something that is near it: past the
     far edge of something tall the looks fall on its top and on what is around it by turns.
     """
-    grid = from_above = _grid(images, _turning(-pose.angle), pose.shift[..., None])
+    taken = from_above = places(_turning(-pose.angle), pose.shift, images.shape[-1])
     if moved is not None:
         for _ in range(_LOOKS):
-            grid = from_above + _sampled(moved, grid).permute(0, 2, 3, 1)
-    return _sampled(images, grid)
+            taken = from_above + _sampled(moved, taken)
+    return _sampled(images, taken)
 
 
 def _standing_out(image: Tensor, within: Tensor, floor: float) -> Tensor:
@@ -243,12 +242,9 @@ def _turning(angle: Tensor) -> Tensor:
     return torch.stack((cos, sin, -sin, cos), dim=1).view(-1, 2, 2)
 
 
-def _grid(images: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
-    """Where the pixels of turned and moved images are taken from: (B, S, S, 2)."""
-    return F.affine_grid(torch.cat((matrix, offset), dim=2), list(images.shape), align_corners=False)
-
-
-def _sampled(images: Tensor, grid: Tensor) -> Tensor:
+def _sampled(images: Tensor, taken: Tensor) -> Tensor:
+    """Images (B, C, S, S) at places (B, 2, S, S), x and y in half sides."""
+    grid = taken.permute(0, 2, 3, 1)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
@@ -280,11 +276,16 @@ def _matches(polar: Tensor, target: Tensor) -> Tensor:
     is weak in a target that is the mean of many, and counts by as much less.
     """
     across = polar.conj() * target
-    strength = across.abs()
-    phase = across / (strength + 1e-3 * strength.amax(dim=2, keepdim=True)).clamp_min(1e-6)
-    shared = (target.abs() / polar.abs().clamp_min(1e-6)).clamp_max(1)
-    matches: Tensor = torch.fft.irfft((phase * shared).sum(dim=(1, 3)), n=_ANGLES, dim=1)
+    strength = _magnitude(across)
+    shared = (_magnitude(target) / _magnitude(polar).clamp_min(1e-6)).clamp_max(1)
+    phase = across * (shared / (strength + 1e-3 * strength.amax(dim=2, keepdim=True)).clamp_min(1e-6))
+    matches: Tensor = torch.fft.irfft(phase.sum(dim=(1, 3)), n=_ANGLES, dim=1)
     return matches
+
+
+def _magnitude(spectra: Tensor) -> Tensor:
+    """Of complex numbers that are far from the limits of float32, in half the time of their `abs`."""
+    return torch.addcmul(spectra.real**2, spectra.imag, spectra.imag).sqrt()
 
 
 def _angles(matches: Tensor) -> Tensor:

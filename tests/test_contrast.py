@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
 
-from das3d_cli.contrast import _banded_mean, _running_mean, depth_contrast, rgb_contrast
+from das3d_cli.contrast import _banded_mean, _summed_means, depth_contrast, rgb_contrast
 
 
 def test_depth_contrast_sees_a_dent_and_not_the_slant():
@@ -35,8 +36,16 @@ def test_rgb_contrast_sees_a_stain_and_neither_the_parts_colour_nor_its_edge():
 
 
 def test_the_means_of_a_gpu_are_those_of_a_cpu():
-    images = torch.rand(2, 3, 48, 64, generator=torch.Generator().manual_seed(0))
-    for reach in (1, 4, 20):
-        assert torch.allclose(_banded_mean(images, reach), _running_mean(images, reach), atol=1e-5)
-        whole = F.avg_pool2d(images, 2 * reach + 1, 1, reach)
-        assert torch.allclose(_running_mean(images, reach), whole, atol=1e-5)
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    reaches = (1, 4, 20)
+    for reach, summed in zip(reaches, _summed_means(images, *reaches), strict=True):
+        assert torch.allclose(_banded_mean(images, reach), summed, atol=1e-5)
+        assert torch.allclose(summed, F.avg_pool2d(images, 2 * reach + 1, 1, reach), atol=1e-5)
+
+
+@pytest.mark.parametrize(("size", "reach"), [(512, 64), (1024, 128)])
+def test_means_of_large_images_stay_within_the_whole_numbers(size, reach):
+    """All sums but the last differences are too large for 32 bits."""
+    means = _summed_means(torch.stack((torch.ones(size, size), -torch.ones(size, size)))[None], reach)[0]
+    inside = means[..., reach : size - reach, reach : size - reach]
+    assert torch.equal(inside, torch.tensor([1.0, -1.0]).view(1, 2, 1, 1).expand_as(inside))
