@@ -89,7 +89,29 @@ class UNet(nn.Module):
 def _grown(x: Tensor, side: int) -> Tensor:
     """Bilinearly, on a GPU in the precision it has: autocast makes float32 of it, and the next convolution what it was."""
     with torch.autocast("cuda", enabled=False):
-        return F.interpolate(x, size=(side, side), mode="bilinear", align_corners=False)
+        grown = F.interpolate(x, size=(side, side), mode="bilinear", align_corners=False)
+    if grown.requires_grad and grown.device.type == "cpu":
+        # With gradients that are some of a larger tensor's channels a CPU takes six times as long.
+        grown.register_hook(_dense)  # type: ignore[no-untyped-call]
+    return grown
+
+
+def _dense(gradient: Tensor) -> Tensor:
+    return gradient.contiguous(memory_format=torch.channels_last)
+
+
+def folded(x: Tensor, step: int) -> Tensor:
+    """Pixels folded into channels: as torch's `pixel_unshuffle`, in two fifths of its time on a CPU."""
+    count, channels, size, _ = x.shape
+    apart = x.view(count, channels, size // step, step, size // step, step).permute(0, 1, 3, 5, 2, 4)
+    return apart.reshape(count, channels * step**2, size // step, size // step)
+
+
+def unfolded(x: Tensor, step: int) -> Tensor:
+    """The reverse of `folded`, torch's `pixel_shuffle`."""
+    count, channels, size, _ = x.shape
+    apart = x.view(count, channels // step**2, step, step, size, size).permute(0, 1, 4, 2, 5, 3)
+    return apart.reshape(count, channels // step**2, size * step, size * step)
 
 
 class Rebuilder(nn.Module):
@@ -117,8 +139,8 @@ class Rebuilder(nn.Module):
     def forward(self, image: Tensor, expected: Tensor | None) -> tuple[Tensor, list[Tensor]]:
         """The rebuilt image, (B, C, S, S), and the features that the paper taps; expected is the mean part, as the image."""
         seen = image if expected is None else torch.cat((image, expected), dim=1)
-        folded, taps = self.unet(F.pixel_unshuffle(seen, self.stem))
-        rebuilt = F.pixel_shuffle(folded, self.stem)
+        rebuilt, taps = self.unet(folded(seen, self.stem))
+        rebuilt = unfolded(rebuilt, self.stem)
         if expected is not None:
             factor, offset = rebuilt.float().chunk(2, dim=1)
             rebuilt = expected * (1 + factor) + offset
@@ -252,7 +274,7 @@ class Das3d(nn.Module):
             groups = [torch.cat([x.to(dtype) for x in group], dim=1) for group in (residuals, direct) if group]
             features += [group.contiguous(memory_format=torch.channels_last) for group in groups]
         logits, _ = self.discriminate(self.fuse(features, rgb.shape[-1] // self.stem))
-        return Output(F.pixel_shuffle(logits, self.stem), rgb_rebuilt, depth_rebuilt)
+        return Output(unfolded(logits, self.stem), rgb_rebuilt, depth_rebuilt)
 
     def fold(self) -> None:
         """Fold batch normalisation into the convolutions, for good: the same output in evaluation for fewer passes over memory."""
