@@ -1,13 +1,22 @@
-"""Where the pixels of turned and moved images are taken from."""
+"""Where the pixels of turned and moved images are taken from, in half sides of the image from its middle."""
 
 from __future__ import annotations
+
+import functools
 
 import torch
 from torch import Tensor
 
 
-def places(matrix: Tensor, offset: Tensor, size: int, *, span: float = 2.0) -> Tensor:
-    """Matrix times pixel plus offset, for all pixels of square images, with the middle of the image at zero.
+@functools.cache  # none is let go: a recorded CUDA graph reads it where it lay
+def middles(size: int, device: torch.device) -> Tensor:
+    """Where the middles of `size` pixels in a row are: (size,), from just over -1 to just below 1."""
+    with torch.inference_mode(False):  # whoever asks first, training uses it too
+        return (torch.arange(size, device=device) + 0.5) * (2 / size) - 1
+
+
+def places(matrix: Tensor, offset: Tensor, size: int) -> Tensor:
+    """Matrix times pixel plus offset, for all pixels of square images.
 
     As torch's `affine_grid`, whose batched products of two by two take a CPU 25 times as long.
 
@@ -15,12 +24,11 @@ def places(matrix: Tensor, offset: Tensor, size: int, *, span: float = 2.0) -> T
         matrix: (B, 2, 2).
         offset: (B, 2).
         size: side S of the images, pixels.
-        span: of the pixels' x and y, from the one edge of the image to the other.
 
     Returns:
-        (B, 2, S, S), x and y; what `grid_sample` takes with its axes moved, for half sides without align_corners.
+        (B, 2, S, S), x and y; with its axes moved what `grid_sample` takes, without align_corners.
     """
-    axis = ((torch.arange(size, device=matrix.device) + 0.5) / size - 0.5) * span
+    axis = middles(size, matrix.device)
     by_column = matrix[:, :, :1] * axis + offset[:, :, None]
     by_row = matrix[:, :, 1:] * axis
     return by_column[:, :, None, :] + by_row[:, :, :, None]

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from das3d_cli.affine import places
+from das3d_cli.affine import middles, places
 from das3d_cli.contrast import box_means, local_contrast
 
 _ANGLES, _RADII = 360, 64  # of the images along circles about the centre
@@ -116,7 +116,7 @@ def _refined(parts: Tensor, mean: Tensor, pose: Pose) -> Pose:
     """
     model = laid(mean.expand(len(parts), -1, -1, -1), pose)
     along_y, along_x = torch.gradient(model, spacing=2 / parts.shape[-1], dim=(2, 3))
-    axis = (torch.arange(parts.shape[-1], device=parts.device) + 0.5) * (2 / parts.shape[-1]) - 1
+    axis = middles(parts.shape[-1], parts.device)
     x = axis[None, :] - pose.shift[:, 0, None, None]
     y = axis[:, None] - pose.shift[:, 1, None, None]
     around = along_y * x[:, None] - along_x * y[:, None]
@@ -251,7 +251,7 @@ def _sampled(images: Tensor, taken: Tensor) -> Tensor:
 def _centroid(parts: Tensor) -> Tensor:
     """Of the foreground, the first channel: (B, 2), x and y in half sides."""
     part = parts[:, 0]
-    axis = (torch.arange(part.shape[-1], device=part.device) + 0.5) * (2 / part.shape[-1]) - 1
+    axis = middles(part.shape[-1], part.device)
     area = part.sum(dim=(1, 2)).clamp_min(1e-6)
     return torch.stack(((part.sum(dim=1) * axis).sum(1) / area, (part.sum(dim=2) * axis).sum(1) / area), dim=1)
 

@@ -51,7 +51,7 @@ def _noise(angle: Tensor, cells: Tensor, shift: Tensor, gradient: Tensor, size: 
     """
     cos, sin = angle.cos(), angle.sin()
     turn = torch.stack((cos, -sin, sin, cos), dim=1).view(-1, 2, 2)
-    place = places(turn * cells[:, :, None], shift, size, span=1)
+    place = places(turn * (cells / 2)[:, :, None], shift, size)
     corner = place.floor()
     eased = corner + _fade(place - corner)
 
