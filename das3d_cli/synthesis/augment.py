@@ -9,7 +9,6 @@ augmented = augment(rgb, depth, foreground, textures, random, **SynthesisSetting
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -114,9 +113,11 @@ def augment_often(
 
     The other arguments, and what it returns, are those of `augment`; `change` is the sum over the defects.
     """
-    drawn = _draw_several(foreground, textures, random, defects, change_threshold=change_threshold, **arguments)
-    made = _make(rgb, depth, foreground, next(drawn), change_threshold)
-    for defect in drawn:
+    of_each, several = random.forks(defects), foreground.repeat(defects, 1, 1, 1)
+    drawn = draw(several, textures, of_each, change_threshold=change_threshold, **arguments)
+    first, *others = (Defect(*one) for one in zip(*(tensor.chunk(defects) for tensor in drawn), strict=True))
+    made = _make(rgb, depth, foreground, first, change_threshold)
+    for defect in others:
         made = _together(made, _make(made.rgb, made.depth, made.foreground, defect, change_threshold))
     untouched = random.bernoulli(1, 1, 1, probability=normal_share)
     return made._replace(
@@ -200,19 +201,6 @@ def _strengthened(
     factor = torch.where(pierced, _TO_TABLE, strength) / (peak if to_peak else 1)
     # Else all of a faint defect would fall to Eq. 7.
     return change * torch.maximum(factor, 1.001 * change_threshold / peak)
-
-
-def _draw_several(
-    foreground: Tensor, textures: Tensor, random: ItemRandom, count: int, **arguments: Any
-) -> Iterator[Defect]:
-    """Draw `count` defects for each part: for a GPU all at once, for it works faster than it is given work."""
-    if foreground.device.type == "cpu":
-        for number in range(count):
-            yield draw(foreground, textures, random.fork(number), **arguments)
-    else:
-        together = draw(foreground.repeat(count, 1, 1, 1), textures, random.forks(count), **arguments)
-        for one in zip(*(tensor.chunk(count) for tensor in together), strict=True):
-            yield Defect(*one)
 
 
 @fused
