@@ -20,6 +20,9 @@ def test_forks_together_are_the_forks():
     parent = ItemRandom.of(0, 0, torch.arange(3))
     for label, drawn in enumerate(parent.forks(4).uniform(5).view(4, 3, 5)):
         assert torch.equal(parent.fork(label).uniform(5), drawn)
+    for label, stream in enumerate(parent.split(4)):
+        assert torch.equal(parent.fork(label).uniform(100), stream.uniform(100))
+        assert torch.equal(parent.fork(label).fork(1).uniform(3), stream.fork(1).uniform(3))
 
 
 def test_one_label_for_all_is_the_label_of_each():

@@ -113,19 +113,15 @@ def augment_often(
 
     The other arguments, and what it returns, are those of `augment`; `change` is the sum over the defects.
     """
-    of_each, several = random.forks(defects), foreground.repeat(defects, 1, 1, 1)
+    several, of_each = foreground.repeat(defects, 1, 1, 1), random.forks(defects)
     drawn = draw(several, textures, of_each, change_threshold=change_threshold, **arguments)
+    untouched = random.bernoulli(1, 1, 1, probability=normal_share).repeat(defects, 1, 1, 1)
+    drawn = drawn._replace(keep_rgb=drawn.keep_rgb | untouched, keep_depth=drawn.keep_depth | untouched)
     first, *others = (Defect(*one) for one in zip(*(tensor.chunk(defects) for tensor in drawn), strict=True))
     made = _make(rgb, depth, foreground, first, change_threshold)
     for defect in others:
         made = _together(made, _make(made.rgb, made.depth, made.foreground, defect, change_threshold))
-    untouched = random.bernoulli(1, 1, 1, probability=normal_share)
-    return made._replace(
-        rgb=torch.where(untouched, rgb, made.rgb),
-        depth=torch.where(untouched, depth, made.depth),
-        foreground=torch.where(untouched, foreground, made.foreground),
-        mask=made.mask * ~untouched,
-    )
+    return made
 
 
 def draw(

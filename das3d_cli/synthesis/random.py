@@ -57,12 +57,13 @@ class ItemRandom:
 
     Args:
         keys: int64, (B,): one key per item; equal keys give equal streams.
+        ahead: the first numbers of the streams, where they are known.
     """
 
-    def __init__(self, keys: Tensor) -> None:
+    def __init__(self, keys: Tensor, ahead: Tensor | None = None) -> None:
         self._keys = keys
         self._drawn = 0
-        self._ahead: Tensor | None = None
+        self._ahead = ahead
 
     @classmethod
     def of(cls, seed: int, step: int | Tensor, indices: Tensor) -> ItemRandom:
@@ -86,7 +87,9 @@ class ItemRandom:
 
     def split(self, count: int) -> list[ItemRandom]:
         """The forks 0 to count - 1, each by itself."""
-        return [ItemRandom(keys) for keys in self.forks(count)._keys.chunk(count)]
+        together = self.forks(count)
+        keys, ahead = together._keys.chunk(count), together._units(0, _AHEAD).chunk(count)
+        return [ItemRandom(*pair) for pair in zip(keys, ahead, strict=True)]
 
     def __len__(self) -> int:
         return len(self._keys)
