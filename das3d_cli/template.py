@@ -169,8 +169,8 @@ class Template(nn.Module):
             beside = self._beside(rgb, depth, foreground, pose, moved)
             mean, spread, coverage = torch.split(beside.images, [4, 8, 1], dim=1)
             outline = _LIMIT * (foreground - coverage)
-            apart = self._of_used(beside.apart / (spread**2 + self.floors**2).sqrt())
-            deviations = torch.cat((*apart, outline), dim=1).clamp(-_LIMIT, _LIMIT)
+            apart = self._of_used(beside.apart * (spread**2 + self.floors**2).rsqrt())
+            deviations = torch.cat((*apart, outline), dim=1).clamp_(-_LIMIT, _LIMIT)
             beyond = (1 - coverage) * background_depth(depth * foreground)
             return Comparison(deviations, mean[:, :3] / beside.light * coverage, mean[:, 3:] * coverage + beyond)
 
