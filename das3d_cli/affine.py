@@ -1,4 +1,4 @@
-"""Where the pixels of turned and moved images are taken from, in half sides of the image from its middle."""
+"""Where the pixels of turned and moved images are taken from."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor
 
 @functools.cache  # none is let go: a recorded CUDA graph reads it where it lay
 def middles(size: int, device: torch.device) -> Tensor:
-    """Where the middles of `size` pixels in a row are: (size,), from just over -1 to just below 1."""
+    """Where the middles of `size` pixels in a row are, in half sides: (size,), from just over -1 to just below 1."""
     with torch.inference_mode(False):  # whoever asks first, training uses it too
         return (torch.arange(size, device=device) + 0.5) * (2 / size) - 1
 
 
 def places(matrix: Tensor, offset: Tensor, size: int) -> Tensor:
-    """Matrix times pixel plus offset, for all pixels of square images.
+    """Matrix times pixel plus offset, for all pixels of square images, a pixel in half sides from the middle.
 
     As torch's `affine_grid`, whose batched products of two by two take a CPU 25 times as long.
 
@@ -26,7 +26,7 @@ def places(matrix: Tensor, offset: Tensor, size: int) -> Tensor:
         size: side S of the images, pixels.
 
     Returns:
-        (B, 2, S, S), x and y; with its axes moved what `grid_sample` takes, without align_corners.
+        (B, 2, S, S), x and y; in half sides, and with its axes moved, what `grid_sample` takes without align_corners.
     """
     axis = middles(size, matrix.device)
     by_column = matrix[:, :, :1] * axis + offset[:, :, None]

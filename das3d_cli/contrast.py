@@ -67,7 +67,7 @@ def _slope(depth: Tensor, foreground: Tensor, axis: int) -> Tensor:
 
 
 def box_means(image: Tensor, *reaches: int) -> list[Tensor]:
-    """Means of images (B, C, S, S) in [-1, 1] over squares of 2 * reach + 1 pixels, for several reaches; zeros beyond the border."""
+    """Means of images (B, C, S, S), between -4 and 4, over squares of 2 * reach + 1 pixels, for each reach; zeros beyond the border."""
     if image.device.type == "cpu":
         return _summed_means(image, *reaches)
     return [_banded_mean(image, reach) for reach in reaches]
@@ -79,7 +79,7 @@ def _summed_means(image: Tensor, *reaches: int) -> list[Tensor]:
     In whole numbers, which lose nothing: sums that leave 32 bits come back in the differences, which stay within 31.
     """
     size, farthest = image.shape[-1], max(reaches)
-    steps = 2.0 ** min(16, 31 - ((2 * farthest + 1) ** 2).bit_length())
+    steps = 2.0 ** min(16, 29 - ((2 * farthest + 1) ** 2).bit_length())
     beyond = (farthest + 1, farthest)
     total = F.pad((image * steps).round().int(), beyond * 2)
     total = total.cumsum(-1, dtype=torch.int32).cumsum(-2, dtype=torch.int32)

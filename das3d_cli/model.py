@@ -130,8 +130,8 @@ class Rebuilder(nn.Module):
 
     def __init__(self, channels: int, width: int, *, stem: int, levels: int, expecting: bool) -> None:
         super().__init__()
-        self.stem, folded = stem, (1 + expecting) * channels * stem**2
-        self.unet = UNet(folded, folded, width, skips=False, levels=levels)
+        self.stem, seen = stem, (1 + expecting) * channels * stem**2
+        self.unet = UNet(seen, seen, width, skips=False, levels=levels)
         if expecting:
             nn.init.zeros_(self.unet.head.weight)
             nn.init.zeros_(cast(Tensor, self.unet.head.bias))

@@ -70,7 +70,7 @@ def marks(rgb: Tensor | None, depth: Tensor | None, foreground: Tensor, moved: T
     """What tells how a part lies: its outline, and what stands out within it, in colour and in depth.
 
     Args:
-        rgb, depth, foreground: float, (B, 3, S, S), (B, 1, S, S) and (B, 1, S, S); rgb or depth may be left out.
+        rgb, depth, foreground: float, (B, 3, S, S), (B, 1, S, S) and (B, 1, S, S), 0 or 1; rgb or depth may be left out.
         moved: (B, 2, S, S), the part's `displacements`; the marks are then as seen from above.
 
     Returns:

@@ -50,6 +50,12 @@ def test_forks_differ_and_leave_their_parent_where_it_was():
     assert torch.equal(parent.uniform(4), twin.uniform(4))
 
 
+def test_no_fork_is_made_of_what_its_parent_draws():
+    parent = ItemRandom.of(0, 0, torch.arange(3))
+    for label, drawn in enumerate(parent.uniform(8).T):
+        assert not torch.equal(((parent.fork(label)._keys >> 40) & (2**24 - 1)) * 2.0**-24, drawn)
+
+
 def test_a_torch_generator_can_seed_the_streams():
     draws = [ItemRandom.from_generator(torch.Generator().manual_seed(5), 3).uniform(2) for _ in range(2)]
     assert torch.equal(draws[0], draws[1])

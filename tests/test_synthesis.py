@@ -12,7 +12,7 @@ from scipy import integrate, signal, stats
 from das3d_cli.batch import Batch
 from das3d_cli.scoring import quarter_turned
 from das3d_cli.settings import SynthesisSettings
-from das3d_cli.synthesis.augment import augment, augment_often, draw
+from das3d_cli.synthesis.augment import _texture, augment, augment_often, draw
 from das3d_cli.synthesis.light import relight
 from das3d_cli.synthesis.perlin import _noise, perlin
 from das3d_cli.synthesis.pose import turn
@@ -61,6 +61,12 @@ class TestPerlin:
             return float(noise.diff(dim=2).abs().mean())
 
         assert grain(1) < grain(3) < grain(5)
+
+    @pytest.mark.parametrize("scale", range(1, 7))
+    def test_the_lattice_reaches_as_far_as_the_corners_do_when_turned(self, scale):
+        """Beyond it there would be no noise."""
+        corners = perlin(streams(400), SIZE, scale_max=scale)[:, [0, 0, -1, -1], [0, -1, 0, -1]]
+        assert (corners != 0).all()
 
     @pytest.mark.parametrize(("cells", "angle"), [((1, 1), 0.0), ((8, 2), 0.7), ((64, 64), -1.2)])
     def test_is_what_a_loop_over_pixels_and_corners_gives(self, cells, angle):
@@ -145,6 +151,11 @@ class TestAugment:
         made = make(parts, textures, **ALWAYS, beta_max=0.0)
         inside = made.rgb[(made.mask > 0).expand_as(made.rgb)] * 255
         assert (inside - inside.round()).abs().max() < 1e-3
+
+    def test_textures_are_turned_and_mirrored(self, textures):
+        found = _texture(textures, torch.tensor([4, 2, 2, 7]), torch.tensor([3, 1, 2, 0]))
+        expected = (textures[4].mT.flip(2), textures[2].flip(2), textures[2].mT, textures[7])
+        assert torch.equal(found, torch.stack(expected) / 255)
 
     def test_a_pierced_part_shows_the_table(self, parts, textures):
         made = make(parts, textures, **(ALWAYS | {"pierced_share": 1.0}))
@@ -290,6 +301,9 @@ class TestAugmentOften:
         changed = torch.cat([(m.rgb != parts.rgb).any(1).any(-1).any(-1) for m in many])
         assert torch.equal(masked, changed)
         assert masked.float().mean() == pytest.approx(0.6, abs=0.06)
+        for name in ("depth", "foreground"):
+            made, normal = torch.cat([getattr(m, name) for m in many]), getattr(parts, name).repeat(40, 1, 1, 1)
+            assert torch.equal(made[~masked], normal[~masked])
 
     def test_an_item_does_not_depend_on_its_batch(self, parts, textures):
         together = self.make(parts, textures)
@@ -321,12 +335,19 @@ class TestTurn:
             images = torch.cat((batch.rgb, batch.depth * batch.foreground, batch.foreground), dim=1)
             return torch.cat((images.flatten(1), batch.parallax), dim=1)
 
-        turned = torch.cat([seen(turn(parts, streams(step=step), rotate=True, flip=True)) for step in range(4)])
         quarters = [quarter_turned(one, n) for one in (parts, _mirrored(parts)) for n in range(4)]
-        apart, which = torch.stack([(turned - seen(one).repeat(4, 1)).abs().amax(dim=1) for one in quarters]).min(dim=0)
-        exact = apart < 1e-4
-        assert exact.float().mean() == pytest.approx(0.5, abs=0.2) and which[exact].unique().tolist() == list(range(8))
-        assert apart[~exact].min() > 0.1
+        for flip, found in ((True, range(8)), (False, range(4))):
+            turned = torch.cat([seen(turn(parts, streams(step=step), rotate=True, flip=flip)) for step in range(4)])
+            apart = torch.stack([(turned - seen(one).repeat(4, 1)).abs().amax(dim=1) for one in quarters])
+            nearest, which = apart.min(dim=0)
+            exact = nearest < 1e-4
+            assert exact.float().mean() == pytest.approx(0.5, abs=0.2) and nearest[~exact].min() > 0.1
+            assert which[exact].unique().tolist() == list(found)
+
+    def test_without_turning_half_of_them_are_mirrored(self, parts):
+        turned = turn(parts, streams(), rotate=False, flip=True)
+        still, mirrored = ((turned.rgb - one.rgb).abs().amax(dim=(1, 2, 3)) < 1e-4 for one in (parts, _mirrored(parts)))
+        assert (still ^ mirrored).all() and 3 <= still.sum() <= 13
 
     def test_part_does_not_mix_with_the_background(self, parts):
         flat = parts._replace(rgb=parts.rgb * 0 + 0.7 * parts.foreground, depth=torch.full_like(parts.depth, 0.2))

@@ -51,9 +51,9 @@ def write_preview(folder: Path, cache: Cache, settings: Settings, count: int) ->
     paths = [folder / "samples.png", folder / "settings.png"]
     indices = torch.arange(count)
     batch = data.train.pick(indices % len(data.train))
-    random = ItemRandom.of(settings.seed, 0, indices)
-    batch = turn(batch, random.fork(0), rotate=settings.synthesis.rotate, flip=settings.synthesis.flip)
-    write_png(paths[0], _samples_sheet(cache.manifest.category, batch, data.textures, random.fork(1), settings))
+    of_pose, _, of_defects = ItemRandom.of(settings.seed, 0, indices).split(3)  # as in training
+    batch = turn(batch, of_pose, rotate=settings.synthesis.rotate, flip=settings.synthesis.flip)
+    write_png(paths[0], _samples_sheet(cache.manifest.category, batch, data.textures, of_defects, settings))
     one = Batch(*(tensor[:1] for tensor in data.train.pick(torch.arange(1))))
     write_png(paths[1], _settings_sheet(cache.manifest.category, one, data.textures, settings))
     return paths

@@ -175,10 +175,10 @@ def draw(
 
 @fused
 def _picked(noise: Tensor, part: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
-    """Noise P on the part and where |P| > t_p (Eq. 1); of noise that nowhere is, where it is largest."""
+    """Noise P on the part and where |P| > t_p (Eq. 1), or where it is largest, that a defect is never empty."""
     noise = noise * part
-    size = noise.abs()
-    return noise, size > (0.9 * _peak(size)).clamp_max(threshold)
+    height = noise.abs()
+    return noise, height > (0.9 * _peak(height)).clamp_max(threshold)
 
 
 @fused
@@ -288,8 +288,7 @@ def _texture(textures: Tensor, which: Tensor, way: Tensor) -> Tensor:
     texture = textures.index_select(0, which)
     # Whole items are picked: a torch.where of the four would take a CPU twenty times as long.
     ways = torch.cat((texture, texture.flip(3), texture.mT, texture.mT.flip(3)))
-    places = way * len(way) + torch.arange(len(way), device=way.device)
-    return ways.index_select(0, places) / 255
+    return ways.index_select(0, way * len(way) + torch.arange(len(way), device=way.device)) / 255
 
 
 def _dropped(random: ItemRandom, dropout: float, modality: Modality) -> tuple[Tensor, Tensor]:

@@ -31,7 +31,7 @@ def perlin(random: ItemRandom, size: int, *, scale_max: int) -> Tensor:
     shift = random.uniform(2)
     reach = math.ceil(2**scale_max * math.sqrt(0.5))  # cells from the middle to a corner, however the lattice is turned
     lines = 2 * reach + 2
-    gradient = random.fork(0).uniform(lines, lines, high=2 * math.pi)  # that many would use the stream itself up
+    gradient = random.fork(0).uniform(lines, lines, high=2 * math.pi)  # other draws stay in the stream's beginning
     return _noise(angle, cells, shift, gradient, size)
 
 
