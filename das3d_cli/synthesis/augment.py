@@ -161,30 +161,26 @@ def draw(
     noise = perlin(random, size, scale_max=perlin_scale_max)
     noise, picked = _picked(noise, part, mask_threshold)
     picked = _keep_blobs(random, picked, blobs_max, blob_radius_min, blob_radius_max, blob_aspect_max)
-    pierced = random.bernoulli(1, 1, probability=pierced_share)
-    ternary = _signed(noise, picked, pierced)
+    ternary = noise.sign() * picked
     smooth = _smooth(random, ternary, alpha_max, sigma_min * size, sigma_max * size) if skew_filter else ternary
     at_random = random.log_uniform if strength_scale == "log" else random.uniform
     strength = at_random(1, 1, low=strength_min, high=strength_max)
+    pierced = random.bernoulli(1, 1, probability=pierced_share)
     change = _strengthened(smooth, part, strength, pierced, change_threshold, to_peak=kernel_norm == "peak")
     texture = _pick_textures(random, textures)
     beta = random.uniform(1, 1, 1, high=beta_max)
+    ternary = torch.where(pierced, ternary.abs(), ternary)
     dropped = _dropped(random, dropout, modality)
     return Defect(ternary[:, None], change[:, None], pierced[:, None], texture, beta, *dropped)
 
 
 @fused
 def _picked(noise: Tensor, part: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
-    """Noise P on the part and where |P| > t_p (Eq. 1), or where it is largest, that a defect is never empty."""
+    """Noise P on the part and where |P| > t_p (Eq. 1); of noise that nowhere is, where it is largest."""
     noise = noise * part
     height = noise.abs()
-    return noise, height > (0.9 * _peak(height)).clamp_max(threshold)
-
-
-@fused
-def _signed(noise: Tensor, picked: Tensor, pierced: Tensor) -> Tensor:
-    """M_t of Eq. 2."""
-    return torch.where(pierced, 1.0, noise.sign()) * picked
+    peak = _peak(height)
+    return noise, height > torch.where(peak > threshold, threshold, 0.9 * peak)
 
 
 @fused
@@ -193,10 +189,11 @@ def _strengthened(
 ) -> Tensor:
     """p_z * Delta_Z on the part, of a defect that reaches through it as far as it must."""
     change = change * part
-    peak = _peak(change.abs()).clamp_min(1e-6)
+    height = change.abs()
+    peak = _peak(height).clamp_min(1e-6)
     factor = torch.where(pierced, _TO_TABLE, strength) / (peak if to_peak else 1)
     # Else all of a faint defect would fall to Eq. 7.
-    return change * torch.maximum(factor, 1.001 * change_threshold / peak)
+    return torch.where(pierced, height, change) * torch.maximum(factor, 1.001 * change_threshold / peak)
 
 
 @fused

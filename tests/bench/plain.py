@@ -70,7 +70,8 @@ def synthesise(
     """A defect on one part, or none: rgb (S, S, 3), depth and foreground (S, S), textures (T, S, S, 3)."""
     s, size = settings.synthesis, depth.shape[0]
     noise = perlin(random, size, s.perlin_scale_max) * foreground
-    threshold = min(s.mask_threshold, 0.9 * np.abs(noise).max())
+    peak = np.abs(noise).max()
+    threshold = s.mask_threshold if peak > s.mask_threshold else 0.9 * peak
     ternary = np.where(np.abs(noise) > threshold, np.sign(noise), 0).astype(np.float32)
     kernel = skew_filter(random, s.sigma_min * size, s.sigma_max * size, s.alpha_max)
     change = cv2.filter2D(ternary, -1, kernel[::-1, ::-1], borderType=cv2.BORDER_CONSTANT) * foreground
