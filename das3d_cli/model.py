@@ -150,8 +150,8 @@ class Rebuilder(nn.Module):
 class Fuse(nn.Module):
     """f_fuse and the first layer that reads it: features upsampled to one size, concatenated, mixed by a 1x1 convolution.
 
-    A 1x1 convolution commutes with upsampling and concatenation is a sum after it, so each group of features is
-    mixed at its own resolution and each resolution upsampled once: the same function for a fraction of the memory.
+    A 1x1 convolution commutes with upsampling and concatenation is a sum after it, so features are mixed at their own
+    resolution, all those of one together, and each resolution upsampled once: the same function for a fraction of the memory.
     Images finer than the one size are folded into channels, which makes of the 1x1 convolution one of large steps.
     """
 
@@ -166,18 +166,17 @@ class Fuse(nn.Module):
             nn.init.zeros_(cast(nn.Conv2d, mix).weight)
 
     def forward(self, features: list[Tensor], size: int) -> Tensor:
-        mixed: dict[int, Tensor] = {}
+        """Mix features (B, channels, s, s), each of its own s, and bring them to `size`: (B, channels_out, size, size)."""
+        of_one_side: dict[int, list[tuple[Tensor, Tensor]]] = {}
         for mix, x in zip(self.mix, features, strict=True):
             step = max(1, x.shape[-1] // size)
             weight = cast(nn.Conv2d, mix).weight
-            y = F.conv2d(x, weight.view(len(weight), -1, step, step), stride=step)
-            side = y.shape[-1]
-            mixed[side] = mixed[side] + y if side in mixed else y
+            of_one_side.setdefault(x.shape[-1], []).append((x, weight.view(len(weight), -1, step, step)))
         total: Tensor | float = 0.0
-        for side, y in mixed.items():
-            if side != size:
-                y = _grown(y, size)
-            total = total + y
+        for pairs in of_one_side.values():
+            x, weight = (torch.cat(tensors, dim=1) for tensors in zip(*pairs, strict=True))
+            y = F.conv2d(x.contiguous(memory_format=torch.channels_last), weight, stride=weight.shape[-1])
+            total = total + (y if y.shape[-1] == size else _grown(y, size))
         return F.relu(self.norm(total))
 
 
@@ -271,8 +270,7 @@ class Das3d(nn.Module):
             direct.append(beside.deviations)
         if self.direct_inputs:
             dtype = features[0].dtype if features else rgb.dtype
-            groups = [torch.cat([x.to(dtype) for x in group], dim=1) for group in (residuals, direct) if group]
-            features += [group.contiguous(memory_format=torch.channels_last) for group in groups]
+            features += [torch.cat([x.to(dtype) for x in group], dim=1) for group in (residuals, direct) if group]
         logits, _ = self.discriminate(self.fuse(features, rgb.shape[-1] // self.stem))
         return Output(unfolded(logits, self.stem), rgb_rebuilt, depth_rebuilt)
 
