@@ -165,16 +165,19 @@ class Fuse(nn.Module):
         for mix in list(self.mix)[:-1]:
             nn.init.zeros_(cast(nn.Conv2d, mix).weight)
 
-    def forward(self, features: list[Tensor], size: int) -> Tensor:
-        """Mix features (B, channels, s, s), each of its own s, and bring them to `size`: (B, channels_out, size, size)."""
-        of_one_side: dict[int, list[tuple[Tensor, Tensor]]] = {}
-        for mix, x in zip(self.mix, features, strict=True):
-            step = max(1, x.shape[-1] // size)
-            weight = cast(nn.Conv2d, mix).weight
-            of_one_side.setdefault(x.shape[-1], []).append((x, weight.view(len(weight), -1, step, step)))
+    def forward(self, groups: list[list[Tensor]], size: int) -> Tensor:
+        """Mix groups of features (B, channels, s, s), each of its own s: (B, channels_out, size, size)."""
+        dtype = groups[0][0].dtype
+        of_one_side: dict[int, tuple[list[Tensor], list[Tensor]]] = {}
+        for mix, group in zip(self.mix, groups, strict=True):
+            side, weight = group[0].shape[-1], cast(nn.Conv2d, mix).weight
+            step = max(1, side // size)
+            features, weights = of_one_side.setdefault(side, ([], []))
+            features += [x.to(dtype) for x in group]
+            weights.append(weight.view(len(weight), -1, step, step))
         total: Tensor | float = 0.0
-        for pairs in of_one_side.values():
-            x, weight = (torch.cat(tensors, dim=1) for tensors in zip(*pairs, strict=True))
+        for features, weights in of_one_side.values():
+            x, weight = torch.cat(features, dim=1), torch.cat(weights, dim=1)
             y = F.conv2d(x.contiguous(memory_format=torch.channels_last), weight, stride=weight.shape[-1])
             total = total + (y if y.shape[-1] == size else _grown(y, size))
         return F.relu(self.norm(total))
@@ -250,7 +253,7 @@ class Das3d(nn.Module):
             foreground: float, (B, 1, S, S), 0 or 1.
             parallax: float, (B, 2), of the samples.
         """
-        features: list[Tensor] = []
+        taps: list[Tensor] = []
         direct, residuals = [foreground], []
         rgb_rebuilt = depth_rebuilt = None
         beside = self.template(rgb, depth, foreground, parallax) if self.template is not None else None
@@ -259,19 +262,19 @@ class Das3d(nn.Module):
         if self.uses_depth:
             direct += [depth, depth_contrast(depth, foreground)]
         if self.reconstruct_rgb is not None:
-            rgb_rebuilt, taps = self.reconstruct_rgb(rgb, None if beside is None else beside.rgb)
-            features += taps
+            rgb_rebuilt, tapped = self.reconstruct_rgb(rgb, None if beside is None else beside.rgb)
+            taps += tapped
             residuals.append((rgb - rgb_rebuilt) * foreground)
         if self.reconstruct_depth is not None:
-            depth_rebuilt, taps = self.reconstruct_depth(depth, None if beside is None else beside.depth)
-            features += taps
+            depth_rebuilt, tapped = self.reconstruct_depth(depth, None if beside is None else beside.depth)
+            taps += tapped
             residuals.append((depth - depth_rebuilt) * foreground * _RESIDUAL_GAIN)
         if beside is not None:
             direct.append(beside.deviations)
+        groups = [[tap] for tap in taps]
         if self.direct_inputs:
-            dtype = features[0].dtype if features else rgb.dtype
-            features += [torch.cat([x.to(dtype) for x in group], dim=1) for group in (residuals, direct) if group]
-        logits, _ = self.discriminate(self.fuse(features, rgb.shape[-1] // self.stem))
+            groups += [group for group in (residuals, direct) if group]
+        logits, _ = self.discriminate(self.fuse(groups, rgb.shape[-1] // self.stem))
         return Output(unfolded(logits, self.stem), rgb_rebuilt, depth_rebuilt)
 
     def fold(self) -> None:

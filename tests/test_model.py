@@ -128,7 +128,7 @@ def test_fuse_equals_concatenation_of_upsampled_features():
     small, large = torch.rand(2, 5, 8, 8), torch.rand(2, 3, 16, 16)
     joined = torch.cat((large, F.interpolate(small, size=(16, 16), mode="bilinear")), dim=1)
     weight = torch.cat([mix.weight for mix in fuse.mix], dim=1)
-    assert torch.allclose(fuse([large, small], 16), F.relu(fuse.norm(F.conv2d(joined, weight))), atol=1e-5)
+    assert torch.allclose(fuse([[large], [small]], 16), F.relu(fuse.norm(F.conv2d(joined, weight))), atol=1e-5)
 
 
 def test_fuse_folds_images_that_are_finer():
@@ -138,7 +138,7 @@ def test_fuse_folds_images_that_are_finer():
     mixed = torch.cat([F.interpolate(features, size=8, mode="bilinear"), F.pixel_unshuffle(image, 2)], dim=1)
     weight = torch.cat([mix.weight for mix in fuse.mix], dim=1)
     expected = F.relu(fuse.norm(F.conv2d(mixed, weight)))
-    torch.testing.assert_close(fuse([features, image], 8), expected)
+    torch.testing.assert_close(fuse([[features], [image[:, :2], image[:, 2:]]], 8), expected)
 
 
 def test_training_begins_with_the_images_and_lets_the_reconstruction_in():
