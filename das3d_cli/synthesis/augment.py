@@ -259,10 +259,10 @@ def _within(picked: Tensor, centre: Tensor, radius: Tensor, aspect: Tensor, angl
     row = (axis - (centre // size)[..., None])[..., :, None]
     column = (axis - (centre % size)[..., None])[..., None, :]
     cos, sin, squeezed = (of[..., None, None] for of in (angle.cos(), angle.sin(), aspect**2))
-    # (cos x + sin y)^2 + squeezed (cos y - sin x)^2, multiplied out so that few operations are on whole images.
-    of_rows, of_columns = (sin**2 + squeezed * cos**2) * row**2, (cos**2 + squeezed * sin**2) * column**2
-    distance = torch.addcmul(of_rows + of_columns, 2 * cos * sin * (1 - squeezed) * row, column)
-    beyond = distance - torch.where(used, radius**2, -1.0)[..., None, None]
+    # (cos x + sin y)^2 + squeezed (cos y - sin x)^2 - radius^2, multiplied out so that few operations are on whole images.
+    of_rows = (sin**2 + squeezed * cos**2) * row**2 - torch.where(used, radius**2, -1.0)[..., None, None]
+    of_columns = (cos**2 + squeezed * sin**2) * column**2
+    beyond = torch.addcmul(of_rows + of_columns, 2 * cos * sin * (1 - squeezed) * row, column)
     return picked & (beyond.amin(dim=1) <= 0)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from das3d_cli.fused import fused
 from das3d_cli.synthesis.perlin import perlin
 from das3d_cli.synthesis.random import ItemRandom
+
+_COARSER = 4  # by how much patches of light, a quarter of the image wide at least, are coarser than the image
 
 
 def relight(rgb: Tensor, random: ItemRandom, amount: float) -> Tensor:
@@ -22,9 +25,11 @@ def relight(rgb: Tensor, random: ItemRandom, amount: float) -> Tensor:
         return rgb
     gain = 1 + random.uniform(1, 1, 1, low=-amount, high=amount)
     balance = 1 + random.uniform(3, 1, 1, low=-amount / 4, high=amount / 4)
-    return _lit(rgb, gain, balance, perlin(random, rgb.shape[-1], scale_max=2), amount)
+    patches = perlin(random, rgb.shape[-1] // _COARSER, scale_max=2)
+    return _lit(rgb, gain * balance, patches, amount)
 
 
 @fused
-def _lit(rgb: Tensor, gain: Tensor, balance: Tensor, patches: Tensor, amount: float) -> Tensor:
-    return (rgb * gain * balance * (1 + amount * patches)[:, None]).clamp(0, 1)
+def _lit(rgb: Tensor, gain: Tensor, patches: Tensor, amount: float) -> Tensor:
+    patches = F.interpolate(1 + amount * patches[:, None], scale_factor=_COARSER, mode="bilinear", align_corners=False)
+    return (rgb * gain * patches).clamp(0, 1)
