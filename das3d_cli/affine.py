@@ -12,7 +12,7 @@ from torch import Tensor
 def middles(size: int, device: torch.device) -> Tensor:
     """Where the middles of `size` pixels in a row are, in half sides: (size,), from just over -1 to just below 1."""
     with torch.inference_mode(False):  # whoever asks first, training uses it too
-        return (torch.arange(size, device=device) + 0.5) * (2 / size) - 1
+        return (torch.arange(size, device=device, dtype=torch.float32) + 0.5) * (2 / size) - 1
 
 
 def places(matrix: Tensor, offset: Tensor, size: int) -> Tensor:
@@ -28,7 +28,7 @@ def places(matrix: Tensor, offset: Tensor, size: int) -> Tensor:
     Returns:
         (B, 2, S, S), x and y; in half sides, and with its axes moved, what `grid_sample` takes without align_corners.
     """
-    axis = middles(size, matrix.device)
+    axis = middles(size, matrix.device).to(matrix.dtype)
     by_column = matrix[:, :, :1] * axis + offset[:, :, None]
     by_row = matrix[:, :, 1:] * axis
     return by_column[:, :, None, :] + by_row[:, :, :, None]

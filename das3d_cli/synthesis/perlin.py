@@ -27,7 +27,7 @@ def perlin(random: ItemRandom, size: int, *, scale_max: int) -> Tensor:
         float32, (B, size, size), zero at lattice points, within about [-1, 1].
     """
     angle = random.uniform(low=-math.pi / 2, high=math.pi / 2)
-    cells = torch.exp2(random.integers(2, high=scale_max + 1).float())
+    cells = torch.exp2(random.integers(2, high=scale_max + 1).to(angle.dtype))
     shift = random.uniform(2)
     reach = math.ceil(2**scale_max * math.sqrt(0.5))  # cells from the middle to a corner, however the lattice is turned
     lines = 2 * reach + 2
