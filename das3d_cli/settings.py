@@ -91,7 +91,7 @@ class SynthesisSettings(Section):
         why="as in DRAEM, which the paper follows",
     )
     mask_threshold: float = setting(
-        0.5, "t_p of Eq. 1, on noise of unit range; where that on the part stays below, 0.9 of its peak", gt=0, lt=0.9,
+        0.5, "t_p of Eq. 1, on noise of unit range; where that on the part stays below, 0.6 of its peak", gt=0, lt=0.9,
         why="DRAEM's value; 11 % of a sample at two signs, and one in 30 that stays below",
     )  # fmt: skip
     blobs_max: int = setting(

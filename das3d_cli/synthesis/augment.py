@@ -23,6 +23,7 @@ from das3d_cli.synthesis.skew_gaussian import covariance, filter_each, skew_kern
 Modality = Literal["both", "rgb", "depth"]
 
 _TO_TABLE = 1.5  # times the depth range: through any part, with a narrow rim
+_OF_LOW_PEAK = 0.6  # as t_p is of a usual peak: patches are then as large, and not specks that teach to guess
 
 
 class Augmented(NamedTuple):
@@ -180,7 +181,7 @@ def _picked(noise: Tensor, part: Tensor, threshold: float) -> tuple[Tensor, Tens
     noise = noise * part
     height = noise.abs()
     peak = _peak(height)
-    return noise, height > torch.where(peak > threshold, threshold, 0.9 * peak)
+    return noise, height > torch.where(peak > threshold, threshold, _OF_LOW_PEAK * peak)
 
 
 @fused

@@ -71,7 +71,7 @@ def synthesise(
     s, size = settings.synthesis, depth.shape[0]
     noise = perlin(random, size, s.perlin_scale_max) * foreground
     peak = np.abs(noise).max()
-    threshold = s.mask_threshold if peak > s.mask_threshold else 0.9 * peak
+    threshold = s.mask_threshold if peak > s.mask_threshold else 0.6 * peak
     ternary = np.where(np.abs(noise) > threshold, np.sign(noise), 0).astype(np.float32)
     kernel = skew_filter(random, s.sigma_min * size, s.sigma_max * size, s.alpha_max)
     change = cv2.filter2D(ternary, -1, kernel[::-1, ::-1], borderType=cv2.BORDER_CONSTANT) * foreground
