@@ -152,8 +152,8 @@ def _solved(matrices: Tensor, right: Tensor) -> Tensor:
 
 def lay_together(parts: Tensor) -> Together:
     """Find how N parts lie compared with each other, from their marks (N, C, S, S)."""
-    some_parts = torch.linspace(0, len(parts) - 1, min(len(parts), _GROWN_FROM), device=parts.device).round().long()
-    mean = _first_mean(parts[some_parts])
+    chosen = torch.linspace(0, len(parts) - 1, min(len(parts), _GROWN_FROM), device=parts.device).round().long()
+    mean = _first_mean(parts[chosen])
     for _ in range(_ROUNDS):
         laid_alike = [laid_back(some, find_pose(some, mean)).sum(dim=0) for (some,) in in_chunks(parts)]
         mean = torch.stack(laid_alike).sum(dim=0) / len(parts)
