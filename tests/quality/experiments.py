@@ -93,7 +93,8 @@ STUDIES: tuple[Study, ...] = (
         "BTF is a memory bank of FPFH features, without training. Its row is older than the cache's version 3, which gives parts"
         " their rims back. Of das3d the fourth seed alone is of synthesis made in fewer passes, which draws other defects by the same"
         " rules, but for noise that stays below t_p, of which it kept 0.9 of the peak (now 0.6)."
-        " Two trainings shared two cores; one alone took 9 minutes of both (potatoes), or would have taken 11 (tires, 6000 of the steps in 9.7).",
+        " Two trainings shared two cores; one alone took 9 minutes of both (potatoes), or would have taken 11 (tires, 6000 of"
+        " the steps in 9.7).",
         ("btf", "das3d"),
     ),
     Study(
