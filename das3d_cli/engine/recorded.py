@@ -39,7 +39,7 @@ class Recorded(Generic[Result]):
         shapes = tuple((tensor.shape, tensor.dtype) for tensor in inputs)
         self._calls[shapes] = self._calls.get(shapes, 0) + 1
         with torch.cuda.device(inputs[0].device):
-            self._stream = self._stream or _new_stream()
+            self._stream = self._stream or new_stream()
             if self._able and self._calls[shapes] > _EAGERLY and shapes not in self._recordings:
                 self._record(shapes, inputs)
             if shapes in self._recordings:
@@ -82,7 +82,8 @@ class _Recording(Generic[Result]):
         return copies
 
 
-def _new_stream() -> torch.cuda.Stream:
+def new_stream() -> torch.cuda.Stream:
+    """On the current GPU."""
     return torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
 

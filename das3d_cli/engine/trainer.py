@@ -17,10 +17,10 @@ from das3d_cli import losses, runs
 from das3d_cli.batch import Batch, Parts
 from das3d_cli.device import autocast, make_ready, within_memory
 from das3d_cli.engine import checkpoint, distributed
+from das3d_cli.engine.ahead import Ahead
 from das3d_cli.engine.feed import Feed, batch_indices
 from das3d_cli.engine.interrupt import deferred_interrupt
 from das3d_cli.engine.network import build_network
-from das3d_cli.engine.recorded import Recorded
 from das3d_cli.engine.validation import validate
 from das3d_cli.errors import DataError
 from das3d_cli.fused import fusing
@@ -35,6 +35,7 @@ _REPORT_EVERY = 20  # steps between lines of metrics.jsonl
 _WARM_UP = 0.1  # share of the steps in which the learning rate rises
 
 Progress = Callable[[int, dict[str, float]], None]
+Samples = list[tuple[Batch, Augmented]]  # good parts as they were turned and relit, and what was made of them
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Trainer:
             self.network.parameters(), lr=self._learning_rate, weight_decay=settings.train.weight_decay, fused=True,
             capturable=self._as_graph,
         )  # fmt: skip
-        self._work = Recorded(self._learn) if self._as_graph else self._learn
+        self._work = Ahead(self._make, self._learn, self._inputs) if self._as_graph else self._one_by_one
         self.feed = Feed(data.train, self.device, self._indices)
         self.step = 0
         self.best: dict[str, float] = {}
@@ -118,7 +119,7 @@ class Trainer:
         """One optimiser step; returns the losses without waiting for the device."""
         s = self.settings.train
         self._set_learning_rate(learning_rate(self.step, s.steps, s.lr))
-        return self._work(*self.feed.batch(self.step), torch.full((), self.step, device=self.device))
+        return self._work(self.step)
 
     def _set_learning_rate(self, rate: float) -> None:
         if isinstance(self._learning_rate, Tensor):
@@ -126,14 +127,22 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate if isinstance(self._learning_rate, Tensor) else rate
 
-    def _learn(
-        self, rgb: Tensor, depth: Tensor, foreground: Tensor, parallax: Tensor, step: Tensor
-    ) -> dict[str, Tensor]:
-        """What a step computes, of this process's samples and the step's number, on the device from beginning to end."""
-        s = self.settings
+    def _one_by_one(self, step: int) -> dict[str, Tensor]:
+        return self._learn(self._make(*self._inputs(step)))
+
+    def _inputs(self, step: int) -> tuple[Tensor, ...]:
+        """This process's good parts of a step, and the step's number, on the device."""
+        return *self.feed.batch(step), torch.full((), step, device=self.device)
+
+    def _make(self, rgb: Tensor, depth: Tensor, foreground: Tensor, parallax: Tensor, step: Tensor) -> Samples:
+        """What a step learns from, in equal portions."""
         batch = Batch(rgb, depth, foreground, parallax)
         with fusing(self._fuses):
-            parts = [self._synthesised(*some, step) for some in self._micro_batches(batch)]
+            return [self._synthesised(*some, step) for some in self._micro_batches(batch)]
+
+    def _learn(self, parts: Samples) -> dict[str, Tensor]:
+        """One optimiser step, on the device from beginning to end; returns the losses."""
+        s = self.settings
         good = distributed.mean(torch.stack([(1 - augmented.mask).sum() for _, augmented in parts]).mean())
         self.network.train()
         self.optimizer.zero_grad(set_to_none=True)

@@ -49,8 +49,11 @@ def steps(cache: Path, preset: str, device: torch.device, rounds: int, *assignme
     }
     # A GPU works on while the next step is prepared: what is timed is several in a row.
     often = 10 if device.type == "cuda" else 1
+    if trainer._as_graph:
+        works["learning"] = _without_synthesis(trainer, step_number)
     found = take_turns(works, rounds, device, often=often)
-    made, made_plainly, step, plainly = found.values()
+    made, made_plainly, step, plainly, *learning = found.values()
+    added = [whole - part for whole, part in zip(step, learning[0], strict=True)] if learning else made
     rows = times({"synthesis": made, "the plain loop": made_plainly}, against="the plain loop")[:1]
     rows += times({"training step": step})
     if device.type == "cuda":
@@ -59,7 +62,9 @@ def steps(cache: Path, preset: str, device: torch.device, rounds: int, *assignme
             rows += _compiled(trainer, cache, settings, rounds, often)
     rows.append(rate("rate", count, step, "the plain loop", plainly))
     rows.append(rate("rate of the plain loop", count, plainly))
-    for name, part, whole in (("", made, step), (" of the plain loop", made_plainly, plainly)):
+    if learning:
+        rows += times({"step without synthesis": learning[0]})
+    for name, part, whole in (("", added, step), (" of the plain loop", made_plainly, plainly)):
         shares = [100 * a / b for a, b in zip(part, whole, strict=True)]
         rows.append(Row(f"synthesis in the step{name}", shares, "%"))
     whole_works: dict[str, Callable[[], object]] = {
@@ -72,12 +77,13 @@ def steps(cache: Path, preset: str, device: torch.device, rounds: int, *assignme
     if device.type == "cuda":
         rows += _busy(trainer._advance, device, median(step))
     rows.append(memory)
-    one_by_one = functools.partial(trainer._learn, *batch, step_number)  # of a graph nothing is counted
+    one_by_one = functools.partial(trainer._one_by_one, 0)  # of a graph nothing is counted
     rows += _use_of_arithmetic(one_by_one, device, median(step))
     text = (
         f"Batches of {count} at {size} x {size} pixels. The plain loop trains the same network on the paper's losses in"
         " eager float32 with Adam, and makes its defects in numpy, one sample after the other; das3d also turns and relights"
-        f" samples, and makes {settings.synthesis.defects} defects on each."
+        f" samples, and makes {settings.synthesis.defects} defects on each. On a GPU it makes a step's samples beside the step"
+        " before: synthesis in the step is there by how much a step without it is shorter."
     )
     return Section(f"Training at preset {preset} on {device}", text, rows)
 
@@ -93,6 +99,12 @@ def _as_in_a_step(trainer: Trainer, *inputs: Tensor) -> Callable[[], object]:
     return functools.partial(launched, *inputs)
 
 
+def _without_synthesis(trainer: Trainer, step: Tensor) -> Callable[[], object]:
+    """A step that learns from the same samples again and again."""
+    samples = trainer._make(*trainer._inputs(0))
+    return functools.partial(Recorded(lambda step: trainer._learn(samples)), step)
+
+
 def _kernel_by_kernel(trainer: Trainer, cache: Path, settings: Settings, rounds: int, often: int) -> list[Row]:
     """A GPU's training step that is no CUDA graph."""
     other = make_trainer(cache, _with(settings, cuda_graphs=False), trainer.device)
@@ -106,18 +118,9 @@ def _compiled(trainer: Trainer, cache: Path, settings: Settings, rounds: int, of
     other._advance()
     wait(trainer.device)
     seconds = time.perf_counter() - start
-    batch, places = other.feed.batch(0), torch.arange(settings.train.batch_size, device=trainer.device)
-    works: dict[str, Callable[[], object]] = {
-        "training step": trainer._advance,
-        "step, synthesis compiled": other._advance,
-        "synthesis": _as_in_a_step(other, *batch, places, torch.zeros_like(places[0])),
-    }
-    found = take_turns(works, rounds, trainer.device, often=often)
-    made = found.pop("synthesis")
-    shares = [100 * a / b for a, b in zip(made, found["step, synthesis compiled"], strict=True)]
+    works = {"training step": trainer._advance, "step, synthesis compiled": other._advance}
     return [
-        *times(found, against="training step")[1:],
-        Row("synthesis in that step", shares, "%"),
+        *times(take_turns(works, rounds, trainer.device, often=often), against="training step")[1:],
         Row("the first step, compiling", [seconds], "s"),
     ]
 
