@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import cv2
@@ -18,7 +19,7 @@ from das3d_cli.scoring import evaluating, score
 from . import peers
 from .captures import prepare
 from .clock import Row, Section, growth, take_turns, times
-from .ready import CATEGORY, make_capture, make_trainer, settings_of
+from .ready import CATEGORY, advance, make_capture, make_trainer, settings_of
 
 _DOUBLING = "Sides, batches and counts grow by two or four from line to line."
 
@@ -88,7 +89,10 @@ def network_costs(cache: Path, device: torch.device, rounds: int, quick: bool) -
 
 
 def _step(cache: Path, device: torch.device, assignment: str):
-    return make_trainer(cache, settings_of("cpu", assignment), device)._advance
+    trainer = make_trainer(cache, settings_of("cpu", assignment), device)
+    for _ in range(5 if device.type == "cuda" else 0):  # from then on it is launched as one
+        advance(trainer)
+    return functools.partial(advance, trainer)
 
 
 def _grown(works, rounds: int, device: torch.device | None = None) -> list[Row]:

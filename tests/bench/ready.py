@@ -65,6 +65,12 @@ def make_trainer(cache: Path, settings: Settings, device: torch.device) -> Train
     return training.start(settings, open_cache(cache, CATEGORY), cache.with_name("runs"), device)
 
 
+def advance(trainer: Trainer) -> None:
+    """A step, and on to the next, whose samples a GPU has made by then."""
+    trainer._advance()
+    trainer.step += 1
+
+
 def make_models(cache: Path, folder: Path) -> dict[str, Path]:
     """Preset -> model file of a network that learnt nothing but its template, and calls every part anomalous."""
     files = {}

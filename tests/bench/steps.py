@@ -22,7 +22,7 @@ from das3d_cli.settings import Settings
 
 from . import plain
 from .clock import Row, Section, median, peak_megabytes, rate, take_turns, times, wait
-from .ready import CATEGORY, make_trainer, settings_of
+from .ready import CATEGORY, advance, make_trainer, settings_of
 
 _PEAK_TFLOPS = {"H100": 989.0, "H200": 989.0, "A100": 312.0}  # bfloat16 without sparsity, of the SXM cards' data sheets
 
@@ -44,7 +44,7 @@ def steps(cache: Path, preset: str, device: torch.device, rounds: int, *assignme
     works: dict[str, Callable[[], object]] = {
         "synthesis": synthesis,
         "synthesis, plain": loop.synthesis,
-        "step": trainer._advance,
+        "step": functools.partial(advance, trainer),
         "step, plain": loop.step,
     }
     # A GPU works on while the next step is prepared: what is timed is several in a row.
@@ -75,7 +75,7 @@ def steps(cache: Path, preset: str, device: torch.device, rounds: int, *assignme
     }
     rows += times(take_turns(whole_works, min(rounds, 2), device))
     if device.type == "cuda":
-        rows += _busy(trainer._advance, device, median(step))
+        rows += _busy(functools.partial(advance, trainer), device, median(step))
     rows.append(memory)
     one_by_one = functools.partial(trainer._one_by_one, 0)  # of a graph nothing is counted
     rows += _use_of_arithmetic(one_by_one, device, median(step))
@@ -108,17 +108,23 @@ def _without_synthesis(trainer: Trainer, step: Tensor) -> Callable[[], object]:
 def _kernel_by_kernel(trainer: Trainer, cache: Path, settings: Settings, rounds: int, often: int) -> list[Row]:
     """A GPU's training step that is no CUDA graph."""
     other = make_trainer(cache, _with(settings, cuda_graphs=False), trainer.device)
-    works = {"training step": trainer._advance, "step, kernel by kernel": other._advance}
+    works = {
+        "training step": functools.partial(advance, trainer),
+        "step, kernel by kernel": functools.partial(advance, other),
+    }
     return times(take_turns(works, rounds, trainer.device, often=often), against="training step")[1:]
 
 
 def _compiled(trainer: Trainer, cache: Path, settings: Settings, rounds: int, often: int) -> list[Row]:
     """A GPU's training step with compiled synthesis."""
     other, start = make_trainer(cache, _with(settings, compile=True), trainer.device), time.perf_counter()
-    other._advance()
+    advance(other)
     wait(trainer.device)
     seconds = time.perf_counter() - start
-    works = {"training step": trainer._advance, "step, synthesis compiled": other._advance}
+    works = {
+        "training step": functools.partial(advance, trainer),
+        "step, synthesis compiled": functools.partial(advance, other),
+    }
     return [
         *times(take_turns(works, rounds, trainer.device, often=often), against="training step")[1:],
         Row("the first step, compiling", [seconds], "s"),
@@ -132,8 +138,7 @@ def _with(settings: Settings, **hardware: bool) -> Settings:
 def _pass(trainer: Trainer) -> None:
     """As many steps as show every part once."""
     for _ in range(-(-len(trainer.data.train) // trainer.settings.train.batch_size)):
-        trainer._advance()
-        trainer.step += 1
+        advance(trainer)
 
 
 def _memory(trainer: Trainer, cache: Path, device: torch.device) -> Row:
