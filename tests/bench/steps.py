@@ -176,7 +176,11 @@ def _busy(step: Callable[[], object], device: torch.device, seconds: float) -> l
         wait(device)
     # What waits for the GPU is recorded as its event, too.
     kernels = [event for event in profile.events() if event.device_type == DeviceType.CUDA and "Sync" not in event.name]
-    busy = sum(event.self_device_time_total for event in kernels) / rounds / 1e6
+    busy, until = 0.0, 0.0
+    for begins, ends in sorted((event.time_range.start, event.time_range.end) for event in kernels):
+        busy += max(0.0, ends - max(begins, until))  # some run side by side
+        until = max(until, ends)
+    busy /= rounds * 1e6
     return [Row("GPU busy", [100 * busy / seconds], "%"), Row("kernels in a step", [len(kernels) / rounds], "")]
 
 
