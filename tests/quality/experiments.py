@@ -48,7 +48,7 @@ EXPERIMENTS: dict[str, tuple[str, ...]] = {
     "das3d": (),
     "rgb-at-length": ("model.modality=rgb",),
     "depth-at-length": ("model.modality=depth",),
-    "no-reconstruction-at-length": ("train.steps=8870", "model.reconstruction_width=0"),  # in the time of 7000 with it
+    "no-reconstruction-at-length": ("train.steps=9230", "model.reconstruction_width=0"),  # in the time of 7000 with it
     "2000-steps": ("train.steps=2000",),
     "4000-steps": ("train.steps=4000",),
     "four-levels": (_FOUR_LEVELS,),
