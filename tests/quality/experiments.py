@@ -119,8 +119,8 @@ STUDIES: tuple[Study, ...] = (
     ),
     Study(
         "What reconstruction is worth",
-        "The same number of minutes without the reconstruction networks and with them: 760 steps and 600, and below 8870 and the"
-        " preset's 7000. That was before a step took a quarter less time; now it would be 790 and 9230.",
+        "The same number of minutes without the reconstruction networks and with them: 760 steps and 600, and below 8870 (9230 for"
+        " the second seed, after a step came to take a quarter less time) and the preset's 7000.",
         ("no-reconstruction", "both", "no-reconstruction-at-length", "das3d"),
     ),
     Study(
