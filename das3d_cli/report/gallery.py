@@ -28,7 +28,7 @@ def write_gallery(folder: Path, evaluation: Evaluation, advance: Callable[[], No
     split = evaluation.split
     for index, (label, name) in enumerate(zip(split.labels, split.names, strict=True)):
         make_folder(folder / label)
-        write_png(folder / label / f"{name}.png", _sheet(evaluation, [index], f"{label} {name}"))
+        write_png(folder / label / f"{name}.png", _sheet(evaluation, [index], evaluation.detector.category))
         data = io.BytesIO()
         np.save(data, evaluation.scored.maps[index], allow_pickle=False)
         write_whole(folder / label / f"{name}.npy", data.getvalue())
