@@ -14,7 +14,7 @@ from das3d_cli.device import send
 
 
 class Batch(NamedTuple):
-    """B samples. rgb: float32, (B, 3, S, S), in [0, 1]; depth: float32, (B, 1, S, S), in [0, 1]; foreground: bool,
+    """B samples. rgb: float32, (B, 3, S, S), in [0, 1], black off the part; depth: float32, (B, 1, S, S), in [0, 1]; foreground: bool,
     (B, 1, S, S); parallax: float32, (B, 2), as in `das3d_cli.data.capture.Geometry`."""
 
     rgb: Tensor

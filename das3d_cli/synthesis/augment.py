@@ -9,6 +9,7 @@ augmented = augment(rgb, depth, foreground, textures, random, **SynthesisSetting
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -82,7 +83,7 @@ def augment(
     """Make a defect on each part of the batch, in both modalities, then drop modalities at random.
 
     Args:
-        rgb: float32, (B, 3, S, S), in [0, 1].
+        rgb: float32, (B, 3, S, S), in [0, 1], black off the part.
         depth: float32, (B, 1, S, S), in [0, 1].
         foreground: bool, (B, 1, S, S), M_f.
         textures: uint8, (T, 3, S, S), the images I_u of Eq. 8.
@@ -91,7 +92,7 @@ def augment(
     The other arguments are those of `draw`.
     """
     defect = draw(foreground, textures, random, change_threshold=change_threshold, **arguments)
-    return _make(rgb, depth, foreground, defect, change_threshold)
+    return _made(rgb, depth, foreground, [defect], change_threshold)
 
 
 def augment_often(
@@ -118,11 +119,8 @@ def augment_often(
     drawn = draw(several, textures, of_each, change_threshold=change_threshold, **arguments)
     untouched = random.bernoulli(1, 1, 1, probability=normal_share).repeat(defects, 1, 1, 1)
     drawn = drawn._replace(keep_rgb=drawn.keep_rgb | untouched, keep_depth=drawn.keep_depth | untouched)
-    first, *others = (Defect(*one) for one in zip(*(tensor.chunk(defects) for tensor in drawn), strict=True))
-    made = _make(rgb, depth, foreground, first, change_threshold)
-    for defect in others:
-        made = _together(made, _make(made.rgb, made.depth, made.foreground, defect, change_threshold))
-    return made
+    each = [Defect(*one) for one in zip(*(tensor.chunk(defects) for tensor in drawn), strict=True)]
+    return _made(rgb, depth, foreground, each, change_threshold)
 
 
 def draw(
@@ -162,15 +160,14 @@ def draw(
     noise = perlin(random, size, scale_max=perlin_scale_max)
     noise, picked = _picked(noise, part, mask_threshold)
     picked = _keep_blobs(random, picked, blobs_max, blob_radius_min, blob_radius_max, blob_aspect_max)
-    ternary = noise.sign() * picked
+    pierced = random.bernoulli(1, 1, probability=pierced_share)
+    ternary = torch.where(noise > torch.where(pierced, -math.inf, 0.0), 1.0, -1.0) * picked
     smooth = _smooth(random, ternary, alpha_max, sigma_min * size, sigma_max * size) if skew_filter else ternary
     at_random = random.log_uniform if strength_scale == "log" else random.uniform
     strength = at_random(1, 1, low=strength_min, high=strength_max)
-    pierced = random.bernoulli(1, 1, probability=pierced_share)
     change = _strengthened(smooth, part, strength, pierced, change_threshold, to_peak=kernel_norm == "peak")
     texture = _pick_textures(random, textures)
     beta = random.uniform(1, 1, 1, high=beta_max)
-    ternary = torch.where(pierced, ternary.abs(), ternary)
     dropped = _dropped(random, dropout, modality)
     return Defect(ternary[:, None], change[:, None], pierced[:, None], texture, beta, *dropped)
 
@@ -190,15 +187,29 @@ def _strengthened(
 ) -> Tensor:
     """p_z * Delta_Z on the part, of a defect that reaches through it as far as it must."""
     change = change * part
-    height = change.abs()
-    peak = _peak(height).clamp_min(1e-6)
+    peak = _peak(change.abs()).clamp_min(1e-6)
     factor = torch.where(pierced, _TO_TABLE, strength) / (peak if to_peak else 1)
     # Else all of a faint defect would fall to Eq. 7.
-    return torch.where(pierced, height, change) * torch.maximum(factor, 1.001 * change_threshold / peak)
+    return change * torch.maximum(factor, 1.001 * change_threshold / peak)
 
 
 @fused
-def _make(rgb: Tensor, depth: Tensor, foreground: Tensor, defect: Defect, change_threshold: float) -> Augmented:
+def _made(
+    rgb: Tensor, depth: Tensor, foreground: Tensor, defects: Sequence[Defect], change_threshold: float
+) -> Augmented:
+    """Make defects on good parts, one on top of the other."""
+    background = background_depth(depth * foreground)
+    first, *others = defects
+    made = _make(rgb, depth, foreground, background, first, change_threshold)
+    for defect in others:
+        following = _make(made.rgb, made.depth, made.foreground, background, defect, change_threshold)
+        made = _together(made, following)
+    return made._replace(rgb=made.rgb * made.foreground)  # where a part is gone it has no colour
+
+
+def _make(
+    rgb: Tensor, depth: Tensor, foreground: Tensor, background: Tensor, defect: Defect, change_threshold: float
+) -> Augmented:
     """Make a defect on parts that may have others already (Eq. 6 to 8), then drop modalities (Eq. 12)."""
     deeper = depth + defect.change
     gone = (deeper >= 1) & (defect.change >= change_threshold) & foreground & defect.pierced
@@ -207,8 +218,8 @@ def _make(rgb: Tensor, depth: Tensor, foreground: Tensor, defect: Defect, change
     refined = ((change.abs() >= change_threshold) | gone).to(depth.dtype)
     gone &= ~defect.keep_depth  # the foreground is cut out by the depth
     return Augmented(
-        rgb=torch.lerp(rgb, defect.texture, refined * ((1 - defect.beta) * ~defect.keep_rgb)) * ~gone,
-        depth=torch.where(gone, background_depth(depth * foreground), depth + change * ~defect.keep_depth),
+        rgb=torch.lerp(rgb, defect.texture, refined * ((1 - defect.beta) * ~defect.keep_rgb)),
+        depth=torch.where(gone, background, torch.addcmul(depth, change, (~defect.keep_depth).to(depth.dtype))),
         foreground=foreground & ~gone,
         mask=refined * ~(defect.keep_rgb & defect.keep_depth),
         ternary=defect.ternary,
@@ -217,7 +228,6 @@ def _make(rgb: Tensor, depth: Tensor, foreground: Tensor, defect: Defect, change
     )
 
 
-@fused
 def _together(first: Augmented, last: Augmented) -> Augmented:
     """Of two augmentations, the second made on what the first gave: images of both, and where either changed them."""
     return Augmented(
@@ -260,10 +270,12 @@ def _within(picked: Tensor, centre: Tensor, radius: Tensor, aspect: Tensor, angl
     row = (axis - (centre // size)[..., None])[..., :, None]
     column = (axis - (centre % size)[..., None])[..., None, :]
     cos, sin, squeezed = (of[..., None, None] for of in (angle.cos(), angle.sin(), aspect**2))
-    # (cos x + sin y)^2 + squeezed (cos y - sin x)^2 - radius^2, multiplied out so that few operations are on whole images.
+    # (cos x + sin y)^2 + squeezed (cos y - sin x)^2 - radius^2, multiplied out: a product of thin matrices.
     of_rows = (sin**2 + squeezed * cos**2) * row**2 - torch.where(used, radius**2, -1.0)[..., None, None]
     of_columns = (cos**2 + squeezed * sin**2) * column**2
-    beyond = torch.addcmul(of_rows + of_columns, 2 * cos * sin * (1 - squeezed) * row, column)
+    of_both = 2 * cos * sin * (1 - squeezed) * row
+    one_column, one_row = torch.ones_like(row), torch.ones_like(column)
+    beyond = torch.cat((of_rows, one_column, of_both), dim=-1) @ torch.cat((one_row, of_columns, column), dim=-2)
     return picked & (beyond.amin(dim=1) <= 0)
 
 

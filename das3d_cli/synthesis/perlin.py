@@ -51,19 +51,24 @@ def _noise(angle: Tensor, cells: Tensor, shift: Tensor, gradient: Tensor, size: 
     """
     cos, sin = angle.cos(), angle.sin()
     turn = torch.stack((cos, -sin, sin, cos), dim=1).view(-1, 2, 2)
-    place = places(turn * (cells / 2)[:, :, None], shift, size)
-    corner = place.floor()
-    eased = corner + _fade(place - corner)
-
     lines = gradient.shape[-1]
-    line = torch.arange(lines, device=angle.device) - (lines // 2 - 1)
+    # Counted from the first line: nowhere negative, so that a place's fraction is one operation.
+    place = places(turn * (cells / 2)[:, :, None], shift + (lines // 2 - 1), size)
+    grid = torch.rsub(_eased(place), -1, alpha=-2 / (lines - 1)).permute(0, 2, 3, 1)
+
+    line = torch.arange(lines, device=angle.device)
     x, y = gradient.cos(), gradient.sin()
     lattice = torch.stack((x, y, -(x * line + y * line[:, None])), dim=1) * math.sqrt(2)
-    grid = ((2 * eased - 1) / (lines - 1)).permute(0, 2, 3, 1)  # the middle of the lattice is between lines 0 and 1
     x, y, offset = F.grid_sample(lattice, grid, mode="bilinear", align_corners=True).unbind(dim=1)
     return torch.addcmul(torch.addcmul(offset, x, place[:, 0]), y, place[:, 1])
 
 
-def _fade(t: Tensor) -> Tensor:
-    """Perlin's quintic ease curve: flat to the second derivative at both ends."""
-    return t * t * t * (t * (t * 6 - 15) + 10)
+def _eased(place: Tensor) -> Tensor:
+    """Places >= 0 drawn towards the nearest whole numbers by Perlin's quintic, flat to the second derivative at both ends.
+
+    Of the fraction t it makes t^3 (t (6 t - 15) + 10), here as few operations on whole images as there can be.
+    """
+    t = place.frac()
+    ten, minus_one = (torch.full((), value, device=t.device) for value in (10.0, -1.0))
+    rising = torch.addcmul(ten, t, torch.rsub(t, 15, alpha=6), value=-1)
+    return torch.addcmul(place, t, torch.addcmul(minus_one, t * t, rising))

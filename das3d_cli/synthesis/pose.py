@@ -42,7 +42,7 @@ def _turned(batch: Batch, angle: Tensor, freely: Tensor, mirrored: Tensor) -> Ba
     cos, sin = (torch.where(freely, x, x.round()) for x in (angle.cos(), angle.sin()))
     hand = 1 - 2 * mirrored.float()
     foreground = batch.foreground.float()
-    image = torch.cat((batch.rgb * foreground, batch.depth * foreground, foreground), dim=1)
+    image = torch.cat((batch.rgb, batch.depth * foreground, foreground), dim=1)
     matrix = torch.stack((hand * cos, -hand * sin, sin, cos), dim=1).view(-1, 2, 2)
     grid = places(matrix, torch.zeros_like(batch.parallax), image.shape[-1]).permute(0, 2, 3, 1)
     image = F.grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
