@@ -49,7 +49,7 @@ class Ahead(Generic[Samples, Result]):
 
     def _both(self, *inputs: Tensor) -> Result:
         assert self._samples is not None
-        here, self._stream = torch.cuda.current_stream(), self._stream or new_stream()
+        here, self._stream = torch.cuda.current_stream(), self._stream or new_stream(first=False)
         self._stream.wait_stream(here)
         with torch.cuda.stream(self._stream):
             following = self._make(*inputs)

@@ -39,7 +39,7 @@ class Recorded(Generic[Result]):
         shapes = tuple((tensor.shape, tensor.dtype) for tensor in inputs)
         self._calls[shapes] = self._calls.get(shapes, 0) + 1
         with torch.cuda.device(inputs[0].device):
-            self._stream = self._stream or new_stream()
+            self._stream = self._stream or new_stream(first=True)
             if self._able and self._calls[shapes] > _EAGERLY and shapes not in self._recordings:
                 self._record(shapes, inputs)
             if shapes in self._recordings:
@@ -82,9 +82,9 @@ class _Recording(Generic[Result]):
         return copies
 
 
-def new_stream() -> torch.cuda.Stream:
-    """On the current GPU."""
-    return torch.cuda.Stream()  # type: ignore[no-untyped-call]
+def new_stream(*, first: bool) -> torch.cuda.Stream:
+    """On the current GPU; where several streams have work that waits, it goes first or last."""
+    return torch.cuda.Stream(priority=-1 if first else 0)  # type: ignore[no-untyped-call]
 
 
 def _beside(stream: torch.cuda.Stream, work: Callable[..., Result], inputs: tuple[Tensor, ...]) -> Result:
