@@ -10,7 +10,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "model.size": 128,
         "model.reconstruction_width": 8,
         "model.discriminator_width": 16,
-        "model.discriminator_levels": 2,
         "train.steps": 7000,
         "train.lr": 6e-3,
         "train.batch_size": 4,

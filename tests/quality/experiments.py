@@ -51,8 +51,9 @@ EXPERIMENTS: dict[str, tuple[str, ...]] = {
     "no-reconstruction-at-length": ("train.steps=9230", "model.reconstruction_width=0"),  # in the time of 7000 with it
     "2000-steps": ("train.steps=2000",),
     "4000-steps": ("train.steps=4000",),
-    "20000-steps": ("train.steps=20000",),
-    "two-levels": ("model.discriminator_levels=2",),
+    "6000-steps": ("train.steps=6000",),
+    "three-levels": ("train.steps=6000", "model.discriminator_levels=3"),
+    "three-levels-15000-steps": ("train.steps=15000", "model.discriminator_levels=3"),
     "four-levels": (_FOUR_LEVELS,),
     "both": _SHORT,
     "both-four-levels": (*_SHORT, _FOUR_LEVELS),
@@ -104,7 +105,7 @@ STUDIES: tuple[Study, ...] = (
         " yet; the second seed is of synthesis made in fewer passes. Two to five trainings shared it at a"
         " time: alone, a step took 16 ms, and 13 for the second seed. Of potatoes, colours alone have 0.855 / 0.831 with the"
         " second seed.",
-        ("two-levels", "das3d", "20000-steps"),
+        ("6000-steps", "das3d", "three-levels", "three-levels-15000-steps"),
         preset="default",
     ),
     Study(
