@@ -242,13 +242,9 @@ class HardwareSettings(Section):
         " each step's are fetched ahead", ge=0, le=1, why="the network needs the rest; 250 parts of 256 pixels take 0.1 GB",
     )  # fmt: skip
     cuda_graphs: bool = setting(
-        True, "launch a training step, and each pass of `das3d benchmark`, as one CUDA graph, on one GPU; where that fails they"
-        " run as they are",
-        why="a step has 2300 kernels, most of them shorter than their launches: it takes 0.3 to 0.1 of the time",
-    )  # fmt: skip
-    compile: bool = setting(
-        False, "compile the synthesis of defects for the GPU, before the first step; where that fails it runs as it is",
-        why="a step takes 3 % less then, but compiling takes as long as this gains in 80000 steps",
+        True, "launch a training step, and each pass of `das3d evaluate` and `das3d benchmark`, as one CUDA graph, on one GPU;"
+        " where that fails they run as they are",
+        why="a step has 1900 kernels, most of them shorter than their launches: it takes 0.24 to 0.07 of the time",
     )  # fmt: skip
     workers: int = setting(0, "parallel processes; 0 takes one per core", ge=0, le=256)
 

@@ -516,12 +516,12 @@ class TestStructure:
     # Each layer may import from its own and the ones below it.
     LAYERS = (
         ("errors", "presets"), ("files", "sources"), ("settings", "runs"),
-        ("data", "device", "fused", "memory", "affine", "batch", "contrast", "registration", "template",
+        ("data", "device", "memory", "affine", "batch", "contrast", "registration", "template",
          "model", "losses", "synthesis", "scoring", "curves", "metrics", "intervals",
          "measure"),
         ("engine", "detector", "evaluation", "benchmark"), ("report",), ("commands", "cli", "console"), ("__main__",),
     )  # fmt: skip
-    PLAIN = ("synthesis", "fused.py", "affine.py", "contrast.py", "registration.py",
+    PLAIN = ("synthesis", "affine.py", "contrast.py", "registration.py",
              "template.py", "model.py", "losses.py", "scoring.py", "curves.py", "metrics.py",
              "intervals.py", "measure.py", "batch.py",
              "data/plane.py", "data/foreground.py", "data/preprocess.py", "data/readers.py", "data/decode.py", "data/depth.py",

@@ -17,7 +17,6 @@ from das3d_cli.detector import Detector
 from das3d_cli.engine import training
 from das3d_cli.engine.feed import Feed
 from das3d_cli.evaluation import evaluate_detector
-from das3d_cli.fused import fusing
 from das3d_cli.registration import Pose, displacements, find_pose, laid, lay_together, marks
 from das3d_cli.settings import PreprocessSettings, SynthesisSettings, resolve
 from das3d_cli.synthesis.augment import augment_often
@@ -30,8 +29,7 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("compiled", [False, True])
-def test_the_same_defects_as_on_the_cpu(compiled: bool):
+def test_the_same_defects_as_on_the_cpu():
     generator = torch.Generator().manual_seed(0)
     part = torch.zeros(8, 1, 128, 128, dtype=torch.bool)
     part[:, :, 20:-20, 20:-20] = True
@@ -42,9 +40,7 @@ def test_the_same_defects_as_on_the_cpu(compiled: bool):
         random = ItemRandom.of(0, 0, torch.arange(8, device=device))
         given = (t.to(device) for t in (*images, textures))
         arguments = SynthesisSettings().augmentation()
-        with warnings.catch_warnings(), fusing(compiled and device == "cuda"):
-            warnings.simplefilter("error", UserWarning)  # "not compiled"
-            made.append(augment_often(*given, random, defects=3, normal_share=0.25, **arguments))
+        made.append(augment_often(*given, random, defects=3, normal_share=0.25, **arguments))
     for on_cpu, on_gpu in zip(*made, strict=True):
         differing = ((on_cpu.float() - on_gpu.cpu().float()).abs() > 1e-3).float().mean()
         assert differing < 1e-3  # a pixel at a threshold may fall to either side

@@ -9,14 +9,13 @@ import math
 import shutil
 import signal
 from pathlib import Path
-from typing import Any
 
 import captures
 import numpy as np
 import pytest
 import torch
 
-from das3d_cli import fused, runs
+from das3d_cli import runs
 from das3d_cli.batch import Parts
 from das3d_cli.data.build import build
 from das3d_cli.data.cache import Cache, load_split, open_cache
@@ -384,22 +383,6 @@ def test_of_large_maps_a_validation_ranks_some_pixels(cache: Cache, tmp_path: Pa
     assert of_some["pixel_ap"] != of_all["pixel_ap"]
     assert of_some["pixel_ap"] == pytest.approx(of_all["pixel_ap"], abs=0.03)
     assert of_some["image_auroc"] == of_all["image_auroc"]
-
-
-def test_the_synthesis_is_what_a_step_compiles(cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    trainer = training.start(settings(), cache, tmp_path, CPU)
-    seen, plainly = [], trainer._synthesised
-
-    def looked_at(*arguments: Any):
-        seen.append(fused._compiling.get())
-        with fused.fusing(False):
-            return plainly(*arguments)
-
-    monkeypatch.setattr(trainer, "_synthesised", looked_at)
-    for trainer._fuses in (False, True):
-        trainer._advance()
-    assert seen == [False, True]
-    assert not fused._compiling.get()
 
 
 class TestDetector:

@@ -26,7 +26,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from das3d_cli.data.capture import GOOD, Form, Geometry, Masks, Sample, types_of
 from das3d_cli.data.layouts import pick_categories
-from das3d_cli.data.workers import in_order
 from das3d_cli.errors import DataError, UsageError
 from das3d_cli.files import make_folder, reason, write_whole
 from das3d_cli.settings import Modality, PreprocessSettings
@@ -219,9 +218,8 @@ def begin_split(cache: Cache, split: str) -> tuple[Split, Iterator[int]]:
 
 
 def _read_into(stack: Split, by_type: dict[int, Masks], folder: Path, records: list[Record]) -> Iterator[int]:
-    # In threads: whoever asks for samples launches the kernels that look at those before, and a slow disk keeps nobody waiting.
-    read = in_order(lambda record: read_stamped(folder / record.path), records)
-    for index, (record, (sample, key)) in enumerate(zip(records, read, strict=True)):
+    for index, record in enumerate(records):  # not in threads, which would pass Python's lock to and fro
+        sample, key = read_stamped(folder / record.path)
         if key != record.key or sample.depth.shape != stack.depth.shape[1:]:
             raise DataError(f"{folder / record.path}: is not the sample that {MANIFEST} lists; {AGAIN}")
         stack.rgb[index], stack.depth[index] = sample.rgb, sample.depth

@@ -23,7 +23,6 @@ from das3d_cli.engine.interrupt import deferred_interrupt
 from das3d_cli.engine.network import build_network
 from das3d_cli.engine.validation import validate
 from das3d_cli.errors import DataError
-from das3d_cli.fused import fusing
 from das3d_cli.model import Output
 from das3d_cli.settings import LossSettings, Settings
 from das3d_cli.synthesis.augment import Augmented, augment_often
@@ -72,7 +71,6 @@ class Trainer:
         if self.network.template is not None and distributed.size() > 1:
             self.network.template.compare(bool(self.network.template.shared))  # as the first process does
         self._as_graph = settings.hardware.cuda_graphs and self.device.type == "cuda" and distributed.size() == 1
-        self._fuses = settings.hardware.compile and self.device.type == "cuda"
         # What a recorded step reads anew, it must find on the GPU.
         self._learning_rate = (
             torch.tensor(settings.train.lr, device=self.device) if self._as_graph else settings.train.lr
@@ -137,8 +135,7 @@ class Trainer:
     def _make(self, rgb: Tensor, depth: Tensor, foreground: Tensor, parallax: Tensor, step: Tensor) -> Samples:
         """What a step learns from, in equal portions."""
         batch = Batch(rgb, depth, foreground, parallax)
-        with fusing(self._fuses):
-            return [self._synthesised(*some, step) for some in self._micro_batches(batch)]
+        return [self._synthesised(*some, step) for some in self._micro_batches(batch)]
 
     def _learn(self, parts: Samples) -> dict[str, Tensor]:
         """One optimiser step, on the device from beginning to end; returns the losses."""

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from das3d_cli.batch import background_depth
-from das3d_cli.fused import fused
 from das3d_cli.synthesis.perlin import perlin
 from das3d_cli.synthesis.random import ItemRandom
 from das3d_cli.synthesis.skew_gaussian import covariance, filter_each, skew_kernel
@@ -172,7 +171,6 @@ def draw(
     return Defect(ternary[:, None], change[:, None], pierced[:, None], texture, beta, *dropped)
 
 
-@fused
 def _picked(noise: Tensor, part: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
     """Noise P on the part and where |P| > t_p (Eq. 1); of noise that nowhere is, where it is largest."""
     noise = noise * part
@@ -181,7 +179,6 @@ def _picked(noise: Tensor, part: Tensor, threshold: float) -> tuple[Tensor, Tens
     return noise, height > torch.where(peak > threshold, threshold, _OF_LOW_PEAK * peak)
 
 
-@fused
 def _strengthened(
     change: Tensor, part: Tensor, strength: Tensor, pierced: Tensor, change_threshold: float, *, to_peak: bool
 ) -> Tensor:
@@ -193,7 +190,6 @@ def _strengthened(
     return change * torch.maximum(factor, 1.001 * change_threshold / peak)
 
 
-@fused
 def _made(
     rgb: Tensor, depth: Tensor, foreground: Tensor, defects: Sequence[Defect], change_threshold: float
 ) -> Augmented:
@@ -262,7 +258,6 @@ def _keep_blobs(
     return _within(picked, centre, radius, aspect, angle, used)
 
 
-@fused
 def _within(picked: Tensor, centre: Tensor, radius: Tensor, aspect: Tensor, angle: Tensor, used: Tensor) -> Tensor:
     """What of the mask is within the used ones of K ellipses: (B, S, S), and (B, K) each."""
     size = picked.shape[-1]
@@ -293,7 +288,6 @@ def _pick_textures(random: ItemRandom, textures: Tensor) -> Tensor:
     return _texture(textures, random.integers(high=len(textures)), random.integers(high=4))
 
 
-@fused
 def _texture(textures: Tensor, which: Tensor, way: Tensor) -> Tensor:
     texture = textures.index_select(0, which)
     # Whole items are picked: a torch.where of the four would take a CPU twenty times as long.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from das3d_cli.fused import fused
 from das3d_cli.synthesis.perlin import perlin
 from das3d_cli.synthesis.random import ItemRandom
 
@@ -29,7 +28,6 @@ def relight(rgb: Tensor, random: ItemRandom, amount: float) -> Tensor:
     return _lit(rgb, gain * balance, patches, amount)
 
 
-@fused
 def _lit(rgb: Tensor, gain: Tensor, patches: Tensor, amount: float) -> Tensor:
     patches = F.interpolate(1 + amount * patches[:, None], scale_factor=_COARSER, mode="bilinear", align_corners=False)
     return (rgb * gain * patches).clamp(0, 1)

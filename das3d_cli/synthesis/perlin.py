@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from das3d_cli.affine import places
-from das3d_cli.fused import fused
 from das3d_cli.synthesis.random import ItemRandom
 
 
@@ -35,7 +34,6 @@ def perlin(random: ItemRandom, size: int, *, scale_max: int) -> Tensor:
     return _noise(angle, cells, shift, gradient, size)
 
 
-@fused
 def _noise(angle: Tensor, cells: Tensor, shift: Tensor, gradient: Tensor, size: int) -> Tensor:
     """Noise about the middle of a lattice.
 

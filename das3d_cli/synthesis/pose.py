@@ -10,7 +10,6 @@ from torch import Tensor
 
 from das3d_cli.affine import places
 from das3d_cli.batch import Batch, background_depth
-from das3d_cli.fused import fused
 from das3d_cli.synthesis.random import ItemRandom
 
 _QUARTER = math.pi / 2
@@ -30,7 +29,6 @@ def turn(batch: Batch, random: ItemRandom, *, rotate: bool, flip: bool) -> Batch
     return _turned(batch, angle, freely, mirrored)
 
 
-@fused
 def _turned(batch: Batch, angle: Tensor, freely: Tensor, mirrored: Tensor) -> Batch:
     """Resample the part alone (weighted by the foreground), so that its edge takes on nothing of the background.
 

@@ -13,8 +13,6 @@ import math
 import torch
 from torch import Tensor
 
-from das3d_cli.fused import fused
-
 _GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
 _MIX_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
 _MIX_2 = 0x94D049BB133111EB - (1 << 64)
@@ -22,7 +20,6 @@ _FORK = 0xD1342543DE82EF95 - (1 << 64)  # of Steele and Vigna's multipliers; for
 _AHEAD = 64  # numbers of every item that are computed together: most draws are of one or two
 
 
-@fused
 def _mix(x: Tensor) -> Tensor:
     x = (x ^ _shift(x, 30)) * _MIX_1
     x = (x ^ _shift(x, 27)) * _MIX_2
@@ -34,7 +31,6 @@ def _shift(x: Tensor, bits: int) -> Tensor:
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 
-@fused
 def _unit(keys: Tensor, offsets: Tensor) -> Tensor:
     """float32, in [0, 1)."""
     return _shift(_mix(keys + offsets), 40).to(torch.float32) * 2.0**-24

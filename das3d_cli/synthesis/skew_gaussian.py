@@ -8,8 +8,6 @@ import torch
 from scipy.fft import next_fast_len
 from torch import Tensor
 
-from das3d_cli.fused import fused
-
 
 def skew_normal_pdf(x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
     """Density of the 2-D skew-normal distribution, Eq. 3 (Azzalini and Capitanio 1999).
@@ -37,7 +35,6 @@ def covariance(sigma: Tensor, correlation: Tensor) -> Tensor:
     return torch.stack((sigma[:, 0] ** 2, cross, cross, sigma[:, 1] ** 2), dim=-1).view(-1, 2, 2)
 
 
-@fused
 def skew_kernel(alpha: Tensor, covariance: Tensor, radius: int) -> Tensor:
     """Filters of Eq. 4, normalised to unit sum: (B, h, h) with h = 2 * radius + 1.
 

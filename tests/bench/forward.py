@@ -96,7 +96,7 @@ def throughput(models: dict[str, Path], cache: Path, device: torch.device, round
     works: dict[str, Pass] = {f"reading {count}": lambda: load_split(opened, "test")}
     counts = [count]
     for preset, file in models.items():
-        detector = load(file, device)
+        detector = load(file, device, cuda_graphs=device.type == "cuda")  # as `das3d evaluate`
         works[f"{preset}, scoring {often * count}"] = lambda d=detector: d.score(*many)
         works[f"{preset}, reading and scoring {often * count}"] = lambda d=detector: d.score_each(from_files())
         counts += [often * count] * 2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from das3d_cli.data.cache import load_split, open_cache
 from das3d_cli.device import autocast
 from das3d_cli.engine.recorded import Recorded
 from das3d_cli.engine.trainer import Trainer
-from das3d_cli.fused import fusing
 from das3d_cli.settings import Settings
 
 from . import plain
@@ -58,8 +56,6 @@ def steps(cache: Path, preset: str, device: torch.device, rounds: int, *assignme
     rows += times({"training step": step})
     if device.type == "cuda":
         rows += _kernel_by_kernel(trainer, cache, settings, rounds, often)
-        if preset == "default":  # compiling takes most of a minute
-            rows += _compiled(trainer, cache, settings, rounds, often)
     rows.append(rate("rate", count, step, "the plain loop", plainly))
     rows.append(rate("rate of the plain loop", count, plainly))
     if learning:
@@ -92,8 +88,7 @@ def _as_in_a_step(trainer: Trainer, *inputs: Tensor) -> Callable[[], object]:
     """A step's synthesis, launched as in a step; inputs: the batch's tensors, the places in it and the step's number."""
 
     def work(rgb: Tensor, depth: Tensor, foreground: Tensor, parallax: Tensor, places: Tensor, step: Tensor):
-        with fusing(trainer._fuses):
-            return trainer._synthesised(Batch(rgb, depth, foreground, parallax), places, step)
+        return trainer._synthesised(Batch(rgb, depth, foreground, parallax), places, step)
 
     launched = Recorded(work) if trainer._as_graph else work
     return functools.partial(launched, *inputs)
@@ -107,32 +102,13 @@ def _without_synthesis(trainer: Trainer, step: Tensor) -> Callable[[], object]:
 
 def _kernel_by_kernel(trainer: Trainer, cache: Path, settings: Settings, rounds: int, often: int) -> list[Row]:
     """A GPU's training step that is no CUDA graph."""
-    other = make_trainer(cache, _with(settings, cuda_graphs=False), trainer.device)
+    hardware = settings.hardware.model_copy(update={"cuda_graphs": False})
+    other = make_trainer(cache, settings.model_copy(update={"hardware": hardware}), trainer.device)
     works = {
         "training step": functools.partial(advance, trainer),
         "step, kernel by kernel": functools.partial(advance, other),
     }
     return times(take_turns(works, rounds, trainer.device, often=often), against="training step")[1:]
-
-
-def _compiled(trainer: Trainer, cache: Path, settings: Settings, rounds: int, often: int) -> list[Row]:
-    """A GPU's training step with compiled synthesis."""
-    other, start = make_trainer(cache, _with(settings, compile=True), trainer.device), time.perf_counter()
-    advance(other)
-    wait(trainer.device)
-    seconds = time.perf_counter() - start
-    works = {
-        "training step": functools.partial(advance, trainer),
-        "step, synthesis compiled": functools.partial(advance, other),
-    }
-    return [
-        *times(take_turns(works, rounds, trainer.device, often=often), against="training step")[1:],
-        Row("the first step, compiling", [seconds], "s"),
-    ]
-
-
-def _with(settings: Settings, **hardware: bool) -> Settings:
-    return settings.model_copy(update={"hardware": settings.hardware.model_copy(update=hardware)})
 
 
 def _pass(trainer: Trainer) -> None:
