@@ -88,7 +88,7 @@ class Detector:
             path: a run folder, or its checkpoints/best.pt, wherever that was copied.
             gpus: "auto", "cpu" or a GPU's number.
             cuda_graphs: on a GPU, launch a pass as one CUDA graph, for programs that judge one part after another: it takes
-                3 ms instead of 16 on an H200. The first passes of each number of parts take longer, and each number
+                3 ms instead of 17 on an H200. The first passes of each number of parts take longer, and each number
                 keeps memory of its own. Such a detector is for one thread.
 
         Raises:

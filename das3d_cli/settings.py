@@ -199,7 +199,7 @@ class LossSettings(Section):
 class TrainSettings(Section):
     steps: int = setting(
         10000, "optimiser steps", ge=1,
-        why="2.2 minutes of an H200; 12000 and 15000 find more than 6000, in each of five pairs of trainings on three families",
+        why="2.4 minutes of an H200; of three hard families 12000 and 15000 find more than 6000 with the same seed",
     )  # fmt: skip
     batch_size: int = setting(16, "samples per step, on all GPUs together", ge=1, le=1024)
     accumulate: int = setting(
@@ -245,8 +245,8 @@ class HardwareSettings(Section):
         " each step's are fetched ahead", ge=0, le=1, why="the network needs the rest; 250 parts of 256 pixels take 0.1 GB",
     )  # fmt: skip
     cuda_graphs: bool = setting(
-        True, "launch a training step, and each pass of `das3d evaluate` and `das3d benchmark`, as one CUDA graph, on one GPU;"
-        " where that fails they run as they are",
+        True, "launch a training step, and each pass of `das3d benchmark`, as one CUDA graph, on one GPU; where that fails they"
+        " run as they are",
         why="a step has 1900 kernels, most of them shorter than their launches: it takes 0.24 to 0.07 of the time",
     )  # fmt: skip
     workers: int = setting(0, "parallel processes; 0 takes one per core", ge=0, le=256)

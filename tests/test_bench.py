@@ -27,7 +27,7 @@ def _part(size: int = SIZE) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     rows, columns = np.mgrid[:size, :size] / size
     foreground = np.hypot(rows - 0.5, columns - 0.5) < 0.4
     depth = np.where(foreground, 0.5, 1).astype(np.float32)
-    return rng.random((size, size, 3), dtype=np.float32), depth, foreground
+    return rng.random((size, size, 3), dtype=np.float32) * foreground[..., None], depth, foreground
 
 
 def test_plain_synthesis_makes_the_same_kind_of_defects():

@@ -33,7 +33,11 @@ def test_the_same_defects_as_on_the_cpu():
     generator = torch.Generator().manual_seed(0)
     part = torch.zeros(8, 1, 128, 128, dtype=torch.bool)
     part[:, :, 20:-20, 20:-20] = True
-    images = (torch.rand(8, 3, 128, 128, generator=generator), torch.rand(8, 1, 128, 128, generator=generator), part)
+    images = (
+        part * torch.rand(8, 3, 128, 128, generator=generator),
+        torch.rand(8, 1, 128, 128, generator=generator),
+        part,
+    )
     textures = torch.randint(0, 256, (16, 3, 128, 128), dtype=torch.uint8, generator=generator)
     made = []
     for device in ("cpu", "cuda"):

@@ -24,7 +24,7 @@ from das3d_cli.files import as_json as to_json
 from das3d_cli.files import check_folder
 from das3d_cli.report.formats import check_targets, terminal, write_tables
 from das3d_cli.runs import by_category, newest_finished, write_json
-from das3d_cli.settings import HardwareSettings, resolve
+from das3d_cli.settings import resolve
 
 if TYPE_CHECKING:
     from das3d_cli.evaluation import Evaluation, Outcome
@@ -91,7 +91,7 @@ def run(
     outcomes, failed = [], []
     for path in chosen:
         try:
-            evaluation = _evaluate(path, data, settings.hardware)
+            evaluation = _evaluate(path, data, settings.hardware.gpus)
         except DataError as error:
             failed.append(error)
             continue
@@ -170,12 +170,12 @@ def _choose(
     return wanted, chosen
 
 
-def _evaluate(path: Path, data: Path, hardware: HardwareSettings) -> Evaluation:
+def _evaluate(path: Path, data: Path, gpus: str) -> Evaluation:
     from das3d_cli.data.capture import GOOD
     from das3d_cli.detector import Detector
     from das3d_cli.evaluation import evaluate_detector
 
-    detector = Detector.load(path, hardware.gpus, cuda_graphs=hardware.cuda_graphs)
+    detector = Detector.load(path, gpus)
     console.say(f"using {path} ({detector.category})")
     evaluation = evaluate_detector(detector, data)
     good = evaluation.split.labels.count(GOOD)

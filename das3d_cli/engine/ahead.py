@@ -19,7 +19,7 @@ class Ahead(Generic[Samples, Result]):
     """Learns from a step's samples while those of the step after it are made on another stream; one CUDA graph.
 
     Synthesis and network are hundreds of kernels each that fill a part of the GPU: side by side they take little longer than
-    the network alone. What is learnt is the same as one after the other.
+    the network alone, least where synthesis waits for it. What is learnt is the same as one after the other.
 
     Args:
         make: of a step's inputs the samples, in tensors; as `Recorded` asks for.

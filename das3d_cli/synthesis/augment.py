@@ -91,7 +91,7 @@ def augment(
     The other arguments are those of `draw`.
     """
     defect = draw(foreground, textures, random, change_threshold=change_threshold, **arguments)
-    return _made(rgb, depth, foreground, [defect], change_threshold)
+    return _make_each(rgb, depth, foreground, [defect], change_threshold)
 
 
 def augment_often(
@@ -119,7 +119,7 @@ def augment_often(
     untouched = random.bernoulli(1, 1, 1, probability=normal_share).repeat(defects, 1, 1, 1)
     drawn = drawn._replace(keep_rgb=drawn.keep_rgb | untouched, keep_depth=drawn.keep_depth | untouched)
     each = [Defect(*one) for one in zip(*(tensor.chunk(defects) for tensor in drawn), strict=True)]
-    return _made(rgb, depth, foreground, each, change_threshold)
+    return _make_each(rgb, depth, foreground, each, change_threshold)
 
 
 def draw(
@@ -190,7 +190,7 @@ def _strengthened(
     return change * torch.maximum(factor, 1.001 * change_threshold / peak)
 
 
-def _made(
+def _make_each(
     rgb: Tensor, depth: Tensor, foreground: Tensor, defects: Sequence[Defect], change_threshold: float
 ) -> Augmented:
     """Make defects on good parts, one on top of the other."""

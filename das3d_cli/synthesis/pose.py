@@ -30,7 +30,7 @@ def turn(batch: Batch, random: ItemRandom, *, rotate: bool, flip: bool) -> Batch
 
 
 def _turned(batch: Batch, angle: Tensor, freely: Tensor, mirrored: Tensor) -> Batch:
-    """Resample the part alone (weighted by the foreground), so that its edge takes on nothing of the background.
+    """Resample the part alone, so that its edge takes on nothing of the background: colours are black there, depths are made 0.
 
     Args:
         angle: (B,), radians, where `freely`; else to be rounded to quarters.

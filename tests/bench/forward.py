@@ -96,10 +96,11 @@ def throughput(models: dict[str, Path], cache: Path, device: torch.device, round
     works: dict[str, Pass] = {f"reading {count}": lambda: load_split(opened, "test")}
     counts = [count]
     for preset, file in models.items():
-        detector = load(file, device, cuda_graphs=device.type == "cuda")  # as `das3d evaluate`
-        works[f"{preset}, scoring {often * count}"] = lambda d=detector: d.score(*many)
-        works[f"{preset}, reading and scoring {often * count}"] = lambda d=detector: d.score_each(from_files())
-        counts += [often * count] * 2
+        for graphs in (False, True)[: 1 + (device.type == "cuda")]:
+            detector, how = load(file, device, graphs), ", as CUDA graphs" if graphs else ""
+            works[f"{preset}, scoring {often * count}{how}"] = lambda d=detector: d.score(*many)
+            works[f"{preset}, reading and scoring {often * count}{how}"] = lambda d=detector: d.score_each(from_files())
+            counts += [often * count] * 2
     found = take_turns(works, rounds, device)
     rows = [rate(what, some, seconds) for some, (what, seconds) in zip(counts, found.items(), strict=True)]
     return Section(f"From the cache on {device}", "Samples from files to main memory, and from there to scores.", rows)
