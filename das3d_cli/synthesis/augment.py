@@ -52,7 +52,7 @@ class Defect(NamedTuple):
     """One defect for each of B parts of S x S pixels, before it is made.
 
     Attributes:
-        ternary: float32, (B, 1, S, S), M_t: -1, 0 or 1; of a defect that reaches through the part 0 or 1.
+        ternary: float32, (B, 1, S, S), M_t: -1, 0 or 1; a defect that reaches through the part goes down at either sign.
         change: float32, (B, 1, S, S), p_z * Delta_Z, zero off the part.
         pierced: bool, (B, 1, 1, 1), whether it reaches through the part.
         texture: float32, (B, 3, S, S), I_u of Eq. 8, in [0, 1].
@@ -159,11 +159,11 @@ def draw(
     noise = perlin(random, size, scale_max=perlin_scale_max)
     noise, picked = _picked(noise, part, mask_threshold)
     picked = _keep_blobs(random, picked, blobs_max, blob_radius_min, blob_radius_max, blob_aspect_max)
-    pierced = random.bernoulli(1, 1, probability=pierced_share)
-    ternary = torch.where(noise > torch.where(pierced, -math.inf, 0.0), 1.0, -1.0) * picked
+    ternary = noise.sign() * picked
     smooth = _smooth(random, ternary, alpha_max, sigma_min * size, sigma_max * size) if skew_filter else ternary
     at_random = random.log_uniform if strength_scale == "log" else random.uniform
     strength = at_random(1, 1, low=strength_min, high=strength_max)
+    pierced = random.bernoulli(1, 1, probability=pierced_share)
     change = _strengthened(smooth, part, strength, pierced, change_threshold, to_peak=kernel_norm == "peak")
     texture = _pick_textures(random, textures)
     beta = random.uniform(1, 1, 1, high=beta_max)
@@ -184,10 +184,11 @@ def _strengthened(
 ) -> Tensor:
     """p_z * Delta_Z on the part, of a defect that reaches through it as far as it must."""
     change = change * part
-    peak = _peak(change.abs()).clamp_min(1e-6)
+    height = change.abs()
+    peak = _peak(height).clamp_min(1e-6)
     factor = torch.where(pierced, _TO_TABLE, strength) / (peak if to_peak else 1)
     # Else all of a faint defect would fall to Eq. 7.
-    return change * torch.maximum(factor, 1.001 * change_threshold / peak)
+    return torch.where(pierced, height, change) * torch.maximum(factor, 1.001 * change_threshold / peak)
 
 
 def _make_each(
