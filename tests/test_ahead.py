@@ -23,7 +23,7 @@ def stream(monkeypatch: pytest.MonkeyPatch) -> None:
     """Work on the CPU, launched as it is."""
     stand_in = SimpleNamespace(wait_stream=id)
     monkeypatch.setattr(ahead, "Recorded", lambda work: work)
-    monkeypatch.setattr(ahead, "new_stream", lambda: stand_in)
+    monkeypatch.setattr(ahead, "new_stream", lambda *, first: stand_in)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: stand_in)
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
 

@@ -43,7 +43,7 @@ def recordings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, ...]]:
         return recorded._Recording(Graph(own, result), own, result)
 
     monkeypatch.setattr(recorded, "_beside", lambda stream, work, inputs: work(*inputs))
-    monkeypatch.setattr(recorded, "new_stream", object)
+    monkeypatch.setattr(recorded, "new_stream", lambda *, first: object())
     monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
     for name, gives in (("current_stream", object), ("set_stream", id), ("empty_cache", object)):
         monkeypatch.setattr(torch.cuda, name, gives)
