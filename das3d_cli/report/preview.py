@@ -71,7 +71,7 @@ def _samples_sheet(category: str, batch: Batch, textures: Tensor, random: ItemRa
                                            ("depth", _differs(made.depth[i], batch.depth[i]))) if changed]  # fmt: skip
         titles.append(f"{i + 1}: {' + '.join(seen) or 'normal'}")
     note = (
-        "M_t: blue is nearer to the camera (-1), red is farther (+1), Eq. 1 and 2; through the part both are farther. Change: the same"
+        "M_t: blue is nearer to the camera (-1), red is farther (+1), Eq. 1 and 2. Change: the same"
         " colours; its peak is a share of the depth range. M*: Eq. 7. I_a and Z_a: Eq. 8 and 6 after augmentation dropout"
         " (Eq. 12); the row's title says which modalities kept a defect. Relief: the depth, lit from the upper left."
     )

@@ -52,7 +52,7 @@ class Defect(NamedTuple):
     """One defect for each of B parts of S x S pixels, before it is made.
 
     Attributes:
-        ternary: float32, (B, 1, S, S), M_t: -1, 0 or 1; a defect that reaches through the part goes down at either sign.
+        ternary: float32, (B, 1, S, S), M_t: -1, 0 or 1; of a defect that reaches through the part 0 or 1.
         change: float32, (B, 1, S, S), p_z * Delta_Z, zero off the part.
         pierced: bool, (B, 1, 1, 1), whether it reaches through the part.
         texture: float32, (B, 3, S, S), I_u of Eq. 8, in [0, 1].
@@ -167,6 +167,7 @@ def draw(
     change = _strengthened(smooth, part, strength, pierced, change_threshold, to_peak=kernel_norm == "peak")
     texture = _pick_textures(random, textures)
     beta = random.uniform(1, 1, 1, high=beta_max)
+    ternary = torch.where(pierced, ternary.abs(), ternary)
     dropped = _dropped(random, dropout, modality)
     return Defect(ternary[:, None], change[:, None], pierced[:, None], texture, beta, *dropped)
 

@@ -96,7 +96,7 @@ def throughput(models: dict[str, Path], cache: Path, device: torch.device, round
     works: dict[str, Pass] = {f"reading {count}": lambda: load_split(opened, "test")}
     counts = [count]
     for preset, file in models.items():
-        for graphs in (False, True)[: 1 + (device.type == "cuda")]:
+        for graphs in (False, True) if device.type == "cuda" else (False,):
             detector, how = load(file, device, graphs), ", as CUDA graphs" if graphs else ""
             works[f"{preset}, scoring {often * count}{how}"] = lambda d=detector: d.score(*many)
             works[f"{preset}, reading and scoring {often * count}{how}"] = lambda d=detector: d.score_each(from_files())
