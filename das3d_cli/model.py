@@ -168,19 +168,27 @@ class Fuse(nn.Module):
     def forward(self, groups: list[list[Tensor]], size: int) -> Tensor:
         """Mix groups of features (B, channels, s, s), each of its own s: (B, channels_out, size, size)."""
         dtype = groups[0][0].dtype
-        of_one_side: dict[int, tuple[list[Tensor], list[Tensor]]] = {}
+        alike: dict[tuple[int, bool], tuple[list[Tensor], list[Tensor]]] = {}
         for mix, group in zip(self.mix, groups, strict=True):
             side, weight = group[0].shape[-1], cast(nn.Conv2d, mix).weight
             step = max(1, side // size)
-            features, weights = of_one_side.setdefault(side, ([], []))
-            features += [x.to(dtype) for x in group]
+            # Images that nobody asks the gradient of are kept apart from those that have one.
+            features, weights = alike.setdefault((side, group[0].requires_grad), ([], []))
+            features += group
             weights.append(weight.view(len(weight), -1, step, step))
         total: Tensor | float = 0.0
-        for features, weights in of_one_side.values():
-            x, weight = torch.cat(features, dim=1), torch.cat(weights, dim=1)
-            y = F.conv2d(x.contiguous(memory_format=torch.channels_last), weight, stride=weight.shape[-1])
+        for features, weights in alike.values():
+            weight = torch.cat(weights, dim=1)
+            y = F.conv2d(_stacked(features, dtype), weight, stride=weight.shape[-1])
             total = total + (y if y.shape[-1] == size else _grown(y, size))
         return F.relu(self.norm(total))
+
+
+def _stacked(features: list[Tensor], dtype: torch.dtype) -> Tensor:
+    """Features of one size as one tensor, with channels last in memory."""
+    if features[0].requires_grad:
+        return torch.cat(features, dim=1).to(dtype).contiguous(memory_format=torch.channels_last)
+    return torch.cat([x.permute(0, 2, 3, 1).to(dtype) for x in features], dim=3).permute(0, 3, 1, 2)
 
 
 class Das3d(nn.Module):
