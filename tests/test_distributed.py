@@ -133,13 +133,14 @@ def whole(place: Path, tmp_path: Path, in_float64: None) -> Path:
 
 
 def alike(run: Path, other: Path, *, records: bool = True) -> None:
-    """Equal but for rounding: weights, running figures, and what was recorded of the losses."""
+    """Equal but for rounding: weights, running figures, and what was recorded of losses and validations."""
     states = [Trainer.read_state(folder) for folder in (run, other)]
     assert [state["step"] for state in states] == [6, 6]
     torch.testing.assert_close(states[0]["network"], states[1]["network"], rtol=1e-6, atol=1e-7)
     if not records:
         return
-    lines = [[r for r in runs.read_metrics(folder) if "loss" in r] for folder in (run, other)]
+    lines = [[r.get("validation", r) for r in runs.read_metrics(folder)] for folder in (run, other)]
+    assert sum("quality" in line for line in lines[0]) == 2
     for a, b in zip(*lines, strict=True):
         assert a.keys() == b.keys()
         for key in a.keys() - {"images_per_second"}:

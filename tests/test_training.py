@@ -22,7 +22,7 @@ from das3d_cli.data.cache import Cache, load_split, open_cache
 from das3d_cli.data.layouts import find_entries
 from das3d_cli.detector import Detector
 from das3d_cli.device import choose
-from das3d_cli.engine import checkpoint, training
+from das3d_cli.engine import checkpoint, distributed, training
 from das3d_cli.engine.feed import Feed, batch_indices, placed
 from das3d_cli.engine.trainer import Data, Trainer, learning_rate
 from das3d_cli.engine.validation import validate
@@ -383,6 +383,23 @@ def test_of_large_maps_a_validation_ranks_some_pixels(cache: Cache, tmp_path: Pa
     assert of_some["pixel_ap"] != of_all["pixel_ap"]
     assert of_some["pixel_ap"] == pytest.approx(of_all["pixel_ap"], abs=0.03)
     assert of_some["image_auroc"] == of_all["image_auroc"]
+
+
+@pytest.mark.parametrize("processes", [2, 5])  # of 2 parts that are held out, and 4 to train on
+def test_each_process_validates_on_its_share(
+    cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int
+):
+    trainer = trained(cache, tmp_path)
+    arguments = trainer.network, trainer.data.validation, trainer.data.train, trainer.data.textures, trainer.settings
+    alone = validate(*arguments)
+    shares = []
+    monkeypatch.setattr(distributed, "size", lambda: processes)
+    monkeypatch.setattr(distributed, "from_all", lambda own: shares.append(own) or shares)
+    for rank in range(processes):
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+        together = validate(*arguments)
+    assert together == pytest.approx(alone, abs=1e-5)
+    assert max(sum(len(some.good) for some in judged) for judged, _ in shares) == -(-len(arguments[1]) // processes)
 
 
 class TestDetector:

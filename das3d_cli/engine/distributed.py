@@ -22,7 +22,7 @@ from das3d_cli.device import choose_all
 from das3d_cli.engine.interrupt import end_with_parent
 from das3d_cli.errors import UsageError
 
-# The others wait while the first one validates; should one end, the launcher ends the rest at once.
+# The others wait while the first one reads and writes; should one end, the launcher ends the rest at once.
 _PATIENCE = timedelta(hours=1)
 _SHARED_CPU = torch.device("cpu")  # what the processes say to each other besides tensors does not wait for a GPU
 
@@ -82,7 +82,7 @@ def rank() -> int:
 
 
 def is_first() -> bool:
-    """Whether this process is the one that writes, validates and reports."""
+    """Whether this process is the one that writes and reports."""
     return rank() == 0
 
 
@@ -108,6 +108,15 @@ def from_first(make: Callable[[], T]) -> T:
     dist.broadcast_object_list(found, src=0, device=_SHARED_CPU)
     made: T = found[0]
     return made
+
+
+def from_all(own: T) -> list[T]:
+    """What each of the processes has, for all of them, in the order of their places."""
+    if size() == 1:
+        return [own]
+    found: list[Any] = [None] * size()
+    dist.all_gather_object(found, own)  # by way of the CPU
+    return found
 
 
 def any_of(flag: bool) -> bool:

@@ -55,7 +55,7 @@ class Trainer:
         identity: what the model file must say of itself besides the settings: category, preprocessing.
         run: the run folder to write to.
 
-    Several processes may share in one training (see `distributed`); the first one alone writes, validates and reports.
+    Several processes may share in one training (see `distributed`); the first one alone writes and reports.
     """
 
     def __init__(self, settings: Settings, data: Data, identity: dict[str, Any], run: Path) -> None:
@@ -212,10 +212,10 @@ class Trainer:
         progress(self.step, means | {"images_per_second": rate})
 
     def _validate(self, progress: Progress) -> None:
-        if not distributed.is_first():
-            return
         self._check_weights()
         found = validate(self.network, self.data.validation, self.data.train, self.data.textures, self.settings)
+        if not distributed.is_first():
+            return
         runs.append_metrics(self.run, {"step": self.step, "validation": found})
         if not self.best or found["quality"] >= self.best["quality"]:
             self.best = {"step": self.step, **found}

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from das3d_cli.batch import Batch, Parts
 from das3d_cli.engine import distributed
 from das3d_cli.metrics import auroc, average_precision
 from das3d_cli.model import Das3d
-from das3d_cli.scoring import evaluating, quarter_turned, score, threshold
+from das3d_cli.scoring import Pass, evaluating, quarter_turned, score, threshold
 from das3d_cli.settings import Modality, Settings
 from das3d_cli.synthesis.augment import augment
 from das3d_cli.synthesis.random import ItemRandom
@@ -23,8 +25,27 @@ _KNOWN = 64  # of the parts that a network is trained on, at most, are scored
 _BESIDE_TRAINING = 4  # images, as a multiple of a training step's: they need no gradients
 
 
+class _Judged(NamedTuple):
+    """Some held-out parts, and N versions of them with synthetic defects.
+
+    Attributes:
+        good, turned: float64, scores of the parts as they are, and turned by quarters.
+        scores: float64, (N,), of the versions; anomalous: bool, (N,), whether a defect was made on them.
+        maps, masks: float32 and bool, (N, s, s), of the versions, at most `_RANKED_SIDE` pixels along each axis.
+    """
+
+    good: NDArray[np.float64]
+    turned: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    anomalous: NDArray[np.bool_]
+    maps: NDArray[np.float32]
+    masks: NDArray[np.bool_]
+
+
 def validate(network: Das3d, parts: Parts, trained: Parts, textures: Tensor, settings: Settings) -> dict[str, float]:
     """Score held-out parts as they are and with synthetic defects, which are the same at every call.
+
+    Of several processes each scores some of the parts, and all get what they found together.
 
     Args:
         trained: the parts that the network is trained on, which help to set the threshold.
@@ -32,6 +53,31 @@ def validate(network: Das3d, parts: Parts, trained: Parts, textures: Tensor, set
     Returns:
         image_auroc and pixel_ap; quality, their mean; threshold, from the scores of good parts as they are.
     """
+    look, device = evaluating(network), textures.device
+    judged = [
+        _judge(look, places, batch, textures, settings)
+        for places, batch in _batches(parts, torch.arange(len(parts)), device, settings)
+    ]
+    some = torch.linspace(0, len(trained) - 1, min(len(trained), _KNOWN)).round().long()
+    looking = settings.score.smoothing, settings.views
+    known = [score(look, batch, *looking).scores for _, batch in _batches(trained, some, device, settings)]
+
+    of_all = distributed.from_all((judged, known))
+    together = zip(*(one for own, _ in of_all for one in own), strict=True)
+    good, turned, scores, anomalous, maps, masks = (np.concatenate(arrays) for arrays in together)
+    learnt = np.concatenate([one for _, own in of_all for one in own])
+    labels = np.concatenate((np.zeros(len(good) + len(turned), bool), anomalous))
+    ranking = auroc(labels, np.concatenate((good, turned, scores)))
+    precision = average_precision(masks.ravel(), maps.ravel())
+    return {
+        "image_auroc": ranking,
+        "pixel_ap": precision,
+        "quality": (ranking + precision) / 2,
+        "threshold": threshold(good, learnt, settings.score.good_share),
+    }
+
+
+def _judge(look: Pass, places: Tensor, batch: Batch, textures: Tensor, settings: Settings) -> _Judged:
     modality = settings.model.modality
     # Every version shows a defect, in both images or in one of them.
     seen: tuple[Modality, ...] = ("both", "rgb", "depth") if modality == "both" else (modality,)
@@ -40,36 +86,31 @@ def validate(network: Das3d, parts: Parts, trained: Parts, textures: Tensor, set
     # Where parts lie as they fall, each is four, unless its views are the same of all four: few parts would rank two states
     # of a network by chance.
     turns = range(1, 4 if settings.synthesis.rotate and settings.views < 4 else 1)
-    held_out, turned, maps, scores, masks = [], [], [], [], []
-    look = evaluating(network)
-    for some, batch in _batches(parts, torch.arange(len(parts)), textures.device, settings):
-        held_out.append(score(look, batch, *looking).scores)
-        turned += [score(look, quarter_turned(batch, n), *looking).scores for n in turns]
-        for version in range(settings.train.validation_defects):
-            random = ItemRandom.of(settings.seed + 1, version, some)
-            made = augment(*batch.images, textures, random, modality=seen[version % len(seen)], **arguments)
-            found = score(look, Batch(made.rgb, made.depth, made.foreground, batch.parallax), *looking)
-            maps.append(found.maps)
-            scores.append(found.scores)
-            masks.append(made.mask[:, 0].cpu().numpy() > 0)
-    good, mask = np.concatenate(held_out + turned), np.concatenate(masks)
-    labels = np.concatenate((np.zeros(len(good), dtype=bool), mask.any(axis=(1, 2))))
-    ranking = auroc(labels, np.concatenate((good, *scores)))
+    good = score(look, batch, *looking).scores
+    turned = [score(look, quarter_turned(batch, n), *looking).scores for n in turns]
+    found, masks = [], []
+    for version in range(settings.train.validation_defects):
+        random = ItemRandom.of(settings.seed + 1, version, places)
+        made = augment(*batch.images, textures, random, modality=seen[version % len(seen)], **arguments)
+        found.append(score(look, Batch(made.rgb, made.depth, made.foreground, batch.parallax), *looking))
+        masks.append(made.mask[:, 0].cpu().numpy() > 0)
+    maps, mask = np.concatenate([one.maps for one in found]), np.concatenate(masks)
     every = max(1, mask.shape[-1] // _RANKED_SIDE)
-    pixels = np.s_[:, every // 2 :: every, every // 2 :: every]
-    precision = average_precision(mask[pixels].ravel(), np.concatenate(maps)[pixels].ravel())
-    known = torch.linspace(0, len(trained) - 1, min(len(trained), _KNOWN)).round().long()
-    learnt = [score(look, batch, *looking).scores for _, batch in _batches(trained, known, textures.device, settings)]
-    return {
-        "image_auroc": ranking,
-        "pixel_ap": precision,
-        "quality": (ranking + precision) / 2,
-        "threshold": threshold(np.concatenate(held_out), np.concatenate(learnt), settings.score.good_share),
-    }
+    ranked = np.s_[:, every // 2 :: every, every // 2 :: every]
+    return _Judged(
+        good=good,
+        turned=np.concatenate((*turned, good[:0])),
+        scores=np.concatenate([one.scores for one in found]),
+        anomalous=np.asarray(mask.any(axis=(1, 2))),
+        maps=maps[ranked],
+        masks=mask[ranked],
+    )
 
 
 def _batches(parts: Parts, places: Tensor, device: torch.device, settings: Settings) -> Iterator[tuple[Tensor, Batch]]:
-    """Some of the parts, a few at a time, and their places, on the device."""
+    """This process's share of the parts at some places, a few at a time, and their places, on the device."""
+    own = places[distributed.rank() :: distributed.size()]
     images = _BESIDE_TRAINING * settings.train.micro_batch // distributed.size()
-    for some in torch.split(places, max(1, min(_CHUNK, images // settings.views))):
+    count = max(1, min(_CHUNK, images // settings.views))
+    for some in torch.split(own, count) if len(own) else ():
         yield some.to(device), parts.take(some.to(parts.depth.device)).to(device).unpacked()
