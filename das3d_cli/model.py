@@ -186,7 +186,7 @@ class Fuse(nn.Module):
 
 def _stacked(features: list[Tensor], dtype: torch.dtype) -> Tensor:
     """Features of one size as one tensor, with channels last in memory."""
-    if features[0].requires_grad:
+    if features[0].requires_grad:  # a CPU takes longer over the gradients of pieces that lie between each other
         return torch.cat(features, dim=1).to(dtype).contiguous(memory_format=torch.channels_last)
     return torch.cat([x.permute(0, 2, 3, 1).to(dtype) for x in features], dim=3).permute(0, 3, 1, 2)
 
