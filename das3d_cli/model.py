@@ -151,7 +151,8 @@ class Fuse(nn.Module):
     """f_fuse and the first layer that reads it: features upsampled to one size, concatenated, mixed by a 1x1 convolution.
 
     A 1x1 convolution commutes with upsampling and concatenation is a sum after it, so features are mixed at their own
-    resolution, all those of one together, and each resolution upsampled once: the same function for a fraction of the memory.
+    resolution, all those of one that have a gradient together and all that have none, and what comes of them is upsampled:
+    the same function for a fraction of the memory.
     Images finer than the one size are folded into channels, which makes of the 1x1 convolution one of large steps.
     """
 
@@ -172,7 +173,7 @@ class Fuse(nn.Module):
         for mix, group in zip(self.mix, groups, strict=True):
             side, weight = group[0].shape[-1], cast(nn.Conv2d, mix).weight
             step = max(1, side // size)
-            # Images that nobody asks the gradient of are kept apart from those that have one.
+            # One convolution over both would compute the images' gradient, which nobody asks for.
             features, weights = alike.setdefault((side, group[0].requires_grad), ([], []))
             features += group
             weights.append(weight.view(len(weight), -1, step, step))
@@ -187,7 +188,7 @@ class Fuse(nn.Module):
 def _stacked(features: list[Tensor], dtype: torch.dtype) -> Tensor:
     """Features of one size as one tensor, with channels last in memory."""
     if features[0].requires_grad:  # a CPU takes longer over the gradients of pieces that lie between each other
-        return torch.cat(features, dim=1).to(dtype).contiguous(memory_format=torch.channels_last)
+        return torch.cat([x.to(dtype) for x in features], dim=1).contiguous(memory_format=torch.channels_last)
     return torch.cat([x.permute(0, 2, 3, 1).to(dtype) for x in features], dim=3).permute(0, 3, 1, 2)
 
 

@@ -274,6 +274,9 @@ from das3d_cli.engine.trainer import Trainer
 from das3d_cli.errors import DataError
 rank, advance = int(os.environ["RANK"]), Trainer._advance
 
+def failing(*_):
+    raise DataError("the second one broke")
+
 def eventful(self):
     if self.step == 2:
         {event}
@@ -337,6 +340,12 @@ class TestCommand:
         assert code == 1
         assert [line for line in text.splitlines() if line.startswith("error:")] == ["error: the second one broke"]
         assert text.count("training tire in broken/tire-001 on cpu and 1 more") == 1
+
+    def test_an_error_in_one_process_while_they_validate_is_one_line_and_ends_all(self, place: Path):
+        event = "import das3d_cli.engine.validation as v; v._judge = v._judge if rank == 0 else failing"
+        code, text = eventful(place, "blind", event)
+        assert code == 1
+        assert [line for line in text.splitlines() if line.startswith("error:")] == ["error: the second one broke"]
 
     def test_an_error_in_all_processes_is_one_line(self, place: Path):
         process = command(place, *train("uneven", "train.batch_size=3"), launcher=["-c", LAUNCH])

@@ -131,14 +131,20 @@ def test_fuse_equals_concatenation_of_upsampled_features():
     assert torch.allclose(fuse([[large], [small]], 16), F.relu(fuse.norm(F.conv2d(joined, weight))), atol=1e-5)
 
 
-def test_fuse_folds_images_that_are_finer():
+@pytest.mark.parametrize("training", [True, False])
+def test_fuse_folds_images_that_are_finer(training):
     torch.manual_seed(0)
-    fuse = Fuse([3, 5 * 4], 4).eval()
-    features, image = torch.rand(2, 3, 4, 4), torch.rand(2, 5, 16, 16)
-    mixed = torch.cat([F.interpolate(features, size=8, mode="bilinear"), F.pixel_unshuffle(image, 2)], dim=1)
+    fuse = Fuse([3, 2 * 4, 4 * 4], 4).eval()
+    features, rebuilt, image = torch.rand(2, 3, 4, 4), torch.rand(2, 2, 16, 16), torch.rand(2, 4, 16, 16)
+    mixed = torch.cat(
+        [F.interpolate(features, size=8, mode="bilinear")] + [F.pixel_unshuffle(x, 2) for x in (rebuilt, image)], dim=1
+    )
     weight = torch.cat([mix.weight for mix in fuse.mix], dim=1)
     expected = F.relu(fuse.norm(F.conv2d(mixed, weight)))
-    torch.testing.assert_close(fuse([[features], [image[:, :2], image[:, 2:]]], 8), expected)
+    for given in (features, rebuilt):
+        given.requires_grad_(training)
+    groups = [[features], [rebuilt[:, :1], rebuilt[:, 1:]], [image[:, :1], image[:, 1:]]]
+    torch.testing.assert_close(fuse(groups, 8), expected)
 
 
 def test_training_begins_with_the_images_and_lets_the_reconstruction_in():

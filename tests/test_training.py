@@ -394,12 +394,14 @@ def test_each_process_validates_on_its_share(
     alone = validate(*arguments)
     shares = []
     monkeypatch.setattr(distributed, "size", lambda: processes)
-    monkeypatch.setattr(distributed, "from_all", lambda own: shares.append(own) or shares)
+    monkeypatch.setattr(distributed, "at_first", lambda own: shares.append(own) or shares)
     for rank in range(processes):
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
         together = validate(*arguments)
     assert together == pytest.approx(alone, abs=1e-5)
-    assert max(sum(len(some.good) for some in judged) for judged, _ in shares) == -(-len(arguments[1]) // processes)
+    held_out, trained_on = (len(arguments[place]) for place in (1, 2))
+    assert max(sum(len(some.good) for some in judged) for judged, _ in shares) == -(-held_out // processes)
+    assert sum(len(some) for _, known in shares for some in known) == trained_on
 
 
 class TestDetector:

@@ -110,12 +110,12 @@ def from_first(make: Callable[[], T]) -> T:
     return made
 
 
-def from_all(own: T) -> list[T]:
-    """What each of the processes has, for all of them, in the order of their places."""
+def at_first(own: T) -> list[T] | None:
+    """What each of the processes has, in the order of their places; None in all but the first."""
     if size() == 1:
         return [own]
-    found: list[Any] = [None] * size()
-    dist.all_gather_object(found, own)  # by way of the CPU
+    found: list[Any] | None = [None] * size() if is_first() else None
+    dist.gather_object(own, found)  # by way of the CPU
     return found
 
 

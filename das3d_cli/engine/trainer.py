@@ -214,7 +214,7 @@ class Trainer:
     def _validate(self, progress: Progress) -> None:
         self._check_weights()
         found = validate(self.network, self.data.validation, self.data.train, self.data.textures, self.settings)
-        if not distributed.is_first():
+        if found is None:
             return
         runs.append_metrics(self.run, {"step": self.step, "validation": found})
         if not self.best or found["quality"] >= self.best["quality"]:

@@ -25,13 +25,14 @@ _KNOWN = 64  # of the parts that a network is trained on, at most, are scored
 _BESIDE_TRAINING = 4  # images, as a multiple of a training step's: they need no gradients
 
 
-class _Judged(NamedTuple):
-    """Some held-out parts, and N versions of them with synthetic defects.
+class _Found(NamedTuple):
+    """What was found on P held-out parts, and on N versions of them with synthetic defects.
 
     Attributes:
-        good, turned: float64, scores of the parts as they are, and turned by quarters.
+        good: float64, (P,), scores of the parts as they are.
+        turned: float64, (3 P,), turned by quarters, or (0,) where those would be the same.
         scores: float64, (N,), of the versions; anomalous: bool, (N,), whether a defect was made on them.
-        maps, masks: float32 and bool, (N, s, s), of the versions, at most `_RANKED_SIDE` pixels along each axis.
+        maps, masks: float32 and bool, (N, s, s), of the versions, fewer than twice `_RANKED_SIDE` pixels along each axis.
     """
 
     good: NDArray[np.float64]
@@ -42,16 +43,19 @@ class _Judged(NamedTuple):
     masks: NDArray[np.bool_]
 
 
-def validate(network: Das3d, parts: Parts, trained: Parts, textures: Tensor, settings: Settings) -> dict[str, float]:
+def validate(
+    network: Das3d, parts: Parts, trained: Parts, textures: Tensor, settings: Settings
+) -> dict[str, float] | None:
     """Score held-out parts as they are and with synthetic defects, which are the same at every call.
 
-    Of several processes each scores some of the parts, and all get what they found together.
+    Of several processes each scores some of the parts, and the first one gets what they found together.
 
     Args:
         trained: the parts that the network is trained on, which help to set the threshold.
 
     Returns:
-        image_auroc and pixel_ap; quality, their mean; threshold, from the scores of good parts as they are.
+        image_auroc and pixel_ap; quality, their mean; threshold, from the scores of good parts as they are. None in all
+        processes but the first.
     """
     look, device = evaluating(network), textures.device
     judged = [
@@ -62,7 +66,9 @@ def validate(network: Das3d, parts: Parts, trained: Parts, textures: Tensor, set
     looking = settings.score.smoothing, settings.views
     known = [score(look, batch, *looking).scores for _, batch in _batches(trained, some, device, settings)]
 
-    of_all = distributed.from_all((judged, known))
+    of_all = distributed.at_first((judged, known))
+    if of_all is None:
+        return None
     together = zip(*(one for own, _ in of_all for one in own), strict=True)
     good, turned, scores, anomalous, maps, masks = (np.concatenate(arrays) for arrays in together)
     learnt = np.concatenate([one for _, own in of_all for one in own])
@@ -77,7 +83,7 @@ def validate(network: Das3d, parts: Parts, trained: Parts, textures: Tensor, set
     }
 
 
-def _judge(look: Pass, places: Tensor, batch: Batch, textures: Tensor, settings: Settings) -> _Judged:
+def _judge(look: Pass, places: Tensor, batch: Batch, textures: Tensor, settings: Settings) -> _Found:
     modality = settings.model.modality
     # Every version shows a defect, in both images or in one of them.
     seen: tuple[Modality, ...] = ("both", "rgb", "depth") if modality == "both" else (modality,)
@@ -97,13 +103,13 @@ def _judge(look: Pass, places: Tensor, batch: Batch, textures: Tensor, settings:
     maps, mask = np.concatenate([one.maps for one in found]), np.concatenate(masks)
     every = max(1, mask.shape[-1] // _RANKED_SIDE)
     ranked = np.s_[:, every // 2 :: every, every // 2 :: every]
-    return _Judged(
+    return _Found(
         good=good,
-        turned=np.concatenate((*turned, good[:0])),
+        turned=np.concatenate((*turned, good[:0])),  # which may be none
         scores=np.concatenate([one.scores for one in found]),
         anomalous=np.asarray(mask.any(axis=(1, 2))),
-        maps=maps[ranked],
-        masks=mask[ranked],
+        maps=maps[ranked].copy(),  # a view would hold all pixels
+        masks=mask[ranked].copy(),
     )
 
 
