@@ -394,7 +394,7 @@ def test_each_process_validates_on_its_share(
     alone = validate(*arguments)
     shares = []
     monkeypatch.setattr(distributed, "size", lambda: processes)
-    monkeypatch.setattr(distributed, "at_first", lambda own: shares.append(own) or shares)
+    monkeypatch.setattr(distributed, "gathered", lambda own: shares.append(own) or shares)
     for rank in range(processes):
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
         together = validate(*arguments)

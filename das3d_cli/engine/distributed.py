@@ -110,7 +110,7 @@ def from_first(make: Callable[[], T]) -> T:
     return made
 
 
-def at_first(own: T) -> list[T] | None:
+def gathered(own: T) -> list[T] | None:
     """What each of the processes has, in the order of their places; None in all but the first."""
     if size() == 1:
         return [own]

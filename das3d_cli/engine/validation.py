@@ -66,7 +66,7 @@ def validate(
     looking = settings.score.smoothing, settings.views
     known = [score(look, batch, *looking).scores for _, batch in _batches(trained, some, device, settings)]
 
-    of_all = distributed.at_first((judged, known))
+    of_all = distributed.gathered((judged, known))
     if of_all is None:
         return None
     together = zip(*(one for own, _ in of_all for one in own), strict=True)
