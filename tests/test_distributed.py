@@ -154,6 +154,14 @@ class TestTogether:
         assert {path.name for path in run.rglob("*")} == {path.name for path in whole.rglob("*")}
         alike(whole, run)
 
+    def test_in_micro_batches_too(self, place: Path, together, tmp_path: Path, in_float64: None):
+        """Each is normalised over the samples that one process would have in it."""
+        trainer = begin(place, tmp_path / "whole", "train.accumulate=2")
+        finish(trainer)
+        together(tmp_path / "two", "train.accumulate=2")
+        (run,) = (tmp_path / "two").iterdir()
+        alike(trainer.run, run)
+
     def test_interrupted_together_and_resumed_alone(self, place: Path, whole: Path, together, tmp_path: Path):
         together(tmp_path / "two", interrupted=4)
         (run,) = (tmp_path / "two").iterdir()

@@ -100,6 +100,14 @@ def check_share(batch_size: int, portions: int) -> None:
         )
 
 
+def own_places(batch_size: int, portions: int) -> Tensor:
+    """The places in a batch that are this process's, int64, one portion after another.
+
+    Of every micro-batch all processes have a piece, so that its batch normalisation is that of one process.
+    """
+    return torch.arange(batch_size).view(portions, size(), -1)[:, rank()].flatten()
+
+
 def from_first(make: Callable[[], T]) -> T:
     """What the first process makes, for all of them."""
     if size() == 1:

@@ -80,6 +80,8 @@ class Trainer:
             capturable=self._as_graph,
         )  # fmt: skip
         self._work = Ahead(self._make, self._learn, self._inputs) if self._as_graph else self._one_by_one
+        self._own = distributed.own_places(settings.train.batch_size, settings.train.accumulate)
+        self._places = self._own.to(self.device)
         self.feed = Feed(data.train, self.device, self._indices)
         self.step = 0
         self.best: dict[str, float] = {}
@@ -172,22 +174,15 @@ class Trainer:
         width = self.settings.model.discriminator_width
         return f"with one part at a time; train anew with --set model.discriminator_width below {width}"
 
-    @property
-    def _share(self) -> range:
-        """The places in a step's batch that are this process's."""
-        count = self.settings.train.batch_size // distributed.size()
-        return range(distributed.rank() * count, (distributed.rank() + 1) * count)
-
     def _indices(self, step: int) -> Tensor:
         s = self.settings
         found = batch_indices(s.seed, step, s.train.batch_size, len(self.data.train))
-        return torch.from_numpy(found[self._share.start : self._share.stop])
+        return torch.from_numpy(found)[self._own]
 
     def _micro_batches(self, batch: Batch) -> Iterator[tuple[Batch, Tensor]]:
         """The step's good parts and their places in its batch, in equal portions."""
-        places = torch.arange(self._share.start, self._share.stop, device=self.device)
-        portion = len(places) // self.settings.train.accumulate
-        for *some, where in zip(*(torch.split(tensor, portion) for tensor in (*batch, places)), strict=True):
+        portion = len(self._places) // self.settings.train.accumulate
+        for *some, where in zip(*(torch.split(tensor, portion) for tensor in (*batch, self._places)), strict=True):
             yield Batch(*some), where
 
     def _synthesised(self, batch: Batch, places: Tensor, step: Tensor) -> tuple[Batch, Augmented]:
