@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import typer
 from rich.console import Console
@@ -11,27 +11,49 @@ from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from das3d_cli.errors import DataError
+from das3d_cli.files import reason
+
 stdout = Console(soft_wrap=True, emoji=False)
 stderr = Console(stderr=True, soft_wrap=True, emoji=False)
 
 
 def say(text: str) -> None:
-    """A line for people, on stderr, printed as it stands."""
-    stderr.print(text, markup=False, highlight=False)
+    """A line for people, on stderr, printed as it stands; if nobody can read it there, the work goes on."""
+    with suppress(OSError):
+        stderr.print(text, markup=False, highlight=False)
 
 
 def show(table: Table) -> None:
-    """A table as the result, on stdout; where the terminal is too narrow its lines run over, but nothing is cut."""
+    """A table as the result, on stdout; where the terminal is too narrow its lines run over, but nothing is cut.
+
+    Raises:
+        DataError: it cannot be written there.
+    """
     width = Measurement.get(stdout, stdout.options.update(max_width=10_000), table)
     least = width.maximum if all(column.no_wrap for column in table.columns) else width.minimum
     if least > stdout.width:
         table.width = least
-    stdout.print(table)
+    with _told():
+        stdout.print(table)
 
 
 def result(text: str) -> None:
-    """The command's result, on stdout, printed as it stands."""
-    typer.echo(text)
+    """The command's result, on stdout, printed as it stands. Raises as `show`."""
+    with _told():
+        typer.echo(text)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:  # who reads has seen enough
+        raise
+    except OSError as error:
+        raise DataError(
+            f"standard output: cannot be written: {reason(error)}; make room, or send it elsewhere"
+        ) from None
 
 
 @contextmanager

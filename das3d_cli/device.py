@@ -65,7 +65,16 @@ def autocast(device: torch.device, *, training: bool = False) -> torch.autocast:
 
 
 # What torch's other errors than its own OutOfMemoryError say of a lack of memory: main memory's, the driver's, libraries'.
-_SHORT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory", "STATUS_ALLOC_FAILED", "CUFFT_ALLOC_FAILED")
+_SHORT_OF_MEMORY = (
+    "DefaultCPUAllocator", "out of memory", "STATUS_ALLOC_FAILED", "CUFFT_ALLOC_FAILED", "unable to find an engine to execute"
+)  # fmt: skip
+
+
+def short_of_memory(error: BaseException) -> bool:
+    """Whether the error says that the device's memory is too small, or the computer's."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _SHORT_OF_MEMORY)
 
 
 @contextlib.contextmanager
@@ -77,10 +86,8 @@ def within_memory(device: torch.device, advice: str) -> Iterator[None]:
     """
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError):
-        pass
-    except RuntimeError as error:
-        if not any(words in str(error) for words in _SHORT_OF_MEMORY):
+    except (RuntimeError, MemoryError) as error:
+        if not short_of_memory(error):
             raise
     else:
         return

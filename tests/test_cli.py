@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -18,6 +19,8 @@ import pytest
 import tifffile
 import torch
 
+from das3d_cli.commands import train as train_command
+from das3d_cli.errors import DataError
 from das3d_cli.settings import FIELDS
 
 PACKAGE = Path(__file__).parents[1] / "das3d_cli"
@@ -25,16 +28,18 @@ TINY = ("--set", "model.size=64", "--set", "model.reconstruction_width=4", "--se
         "--set", "train.validate_every=2", "--steps", "4", "--batch-size", "2", "--set", "synthesis.texture_count=8")  # fmt: skip
 
 
-def das3d(*arguments: object, cwd: Path, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def das3d(
+    *arguments: object, cwd: Path, environment: dict[str, str] | None = None, **streams: object
+) -> subprocess.CompletedProcess[str]:
     """Run the command; `NO_COLOR` and a fixed width keep its text the same everywhere."""
     return subprocess.run(
         [sys.executable, "-m", "das3d_cli", *map(str, arguments)],
         cwd=cwd,
         env=os.environ | {"NO_COLOR": "1", "COLUMNS": "160"} | (environment or {}),
         check=False,
-        capture_output=True,
         text=True,
         timeout=300,
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | streams,
     )
 
 
@@ -481,6 +486,36 @@ class TestFullDisk:
         ]
         assert [path for path in left if path.stat().st_size >= room or "tmp" in path.name] == []
         shutil.rmtree(place / "full", ignore_errors=True)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+class TestFullLog:
+    """Where the output goes, the disk is full."""
+
+    def test_results_cannot_be_told(self, place: Path):
+        with open("/dev/full", "w") as full:
+            done = das3d("predict", "part.tiff", "part.png", cwd=place, stdout=full)
+        fails(done, 1, "standard output: cannot be written: no space left")
+
+    def test_what_is_said_besides_is_not_worth_an_end(self, place: Path):
+        with open("/dev/full", "w") as full:
+            done = das3d("predict", "part.tiff", "part.png", cwd=place, stderr=full)
+        assert done.returncode == 0 and "score" in done.stdout
+
+    def test_the_next_categories_are_trained_all_the_same(self, monkeypatch: pytest.MonkeyPatch):
+        trained = []
+
+        def outcomes() -> Iterator[tuple[str, dict[str, str]]]:
+            for name in ("first", "second"):
+                trained.append(name)
+                yield name, {"run": f"runs/{name}-001"}
+
+        with contextlib.suppress(OSError), open("/dev/full", "w") as full:  # which fails to close, too
+            monkeypatch.setattr(sys, "stdout", full)
+            with pytest.raises(DataError, match="standard output: cannot be written"):
+                train_command._collect(outcomes(), ["first", "second"], False)
+        monkeypatch.undo()
+        assert trained == ["first", "second"]
 
 
 class TestReadme:

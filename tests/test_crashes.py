@@ -127,11 +127,20 @@ class TestKilled:
 
     def test_while_a_file_is_written(self, cache: Cache, tmp_path: Path, whole: Path, forked):
         random = np.random.default_rng(0)
-        for moment in random.permutation(["before", "half", "after", "after"]).tolist():
-            process = forked(go_on, cache, tmp_path, int(random.integers(3, 6)), moment)
+        moments = random.permutation(["before", "half", "after", "after", "half"]).tolist()
+        for number, moment in zip(random.permutation(5) + 1, moments, strict=True):  # from the run's settings on
+            process = forked(go_on, cache, tmp_path, int(number), moment)
             assert not self.survives(tmp_path, process, whole)
             for metrics in tmp_path.glob("*/metrics.jsonl"):
                 metrics.write_text(metrics.read_text() + '{"step": 3, "lo')  # a line cut short
+        assert self.survives(tmp_path, forked(go_on, cache, tmp_path, 0, ""), whole)
+
+    def test_before_it_has_learnt_anything(self, cache: Cache, tmp_path: Path, whole: Path, forked):
+        for delay in np.random.default_rng(0).uniform(0, 0.4, 4).tolist():
+            process = forked(go_on, cache, tmp_path, 0, "")
+            time.sleep(delay)
+            process.kill()
+            self.survives(tmp_path, process, whole)
         assert self.survives(tmp_path, forked(go_on, cache, tmp_path, 0, ""), whole)
 
     def test_at_any_time(self, cache: Cache, tmp_path: Path, whole: Path, forked):
@@ -237,7 +246,7 @@ class TestShortOfMemory:
 
         trainer = start(cache, tmp_path, "train.batch_size=4")
         monkeypatch.setattr(trainer_module, where, fails)
-        advice = f"go on with --resume {trainer.run} --set train.accumulate=2, or train anew with a lower --batch-size"
+        advice = f"go on with --resume {trainer.run} --set train.accumulate=2, --data and --gpus as before, or train anew with"
         with pytest.raises(DataError, match=f"^cpu: out of memory at batch size 4; {re.escape(advice)}"):
             finish(trainer)
         monkeypatch.undo()
@@ -266,6 +275,36 @@ class TestShortOfMemory:
             match=r"^cpu: out of memory before the first step; train anew with a lower --set synthesis\.texture_count",
         ):
             start(cache, tmp_path)
+
+    @pytest.mark.parametrize("where", ["load_data", "Trainer.restore"])
+    def test_going_on(self, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str):
+        """It is no reason to throw away what was learnt."""
+        run = start(cache, tmp_path).run
+
+        def fails(*arguments: object) -> None:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+        monkeypatch.setattr(f"das3d_cli.engine.training.{where}", fails)
+        with pytest.raises(DataError, match=r"^cpu: out of memory before the first step; free some, and go on$"):
+            training.resume(run, cache.folder.parent, CPU)
+
+    def test_a_state_that_does_not_fit_in(self, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        def fails(*arguments: object) -> None:
+            raise RuntimeError("cuDNN error: GET was unable to find an engine to execute this computation")
+
+        trainer = start(cache, tmp_path)
+        monkeypatch.setattr(trainer.optimizer, "load_state_dict", fails)
+        with pytest.raises(DataError, match="out of memory here"), device.within_memory(CPU, "here"):
+            trainer.restore(Trainer.read_state(trainer.run))
+
+    def test_writing_a_checkpoint(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        def fails(*arguments: object) -> None:
+            raise MemoryError
+
+        monkeypatch.setattr(torch, "save", fails)
+        with pytest.raises(DataError, match=r"^cpu: out of memory writing .*last\.pt; free some$"):
+            checkpoint.save(tmp_path / "last.pt", {})
+        assert list(tmp_path.iterdir()) == []
 
     def test_while_judging(self, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         trainer = start(cache, tmp_path)

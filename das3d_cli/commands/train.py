@@ -31,7 +31,7 @@ from das3d_cli.commands.options import (
     pick_categories,
 )
 from das3d_cli.engine.launch import launch, launched
-from das3d_cli.errors import Das3dError, UsageError
+from das3d_cli.errors import Das3dError, DataError, UsageError
 from das3d_cli.files import as_json as to_json
 from das3d_cli.settings import Settings, resolve
 
@@ -113,13 +113,17 @@ def run(
 def _collect(outcomes: Iterable[tuple[str, dict[str, Any] | Das3dError]], names: list[str], as_json: bool) -> None:
     """Report trainings as they end; one that failed is told last, and by the exit code."""
     finished, failed = {}, {}
+    untold: DataError | None = None
     for name, outcome in outcomes:
         if isinstance(outcome, Das3dError):
             failed[name] = str(outcome)
             continue
         finished[name] = outcome
         if not as_json:
-            console.result(outcome["run"])
+            try:
+                console.result(outcome["run"])
+            except DataError as unable:  # which must not end the other trainings
+                untold = unable
     if as_json:
         errors = [{"category": name, "error": failed[name]} for name in names if name in failed]
         console.result(to_json({"finished": [finished[name] for name in names if name in finished], "failed": errors}))
@@ -127,6 +131,9 @@ def _collect(outcomes: Iterable[tuple[str, dict[str, Any] | Das3dError]], names:
         console.say(f"failed: {name}: {error}")
     if failed:
         console.say(f"{len(failed)} of {len(names)} categories failed; the others are trained")
+    if untold:
+        raise untold
+    if failed:
         raise typer.Exit(1)
 
 

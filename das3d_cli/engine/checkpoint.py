@@ -21,10 +21,11 @@ def save(path: Path, content: dict[str, Any]) -> None:
     """Write tensors, numbers, strings, lists and dicts; atomically.
 
     Raises:
-        DataError: the target cannot be written.
+        DataError: the target cannot be written, or memory is too small.
     """
     buffer = io.BytesIO()
-    torch.save({"das3d_format": FORMAT, **content}, buffer)
+    with within_memory(torch.device("cpu"), f"writing {path}; free some"):
+        torch.save({"das3d_format": FORMAT, **content}, buffer)
     write_whole(path, buffer.getvalue())
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from das3d_cli import losses, runs
 from das3d_cli.batch import Batch, Parts
-from das3d_cli.device import autocast, make_ready, within_memory
+from das3d_cli.device import autocast, make_ready, short_of_memory, within_memory
 from das3d_cli.engine import checkpoint, distributed
 from das3d_cli.engine.ahead import Ahead
 from das3d_cli.engine.feed import Feed, batch_indices
@@ -168,8 +168,8 @@ class Trainer:
             share = s.batch_size // distributed.size()
             more = next(n for n in range(s.accumulate + 1, share + 1) if share % n == 0)
             return (
-                f"at batch size {s.batch_size}; go on with --resume {self.run} --set train.accumulate={more},"
-                " or train anew with a lower --batch-size"
+                f"at batch size {s.batch_size}; go on with --resume {self.run} --set train.accumulate={more}, --data and"
+                " --gpus as before, or train anew with a lower --batch-size"
             )
         width = self.settings.model.discriminator_width
         return f"with one part at a time; train anew with --set model.discriminator_width below {width}"
@@ -279,6 +279,7 @@ class Trainer:
 
         Raises:
             DataError: it does not fit the run's settings.
+            RuntimeError: memory is too small.
         """
         try:
             self.network.load_state_dict(state["network"])
@@ -286,7 +287,9 @@ class Trainer:
             for group in self.optimizer.param_groups:
                 group["capturable"] = self._as_graph  # it may have been saved on another device
             self.step, self.best = state["step"], state["best"]
-        except (KeyError, ValueError, RuntimeError):
+        except (KeyError, ValueError, RuntimeError) as error:
+            if short_of_memory(error):
+                raise
             raise DataError(f"{self.run}: the checkpoint does not fit the run's settings; train anew") from None
         if distributed.is_first():
             runs.truncate_metrics(self.run, self.step)

@@ -68,7 +68,8 @@ def resume(run: Path, cache_root: Path, device: torch.device, assignments: list[
     cache = open_cache(cache_root, state["category"])
     if any(state.get(key) != value for key, value in identity(cache).items()):
         raise DataError(f"{cache.folder}: changed since {run} began with it; bring it back as it was, or train anew")
-    with within_memory(device, _memory_advice(device)):
+    lower = "go on with a lower --set hardware.cache_share" if device.type == "cuda" else "free some, and go on"
+    with within_memory(device, f"before the first step; {lower}"):
         trainer = Trainer(settings, load_data(settings, cache, device), identity(cache), run)
         trainer.restore(state)
     if assignments and distributed.is_first():
