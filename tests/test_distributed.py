@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -28,7 +29,7 @@ from das3d_cli.data.layouts import find_entries
 from das3d_cli.engine import distributed, spread, training
 from das3d_cli.engine import trainer as trainer_module
 from das3d_cli.engine.trainer import Trainer
-from das3d_cli.errors import UsageError
+from das3d_cli.errors import DataError, UsageError
 from das3d_cli.settings import PreprocessSettings, resolve
 
 CPU = torch.device("cpu")
@@ -186,6 +187,22 @@ class TestTogether:
         expected = gradients(begin(place, tmp_path, "train.batch_size=8"))
         for rank in (0, 1):
             torch.testing.assert_close(torch.load(tmp_path / "two" / f"{rank}.pt"), expected, rtol=1e-8, atol=1e-12)
+
+
+def test_categories_side_by_side(place: Path, tmp_path: Path):
+    """One is trained as it would be alone, though the other fails."""
+    for name in ("tire", "other"):
+        manifest = Path(shutil.copytree(place / "out" / "tire", tmp_path / "out" / name)) / "manifest.json"
+        manifest.write_text(manifest.read_text().replace('"category": "tire"', f'"category": "{name}"'))
+    victim = min((tmp_path / "out" / "other" / "train").rglob("*.npz"))
+    victim.unlink()
+    settings = resolve({}, TINY, environment={})
+    work = functools.partial(train_command._train_category, settings, tmp_path / "out", tmp_path / "runs", False)
+    found = dict(spread.side_by_side(work, ["other", "tire"], [CPU, CPU]))
+    assert isinstance(found["other"], DataError) and f"{victim}: this sample is missing" in str(found["other"])
+    trainer = begin(place, tmp_path / "alone")
+    finish(trainer)
+    assert Trainer.read_state(Path(found["tire"]["run"]))["best"] == pytest.approx(trainer.best)
 
 
 class TestPieces:
