@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import sys
 from pathlib import Path
@@ -20,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent / "quality"))
 import btf
 import data
 import table
-from experiments import EXPERIMENTS, PREPARED, STUDIES, cache_of
+from experiments import EARLIER, EXPERIMENTS, PREPARED, STUDIES, cache_of
 from jobs import Job, write
 
 from das3d_cli.settings import resolve
@@ -63,16 +64,14 @@ def test_every_experiment_is_of_settings_that_exist(name, preset):
 
 
 def test_studies_show_known_experiments():
-    assert {name for study in STUDIES for name in study.experiments} <= {
-        "btf",
-        "earlier",
-        "laid-as-seen",
-        "both-as-seen",
-        "no-surroundings",
-        "both-no-surroundings",
-        "no-reconstruction-no-surroundings",
-        *EXPERIMENTS,
-    }
+    assert {name for study in STUDIES for name in study.experiments} <= {"btf", *EARLIER, *EXPERIMENTS}
+
+
+def test_no_row_is_of_an_unknown_experiment_or_of_two_designs():
+    with (Path(table.__file__).with_name("results.csv")).open(newline="", encoding="utf-8") as file:
+        measured = {row["experiment"] for row in csv.DictReader(file)}
+    assert measured <= {"btf", *EARLIER, *EXPERIMENTS}
+    assert not set(EARLIER) & set(EXPERIMENTS)
 
 
 def test_tables_hold_means_over_seeds(tmp_path: Path):

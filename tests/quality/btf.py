@@ -1,8 +1,9 @@
 """The baseline: BTF (Horwitz and Hoshen 2023), a memory bank of FPFH features; nothing is trained.
 
-FPFH by Open3D on the organised points of each sample, averaged to 28 x 28 patches; a coreset of a tenth of the good
-parts' patches; distance to the nearest of them. Radii are left out: in the published code they exceed the part, so
-that the numbers of neighbours alone decide.
+FPFH by Open3D on each sample's measured points, averaged to 28 x 28 patches; a coreset of a tenth of the good parts'
+patches; distance to the nearest of them. Radii are left out: in the published code they exceed the part, so that the
+numbers of neighbours alone decide. Those count measured points, of which this data set has no more than a sample has
+pixels: resampled to its size, as the published code does with larger captures, points would neighbour their own copies.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ from das3d_cli.scoring import Scored
 _NORMAL_NEIGHBOURS, _FEATURE_NEIGHBOURS = 30, 100
 _PATCHES = 28
 _CORESET = 0.1
-_PROJECTED = 16  # dimensions in which the coreset is picked
 _BLUR_PX = 4.0  # of a 224-pixel map
 _REWEIGHT = 3  # neighbours of the nearest patch that temper the image score
 
@@ -50,15 +50,18 @@ def _patches(cache: Cache, record: Record, raw: dict[tuple[str, str, str], Entry
     rows, columns = place - g.pad_top, place - g.pad_left
     inside = ((rows >= 0) & (rows < g.raw_height))[:, None] & ((columns >= 0) & (columns < g.raw_width))[None]
     xyz = read_capture(entry.rgb, entry.xyz).xyz
-    points = xyz[np.clip(rows, 0, g.raw_height - 1)[:, None], np.clip(columns, 0, g.raw_width - 1)[None]]
-    features = fpfh(points, inside & sample.foreground & ~np.isnan(points[..., 2]))
+    grid = np.clip(rows, 0, g.raw_height - 1)[:, None], np.clip(columns, 0, g.raw_width - 1)[None]
+    shown = inside & sample.foreground & ~np.isnan(xyz[grid][..., 2])
+    part = np.zeros(xyz.shape[:2], bool)
+    part[tuple(places[shown] for places in np.broadcast_arrays(*grid))] = True
+    features = np.where(shown[..., None], fpfh(xyz, part)[grid], 0)
     maps = torch.from_numpy(features).permute(2, 0, 1)[None]
     smooth = F.avg_pool2d(maps, 3, stride=1)
     return F.adaptive_avg_pool2d(smooth, _PATCHES)[0].flatten(1).T.contiguous()
 
 
 def fpfh(points: NDArray[np.float32], part: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Fast point feature histograms of the part's points (S, S, 3): (S, S, 33), zero elsewhere."""
+    """Fast point feature histograms of the part's points (H, W, 3): (H, W, 33), zero elsewhere."""
     import open3d as o3d
 
     cloud = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(points[part].astype(np.float64)))
@@ -71,16 +74,17 @@ def fpfh(points: NDArray[np.float32], part: NDArray[np.bool_]) -> NDArray[np.flo
     return features
 
 
-def coreset(patches: Tensor, seed: int = 0) -> Tensor:
-    """A tenth of the patches (N, C), each the farthest from those picked before, in a random projection."""
-    generator = torch.Generator().manual_seed(seed)
-    projected = patches @ torch.randn(patches.shape[1], _PROJECTED, generator=generator)
-    length = projected.square().sum(1)
+def coreset(patches: Tensor) -> Tensor:
+    """A tenth of the patches (N, C), each the farthest from those picked before.
+
+    The published code picks them in a random projection, which for 33 dimensions has as many.
+    """
+    length = patches.square().sum(1)
     nearest = length
     picked: list[int] = []
     for _ in range(round(_CORESET * len(patches))):
         index = int(nearest.argmax())
-        distance = (length + length[index] - 2 * (projected @ projected[index])).clamp_min(0)
+        distance = (length + length[index] - 2 * (patches @ patches[index])).clamp_min(0)
         nearest = torch.minimum(nearest, distance) if picked else distance
         picked.append(index)
     return patches[torch.tensor(picked)]
@@ -90,9 +94,10 @@ def _judge(patches: Tensor, bank: Tensor, size: int) -> tuple[NDArray[np.float32
     distance, place = torch.cdist(patches, bank).min(dim=1)
     worst = int(distance.argmax())
     nearest = bank[place[worst]][None]
-    around = torch.cdist(nearest, bank)[0].topk(min(_REWEIGHT, len(bank)), largest=False).indices
-    to_around = (patches[worst] - bank[around]).norm(dim=1) / patches.shape[1] ** 0.5
-    weight = 1 - torch.softmax(to_around, dim=0)[0]
+    around = torch.cdist(nearest, bank)[0].topk(min(_REWEIGHT, len(bank)), largest=False).indices[1:]  # without itself
+    to_around = (patches[worst] - bank[around]).norm(dim=1)
+    scale = patches.shape[1] ** 0.5
+    weight = 1 - torch.exp(distance[worst] / scale - torch.logsumexp(to_around / scale, dim=0))
     small = distance.view(1, 1, _PATCHES, _PATCHES)
     large = F.interpolate(small, size=(size, size), mode="bilinear", align_corners=False)[0, 0].numpy()
     return cv2.GaussianBlur(large, (0, 0), _BLUR_PX * size / 224), float(weight * distance[worst])

@@ -1,4 +1,4 @@
-"""False alarms seen: the good test parts that each category's detectors find most suspicious, before and after."""
+"""False alarms: the good test parts that a category's detectors find most suspicious, and where their maps light up."""
 
 from __future__ import annotations
 
@@ -16,27 +16,47 @@ from das3d_cli.detector import Detector
 from das3d_cli.evaluation import Evaluation, evaluate_detector
 from das3d_cli.files import write_whole
 
-_TILE, _PARTS = 128, 2  # pixels; parts of each category
-_CAPTION = 22
+_TILE, _CAPTION = 128, 22  # pixels
+_RIM = 4  # pixels on either side of a part's outline
+_LIT = 0.2  # from where a defect is outlined
 
 
 def false_alarms(jobs: list[Job], cache: Path, results: Path, path: Path) -> None:
-    """One row per category: its most suspicious good parts of the first job's detector, with each job's anomaly map.
+    """One row per category: the good part that the first job's detector finds worst, and the second's, with both maps.
+
+    Prints how much of the good parts' maps lights up at their rims, at missing points and elsewhere.
 
     Args:
         jobs: finished ones of two experiments, "before" and "after", in that order for every category.
     """
-    rows = []
+    rows, lit = [], []
     for before, after in zip(jobs[::2], jobs[1::2], strict=True):
         judged = [_evaluate(job, cache, results) for job in (before, after)]
         good = np.flatnonzero(np.array(judged[0].split.labels) == GOOD)
-        worst = good[np.argsort(judged[0].scored.scores[good])[::-1][:_PARTS]]
+        worst = [good[np.argmax(evaluation.scored.scores[good])] for evaluation in judged]
         rows.append(np.concatenate([_part(judged, int(place)) for place in worst], axis=1))
+        lit.append([_lit(evaluation, good) for evaluation in judged])
     sheet = np.concatenate(rows)
     caption = np.zeros((_CAPTION, sheet.shape[1], 3), np.uint8)
-    for column, text in enumerate(("part", jobs[0].experiment, jobs[1].experiment) * _PARTS):
-        cv2.putText(caption, text, (column * _TILE + 4, 15), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (255, 255, 255), 1)
+    names = jobs[0].experiment, jobs[1].experiment
+    for column, text in enumerate((f"worst of {names[0]}", *names, f"worst of {names[1]}", *names)):
+        cv2.putText(caption, text, (column * _TILE + 4, 15), cv2.FONT_HERSHEY_SIMPLEX, 0.34, (255, 255, 255), 1)
     write_whole(path, cv2.imencode(".png", np.concatenate([caption, sheet]))[1].tobytes())
+    for name, (rim, missing, elsewhere) in zip(names, np.mean(lit, axis=0), strict=True):
+        print(
+            f"{name}: lit are {rim:.2%} of good parts' rims, {missing:.2%} of their missing points, {elsewhere:.2%} elsewhere"
+        )
+
+
+def _lit(evaluation: Evaluation, good: NDArray[np.intp]) -> list[float]:
+    """Shares of the good parts' pixels that are lit: around the outline, at missing points, and of the rest of the part."""
+    split, kernel = evaluation.split, np.ones((2 * _RIM + 1, 2 * _RIM + 1), np.uint8)
+    part = split.foreground[good]
+    wide, narrow = (np.stack([change(mask.astype(np.uint8), kernel) for mask in part]) > 0
+                    for change in (cv2.dilate, cv2.erode))  # fmt: skip
+    rim, missing = wide & ~narrow, narrow & ~split.valid[good]
+    lit = evaluation.scored.maps[good] >= _LIT
+    return [float(lit[where].mean()) for where in (rim, missing, narrow & ~missing)]
 
 
 def _evaluate(job: Job, cache: Path, results: Path) -> Evaluation:
