@@ -73,7 +73,9 @@ def _table(rows: list[Row], preset: str, experiments: Iterable[str]) -> str:
         pixel, minutes = (
             _mean([row for of_seed in whole for row in of_seed], field) for field in ("pixel_auroc", "minutes")
         )
-        beside = [means, _number(pixel, 3), _number(minutes, 1), str(len(seeds))]
+        counts = [count for category in categories if (count := len(_pick(found, category=category)))]
+        least, most = min(counts), max(counts)
+        beside = [means, _number(pixel, 3), _number(minutes, 1), f"{least} to {most}" if least < most else str(most)]
         lines.append(f"| {name} | " + " | ".join(cells + beside) + " |")
     return "\n".join(lines)
 
