@@ -80,6 +80,7 @@ class Trainer:
             capturable=self._as_graph,
         )  # fmt: skip
         self._work = Ahead(self._make, self._learn, self._inputs) if self._as_graph else self._one_by_one
+        # Of a batch, where its parts are picked, and on the device, where their places tell one sample's chance from another's.
         self._own = distributed.own_places(settings.train.batch_size, settings.train.accumulate)
         self._places = self._own.to(self.device)
         self.feed = Feed(data.train, self.device, self._indices)
@@ -279,7 +280,7 @@ class Trainer:
 
         Raises:
             DataError: it does not fit the run's settings.
-            RuntimeError: memory is too small.
+            RuntimeError, MemoryError: memory is too small.
         """
         try:
             self.network.load_state_dict(state["network"])
