@@ -33,7 +33,7 @@ def run_all(
     """Run the jobs that have no result yet, in their order; returns how many failed or were left for want of time.
 
     Args:
-        extra: settings for all of them.
+        extra: settings for all of them, over their own.
         parallel: trainings at a time. They share the machine's cores, or its GPU.
         minutes: no job is begun later than this.
     """
@@ -70,7 +70,7 @@ def run(
     from das3d_cli.evaluation import evaluate_detector
     from das3d_cli.settings import resolve
 
-    assignments = [*extra, *EXPERIMENTS[job.experiment]]
+    assignments = [*EXPERIMENTS[job.experiment], *extra]
     settings = resolve({"seed": job.seed}, assignments, environment={}, preset=job.preset)
     started = time.monotonic()
     cache_root = cache_of(job.experiment, cache_root)
