@@ -155,6 +155,11 @@ STUDIES: tuple[Study, ...] = (
         ("both", *CHOICES, "nothing-pierced", "paper-losses"),
     ),
     Study(
+        "No sample untouched",
+        "7000 steps, the first row of today's code with seed 3. CHOICES.md draws the conclusions.",
+        ("untouched=0-at-length", "das3d"),
+    ),
+    Study(
         "One choice at a time, on an earlier design",
         "One setting changed, 600 steps, parts laid on each other as the camera saw them, as in both-as-seen; both-four-levels is the"
         " same with parts laid as seen from above. Most rows have one seed; both-as-seen has 0.923 / 0.935 with the first and"
