@@ -116,7 +116,8 @@ STUDIES: tuple[Study, ...] = (
     ),
     Study(
         "One modality or both",
-        "600 steps (rgb, depth and the second seed of both are of synthesis in more passes), and below the preset's 7000. At that length colours alone rank potatoes and tires about as well as both, and outline"
+        "600 steps (rgb, depth and the second seed of both are of synthesis in more passes), and below the preset's 7000."
+        " At that length colours alone rank potatoes and tires about as well as both, and outline"
         " their defects worse; cookies and blocks they rank far worse. In 6000 steps of the default preset on a GPU they rank"
         " potatoes at 0.855 where both rank them at 0.969.",
         ("rgb", "depth", "both", "rgb-at-length", "depth-at-length", "das3d"),
