@@ -67,7 +67,7 @@ def test_studies_show_known_experiments():
     assert {name for study in STUDIES for name in study.experiments} <= {"btf", *EARLIER, *EXPERIMENTS}
 
 
-def test_no_row_is_of_an_unknown_experiment_or_of_two_designs():
+def test_every_row_is_of_a_known_experiment_of_today_or_of_an_earlier_design():
     with (Path(table.__file__).with_name("results.csv")).open(newline="", encoding="utf-8") as file:
         measured = {row["experiment"] for row in csv.DictReader(file)}
     assert measured <= {"btf", *EARLIER, *EXPERIMENTS}

@@ -124,13 +124,13 @@ def _collect(outcomes: Iterable[tuple[str, dict[str, Any] | Das3dError]], names:
                 console.result(outcome["run"])
             except DataError as unable:  # which must not end the other trainings
                 untold = unable
-    if as_json:
-        errors = [{"category": name, "error": failed[name]} for name in names if name in failed]
-        console.result(to_json({"finished": [finished[name] for name in names if name in finished], "failed": errors}))
     for name, error in failed.items():
         console.say(f"failed: {name}: {error}")
     if failed:
         console.say(f"{len(failed)} of {len(names)} categories failed; the others are trained")
+    if as_json:
+        errors = [{"category": name, "error": failed[name]} for name in names if name in failed]
+        console.result(to_json({"finished": [finished[name] for name in names if name in finished], "failed": errors}))
     if untold:
         raise untold
     if failed:
