@@ -153,7 +153,8 @@ STUDIES: tuple[Study, ...] = (
     ),
     Study(
         "One choice at a time",
-        "One setting changed, 600 steps; seed 0 in float32. A mean that differs by less than 0.02 says little; CHOICES.md draws the conclusions.",
+        "One setting changed, 600 steps; seed 0 in float32."
+        " A mean that differs by less than 0.02 says little; CHOICES.md draws the conclusions.",
         ("both", *CHOICES, "nothing-pierced", "paper-losses"),
     ),
     Study(
