@@ -9,8 +9,11 @@ runs/tire-001/settings.json      resolved settings
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+import os
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,6 +52,27 @@ def claim(base: Path, category: str) -> Path:
         raise DataError(f"{base}: cannot make a run folder here: {reason(error)}") from None
 
 
+@contextlib.contextmanager
+def held(run: Path) -> Iterator[None]:
+    """Keep other processes from training in a run folder, until the block or the process ends, where files can be locked.
+
+    Raises:
+        UsageError: another process trains in it.
+    """
+    with contextlib.ExitStack() as at_end:
+        if sys.platform != "win32":
+            import fcntl
+
+            with contextlib.suppress(OSError):
+                folder = os.open(run, os.O_RDONLY)
+                at_end.callback(os.close, folder)
+                try:
+                    fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise UsageError(f"{run}: another process trains in it; end that one first") from None
+        yield
+
+
 def append_metrics(run: Path, record: Mapping[str, Any]) -> None:
     """Add one line to metrics.jsonl."""
     try:
@@ -74,6 +98,19 @@ def truncate_metrics(run: Path, step: int) -> None:
     """Drop the records of steps after `step`, which a resumed run will write again."""
     kept = [record for record in read_metrics(run) if record.get("step", 0) <= step]
     write_whole(run / "metrics.jsonl", "".join(as_json(record) + "\n" for record in kept).encode())
+
+
+def unfinished(path: Path) -> list[Path]:
+    """Of a folder of runs those that are unfinished, by name; any other path by itself.
+
+    Raises:
+        UsageError: all runs in it are finished.
+    """
+    below = sorted(file.parent for file in path.glob("*/settings.json"))
+    left = [run for run in below if not (run / "summary.json").is_file()]
+    if below and not left:
+        raise UsageError(f"{path}: all runs here are finished; start a new one without --resume")
+    return left or [path]
 
 
 def newest_finished(base: Path) -> Path:

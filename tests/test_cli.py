@@ -19,9 +19,12 @@ import pytest
 import tifffile
 import torch
 
+from das3d_cli import runs
 from das3d_cli.commands import train as train_command
+from das3d_cli.data.cache import open_cache
+from das3d_cli.engine import training
 from das3d_cli.errors import DataError
-from das3d_cli.settings import FIELDS
+from das3d_cli.settings import FIELDS, resolve
 
 PACKAGE = Path(__file__).parents[1] / "das3d_cli"
 TINY = ("--set", "model.size=64", "--set", "model.reconstruction_width=4", "--set", "model.discriminator_width=4",
@@ -189,9 +192,36 @@ class TestMainPath:
         told = done.stderr.splitlines()[-2:]
         assert (
             told[0].startswith(f"failed: cookie: {victim}")
-            and told[1] == "1 of 2 categories failed; the others are trained"
+            and told[1] == "1 of 2 trainings failed; the others are finished"
         )
         assert "Traceback" not in done.stderr
+
+    def test_the_unfinished_runs_of_a_folder_go_on(self, place: Path, tmp_path: Path):
+        tiny = [text for text in TINY if "=" in text]
+        settings = resolve({"train.steps": 4, "train.batch_size": 2}, tiny, None, preset="cpu")
+        for category in ("cookie", "tire"):
+            training.start(settings, open_cache(place / "out", category), tmp_path / "left", torch.device("cpu"))
+        resume = ("train", "--resume", tmp_path / "left", "--gpus", "cpu", "--json")
+        with runs.held(tmp_path / "left" / "tire-001"):
+            done = das3d(*resume, cwd=place)
+        found = json.loads(done.stdout)
+        assert done.returncode == 1 and [(one["category"], one["steps"]) for one in found["finished"]] == [
+            ("cookie", 4)
+        ]
+        told = {"run": str(tmp_path / "left" / "tire-001")}
+        assert found["failed"] == [told | {"error": f"{told['run']}: another process trains in it; end that one first"}]
+        assert [one["run"] for one in json.loads(ok(das3d(*resume, cwd=place)).stdout)["finished"]] == [told["run"]]
+        fails(das3d(*resume, cwd=place), 2, "all runs here are finished")
+
+    def test_what_an_interrupt_leaves_is_told(self, capsys: pytest.CaptureFixture[str]):
+        def outcomes() -> Iterator[tuple[str, dict[str, str]]]:
+            yield "first", {"run": "runs/first-001"}
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            train_command._collect(outcomes(), ["first", "second", "third"], False, of="category")
+        told = capsys.readouterr()
+        assert told.out == "runs/first-001\n" and told.err == "not trained to the end: second, third\n"
 
     def test_nothing_but_the_result_goes_to_stdout(self, place: Path):
         done = ok(das3d("train", "--category", "cookie", "--runs", "quiet", "--gpus", "cpu", *TINY, cwd=place))
@@ -513,7 +543,7 @@ class TestFullLog:
         with contextlib.suppress(OSError), open("/dev/full", "w") as full:  # which fails to close, too
             monkeypatch.setattr(sys, "stdout", full)
             with pytest.raises(DataError, match="standard output: cannot be written"):
-                train_command._collect(outcomes(), ["first", "second"], False)
+                train_command._collect(outcomes(), ["first", "second"], False, of="category")
         monkeypatch.undo()
         assert trained == ["first", "second"]
 

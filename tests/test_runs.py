@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from das3d_cli.errors import DataError, UsageError
-from das3d_cli.runs import by_category, newest_finished
+from das3d_cli.runs import by_category, held, newest_finished, unfinished
 
 
 def make(base: Path, name: str, when: str, category: str = "tire", modality: str = "both") -> Path:
@@ -40,3 +40,26 @@ def test_a_run_whose_settings_are_lost_is_told(tmp_path: Path):
     (make(tmp_path, "tire-001", "2026-01-01T00:00:00") / "settings.json").write_text('{"model": {}}')
     with pytest.raises(DataError, match=r"tire-001.settings\.json.*--run"):
         by_category(tmp_path)
+
+
+def test_what_is_to_be_resumed(tmp_path: Path):
+    done = make(tmp_path, "tire-001", "2026-01-01T00:00:00")
+    with pytest.raises(UsageError, match="all runs here are finished"):
+        unfinished(tmp_path)
+    left = [make(tmp_path, name, "2026-01-01T00:00:00") for name in ("cookie-001", "tire-002")]
+    for run in left:
+        (run / "summary.json").unlink()
+    (tmp_path / "no-run").mkdir()
+    assert unfinished(tmp_path) == left
+    assert [unfinished(path) for path in (left[0], done, tmp_path / "no-run")] == [
+        [left[0]],
+        [done],
+        [tmp_path / "no-run"],
+    ]
+
+
+def test_one_training_in_a_run_at_a_time(tmp_path: Path):
+    with held(tmp_path), pytest.raises(UsageError, match="another process trains in it"), held(tmp_path):
+        pass
+    with held(tmp_path):
+        pass

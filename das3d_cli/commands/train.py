@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from das3d_cli import console
+from das3d_cli import runs as run_folders
 from das3d_cli.commands.options import (
     DEFAULT_CACHE,
     DEFAULT_RUNS,
@@ -54,7 +55,13 @@ def run(
     seed: Seed = None,
     runs: Runs = DEFAULT_RUNS,
     resume: Annotated[
-        Path | None, typer.Option("--resume", metavar="RUN", help="Go on with an unfinished run.", show_default=False)
+        Path | None,
+        typer.Option(
+            "--resume",
+            metavar="RUN",
+            show_default=False,
+            help="Go on with an unfinished run, or with all those of a folder: --resume runs.",
+        ),
     ] = None,
     as_json: AsJson = False,
     config: Config = None,
@@ -74,62 +81,67 @@ def run(
     settings = resolve(flags, of_now, config)  # a mistake is told before torch is imported
     from das3d_cli import device as devices
     from das3d_cli.data import cache as caches
-    from das3d_cli.engine import distributed, spread, training
+    from das3d_cli.engine import distributed, spread
 
     gpus = settings.hardware.gpus
     chosen = [distributed.own_device(gpus)] if launched() else devices.choose_all(gpus)
-    names: list[str] = []
     if resume:
         given = any(value is not None for key, value in flags.items() if key != "hardware.gpus")
         if given or config or category:
             raise UsageError("--resume: goes on with the run's own settings and category; give no others beside it")
+        names = [str(run) for run in run_folders.unfinished(resume)]
+        work = functools.partial(_resume_run, data, assignments)
     else:
         settings = resolve(flags, assignments, config, preset="cpu" if chosen[0].type == "cpu" else "default")
         names = pick_categories(caches.categories(data), category, data)
         for name in names:
             caches.find_cache(data, name)  # a mistyped one is told before the first training
+        work = functools.partial(_train_category, settings, data, runs)
     if len(names) > 1 and launched():
-        raise UsageError(f"torchrun trains one category, not {', '.join(names)}; name one with --category")
-    if len(names) <= 1 and len(chosen) > 1:
+        raise UsageError(f"torchrun trains one at a time, not {', '.join(names)}; name one")
+    if len(names) == 1 and len(chosen) > 1:
         raise typer.Exit(launch(sys.argv[1:], len(chosen)))
     if len(names) > 1:
-        work = functools.partial(_train_category, settings, data, runs, len(chosen) == 1)
         pairs = (
-            spread.side_by_side(work, names, chosen)
+            spread.side_by_side(functools.partial(work, bar=False), names, chosen)
             if len(chosen) > 1
             else spread.one_after_another(work, names, chosen[0])
         )
-        _collect(pairs, names, as_json)
+        _collect(pairs, names, as_json, of="run" if resume else "category")
         return
     with distributed.joined(chosen[0]) if launched() else contextlib.nullcontext():
-        if resume:
-            summary = _finish(training.resume(resume, data, chosen[0], assignments), data)
-        else:
-            summary = _train_category(settings, data, runs, True, names[0], chosen[0])
+        summary = work(names[0], chosen[0])
         if distributed.is_first():
             console.result(to_json({"finished": [summary], "failed": []}) if as_json else summary["run"])
 
 
-def _collect(outcomes: Iterable[tuple[str, dict[str, Any] | Das3dError]], names: list[str], as_json: bool) -> None:
-    """Report trainings as they end; one that failed is told last, and by the exit code."""
+def _collect(
+    outcomes: Iterable[tuple[str, dict[str, Any] | Das3dError]], names: list[str], as_json: bool, *, of: str
+) -> None:
+    """Report trainings as they end, each `of` a category or a run; one that failed is told last, and by the exit code."""
     finished, failed = {}, {}
     untold: DataError | None = None
-    for name, outcome in outcomes:
-        if isinstance(outcome, Das3dError):
-            failed[name] = str(outcome)
-            continue
-        finished[name] = outcome
-        if not as_json:
-            try:
-                console.result(outcome["run"])
-            except DataError as unable:  # which must not end the other trainings
-                untold = unable
+    try:
+        for name, outcome in outcomes:
+            if isinstance(outcome, Das3dError):
+                failed[name] = str(outcome)
+                continue
+            finished[name] = outcome
+            if not as_json:
+                try:
+                    console.result(outcome["run"])
+                except DataError as unable:  # which must not end the other trainings
+                    untold = unable
+    except KeyboardInterrupt:
+        left = [name for name in names if name not in finished and name not in failed]
+        console.say(f"not trained to the end: {', '.join(left)}")
+        raise
     for name, error in failed.items():
         console.say(f"failed: {name}: {error}")
     if failed:
-        console.say(f"{len(failed)} of {len(names)} categories failed; the others are trained")
+        console.say(f"{len(failed)} of {len(names)} trainings failed; the others are finished")
     if as_json:
-        errors = [{"category": name, "error": failed[name]} for name in names if name in failed]
+        errors = [{of: name, "error": failed[name]} for name in names if name in failed]
         console.result(to_json({"finished": [finished[name] for name in names if name in finished], "failed": errors}))
     if untold:
         raise untold
@@ -138,20 +150,30 @@ def _collect(outcomes: Iterable[tuple[str, dict[str, Any] | Das3dError]], names:
 
 
 def _train_category(
-    settings: Settings, data: Path, runs: Path, alone: bool, category: str, device: torch.device
+    settings: Settings, data: Path, base: Path, category: str, device: torch.device, *, bar: bool = True
 ) -> dict[str, Any]:
     from das3d_cli.data.cache import open_cache
     from das3d_cli.engine import distributed, training
 
     cache = open_cache(data, category)
-    trainer = training.start(settings, cache, runs, device)
+    trainer = training.start(settings, cache, base, device)
     if not cache.samples("validation") and distributed.is_first():
         kept, held = len(trainer.data.train), len(trainer.data.validation)
         console.say(f"{category}: no validation split; {held} of {kept + held} training samples are held out for it")
-    return _finish(trainer, data, bar=alone)
+    with run_folders.held(trainer.run) if distributed.is_first() else contextlib.nullcontext():
+        return _finish(trainer, data, bar=bar)
 
 
-def _finish(trainer: Trainer, data: Path, *, bar: bool = True) -> dict[str, Any]:
+def _resume_run(
+    data: Path, assignments: list[str] | None, run: str, device: torch.device, *, bar: bool = True
+) -> dict[str, Any]:
+    from das3d_cli.engine import distributed, training
+
+    with run_folders.held(Path(run)) if distributed.is_first() else contextlib.nullcontext():
+        return _finish(training.resume(Path(run), data, device, assignments), data, bar=bar)
+
+
+def _finish(trainer: Trainer, data: Path, *, bar: bool) -> dict[str, Any]:
     """Train to the end; returns the run folder and what its summary.json holds."""
     from das3d_cli.engine import distributed
     from das3d_cli.engine.training import finish
