@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
+import os
 import sys
 import time
+import traceback
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -86,7 +89,7 @@ def main() -> None:
     except Das3dError as error:
         _fail(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        sys.exit(130)
+        _exit(130)
     except typer.TyperException as error:
         _fail(f"{error.format_message().rstrip('.')}; see das3d --help", UsageError.exit_code)
     except Exception as error:  # noqa: BLE001  (what is not foreseen is still one line)
@@ -99,11 +102,22 @@ def main() -> None:
 
 def _fail(text: str, code: int) -> NoReturn:
     if "--debug" in sys.argv[1:2]:
-        raise  # noqa: PLE0704  (called from an except block)
+        traceback.print_exc()  # called from an except block
+        _exit(code)
     if launched():
         from das3d_cli.engine.distributed import first_to_fail
 
         if not first_to_fail():
-            sys.exit(code)
+            _exit(code)
     print("error: " + " ".join(text.splitlines()), file=sys.stderr)
+    _exit(code)
+
+
+def _exit(code: int) -> NoReturn:
+    """End an unsuccessful process; one of several that train together at once: what it shares with them waits for them."""
+    if launched():
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)

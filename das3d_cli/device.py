@@ -57,7 +57,8 @@ def autocast(device: torch.device, *, training: bool = False) -> torch.autocast:
     should not depend on the processor.
     """
     if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        with torch.cuda.device(device):
+            native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         able = torch.cpu.get_capabilities()
         native = training and (able.get("avx512_bf16", False) or able.get("amx_bf16", False))

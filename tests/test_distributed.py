@@ -197,7 +197,7 @@ def test_categories_side_by_side(place: Path, tmp_path: Path):
     victim = min((tmp_path / "out" / "other" / "train").rglob("*.npz"))
     victim.unlink()
     settings = resolve({}, TINY, environment={})
-    work = functools.partial(train_command._train_category, settings, tmp_path / "out", tmp_path / "runs", False)
+    work = functools.partial(train_command._train_category, settings, tmp_path / "out", tmp_path / "runs", bar=False)
     found = dict(spread.side_by_side(work, ["other", "tire"], [CPU, CPU]))
     assert isinstance(found["other"], DataError) and f"{victim}: this sample is missing" in str(found["other"])
     trainer = begin(place, tmp_path / "alone")

@@ -49,16 +49,17 @@ def own_device(gpus: str) -> torch.device:
 
 @contextlib.contextmanager
 def joined(device: torch.device) -> Iterator[None]:
-    """Be one of the processes that the environment tells of, which end together."""
+    """Be one of the processes that the environment tells of, until all of them have done the block.
+
+    One that fails keeps the connection, and has to end without it: GPUs part only when all of them do.
+    """
     end_with_parent()
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
-    try:
-        yield
-    finally:
-        gc.collect()  # a network that the processes shared must not outlive their group: its threads would abort the process
-        dist.destroy_process_group()
+    yield
+    gc.collect()  # a network that the processes shared must not outlive their group: its threads would abort the process
+    dist.destroy_process_group()
 
 
 def first_to_fail() -> bool:

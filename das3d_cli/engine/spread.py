@@ -30,6 +30,7 @@ def one_after_another(
     for name in names:
         yield name, _outcome(work, name, device)
         gc.collect()  # what one training held, in cycles too, must not be in the next one's way
+        torch.cuda.empty_cache()
 
 
 def side_by_side(
