@@ -137,7 +137,7 @@ class SynthesisSettings(Section):
     )  # fmt: skip
     normal_share: float = setting(
         0.4, "share of samples left untouched, besides the p_d^2 of Eq. 12", ge=0, lt=1,
-        why="with a defect in nearly every sample parts are ranked no better, though defects are outlined better",
+        why="with a defect in nearly every sample long trainings rank parts worse, though they outline defects better",
     )  # fmt: skip
     rotate: bool = setting(True, "turn the whole sample by a random angle", why="parts lie as they fall")
     flip: bool = setting(False, "mirror the whole sample at random", why="lettering and threads have a handedness")

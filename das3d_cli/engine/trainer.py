@@ -272,7 +272,9 @@ class Trainer:
         """
         path = run / "checkpoints" / "last.pt"
         if not path.is_file():
-            raise DataError(f"{run}: no checkpoint here; the training was stopped before its first one: train anew")
+            raise DataError(
+                f"{run}: no checkpoint here; the training was stopped before its first one: delete it and train anew"
+            )
         return checkpoint.load(path)
 
     def restore(self, state: dict[str, Any]) -> None:
