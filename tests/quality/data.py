@@ -19,9 +19,12 @@ from das3d_cli.data.capture import Sample
 from das3d_cli.data.layouts import find_entries
 from das3d_cli.settings import resolve
 
-# Organic and machined, turned and not, textured and plain, dark and light; 36 to 44 defective test parts each.
+# Organic and machined, turned and not, textured and plain, dark and light.
 CATEGORIES = ("tire", "cookie", "block", "cap", "potato")
-COUNTS = {"train": 64, "validation": 10, "test-good": 20, "per-defect": 4, "seed": 1}
+COUNTS = {"train": 64, "validation": 10, "test-good": 20, "seed": 1}
+_PER_DEFECT = {
+    "cookie": 5
+}  # of the others 4: 40 to 45 defective test parts each, for 9 kinds of defect suit a cookie, others more
 RESOLUTION, SIZE = "224x272", 256
 
 _GENERATOR = Path(__file__).parents[2] / "sample_data" / "generate.py"
@@ -33,9 +36,11 @@ def make(captures: Path, cache: Path, categories: list[str], workers: int) -> No
     wanted = _missing(cache, categories)
     if not wanted:
         return
-    counts = [text for name, count in COUNTS.items() for text in (f"--{name}", str(count))]
-    command = [sys.executable, str(_GENERATOR), "--out", str(captures), "--categories", ",".join(wanted)]
-    subprocess.run([*command, *counts, "--resolution", RESOLUTION, "--workers", str(workers)], check=True)
+    for category in wanted:
+        counts = COUNTS | {"per-defect": _PER_DEFECT.get(category, 4)}
+        options = [text for name, count in counts.items() for text in (f"--{name}", str(count))]
+        command = [sys.executable, str(_GENERATOR), "--out", str(captures), "--categories", category]
+        subprocess.run([*command, *options, "--resolution", RESOLUTION, "--workers", str(workers)], check=True)
     preprocess(captures, cache, wanted, workers)
 
 
