@@ -112,14 +112,16 @@ def test_a_step_does_not_wait_for_the_gpu(shared_dataset: Path, tmp_path: Path):
             torch.cuda.set_sync_debug_mode("default")
 
 
-def test_as_one_cuda_graph_the_same_is_learnt_and_judged(shared_dataset: Path, tmp_path: Path):
+@pytest.mark.parametrize("share", [0.5, 0.0], ids=["parts on the GPU", "parts in main memory"])
+def test_as_one_cuda_graph_the_same_is_learnt_and_judged(shared_dataset: Path, tmp_path: Path, share: float):
     build(find_entries(shared_dataset, ["tire"]), tmp_path / "out", PreprocessSettings(size=64), workers=1)
     cache = open_cache(tmp_path / "out", "tire")
     small = ["model.size=64", "model.reconstruction_width=4", "model.discriminator_width=4", "train.steps=12",
              "train.batch_size=4", "train.accumulate=2", "train.validate_every=6", "synthesis.texture_count=8"]  # fmt: skip
     losses, scores = [], []
     for wanted in (False, True):
-        made = resolve({}, [*small, f"hardware.cuda_graphs={str(wanted).lower()}"], environment={})
+        more = [f"hardware.cuda_graphs={str(wanted).lower()}", f"hardware.cache_share={share}"]
+        made = resolve({}, [*small, *more], environment={})
         trainer = training.start(made, cache, tmp_path / "runs", torch.device("cuda", 0))
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # "not recorded"
