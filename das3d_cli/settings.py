@@ -133,11 +133,11 @@ class SynthesisSettings(Section):
     beta_max: float = setting(0.8, "beta of Eq. 8 is drawn from U(0, b)", ge=0, le=1)
     dropout: float = setting(
         0.45, "p_d of Eq. 12: chance that a modality keeps its normal image", ge=0, lt=1,
-        why="half of the defective samples then show in one modality alone, as stains and dents do",
+        why="three fifths of the defects then show in one modality alone, as stains and dents do",
     )  # fmt: skip
     normal_share: float = setting(
-        0.4, "share of samples left untouched, besides the p_d^2 of Eq. 12", ge=0, lt=1,
-        why="with a defect in nearly every sample long trainings rank parts worse, though they outline defects better",
+        0.4, "share of samples left untouched, besides those that Eq. 12 leaves so", ge=0, lt=1,
+        why="with a defect in nearly every sample parts are ranked no better, though some defects are outlined better",
     )  # fmt: skip
     rotate: bool = setting(True, "turn the whole sample by a random angle", why="parts lie as they fall")
     flip: bool = setting(False, "mirror the whole sample at random", why="lettering and threads have a handedness")

@@ -116,7 +116,7 @@ STUDIES: tuple[Study, ...] = (
     ),
     Study(
         "One modality or both",
-        "600 steps (rgb, depth and the second seed of both are of synthesis in more passes), and below the preset's 7000."
+        "600 steps (rgb, depth and the second seed of both are of synthesis in more passes, the first of today's code in float32), and below the preset's 7000."
         " At that length colours alone rank potatoes and tires about as well as both, and outline"
         " their defects worse; cookies, blocks and caps they rank far worse, and depth alone ranks all five worse (that of all families"
         " but caps, and colours alone of caps, in float32). In 6000 steps of the default preset on a GPU they rank"
@@ -133,7 +133,7 @@ STUDIES: tuple[Study, ...] = (
     Study(
         "What reconstruction is worth",
         "The same number of minutes without the reconstruction networks and with them: 760 steps and 600, and below 9230 (8870 for"
-        " seed 0, when a step took a third more time) and the preset's 7000. At that length the reconstruction is ahead in the mean of"
+        " seed 0, when a step took a quarter more time) and the preset's 7000. At that length the reconstruction is ahead in the mean of"
         " the families with every one of the four seeds in image and pixel AUROC, with three in AUPRO. Of the same synthesis are both"
         " detectors with seed 3 (0.964 / 0.970 with it, 0.952 / 0.968 without) and, but for cookies, with seed 0; otherwise the one with"
         " it is of older synthesis, of cookies with seeds 0 and 1 of newer.",
@@ -160,7 +160,7 @@ STUDIES: tuple[Study, ...] = (
     ),
     Study(
         "No sample untouched",
-        "7000 steps, the first row of today's code with seed 3, of caps with seed 2 as well, in float32, the other in bfloat16."
+        "7000 steps, the first row of today's code with seed 3, of caps with seed 2 as well, in float32, the other in bfloat16 but for cookies' first two."
         " With seed 3 alone das3d has 0.964 / 0.970 in the mean. CHOICES.md draws the conclusions.",
         ("untouched=0-at-length", "das3d"),
     ),
