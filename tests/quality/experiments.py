@@ -116,7 +116,8 @@ STUDIES: tuple[Study, ...] = (
     ),
     Study(
         "One modality or both",
-        "600 steps (rgb, depth and the second seed of both are of synthesis in more passes, the first of today's code in float32), and below the preset's 7000."
+        "600 steps (rgb, depth and the second seed of both are of synthesis in more passes, the first of"
+        " today's code in float32), and below the preset's 7000."
         " At that length colours alone rank potatoes and tires about as well as both, and outline"
         " their defects worse; cookies, blocks and caps they rank far worse, and depth alone ranks all five worse (that of all families"
         " but caps, and colours alone of caps, in float32). In 6000 steps of the default preset on a GPU they rank"
@@ -160,7 +161,8 @@ STUDIES: tuple[Study, ...] = (
     ),
     Study(
         "No sample untouched",
-        "7000 steps, the first row of today's code with seed 3, of caps with seed 2 as well, in float32, the other in bfloat16 but for cookies' first two."
+        "7000 steps, the first row of today's code with seed 3, of caps with seed 2 as well, in float32, the other in"
+        " bfloat16 but for cookies' first two."
         " With seed 3 alone das3d has 0.964 / 0.970 in the mean. CHOICES.md draws the conclusions.",
         ("untouched=0-at-length", "das3d"),
     ),
