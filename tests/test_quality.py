@@ -17,14 +17,28 @@ from das3d_cli.data.layouts import find_entries
 from das3d_cli.settings import PreprocessSettings
 
 sys.path.insert(0, str(Path(__file__).parent / "quality"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "sample_data"))
 
 import btf
 import data
 import table
 from experiments import EARLIER, EXPERIMENTS, PREPARED, STUDIES, cache_of
+from generator import __main__ as generator
 from jobs import Job, write
 
 from das3d_cli.settings import resolve
+
+
+def test_every_category_has_parts_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    commands: list[list[str]] = []
+    monkeypatch.setattr(data.subprocess, "run", lambda command, check: commands.append(command))
+    monkeypatch.setattr(data, "preprocess", lambda *_: None)
+    data.make(tmp_path, tmp_path, list(data.CATEGORIES), 1)
+    for category, command in zip(data.CATEGORIES, commands, strict=True):
+        jobs = generator.plan(category, generator._parser().parse_args(command[2:]))
+        found = [(job.split, job.label == "good") for job in jobs]
+        assert 60 <= found.count(("train", True)) <= 100 and found.count(("validation", True)) > 0
+        assert found.count(("test", True)) >= 20 and found.count(("test", False)) >= 40
 
 
 def test_packed_caches_come_back(shared_dataset: Path, tmp_path: Path):

@@ -160,17 +160,24 @@ def _train_category(
     if not cache.samples("validation") and distributed.is_first():
         kept, held = len(trainer.data.train), len(trainer.data.validation)
         console.say(f"{category}: no validation split; {held} of {kept + held} training samples are held out for it")
-    with run_folders.held(trainer.run) if distributed.is_first() else contextlib.nullcontext():
+    with _held(trainer.run):
         return _finish(trainer, data, bar=bar)
 
 
 def _resume_run(
     data: Path, assignments: list[str] | None, run: str, device: torch.device, *, bar: bool = True
 ) -> dict[str, Any]:
-    from das3d_cli.engine import distributed, training
+    from das3d_cli.engine import training
 
-    with run_folders.held(Path(run)) if distributed.is_first() else contextlib.nullcontext():
+    with _held(Path(run)):
         return _finish(training.resume(Path(run), data, device, assignments), data, bar=bar)
+
+
+def _held(run: Path) -> contextlib.AbstractContextManager[None]:
+    """Keep others out of the run; of processes that train together the first one does."""
+    from das3d_cli.engine import distributed
+
+    return run_folders.held(run) if distributed.is_first() else contextlib.nullcontext()
 
 
 def _finish(trainer: Trainer, data: Path, *, bar: bool) -> dict[str, Any]:
