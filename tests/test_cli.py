@@ -213,15 +213,17 @@ class TestMainPath:
         assert [one["run"] for one in json.loads(ok(das3d(*resume, cwd=place)).stdout)["finished"]] == [told["run"]]
         fails(das3d(*resume, cwd=place), 2, "all runs here are finished")
 
-    def test_what_an_interrupt_leaves_is_told(self, capsys: pytest.CaptureFixture[str]):
-        def outcomes() -> Iterator[tuple[str, dict[str, str]]]:
+    def test_what_failed_and_what_is_left_at_an_interrupt_is_told(self, capsys: pytest.CaptureFixture[str]):
+        def outcomes() -> Iterator[tuple[str, dict[str, str] | DataError]]:
             yield "first", {"run": "runs/first-001"}
+            yield "second", DataError("its loss became nan")
             raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
             train_command._collect(outcomes(), ["first", "second", "third"], False, of="category")
         told = capsys.readouterr()
-        assert told.out == "runs/first-001\n" and told.err == "not trained to the end: second, third\n"
+        assert told.out == "runs/first-001\n"
+        assert told.err == "failed: second: its loss became nan\nnot trained to the end: third\n"
 
     def test_nothing_but_the_result_goes_to_stdout(self, place: Path):
         done = ok(das3d("train", "--category", "cookie", "--runs", "quiet", "--gpus", "cpu", *TINY, cwd=place))

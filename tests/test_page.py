@@ -255,7 +255,7 @@ class TestSeveralKindsOnAPart:
     def test_the_overview_shows_the_highest_scores_of_each_kind_once(self, several: Evaluation, tmp_path: Path,
                                                                      monkeypatch: pytest.MonkeyPatch):  # fmt: skip
         shown: list[list[int]] = []
-        monkeypatch.setattr(gallery, "_sheet", lambda _, indices, __: shown.append(indices))
+        monkeypatch.setattr(gallery, "_sheet", lambda _, indices, *__: shown.append(indices))
         monkeypatch.setattr(gallery, "write_png", lambda *_: None)
         gallery.write_gallery(tmp_path, several, lambda: None)
         assert shown[-1] == [4, 3, 1, 0, 2, 5]

@@ -133,11 +133,11 @@ def _collect(
                 except DataError as unable:  # which must not end the other trainings
                     untold = unable
     except KeyboardInterrupt:
+        _tell_failed(failed)
         left = [name for name in names if name not in finished and name not in failed]
         console.say(f"not trained to the end: {', '.join(left)}")
         raise
-    for name, error in failed.items():
-        console.say(f"failed: {name}: {error}")
+    _tell_failed(failed)
     if failed:
         console.say(f"{len(failed)} of {len(names)} trainings failed; the others are finished")
     if as_json:
@@ -147,6 +147,11 @@ def _collect(
         raise untold
     if failed:
         raise typer.Exit(1)
+
+
+def _tell_failed(failed: dict[str, str]) -> None:
+    for name, error in failed.items():
+        console.say(f"failed: {name}: {error}")
 
 
 def _train_category(

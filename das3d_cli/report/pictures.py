@@ -14,6 +14,8 @@ Mask = NDArray[np.bool_]
 DEFECT = (213, 94, 0)
 PART = (196, 202, 210)
 
+_BRIGHT, _AT_MOST = 230, 3.0  # where the lightest hundredth of dark parts is brought to, and by which factor at most
+
 _CLAY = [(28, 32, 42), (104, 106, 112), (186, 182, 175), (255, 252, 244)]
 _BLUES = [(5, 48, 97), (33, 102, 172), (107, 172, 209)]
 _REDS = [(244, 150, 112), (178, 24, 43), (103, 0, 31)]
@@ -27,6 +29,30 @@ def picture_of(capture: RawCapture) -> Picture:
     depth = np.abs(capture.xyz[..., 2])
     near, far = np.nanpercentile(depth, [1, 99])
     return shaded_relief((depth - near) / max(far - near, 1e-9), ~np.isnan(depth))
+
+
+def brightening(images: NDArray[np.uint8], foreground: Mask) -> float:
+    """The factor by which images of dark parts are to be shown brighter, to one decimal; 1 where they are bright.
+
+    Args:
+        images: (N, H, W, 3), to be shown side by side; one factor keeps them comparable.
+        foreground: (N, H, W), the parts.
+    """
+    counts = np.zeros(256, np.int64)
+    for image, part in zip(images, foreground, strict=True):
+        counts += np.bincount(image[part].max(axis=-1), minlength=256)
+    light = int(np.searchsorted(counts.cumsum(), 0.99 * counts.sum()))
+    return round(min(max(_BRIGHT / light, 1.0), _AT_MOST), 1) if light else 1.0
+
+
+def brightened(image: NDArray[np.uint8], factor: float) -> Picture:
+    """The image so many times as bright."""
+    return np.minimum(np.round(image * factor), 255).astype(np.uint8)
+
+
+def brightness_notes(factor: float) -> list[str]:
+    """What is to be said beside brightened images; nothing where they are as they were taken."""
+    return [f"Photos are shown {factor:g} times as bright."] if factor > 1 else []
 
 
 def depth_picture(depth: NDArray[np.floating], foreground: Mask, limits: tuple[float, float] | None = None) -> Picture:
