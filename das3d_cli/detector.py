@@ -45,7 +45,7 @@ class Prediction:
     Attributes:
         anomalous: the score reaches the threshold.
         score: anomaly score, 0 to 1.
-        threshold: from the validation split's good parts.
+        threshold: from good parts, those that training held out and all of them; see `das3d_cli.scoring.threshold`.
         anomaly_map: float32, (H, W), 0 to 1, in the raw image's own pixels.
         defects: the regions that reach the threshold, each as far as the setting score.outline goes, strongest first.
         sample: the part as the network saw it.
@@ -114,11 +114,12 @@ class Detector:
 
     @property
     def needs(self) -> Modality:
-        """What a capture must hold: "both", "rgb" (the detector learnt on images without points) or "depth".
+        """What a capture must hold: "both", "rgb" (the detector learnt on images without points) or "depth" (without images).
 
-        A detector that looks at colours alone needs the points all the same, to find the part, if it learnt with them.
+        A detector that looks at one of the two needs the other all the same, to find the part, if it learnt with both:
+        points tell the part from the table, and colours the part's missing points from its surroundings'.
         """
-        return "depth" if self.settings.model.modality == "depth" else self.form.modalities
+        return self.form.modalities
 
     def predict(self, rgb: NDArray[np.uint8] | None, xyz: NDArray[np.float32] | None = None) -> Prediction:
         """Judge one raw capture.
@@ -158,6 +159,8 @@ class Detector:
         if (rgb is None and self.needs != "depth") or (xyz is None) != (self.needs == "rgb"):
             wanted = {"both": "rgb and xyz", "rgb": "rgb alone", "depth": "xyz, and rgb may be None"}[self.needs]
             raise DataError(f"this detector of {self.category} needs {wanted}")
+        if self.needs == "depth":  # colours would help to find the part, as they did not in training
+            rgb = None
         rgb, xyz = None if rgb is None else as_rgb(rgb, "rgb"), None if xyz is None else as_points(xyz, "xyz")
         if rgb is not None and xyz is not None:
             check_size("rgb", rgb, xyz.shape[:2])

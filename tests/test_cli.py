@@ -266,6 +266,11 @@ class TestTables:
         failed, told = done.stderr.splitlines()[-2:]
         assert failed.startswith(f"failed: {root}/cookie/test/") and failed.endswith("run das3d preprocess again")
         assert told == "1 of 3 runs could not be evaluated; the tables show the others"
+        shutil.rmtree(root / "cookie")
+        (cookie,) = (trained / "set").glob("cookie-*")
+        done = das3d("evaluate", "--run", cookie, "--run", "set/tire-002", "--data", root, "--json", cwd=trained)
+        assert done.returncode == 1 and [one["run"] for one in json.loads(done.stdout)["runs"]] == ["set/tire-002"]
+        assert done.stderr.splitlines()[-2].startswith(f"failed: category cookie: not in {root}")
 
     def test_a_category_without_a_run_is_told_and_the_rest_is_shown(self, place: Path):
         done = ok(das3d("evaluate", "--category", "all", "--json", cwd=place))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from das3d_cli.data.parts import find_parts
+from das3d_cli.data.parts import find_parts, not_read
 from das3d_cli.errors import DataError
 
 
@@ -124,3 +124,14 @@ def test_what_the_detector_does_not_look_at_is_passed_over(tmp_path: Path):
     assert find_parts(tmp_path, "rgb") == [(None, tmp_path / "1.png"), (None, tmp_path / "2.jpg")]
     (tmp_path / "list.csv").write_text("rgb\n1.png\n")
     assert find_parts(tmp_path / "list.csv", "rgb") == [(None, tmp_path / "1.png")]
+
+
+def test_what_no_part_can_consist_of_is_told(tmp_path: Path):
+    touch(tmp_path, "1.tiff", "1.png", "2.bmp", "camera.json", "3_mask.png", "rgb/4.webp")
+    assert list(not_read(tmp_path, "both")) == [
+        f"{tmp_path}: neither images nor point clouds, so not judged: 2.bmp, 4.webp"
+    ]
+    assert list(not_read(tmp_path, "rgb")) == [f"{tmp_path}: no images, so not judged: 1.tiff, 2.bmp, 4.webp"]
+    touch(tmp_path / "clean", "1.tiff", "1.png")
+    assert list(not_read(tmp_path / "clean", "both")) == []
+    assert list(not_read(tmp_path / "list.csv", "both")) == []

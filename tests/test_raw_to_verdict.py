@@ -235,15 +235,19 @@ def test_eyecandies_parts_without_ground_truth_are_judged(tmp_path: Path, das3d:
     ok(das3d("train", "--modality", "depth", *TINY, cwd=tmp_path))
     private = tmp_path / "raw/GummyBear/test_private/data"
     files = [private / "000_depth.png", private / "000_image_0.png"]
-    for given in (files, files[:1]):
-        found = json.loads(ok(das3d("predict", *given, "--gpus", "cpu", "--json", cwd=tmp_path)).stdout)
-        assert 0 <= found["score"] <= 1
+    # It looks at depth alone, but the parts that it learnt were found by colours, too.
+    alone = json.loads(ok(das3d("predict", *files, "--gpus", "cpu", "--json", cwd=tmp_path)).stdout)
+    refused(das3d("predict", files[0], "--gpus", "cpu", cwd=tmp_path), 2, "give PART.tiff and PART.png")
+    refused(das3d("predict", *files, "--heatmap", files[1], "--gpus", "cpu", cwd=tmp_path), 2, "is the part's own file")
     private.rename(tmp_path / "private")
     found = json.loads(ok(das3d("predict", "--parts", "private", "--gpus", "cpu", "--json", cwd=tmp_path)).stdout)
-    assert (found["xyz"], found["rgb"]) == ("private/000_depth.png", None)
+    assert (found["xyz"], found["rgb"]) == ("private/000_depth.png", "private/000_image_0.png")
+    assert found["score"] == alone["score"]
+    refused(das3d("predict", "--parts", "private", "--heatmap", "private", "--gpus", "cpu", cwd=tmp_path), 2,
+            "--heatmap private: the parts' own files lie there")  # fmt: skip
     (tmp_path / "private").rename(private)
     lone = Path(files[0].rename(tmp_path / "000_depth.png"))
-    refused(das3d("predict", lone, "--gpus", "cpu", cwd=tmp_path), 1, "000_depth.png: ")
+    refused(das3d("predict", lone, files[1], "--gpus", "cpu", cwd=tmp_path), 1, "000_depth.png: ")
 
 
 def test_each_type_of_an_eyecandies_part_has_its_row(tmp_path: Path, das3d: Das3d) -> None:

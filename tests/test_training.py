@@ -485,9 +485,15 @@ class TestDetector:
         whole = (finished.run / "checkpoints" / "best.pt").read_bytes()
         (tmp_path / "cut.pt").write_bytes(whole[: len(whole) // 2])
         torch.save({"das3d_format": 99}, tmp_path / "future.pt")
+        tensor = (
+            checkpoint.load(finished.run / "checkpoints" / "best.pt")["network"]["template.images"].numpy().tobytes()
+        )
+        start = whole.index(tensor) + len(tensor) // 2
+        (tmp_path / "sector.pt").write_bytes(whole[:start] + b"\xff" * 512 + whole[start + 512 :])
         torch.save({"das3d_format": checkpoint.FORMAT, "evil": Evil()}, tmp_path / "evil.pt")
         torch.save({"das3d_format": checkpoint.FORMAT}, tmp_path / "hollow.pt")
-        for name, reason in (("text", "not a das3d checkpoint"), ("cut", "not a das3d checkpoint"), ("future", "format 99"),
+        for name, reason in (("text", "not a das3d checkpoint"), ("cut", "not a das3d checkpoint"), ("sector", "damaged"),
+                             ("future", "format 99"),
                              ("evil", "not a das3d checkpoint"), ("hollow", "another version"), ("absent", "no such file")):  # fmt: skip
             with pytest.raises(DataError, match=reason) as error:
                 Detector.load(tmp_path / f"{name}.pt", "cpu")

@@ -19,7 +19,7 @@ from das3d_cli.commands.options import (
     Runs,
     split_names,
 )
-from das3d_cli.errors import DataError, UsageError
+from das3d_cli.errors import Das3dError, UsageError
 from das3d_cli.files import as_json as to_json
 from das3d_cli.files import check_folder
 from das3d_cli.report.formats import check_targets, terminal, write_tables
@@ -92,7 +92,7 @@ def run(
     for path in chosen:
         try:
             evaluation = _evaluate(path, data, settings.hardware.gpus)
-        except DataError as error:
+        except Das3dError as error:
             failed.append(error)
             continue
         outcomes.append(Outcome.of(path, evaluation))

@@ -36,7 +36,7 @@ def run(
         typer.Argument(
             metavar="PART.png",
             show_default=False,
-            help="RGB image of the same size. A run that looks at one of the two takes that one alone.",
+            help="RGB image of the same size. A run that was trained without one of the two takes the other alone.",
         ),
     ] = None,
     parts: Annotated[
@@ -68,7 +68,7 @@ def run(
     if not (parts or first):
         raise UsageError("Missing argument 'PART.tiff'; or give --parts; see das3d --help")
     chosen = model or newest_finished(runs)
-    from das3d_cli.data.parts import find_parts
+    from das3d_cli.data.parts import find_parts, not_read
     from das3d_cli.data.workers import in_order
     from das3d_cli.detector import Detector
 
@@ -76,7 +76,10 @@ def run(
     console.say(f"using {chosen} ({detector.category})")
     lights = detector.settings.preprocess.light_names()
     files = find_parts(parts, detector.needs, lights) if parts else [_one_part(first, second, detector.needs)]
+    _check_apart(heatmap, files, several=parts is not None)
     pictures = _pictures(files, heatmap) if parts else dict.fromkeys(files, heatmap)
+    for note in not_read(parts, detector.needs) if parts else ():
+        console.say(note)
     if len(files) > 1:
         _one_thread_each()
 
@@ -144,6 +147,23 @@ def _pictures(files: list[PartFiles], folder: Path | None) -> dict[PartFiles, Pa
         )
     make_folder(folder)
     return {part: folder / f"{name}.png" for part, name in zip(files, names, strict=True)}
+
+
+def _check_apart(heatmap: Path | None, files: list[PartFiles], *, several: bool) -> None:
+    """See that no heat map takes the place of a part's own file, or lies where it would be taken for a part.
+
+    Raises:
+        UsageError: one would.
+    """
+    inputs = {path.resolve() for part in files for path in (part.xyz, part.rgb) if path}
+    taken = {path.parent for path in inputs} if several else inputs
+    if heatmap and heatmap.resolve() in taken:
+        what = (
+            "the parts' own files lie there; choose another folder"
+            if several
+            else "is the part's own file; choose another"
+        )
+        raise UsageError(f"--heatmap {heatmap}: {what}")
 
 
 def _one_thread_each() -> None:

@@ -128,7 +128,7 @@ def _build_category(
     except DataError as error:
         failures.append(Failure(category, layout.source or layout.root, f"{category}: {error}"))
         tell(category, len(files))
-        files = {}
+        files, extent_key = {}, ""  # the next call must not take for measured what was not
 
     base = _digest(cache.VERSION, settings.model_dump(mode="json"), common[:2], asdict(common.form))
     tasks = [

@@ -43,7 +43,7 @@ def read_cloud(path: Path, data: bytes, size: tuple[int, ...] | None = None) -> 
     decode = _decode_pcd if path.suffix.lower() in PCD_SUFFIXES else _decode_ply
     try:
         points, (height, width) = decode(path, data)
-    except (ValueError, KeyError, IndexError, UnicodeDecodeError) as error:
+    except (ValueError, TypeError, KeyError, IndexError, UnicodeDecodeError) as error:
         kind = path.suffix.lstrip(".").upper()
         raise DataError(f"{path}: damaged, truncated or unsupported {kind}; export it again ({error})") from None
     if height <= 1 and size and size[0] * size[1] == len(points):
@@ -92,7 +92,7 @@ def _decode_ply(path: Path, data: bytes) -> tuple[NDArray[np.float64], tuple[int
     if not data.startswith(b"ply") or not end:
         raise ValueError("no PLY header")
     lines = [line.split() for line in data[: end.start()].decode("ascii", "replace").splitlines() if line.split()]
-    how = next(words[1] for words in lines if words[0] == "format")
+    how = next((words[1] for words in lines if words[0] == "format"), "")
     elements = [i for i, words in enumerate(lines) if words[0] == "element"]
     if not elements or lines[elements[0]][1] != "vertex":
         raise ValueError("the vertices must come first")

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from das3d_cli.data.layouts import eyecandies, realiad
-from das3d_cli.data.layouts.entries import CLOUDS, DEPTHS, IMAGES, Unlabelled, by_name, files_in
+from das3d_cli.data.layouts.entries import CLOUDS, DEPTHS, IMAGES, Unlabelled, by_name, files_in, listing, unread
 from das3d_cli.data.layouts.table import read_rows
 from das3d_cli.errors import DataError
 
 Needs = Literal["both", "rgb", "depth"]
 
 _DEPTH, _MASK = "_depth", "_mask"
+_BESIDE = (".json", ".yaml", ".csv")  # cameras, limits of depth images and lists
 
 
 class PartFiles(NamedTuple):
@@ -57,6 +58,16 @@ def find_parts(where: Path, needs: Needs, lights: Sequence[str] = ()) -> list[Pa
         wanted = {"both": "NAME.tiff and NAME.png", "rgb": "NAME.png", "depth": "NAME.tiff"}[needs]
         raise DataError(f"{where}: holds no part; {wanted}, side by side or in xyz/ and rgb/, would be some")
     return parts
+
+
+def not_read(where: Path, needs: Needs) -> Iterator[str]:
+    """What a folder of parts holds that no part can consist of, as a note, if there is any."""
+    read = {*IMAGES, *_BESIDE, *(() if needs == "rgb" else (*CLOUDS, *DEPTHS))}
+    folders = (where, where / "xyz", where / "depth", where / "rgb")
+    children = [path for folder in folders for path in listing(folder) if path.is_file()]
+    known = {path.name for path in children if path.suffix.lower() in read}
+    what = "no images" if needs == "rgb" else "neither images nor point clouds"
+    yield from unread(f"{where}: {what}, so not judged", children, known)
 
 
 def _in_folder(folder: Path, needs: Needs, lights: Sequence[str]) -> list[PartFiles]:

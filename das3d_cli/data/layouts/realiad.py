@@ -100,10 +100,10 @@ def _files(folder: Path, light: str) -> dict[str, dict[str, list[Path]]]:
     points = by_name(files_in(folder / "xyz"), CLOUDS, _stem)
 
     def name(path: Path) -> str:
-        own, above = _stem(path), path.parent.name
+        own, above = _stem(path), _stem(path.parent)  # as the points' names are told
         if own in points or above in points:
             return own if own in points else above
-        return own if above in ("rgb", "gt") else above
+        return own if path.parent.name in ("rgb", "gt") else above
 
     return {
         "rgb": by_name([path for path in _below(folder / "rgb") if _light(path) == light], IMAGES, name),
