@@ -58,7 +58,8 @@ def focal_loss(logits: Tensor, mask: Tensor, gamma: float) -> Tensor:
         gamma: focusing exponent.
     """
     cross_entropy = F.cross_entropy(logits.float(), mask[:, 0].long(), reduction="none")
-    return ((1 - torch.exp(-cross_entropy)) ** gamma * cross_entropy).mean()
+    miss = (1 - torch.exp(-cross_entropy)).clamp_min(1e-8)  # at 0 a power below 1 has no gradient
+    return (miss**gamma * cross_entropy).mean()
 
 
 def dice_loss(probability: Tensor, mask: Tensor) -> Tensor:

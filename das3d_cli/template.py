@@ -30,6 +30,7 @@ _SHAPE = 0.9  # least overlap (intersection over union) of the middle part with 
 _FLOORS = (0.03, 0.03, 0.03, 0.01)  # least spread of RGB and depth: the sensors' noise, in units of the images
 _LOCAL_FLOOR = 0.5  # share of these floors, for differences less their local mean
 _SURROUNDINGS = 8  # how far that mean reaches, as a divisor of the image side
+_TELLING = 0.8  # share of what the parts' surroundings leave open that a mean part may, without outlines to go by
 _LIMIT = 3.0  # of a deviation: farther out is all the same
 _OBLIQUE = 0.15  # half sides: where the middle part's parallax is larger, sides are seen rather than the top
 
@@ -139,6 +140,8 @@ class Template(nn.Module):
                 yield _Posed(colour, height, part, Pose(*pose), self._displacements(height, part, view))
 
         self._learn_mean(posed, len(rgb))
+        if self._compares and bool(foreground.all()):  # then the outline, on which parts were compared, says nothing
+            self.compare(self._tells(posed))
         self._learn_spread(posed)
 
     def _learn_mean(self, posed: Callable[[], Iterator[_Posed]], count: int) -> None:
@@ -148,6 +151,19 @@ class Template(nn.Module):
             colour = rgb * (light / _mean_colour(rgb, part))
             total += laid_back(torch.cat((colour * part, depth * part, part), dim=1), pose, moved).sum(dim=0)
         self.images[:4], self.images[12:] = total[:4] / total[4:].clamp_min(1e-6), total[4:] / count
+
+    def _tells(self, posed: Callable[[], Iterator[_Posed]]) -> bool:
+        """Whether the mean part says more of the parts than what is around each place of them does."""
+        share = []
+        used = slice(0 if self.uses_rgb else 3, 4 if self.uses_depth else 3)
+        for some in posed():
+            beside = self._beside(*some)
+            both = some.foreground * beside.images[:, 12:]
+            images = torch.cat((some.rgb, some.depth), dim=1)
+            against = local_contrast(images, both, both.shape[-1] // _SURROUNDINGS)
+            left, beyond = (image[:, used].abs().sum(dim=(1, 2, 3)) for image in (beside.apart[:, :4], against * both))
+            share.append(left / beyond.clamp_min(1e-6))
+        return bool(torch.cat(share).median() <= _TELLING)
 
     def _learn_spread(self, posed: Callable[[], Iterator[_Posed]]) -> None:
         total = torch.zeros_like(self.images[:9])

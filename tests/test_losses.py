@@ -108,3 +108,10 @@ def test_false_alarms_of_equal_parts_have_the_whole_batchs_as_their_mean(random)
     count = (1 - mask).sum() / 2
     parts = [losses.false_alarm_loss(probability[part], mask[part], count) for part in (slice(2), slice(2, 4))]
     assert sum(parts).item() / 2 == pytest.approx(losses.false_alarm_loss(probability, mask).item())
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
+def test_focal_gradient_is_finite_where_the_network_is_sure(gamma):
+    logits = torch.tensor([0.0, 40.0]).view(1, 2, 1, 1).requires_grad_()
+    losses.focal_loss(logits, torch.ones(1, 1, 1, 1), gamma).backward()
+    assert logits.grad is not None and logits.grad.isfinite().all()

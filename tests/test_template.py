@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import math
 
+import cv2
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -235,3 +237,29 @@ def test_parts_without_a_common_shape_are_not_compared():
     assert (compared.rgb[:, :, 47:49, 47:49] < 0.2).all()  # a spot is expected to look as what is around it
     assert torch.allclose(compared.depth, depth, atol=1e-4)
     assert learnt().shared == 1
+
+
+class TestImagesWithoutOutlines:
+    """Of images that show nothing but the part the outline says nothing."""
+
+    @staticmethod
+    def shared(images: np.ndarray) -> bool:
+        template = Template(SIZE, uses_rgb=True, uses_depth=False)
+        whole = torch.ones(len(images), 1, SIZE, SIZE, dtype=torch.bool)
+        template.learn(torch.from_numpy(images).permute(0, 3, 1, 2), whole * 0.5, whole, straight(whole))
+        return bool(template.shared)
+
+    def test_boards_are_compared(self):
+        random = np.random.default_rng(0)
+        board = cv2.resize(random.integers(20, 230, (9, 9, 3), np.uint8), (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
+        assert self.shared(np.clip(board + random.integers(-8, 9, (12, SIZE, SIZE, 3)), 0, 255).astype(np.uint8))
+
+    @pytest.mark.parametrize("grain", [0, 2, 6])
+    def test_cuttings_of_a_carpet_are_not(self, grain):
+        random = np.random.default_rng(1)
+        carpet = random.normal(0, 40, (6 * SIZE, 6 * SIZE, 3))
+        if grain:
+            carpet = cv2.GaussianBlur(carpet, (0, 0), grain) * 2 * grain
+        corners = random.integers(0, 5 * SIZE, (12, 2))
+        cut = np.stack([carpet[row : row + SIZE, column : column + SIZE] for row, column in corners])
+        assert not self.shared(np.clip(128 + cut, 0, 255).astype(np.uint8))

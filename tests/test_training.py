@@ -11,6 +11,7 @@ import signal
 from pathlib import Path
 
 import captures
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -246,6 +247,19 @@ class TestRun:
         (fresh / "checkpoints" / "last.pt").unlink()
         with pytest.raises(DataError, match="no checkpoint here"):
             training.resume(fresh, cache_root, CPU)
+
+    def test_goes_on_with_the_same_textures_wherever_it_is_called(
+        self, cache: Cache, cache_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        for name in ("a", "b"):
+            cv2.imwrite(str(tmp_path / f"{name}.png"), np.random.default_rng(ord(name)).integers(0, 255, (80, 80, 3)))
+        monkeypatch.chdir(tmp_path)
+        run = training.start(settings("synthesis.textures=."), cache, tmp_path / "runs", CPU).run
+        monkeypatch.chdir("/")
+        assert training.resume(run, cache_root, CPU).step == 0
+        cv2.imwrite(str(tmp_path / "c.png"), np.zeros((80, 80, 3)))
+        with pytest.raises(DataError, match=r"other textures than .* began with"):
+            training.resume(run, cache_root, CPU)
 
     def test_goes_on_with_less_memory_and_otherwise_as_it_began(
         self, finished: Trainer, cache_root: Path, tmp_path: Path

@@ -40,14 +40,19 @@ def start(settings: Settings, cache: Cache, base: Path, device: torch.device) ->
     """
     _check_preprocessing(settings, cache)
     distributed.check_share(settings.train.batch_size, settings.train.accumulate)
-    settings = settings.model_copy(update={"preprocess": cache.manifest.settings})
+    textures = settings.synthesis.textures and settings.synthesis.textures.resolve()  # who resumes may be elsewhere
+    synthesis = settings.synthesis.model_copy(update={"textures": textures})
+    settings = settings.model_copy(update={"preprocess": cache.manifest.settings, "synthesis": synthesis})
     with within_memory(device, _memory_advice(device)):
         data = load_data(settings, cache, device)
-    if distributed.from_first(lambda: identity(cache)) != identity(cache):
-        raise DataError(f"{cache.folder}: not the cache that the other machine has; preprocess once, and copy it")
+    own = identity(cache) | _of_textures(data)
+    if distributed.from_first(lambda: own) != own:
+        raise DataError(
+            f"{cache.folder}: not the cache, or not the textures, that the other machine has; copy both from it"
+        )
     run = distributed.from_first(lambda: _claim(settings, cache, base, device))
     with within_memory(device, _memory_advice(device)):
-        trainer = Trainer(settings, data, identity(cache), run)
+        trainer = Trainer(settings, data, own, run)
     trainer.save_state()  # whatever happens from here on, the run can be resumed
     return trainer
 
@@ -59,7 +64,7 @@ def resume(run: Path, cache_root: Path, device: torch.device, assignments: list[
         assignments: settings that are to be others from now on, as for `settings.adapted`.
 
     Raises:
-        DataError: not a run folder, without checkpoint, its cache has changed since, or memory is too small.
+        DataError: not a run folder, without checkpoint, its cache or textures have changed since, or memory is too small.
         UsageError: the run is finished, or a setting cannot be changed.
     """
     settings, state = distributed.from_first(lambda: _left(run))
@@ -70,7 +75,13 @@ def resume(run: Path, cache_root: Path, device: torch.device, assignments: list[
         raise DataError(f"{cache.folder}: changed since {run} began with it; bring it back as it was, or train anew")
     lower = "go on with a lower --set hardware.cache_share" if device.type == "cuda" else "free some, and go on"
     with within_memory(device, f"before the first step; {lower}"):
-        trainer = Trainer(settings, load_data(settings, cache, device), identity(cache), run)
+        data = load_data(settings, cache, device)
+        own = identity(cache) | _of_textures(data)
+        if state.get("textures", own["textures"]) != own["textures"]:
+            raise DataError(
+                f"{settings.synthesis.textures}: other textures than {run} began with; bring those back, or train anew"
+            )
+        trainer = Trainer(settings, data, own, run)
         trainer.restore(state)
     if assignments and distributed.is_first():
         _write_settings(run, settings)
@@ -164,6 +175,11 @@ def identity(cache: Cache) -> dict[str, Any]:
         "form": dataclasses.asdict(manifest.form),
         "samples": hashlib.sha256("".join(keys).encode()).hexdigest(),
     }
+
+
+def _of_textures(data: Data) -> dict[str, Any]:
+    """What a checkpoint says of the textures, beside `identity`: enough to know them again."""
+    return {"textures": hashlib.sha256(data.textures.cpu().numpy().tobytes()).hexdigest()}
 
 
 def _claim(settings: Settings, cache: Cache, base: Path, device: torch.device) -> Path:
