@@ -12,14 +12,17 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import tifffile
 import torch
+import typer
 
 from das3d_cli import runs
+from das3d_cli.commands import predict as predict_command
 from das3d_cli.commands import train as train_command
 from das3d_cli.data.cache import open_cache
 from das3d_cli.engine import training
@@ -310,6 +313,26 @@ class TestManyParts:
         assert sorted(path.stem for path in (tmp_path / "new" / "maps").iterdir()) == names
         one = json.loads(ok(das3d("predict", found[1]["xyz"], found[1]["rgb"], "--json", cwd=place)).stdout)
         assert found[1].keys() == one.keys() and found[1]["score"] == pytest.approx(one["score"], abs=1e-5)
+
+    def test_what_nobody_foresaw_in_one_costs_no_other_its_verdict(
+        self, place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ):
+        judge = predict_command._judge
+
+        def faulty(detector: Any, part: Any, picture: Any) -> Any:
+            if part.name == "001":
+                raise ZeroDivisionError("of a kind\nthat nobody foresaw")
+            return judge(detector, part, picture)
+
+        monkeypatch.setattr(predict_command, "_judge", faulty)
+        monkeypatch.setattr(predict_command, "_one_thread_each", lambda: None)
+        parts, run = place / "mvtec3d/tire/train/good", place / "runs/tire-001"
+        with pytest.raises(typer.Exit) as ended:
+            predict_command.run(None, None, parts, model=run, gpus="cpu", as_json=True)
+        told = capsys.readouterr()
+        assert ended.value.exit_code == 1
+        assert len(told.out.splitlines()) == len(list((parts / "rgb").iterdir())) - 1
+        assert f"failed: {parts}/xyz/001.tiff: ZeroDivisionError: of a kind that nobody foresaw\n" in told.err
 
     def test_a_list_of_files_and_its_verdict(self, place: Path, tmp_path: Path):
         from das3d_cli.engine import checkpoint

@@ -104,6 +104,11 @@ def test_a_label_of_real_iad(tmp_path: Path):
     ]
 
 
+def test_a_part_of_real_iad_is_paired_whatever_its_name_holds(tmp_path: Path):
+    touch(tmp_path, "rgb/0001-03/cam_L05_RGB.jpg", "xyz/0001-03.tiff")
+    assert find_parts(tmp_path, "both") == [(tmp_path / "xyz/0001-03.tiff", tmp_path / "rgb/0001-03/cam_L05_RGB.jpg")]
+
+
 def test_two_files_of_one_name(tmp_path: Path):
     touch(tmp_path, "1.tif", "1.tiff", "1.png")
     with pytest.raises(DataError, match=r"1\.tiff: 1\.tif is beside it"):

@@ -88,6 +88,8 @@ def run(
             return _judge(detector, part, pictures[part])
         except DataError as error:
             return error
+        except Exception as error:  # noqa: BLE001  (one odd part must not cost the others their verdicts)
+            return DataError(f"{part.first}: {type(error).__name__}: {' '.join(str(error).split())}")
 
     failed = anomalous = 0
     for part, found in zip(files, in_order(judge, files) if parts else map(judge, files), strict=True):
