@@ -17,7 +17,7 @@ from typer.core import TyperCommand, TyperGroup
 from das3d_cli import __version__
 from das3d_cli.data.lean import without_viewers
 from das3d_cli.engine.launch import launched
-from das3d_cli.errors import Das3dError, UsageError
+from das3d_cli.errors import Das3dError, UsageError, unforeseen
 from das3d_cli.memory import keep_freed
 
 _GRACE = 5  # seconds in which torch's launcher notices that a process has ended
@@ -95,7 +95,7 @@ def main() -> None:
     except Exception as error:  # noqa: BLE001  (what is not foreseen is still one line)
         if launched():  # where another process died, the launcher ends this one before it complains of that
             time.sleep(_GRACE)
-        _fail(f"internal error: {type(error).__name__}: {error}; run again with `das3d --debug` for details", 1)
+        _fail(f"internal error: {unforeseen(error)}; run again with `das3d --debug` for details", 1)
     gc.freeze()  # a process that ends need not look for what it could free
     sys.exit(code if isinstance(code, int) else 0)
 

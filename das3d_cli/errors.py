@@ -15,3 +15,8 @@ class UsageError(Das3dError):
 
 class DataError(Das3dError):
     """A file, a capture, a cache or a run cannot be used."""
+
+
+def unforeseen(error: Exception) -> str:
+    """What is said of an error that nobody foresaw, in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -80,7 +80,7 @@ class TestClouds:
             ("a.pcd", "FIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nWIDTH 2\nHEIGHT 1\nDATA ascii\n1 1 1\n2 2 2\n", "without order"),
             ("a.pcd", "FIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nHEIGHT 1\nDATA ascii\n1 1 1\n", "unsupported PCD"),
             ("a.ply", "solid", "no PLY header"),
-            ("a.ply", "ply\nelement vertex 1\nproperty float x\nend_header\n1\n", "unsupported PLY"),
+            ("a.ply", "ply\nelement vertex 1\nproperty float x\nend_header\n1\n", "no format line"),
             ("a.pcd", "FIELDS x y z\nSIZE 3 4 4\nTYPE F F F\nWIDTH 1\nHEIGHT 1\nDATA binary\n123412341234", "unsupported PCD"),
             ("a.ply", "ply\nformat ascii 1.0\nelement face 1\nproperty float x\nend_header\n1\n", "come first"),
             ("a.ply", "ply\nformat ascii 1.0\nelement vertex 1\nproperty list uchar int x\nend_header\n1\n", "unsupported PLY"),

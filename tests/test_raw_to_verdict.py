@@ -189,6 +189,7 @@ class TestPointsAlone:
         detector, xyz = Detector.load(strict, "cpu"), render("ring", seed=7).capture.xyz
         assert detector.needs == "depth"
         assert 5 < detector.predict(None, xyz).defects[0].length_mm < 200
+        assert detector.predict(render("ring", seed=7).capture.rgb, xyz).score == detector.predict(None, xyz).score
         with pytest.raises(DataError, match="needs xyz"):
             detector.predict(render("ring").capture.rgb)
 

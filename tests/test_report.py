@@ -19,9 +19,7 @@ from das3d_cli.report.draw import OUTSIDE, PAPER, write_png
 from das3d_cli.report.heatmap import blend, layout, overlay
 from das3d_cli.report.pictures import (
     DEFECT,
-    brightened,
-    brightening,
-    brightness_notes,
+    Brightening,
     depth_picture,
     mask_picture,
     shaded_relief,
@@ -238,30 +236,31 @@ class TestBrightness:
         part = np.stack([disc[1]] * 2)
         images = np.full((2, 64, 64, 3), 255, np.uint8)
         images[0, disc[1]], images[1, disc[1]] = (100, 20, 10), (50, 10, 5)
-        factor = brightening(images, part)
-        assert factor == 2.3
-        np.testing.assert_array_equal(brightened(images[0], factor)[32, 32], (230, 46, 23))
-        np.testing.assert_array_equal(brightened(images[1], factor)[32, 32], (115, 23, 12))
-        assert (brightened(images[0], factor)[0, 0] == 255).all()
-        assert "2.3 times" in brightness_notes(factor)[0]
+        light = Brightening.of(images, part)
+        assert light.factor == 2.3
+        np.testing.assert_array_equal(light.shown(images[0])[32, 32], (230, 46, 23))
+        np.testing.assert_array_equal(light.shown(images[1])[32, 32], (115, 23, 12))
+        assert (light.shown(images[0])[0, 0] == 255).all()
+        assert "2.3 times" in light.notes[0]
 
     @pytest.mark.parametrize("lightness", [230, 250, 255])
     def test_bright_parts_stay_as_they_were_taken(self, disc, lightness):
         image = np.full((1, 64, 64, 3), lightness, np.uint8)
-        factor = brightening(image, disc[1][None])
-        assert factor == 1
-        assert brightness_notes(factor) == []
-        np.testing.assert_array_equal(brightened(image, factor), image)
+        light = Brightening.of(image, disc[1][None])
+        assert light.factor == 1
+        assert light.notes == []
+        np.testing.assert_array_equal(light.shown(image), image)
 
     def test_a_single_glint_does_not_keep_a_part_dark(self, disc):
         image = np.full((1, 64, 64, 3), 100, np.uint8)
         image[0, 30:33, 30:33] = 255
-        assert brightening(image, disc[1][None]) == 2.3
+        assert Brightening.of(image, disc[1][None]).factor == 2.3
 
     @pytest.mark.parametrize(("lightness", "factor"), [(0, 1), (1, 3)])
     def test_nothing_is_made_of_noise_or_of_no_photo(self, disc, lightness, factor):
-        assert brightening(np.full((1, 64, 64, 3), lightness, np.uint8), disc[1][None]) == factor
-        assert brightening(np.full((1, 64, 64, 3), lightness, np.uint8), np.zeros((1, 64, 64), bool)) == 1
+        image = np.full((1, 64, 64, 3), lightness, np.uint8)
+        assert Brightening.of(image, disc[1][None]).factor == factor
+        assert Brightening.of(image, np.zeros((1, 64, 64), bool)).factor == 1
 
 
 def tile(colour, height=130, width=160):

@@ -10,7 +10,7 @@ import typer
 
 from das3d_cli import console
 from das3d_cli.commands.options import DEFAULT_RUNS, Gpus, Run, Runs
-from das3d_cli.errors import DataError, UsageError
+from das3d_cli.errors import DataError, UsageError, unforeseen
 from das3d_cli.files import as_json as to_json
 from das3d_cli.runs import newest_finished
 from das3d_cli.settings import Modality, resolve
@@ -86,16 +86,15 @@ def run(
     def judge(part: PartFiles) -> Prediction | DataError:
         try:
             return _judge(detector, part, pictures[part])
-        except DataError as error:
-            return error
-        except Exception as error:  # noqa: BLE001  (one odd part must not cost the others their verdicts)
-            return DataError(f"{part.first}: {type(error).__name__}: {' '.join(str(error).split())}")
+        except Exception as error:
+            if not parts:
+                raise
+            # One odd part of many must not cost the others their verdicts, whatever it breaks.
+            return error if isinstance(error, DataError) else DataError(f"{part.first}: {unforeseen(error)}")
 
     failed = anomalous = 0
     for part, found in zip(files, in_order(judge, files) if parts else map(judge, files), strict=True):
         if isinstance(found, DataError):
-            if not parts:
-                raise found
             console.say(f"failed: {found}")
             failed += 1
             continue

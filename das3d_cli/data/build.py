@@ -24,7 +24,7 @@ from das3d_cli.data.preprocess import preprocess
 from das3d_cli.data.readers import check_size, read_capture, read_ground_truth
 from das3d_cli.data.summary import Row, Summary, rows_of
 from das3d_cli.data.workers import completed, process_pool
-from das3d_cli.errors import DataError, UsageError
+from das3d_cli.errors import DataError, UsageError, unforeseen
 from das3d_cli.files import make_folder, reason, sweep
 from das3d_cli.settings import PreprocessSettings
 
@@ -217,7 +217,7 @@ def _failure(entry: Entry, error: Exception) -> Failure:
     for path in entry.files:
         if text.startswith(f"{path}: "):
             return Failure(entry.category, path, text.removeprefix(f"{path}: "))
-    reason = text if isinstance(error, DataError) else f"{type(error).__name__}: {text}"
+    reason = text if isinstance(error, DataError) else unforeseen(error)
     return Failure(entry.category, entry.files[0], reason)
 
 

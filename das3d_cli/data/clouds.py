@@ -92,11 +92,14 @@ def _decode_ply(path: Path, data: bytes) -> tuple[NDArray[np.float64], tuple[int
     if not data.startswith(b"ply") or not end:
         raise ValueError("no PLY header")
     lines = [line.split() for line in data[: end.start()].decode("ascii", "replace").splitlines() if line.split()]
-    how = next((words[1] for words in lines if words[0] == "format"), "")
+    formats = [words[1] for words in lines if words[0] == "format"]
     elements = [i for i, words in enumerate(lines) if words[0] == "element"]
+    if not formats:
+        raise ValueError("no format line")
     if not elements or lines[elements[0]][1] != "vertex":
         raise ValueError("the vertices must come first")
     stop = elements[1] if len(elements) > 1 else len(lines)
+    how = formats[0]
     columns = [(words[2], _PLY_ORDERS[how] + _PLY_TYPES[words[1]])
                for words in lines[elements[0] : stop] if words[0] == "property"]  # fmt: skip
     count, body = int(lines[elements[0]][2]), data[end.end() :]

@@ -17,7 +17,7 @@ import torch
 
 from das3d_cli.data.workers import deaf_to_interrupts
 from das3d_cli.engine.interrupt import end_with_parent
-from das3d_cli.errors import Das3dError, DataError
+from das3d_cli.errors import Das3dError, DataError, unforeseen
 
 Result = TypeVar("Result")
 Work = Callable[[str, torch.device], Result]
@@ -93,4 +93,4 @@ def _outcome(work: Work[Result], name: str, device: torch.device) -> Result | Da
     except Das3dError as error:
         return type(error)(str(error))  # without the frames that it passed, and all that those hold
     except Exception as error:  # noqa: BLE001  (what is not foreseen in one must not end the others)
-        return DataError(f"internal error: {type(error).__name__}: {error}")
+        return DataError(f"internal error: {unforeseen(error)}")

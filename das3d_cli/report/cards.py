@@ -14,7 +14,7 @@ from das3d_cli.evaluation import Evaluation
 from das3d_cli.report.draw import Picture
 from das3d_cli.report.heatmap import blend
 from das3d_cli.report.markup import image, tag
-from das3d_cli.report.pictures import Mask, brightened, depth_picture, mask_picture
+from das3d_cli.report.pictures import Brightening, Mask, depth_picture, mask_picture
 
 _SIDE = 256  # pixels: sharp on a phone, and 60 parts stay within a few megabytes
 
@@ -53,13 +53,13 @@ def outcomes(evaluation: Evaluation) -> tuple[Outcome, Outcome, Outcome, Outcome
     )  # fmt: skip
 
 
-def cards(evaluation: Evaluation, outcome: Outcome, factor: float) -> Element:
-    """The outcome's parts under a heading, their photos `factor` times as bright."""
+def cards(evaluation: Evaluation, outcome: Outcome, light: Brightening) -> Element:
+    """The outcome's parts under a heading, their photos in this light."""
     return tag(
         "section",
         tag("h3", f"{outcome.name.capitalize()} ", tag("span", str(len(outcome.parts)), class_="count")),
         tag("p", outcome.meaning if outcome.parts else "None.", class_="quiet"),
-        *(_card(evaluation, outcome, index, factor) for index in outcome.parts),
+        *(_card(evaluation, outcome, index, light) for index in outcome.parts),
         id=outcome.name,
     )
 
@@ -76,13 +76,13 @@ def badge(outcome: Outcome) -> Element:
     return tag("span", sign, outcome.name, class_="badge right" if outcome.right else "badge wrong")
 
 
-def _card(evaluation: Evaluation, outcome: Outcome, index: int, factor: float) -> Element:
+def _card(evaluation: Evaluation, outcome: Outcome, index: int, light: Brightening) -> Element:
     split, detector = evaluation.split, evaluation.detector
     name = f"{split.labels[index]} {split.names[index]}"
     part, depth, anomaly = split.foreground[index], split.depth[index], evaluation.scored.maps[index]
     truth = split.ground_truth[index] & (split.labels[index] != GOOD)
     score = float(evaluation.scored.scores[index])
-    rgb = _shown(brightened(split.rgb[index], factor))
+    rgb = _shown(light.shown(split.rgb[index]))
     heat = blend(
         rgb, anomaly, threshold=detector.threshold, outline=detector.settings.score.outline,
         anomalous=bool(detector.anomalous(evaluation.scored.scores)[index]),

@@ -12,14 +12,7 @@ from das3d_cli.evaluation import Evaluation
 from das3d_cli.files import make_folder, write_whole
 from das3d_cli.report.draw import Picture, write_png
 from das3d_cli.report.heatmap import blend
-from das3d_cli.report.pictures import (
-    brightened,
-    brightening,
-    brightness_notes,
-    depth_picture,
-    mask_picture,
-    shaded_relief,
-)
+from das3d_cli.report.pictures import Brightening, depth_picture, mask_picture, shaded_relief
 from das3d_cli.report.sheet import Tile, contact_sheet
 
 _COLUMNS = ("RGB", "depth", "relief", "ground truth", "heat map")
@@ -33,10 +26,10 @@ def write_gallery(folder: Path, evaluation: Evaluation, advance: Callable[[], No
         DataError: the folder cannot be written.
     """
     split = evaluation.split
-    factor = brightening(split.rgb, split.foreground)
+    light = Brightening.of(split.rgb, split.foreground)
     for index, (label, name) in enumerate(zip(split.labels, split.names, strict=True)):
         make_folder(folder / label)
-        write_png(folder / label / f"{name}.png", _sheet(evaluation, [index], evaluation.detector.category, factor))
+        write_png(folder / label / f"{name}.png", _sheet(evaluation, [index], evaluation.detector.category, light))
         data = io.BytesIO()
         np.save(data, evaluation.scored.maps[index], allow_pickle=False)
         write_whole(folder / label / f"{name}.npy", data.getvalue())
@@ -46,28 +39,28 @@ def write_gallery(folder: Path, evaluation: Evaluation, advance: Callable[[], No
         i for parts in split.kinds.values() for i in sorted(parts, key=lambda i: -scores[i])[:_PER_TYPE]
     )
     title = f"{evaluation.detector.category}: the highest scores of each kind of part"
-    write_png(folder / "overview.png", _sheet(evaluation, list(shown), title, factor))
+    write_png(folder / "overview.png", _sheet(evaluation, list(shown), title, light))
 
 
-def _sheet(evaluation: Evaluation, indices: list[int], title: str, factor: float) -> Picture:
+def _sheet(evaluation: Evaluation, indices: list[int], title: str, light: Brightening) -> Picture:
     threshold, outline = evaluation.detector.threshold, evaluation.detector.settings.score.outline
     note = (
         f"Heat map: what reaches the threshold, {threshold:.3f}, is outlined as far as the map is over"
         f" {min(threshold, outline):.2g}."
     )
     return contact_sheet(
-        [_row(evaluation, index, factor) for index in indices],
+        [_row(evaluation, index, light) for index in indices],
         column_titles=_COLUMNS,
         row_titles=[f"{evaluation.split.labels[i]} {evaluation.split.names[i]}" for i in indices],
         title=title,
-        notes=[note, *brightness_notes(factor)],
+        notes=[note, *light.notes],
     )
 
 
-def _row(evaluation: Evaluation, index: int, factor: float) -> list[Tile]:
+def _row(evaluation: Evaluation, index: int, light: Brightening) -> list[Tile]:
     split, detector = evaluation.split, evaluation.detector
     score = float(evaluation.scored.scores[index])
-    part, rgb = split.foreground[index], brightened(split.rgb[index], factor)
+    part, rgb = split.foreground[index], light.shown(split.rgb[index])
     anomalous = bool(detector.anomalous(evaluation.scored.scores)[index])
     heat = blend(
         rgb, evaluation.scored.maps[index],

@@ -15,7 +15,7 @@ from das3d_cli.report.cards import Outcome, badge, cards, heat_scale, outcomes
 from das3d_cli.report.draw import INK, PAPER
 from das3d_cli.report.heatmap import ANOMALOUS, NORMAL
 from das3d_cli.report.markup import document, image, table, tag
-from das3d_cli.report.pictures import DEFECT, brightening, brightness_notes
+from das3d_cli.report.pictures import DEFECT, Brightening
 from das3d_cli.settings import FIELDS, Settings
 from das3d_cli.sources import flatten
 
@@ -127,7 +127,7 @@ def _mistakes(number: int) -> Element:
 
 def _gallery(evaluation: Evaluation, groups: tuple[Outcome, ...]) -> Element:
     threshold, outline = evaluation.detector.threshold, evaluation.detector.settings.score.outline
-    factor = brightening(evaluation.split.rgb, evaluation.split.foreground)
+    light = Brightening.of(evaluation.split.rgb, evaluation.split.foreground)
     return tag(
         "section",
         tag("h2", "Every test part"),
@@ -136,7 +136,7 @@ def _gallery(evaluation: Evaluation, groups: tuple[Outcome, ...]) -> Element:
             "Photo and depth are what the detector saw: the part cut out of its scene, bright where it is near. The heat map"
             " lies over the photo and glows where the detector suspects a defect; its peak is the part's score. The ground"
             " truth shows in orange where people marked the defect.",
-            *(f" {note}" for note in brightness_notes(factor)),
+            *(f" {note}" for note in light.notes),
         ),
         tag(
             "figure",
@@ -159,7 +159,7 @@ def _gallery(evaluation: Evaluation, groups: tuple[Outcome, ...]) -> Element:
             " das3d predict prints them.",
             class_="quiet",
         ),
-        *(cards(evaluation, group, factor) for group in groups),
+        *(cards(evaluation, group, light) for group in groups),
     )
 
 

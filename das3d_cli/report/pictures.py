@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,7 +16,7 @@ Mask = NDArray[np.bool_]
 DEFECT = (213, 94, 0)
 PART = (196, 202, 210)
 
-_BRIGHT, _AT_MOST = 230, 3.0  # where the lightest hundredth of dark parts is brought to, and by which factor at most
+_BRIGHT, _AT_MOST = 230, 3.0  # what dark parts are brought to, and by which factor at most
 
 _CLAY = [(28, 32, 42), (104, 106, 112), (186, 182, 175), (255, 252, 244)]
 _BLUES = [(5, 48, 97), (33, 102, 172), (107, 172, 209)]
@@ -31,28 +33,33 @@ def picture_of(capture: RawCapture) -> Picture:
     return shaded_relief((depth - near) / max(far - near, 1e-9), ~np.isnan(depth))
 
 
-def brightening(images: NDArray[np.uint8], foreground: Mask) -> float:
-    """The factor by which images of dark parts are to be shown brighter, to one decimal; 1 where they are bright.
+class Brightening(NamedTuple):
+    """By how much images of dark parts are shown brighter, so that people can make them out."""
 
-    Args:
-        images: (N, H, W, 3), to be shown side by side; one factor keeps them comparable.
-        foreground: (N, H, W), the parts.
-    """
-    counts = np.zeros(256, np.int64)
-    for image, part in zip(images, foreground, strict=True):
-        counts += np.bincount(image[part].max(axis=-1), minlength=256)
-    light = int(np.searchsorted(counts.cumsum(), 0.99 * counts.sum()))
-    return round(min(max(_BRIGHT / light, 1.0), _AT_MOST), 1) if light else 1.0
+    factor: float
 
+    @classmethod
+    def of(cls, images: NDArray[np.uint8], foreground: Mask) -> Brightening:
+        """What brings the lightest hundredth of dark parts to a fixed brightness, to one decimal; 1 where they are bright.
 
-def brightened(image: NDArray[np.uint8], factor: float) -> Picture:
-    """The image so many times as bright."""
-    return np.minimum(np.round(image * factor), 255).astype(np.uint8)
+        Args:
+            images: uint8, (N, H, W, 3), to be shown side by side; one factor keeps them comparable.
+            foreground: (N, H, W), the parts.
+        """
+        counts = np.zeros(256, np.int64)
+        for image, part in zip(images, foreground, strict=True):
+            counts += np.bincount(image[part].max(axis=-1), minlength=256)
+        light = int(np.searchsorted(counts.cumsum(), 0.99 * counts.sum()))
+        return cls(round(min(max(_BRIGHT / light, 1.0), _AT_MOST), 1) if light else 1.0)
 
+    def shown(self, image: NDArray[np.uint8]) -> Picture:
+        """The image so many times as bright."""
+        return np.minimum(np.round(image * self.factor), 255).astype(np.uint8)
 
-def brightness_notes(factor: float) -> list[str]:
-    """What is to be said beside brightened images; nothing where they are as they were taken."""
-    return [f"Photos are shown {factor:g} times as bright."] if factor > 1 else []
+    @property
+    def notes(self) -> list[str]:
+        """What is to be said beside the images; nothing where they are as they were taken."""
+        return [f"Photos are shown {self.factor:g} times as bright."] if self.factor > 1 else []
 
 
 def depth_picture(depth: NDArray[np.floating], foreground: Mask, limits: tuple[float, float] | None = None) -> Picture:

@@ -15,9 +15,7 @@ from das3d_cli.engine.training import load_data
 from das3d_cli.files import make_folder
 from das3d_cli.report.draw import Picture, write_png
 from das3d_cli.report.pictures import (
-    brightened,
-    brightening,
-    brightness_notes,
+    Brightening,
     depth_picture,
     mask_picture,
     shaded_relief,
@@ -73,9 +71,9 @@ def _samples_sheet(category: str, batch: Batch, textures: Tensor, random: ItemRa
         *batch.images, textures, random, modality=settings.model.modality, defects=settings.synthesis.defects,
         normal_share=0.0, **settings.synthesis.augmentation(),
     )  # fmt: skip
-    rows, titles, factor = [], [], _brightening(batch)
+    rows, titles, light = [], [], _light(batch)
     for i in range(len(batch.depth)):
-        rows.append(_sample_row(batch, made, i, factor))
+        rows.append(_sample_row(batch, made, i, light))
         seen = [name for name, changed in (("RGB", _differs(made.rgb[i], batch.rgb[i])),
                                            ("depth", _differs(made.depth[i], batch.depth[i]))) if changed]  # fmt: skip
         titles.append(f"{i + 1}: {' + '.join(seen) or 'normal'}")
@@ -89,17 +87,17 @@ def _samples_sheet(category: str, batch: Batch, textures: Tensor, random: ItemRa
         _COLUMNS,
         titles,
         f"{category}: synthetic anomalies, seed {settings.seed}",
-        [note, *brightness_notes(factor)],
+        [note, *light.notes],
     )
 
 
-def _sample_row(batch: Batch, made: Augmented, i: int, factor: float) -> list[Tile]:
+def _sample_row(batch: Batch, made: Augmented, i: int, light: Brightening) -> list[Tile]:
     part, left = batch.foreground[i, 0].numpy(), made.foreground[i, 0].numpy()
     depth, depth_made = batch.depth[i, 0].numpy(), made.depth[i, 0].numpy()
     change = made.change[i, 0].numpy()
     limits = (float(depth[part].min()), float(depth[part].max()))
     return [
-        Tile(_rgb(batch.rgb[i], factor)),
+        Tile(_rgb(batch.rgb[i], light)),
         Tile(depth_picture(depth, part, limits)),
         Tile(ternary_picture(made.ternary[i, 0].numpy(), part)),
         Tile(signed_picture(change, part), f"peak {change.flat[np.abs(change).argmax()]:+.2f}"),
@@ -107,7 +105,7 @@ def _sample_row(batch: Batch, made: Augmented, i: int, factor: float) -> list[Ti
             mask_picture(made.refined[i, 0].numpy() > 0, part),
             f"{100 * made.refined[i].sum() / part.sum():.1f} % of the part",
         ),
-        Tile(_rgb(made.rgb[i], factor)),
+        Tile(_rgb(made.rgb[i], light)),
         Tile(depth_picture(depth_made, left, limits)),
         Tile(shaded_relief(depth, part)),
         Tile(shaded_relief(depth_made, left)),
@@ -117,14 +115,14 @@ def _sample_row(batch: Batch, made: Augmented, i: int, factor: float) -> list[Ti
 def _settings_sheet(category: str, one: Batch, textures: Tensor, settings: Settings) -> Picture:
     always = {"dropout": 0.0, "pierced_share": 0.0}
     plain = settings.synthesis.augmentation() | always | _arguments("strength", 0.3) | _arguments("sigma", 0.012)
-    part, factor = one.foreground[0, 0].numpy(), _brightening(one)
+    part, light = one.foreground[0, 0].numpy(), _light(one)
     rows = []
     for name, _, values in _VARIED:
         row = []
         for value in values:
             random = ItemRandom.of(settings.seed, 0, torch.zeros(1, dtype=torch.int64))
             made = augment(*one.images, textures, random, **(plain | _arguments(name, value)))
-            picture = _rgb(made.rgb[0], factor) if name == "beta_max" else shaded_relief(made.depth[0, 0].numpy(), part)
+            picture = _rgb(made.rgb[0], light) if name == "beta_max" else shaded_relief(made.depth[0, 0].numpy(), part)
             row += [Tile(picture, f"{value:g}"), Tile(mask_picture(made.refined[0, 0].numpy() > 0, part))]
         rows.append(row)
     note = (
@@ -137,7 +135,7 @@ def _settings_sheet(category: str, one: Batch, textures: Tensor, settings: Setti
         (),
         titles,
         f"{category}: what each synthesis setting does, seed {settings.seed}",
-        [note, *brightness_notes(factor)],
+        [note, *light.notes],
     )
 
 
@@ -154,10 +152,13 @@ def _differs(a: Tensor, b: Tensor) -> bool:
     return bool((a != b).any())
 
 
-def _brightening(batch: Batch) -> float:
-    images = batch.rgb.permute(0, 2, 3, 1).mul(255).round().to(torch.uint8)
-    return brightening(images.numpy(), batch.foreground[:, 0].numpy())
+def _light(batch: Batch) -> Brightening:
+    return Brightening.of(np.stack([_bytes(image) for image in batch.rgb]), batch.foreground[:, 0].numpy())
 
 
-def _rgb(image: Tensor, factor: float) -> Picture:
-    return brightened((image.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy(), factor)
+def _rgb(image: Tensor, light: Brightening) -> Picture:
+    return light.shown(_bytes(image))
+
+
+def _bytes(image: Tensor) -> Picture:
+    return np.asarray((image.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy())
