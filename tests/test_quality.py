@@ -25,6 +25,7 @@ import table
 from experiments import EARLIER, EXPERIMENTS, PREPARED, STUDIES, cache_of
 from generator import __main__ as generator
 from jobs import Job, write
+from second_generator import scene
 
 from das3d_cli.settings import resolve
 
@@ -121,3 +122,27 @@ def test_a_finished_job_tells_its_settings(tmp_path: Path):
     job = Job("das3d", "tire", 0, "cpu")
     write(job, tmp_path, {"all": {}}, 0.1, ["train.steps=3"], "tire-001")
     assert json.loads(job.file(tmp_path).read_text())["settings"] == ["train.steps=3"]
+
+
+def test_parts_of_the_second_generator_are_a_category(tmp_path: Path):
+    for split, label in (("train", "good"), ("validation", "good"), ("test", "good"), ("test", "chip")):
+        scene.write(tmp_path / "captures", "gland", split, label, 0)
+    summary = build(
+        find_entries(tmp_path / "captures", ["gland"]), tmp_path / "cache", PreprocessSettings(size=64), workers=1
+    )
+    assert not summary.failures
+    test = load_split(open_cache(tmp_path / "cache", "gland"), "test")
+    marked = dict(zip(test.labels, test.ground_truth.sum(axis=(1, 2)).tolist(), strict=True))
+    assert marked["good"] == 0 and 0 < marked["chip"] < 0.1 * 64**2
+    assert (test.foreground.mean(axis=(1, 2)) > 0.05).all() and (test.foreground.mean(axis=(1, 2)) < 0.9).all()
+
+
+def test_a_capture_of_the_second_generator_depends_on_its_name_alone(tmp_path: Path):
+    for place, name in (("one", "000"), ("other", "000"), ("next", "001")):
+        scene.write(tmp_path / place, "plate", "test", "scratch", int(name))
+    files = {
+        place: [file.read_bytes() for file in sorted((tmp_path / place).rglob("*.*"))]
+        for place in ("one", "other", "next")
+    }
+    assert len(files["one"]) == 3 and files["one"] == files["other"]
+    assert all(one != other for one, other in zip(files["one"], files["next"], strict=True))

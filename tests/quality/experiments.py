@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+from data import CATEGORIES
+
 # Studies of single choices train for less long than the presets, all alike.
 _SHORT = ("train.steps=600",)
 
@@ -94,6 +96,7 @@ class Study(NamedTuple):
     text: str
     experiments: tuple[str, ...]
     preset: str = ""  # the only one that it is of
+    categories: tuple[str, ...] = CATEGORIES
 
 
 STUDIES: tuple[Study, ...] = (

@@ -9,7 +9,6 @@ import statistics
 from collections.abc import Iterable
 from pathlib import Path
 
-from data import CATEGORIES
 from experiments import STUDIES
 
 FIELDS = ("preset", "experiment", "category", "seed", "kind", "samples", "image_auroc", "image_ap", "pixel_auroc",
@@ -53,15 +52,17 @@ def markdown(rows: list[Row]) -> str:
     parts = []
     for study in STUDIES:
         for preset in [study.preset] if study.preset else sorted({row["preset"] for row in rows}):
-            shown = [name for name in study.experiments if _pick(rows, preset=preset, experiment=name)]
+            of_study = [row for row in _pick(rows, preset=preset) if row["category"] in study.categories]
+            shown = [name for name in study.experiments if _pick(of_study, experiment=name)]
             if len(shown) > 1 or (shown and study.preset):
-                parts.append(f"## {study.title} (preset {preset})\n\n{study.text}\n\n" + _table(rows, preset, shown))
+                table = _table(of_study, study.categories, shown)
+                parts.append(f"## {study.title} (preset {preset})\n\n{study.text}\n\n{table}")
     return _HEAD + "\n\n".join(parts) + "\n"
 
 
-def _table(rows: list[Row], preset: str, experiments: Iterable[str]) -> str:
-    everything = {name: _pick(rows, preset=preset, experiment=name, kind="all") for name in experiments}
-    categories = [name for name in CATEGORIES if any(_pick(found, category=name) for found in everything.values())]
+def _table(rows: list[Row], categories: Iterable[str], experiments: Iterable[str]) -> str:
+    everything = {name: _pick(rows, experiment=name, kind="all") for name in experiments}
+    categories = [name for name in categories if any(_pick(found, category=name) for found in everything.values())]
     lines = [
         "| | " + " | ".join(categories) + " | mean | pixel AUROC | minutes | seeds |",
         "|---" * (len(categories) + 5) + "|",
