@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from das3d_cli.data.parts import find_parts, not_read
+from das3d_cli.data.parts import PartFiles, find_parts, not_read
 from das3d_cli.errors import DataError
 
 
@@ -24,6 +24,18 @@ def test_files_of_one_name_are_one_part(tmp_path: Path, xyz: str, rgb: str):
     assert find_parts(tmp_path, "both") == [
         (tmp_path / f"{xyz}a.tif", tmp_path / f"{rgb}a.PNG"), (tmp_path / f"{xyz}b.tiff", tmp_path / f"{rgb}b.png"),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("path", "folder", "name"),
+    [
+        ("test/crack/xyz/003.tiff", "crack", "003"), ("today/depth/17_depth.png", "today", "17"), ("today/17.tiff", "today", "17"),
+        ("part.tiff", "", "part"), ("xyz/part.tiff", "", "part"),
+    ],
+)  # fmt: skip
+def test_a_part_is_told_by_its_folder_and_its_name(path: str, folder: str, name: str):
+    part = PartFiles(Path(path), None)
+    assert (part.folder, part.name) == (folder, name)
 
 
 def test_a_file_alone_is_a_part_that_lacks_the_other(tmp_path: Path):

@@ -191,11 +191,12 @@ def _judge(detector: Detector, part: PartFiles, picture: Path | None) -> Predict
         from das3d_cli.report.heatmap import overlay
         from das3d_cli.report.pictures import picture_of
 
+        told = [name for name in (detector.category, part.folder, part.name) if name]
         length = found.defects[0].length_mm if found.defects else math.nan
         write_png(picture, overlay(
             picture_of(capture), found.anomaly_map, threshold=found.threshold, outline=detector.settings.score.outline,
             score=found.score, anomalous=found.anomalous,
-            defect_mm=None if math.isnan(length) else length, title=f"{detector.category}  {part.first.stem}",
+            defect_mm=None if math.isnan(length) else length, title=" / ".join(told),
         ))  # fmt: skip
     return found
 

@@ -77,7 +77,7 @@ def build(
         DataError: the cache cannot be written. A capture that cannot be used is a failure in the summary.
     """
     names = sorted({entry.category for entry in layout.entries} | {item.category for item in layout.problems})
-    _check_apart(layout.source or layout.root, dst, names)
+    _check_outside(layout.source or layout.root, dst, names)
     forms = {name: form_of(layout.entries_of(name), layout.foreground, settings) for name in names}
     done, total = 0, len(layout.entries)
 
@@ -267,7 +267,7 @@ def _digest(*values: Any) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def _check_apart(source: Path, dst: Path, names: list[str]) -> None:
+def _check_outside(source: Path, dst: Path, names: list[str]) -> None:
     root, target = source.resolve(), dst.resolve()
     if target.is_relative_to(root) or any(root.is_relative_to(target / name) for name in names):
         raise UsageError(f"{dst}: lies in the data set {source}, which is never written to; choose another folder")

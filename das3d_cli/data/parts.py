@@ -13,6 +13,7 @@ from das3d_cli.errors import DataError
 
 Needs = Literal["both", "rgb", "depth"]
 
+_KINDS = ("xyz", "depth", "rgb")  # folders, where each kind of file has one
 _DEPTH, _MASK = "_depth", "_mask"
 _BESIDE = (".json", ".yaml", ".csv")  # cameras, limits of depth images and lists
 
@@ -33,6 +34,12 @@ class PartFiles(NamedTuple):
     @property
     def name(self) -> str:
         return self.first.stem.removesuffix(_DEPTH)
+
+    @property
+    def folder(self) -> str:
+        """Name of the folder that the part lies in, empty where none was given."""
+        holds = self.first.parent
+        return (holds.parent if holds.name in _KINDS else holds).name
 
 
 def find_parts(where: Path, needs: Needs, lights: Sequence[str] = ()) -> list[PartFiles]:
@@ -63,7 +70,7 @@ def find_parts(where: Path, needs: Needs, lights: Sequence[str] = ()) -> list[Pa
 def not_read(where: Path, needs: Needs) -> Iterator[str]:
     """What a folder of parts holds that no part can consist of, as a note, if there is any."""
     read = {*IMAGES, *_BESIDE, *(() if needs == "rgb" else (*CLOUDS, *DEPTHS))}
-    folders = (where, where / "xyz", where / "depth", where / "rgb")
+    folders = (where, *(where / kind for kind in _KINDS))
     children = [path for folder in folders for path in listing(folder) if path.is_file()]
     known = {path.name for path in children if path.suffix.lower() in read}
     what = "no images" if needs == "rgb" else "neither images nor point clouds"
@@ -85,7 +92,7 @@ def _in_folder(folder: Path, needs: Needs, lights: Sequence[str]) -> list[PartFi
 
 def _side_by_side(folder: Path) -> Unlabelled:
     """Files of one name, together or in a folder for each kind."""
-    kinds = {kind for kind in ("xyz", "depth", "rgb") if (folder / kind).is_dir()}
+    kinds = {kind for kind in _KINDS if (folder / kind).is_dir()}
     marked = not kinds or "xyz" in kinds or "depth" not in kinds  # a depth image is told by its name
     for_xyz = folder / ("xyz" if marked else "depth") if kinds else folder
     for_rgb = folder / "rgb" if kinds else folder
