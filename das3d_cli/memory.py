@@ -7,6 +7,10 @@ import sys
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 _KEPT = 1 << 30  # bytes
+_MAPPED = (
+    1 << 30,
+    1 << 25,
+)  # bytes from which memory is mapped by itself; the most that glibc takes, and that older ones do
 
 
 def keep_freed() -> None:
@@ -18,6 +22,6 @@ def keep_freed() -> None:
     if sys.platform != "linux":
         return
     library = ctypes.CDLL(None)
-    if hasattr(library, "mallopt"):
+    # To keep what is freed, without the other, would fix the latter at its least: every image would be mapped anew.
+    if hasattr(library, "mallopt") and any(library.mallopt(_M_MMAP_THRESHOLD, size) for size in _MAPPED):
         library.mallopt(_M_TRIM_THRESHOLD, _KEPT)
-        library.mallopt(_M_MMAP_THRESHOLD, _KEPT)
