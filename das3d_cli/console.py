@@ -14,8 +14,16 @@ from rich.table import Table
 from das3d_cli.errors import DataError
 from das3d_cli.files import reason
 
+
+class _Notes(Console):
+    """What goes to stderr. Where nobody reads it any longer the work goes on, in silence."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+
+
 stdout = Console(soft_wrap=True, emoji=False)
-stderr = Console(stderr=True, soft_wrap=True, emoji=False)
+stderr = _Notes(stderr=True, soft_wrap=True, emoji=False)
 
 
 def say(text: str) -> None:

@@ -306,6 +306,7 @@ def fields(section: type[BaseModel] = Settings, prefix: str = "") -> Iterator[tu
 
 
 FIELDS = dict(fields())
+_KEY_PARTS = {part for key in FIELDS for part in key.split(".")}
 
 # With these a run may go on otherwise than it began: memory and speed depend on them, what is learnt hardly.
 ADAPTABLE = ("train.accumulate", *(key for key in FIELDS if key.startswith("hardware.")))
@@ -330,8 +331,7 @@ def resolve(
     Raises:
         UsageError: unknown key, bad value, unreadable file; names key, value and source.
     """
-    given: dict[str, Value] = {}
-    given |= sources.from_config(config, FIELDS) if config else {}
+    given = sources.from_config(config, FIELDS) if config else {}
     given |= sources.from_environment(os.environ if environment is None else environment, FIELDS)
     given |= sources.from_assignments(assignments or [], FIELDS)
     given |= {key: Value(value, f"--{key.split('.')[-1].replace('_', '-')}")
@@ -361,18 +361,23 @@ def load(text: str, where: Path) -> Settings:
         ) from None
 
 
-def adapted(settings: Settings, assignments: list[str]) -> Settings:
-    """A run's settings, some of the `ADAPTABLE` ones replaced; `assignments` as for `resolve`.
+def adapted(settings: Settings, assignments: list[str], environment: Mapping[str, str] | None = None) -> Settings:
+    """A run's settings, some of the `ADAPTABLE` ones replaced; the other arguments as for `resolve`.
 
     Raises:
-        UsageError: unknown key, bad value, or a setting that a run must keep.
+        UsageError: unknown key, bad value, or another one than the run's where a run must keep its own.
     """
-    changes = sources.from_assignments(assignments, FIELDS)
-    if others := sorted(changes.keys() - set(ADAPTABLE)):
-        beside = ", ".join(ADAPTABLE)
-        raise UsageError(f"--set {others[0]}: a run keeps its own; only {beside} can be set beside --resume")
+    changes = sources.from_environment(os.environ if environment is None else environment, FIELDS)
+    changes |= sources.from_assignments(assignments, FIELDS)
     kept = {key: Value(value, "the run") for key, value in sources.flatten(settings.model_dump())}
-    return _validate(kept | changes)
+    wanted = _validate(kept | changes)
+    values, beside = dict(sources.flatten(wanted.model_dump())), ", ".join(ADAPTABLE)
+    for key in sorted(changes.keys() - set(ADAPTABLE)):
+        own, (given, source) = kept[key].value, changes[key]
+        if own not in (values[key], Path(str(values[key])).resolve()):
+            told = f"a run keeps its own, {own}; only {beside} can be set beside --resume (got {given}, from {source})"
+            raise UsageError(f"settings.{key}: {told}")
+    return wanted
 
 
 def _validate(given: Mapping[str, Value]) -> Settings:
@@ -387,14 +392,9 @@ def _validate(given: Mapping[str, Value]) -> Settings:
         return Settings.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"] if str(part) in key_parts())
+        key = ".".join(str(part) for part in first["loc"] if str(part) in _KEY_PARTS)  # beside names of types
         if key not in given:
             raise UsageError(f"settings: {first['msg'].removeprefix('Value error, ')}") from None
         value, source = given[key]
         reason = first["msg"].replace("Input should be", "must be").replace("String should", "must")
         raise UsageError(f"settings.{key}: {reason} (got {value}, from {source})") from None
-
-
-def key_parts() -> set[str]:
-    """The names that occur in dotted keys; pydantic's error locations hold type names besides."""
-    return {part for key in FIELDS for part in key.split(".")}

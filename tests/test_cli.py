@@ -228,6 +228,19 @@ class TestMainPath:
         assert told.out == "runs/first-001\n"
         assert told.err == "failed: second: its loss became nan\nnot trained to the end: third\n"
 
+    def test_an_interrupt_in_the_last_step_begins_no_other(self, capsys: pytest.CaptureFixture[str]):
+        begun = []
+
+        def outcomes() -> Iterator[tuple[str, dict[str, object]]]:
+            for name in ("first", "second"):
+                begun.append(name)
+                yield name, {"run": f"runs/{name}-001", "interrupted": True}
+
+        with pytest.raises(KeyboardInterrupt):
+            train_command._collect(outcomes(), ["first", "second"], False, of="category")
+        told = capsys.readouterr()
+        assert (begun, told.out, told.err) == (["first"], "runs/first-001\n", "not trained to the end: second\n")
+
     def test_nothing_but_the_result_goes_to_stdout(self, place: Path):
         done = ok(das3d("train", "--category", "cookie", "--runs", "quiet", "--gpus", "cpu", *TINY, cwd=place))
         assert done.stdout == "quiet/cookie-001\n"
@@ -560,6 +573,13 @@ class TestFullLog:
     def test_what_is_said_besides_is_not_worth_an_end(self, place: Path):
         with open("/dev/full", "w") as full:
             done = das3d("predict", "part.tiff", "part.png", cwd=place, stderr=full)
+        assert done.returncode == 0 and "score" in done.stdout
+
+    def test_nor_is_that_nobody_reads_it(self, place: Path):
+        ours, theirs = os.pipe()
+        os.close(ours)
+        done = das3d("predict", "part.tiff", "part.png", cwd=place, stderr=theirs)
+        os.close(theirs)
         assert done.returncode == 0 and "score" in done.stdout
 
     def test_the_next_categories_are_trained_all_the_same(self, monkeypatch: pytest.MonkeyPatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib
 import json
 import math
@@ -156,6 +157,7 @@ class TestRun:
 
         monkeypatch.setattr(module, "validate", interrupted)
         training.finish(trainer, ignore)
+        assert trainer.interrupted
         assert Detector.load(trainer.run, "cpu").category == "tire"
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
@@ -172,6 +174,28 @@ class TestRun:
         build(find_entries(fewer), tmp_path / "out", PreprocessSettings(size=64), workers=1)
         with pytest.raises(DataError, match="changed since"):
             training.resume(moved, tmp_path / "out", CPU)
+
+    def test_nor_is_one_whose_parts_are_divided_otherwise(self, cache: Cache):
+        samples = list(cache.manifest.samples)
+        last = max(place for place, record in enumerate(samples) if record.split == "train")
+        samples[last] = samples[last].model_copy(update={"split": "validation"})
+        moved = dataclasses.replace(cache, manifest=cache.manifest.model_copy(update={"samples": samples}))
+        assert training.identity(moved)["samples"] != training.identity(cache)["samples"]
+
+    def test_made_up_textures_may_differ_from_processor_to_processor(
+        self, cache: Cache, cache_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        run = training.start(settings(), cache, tmp_path, CPU).run
+        made = training.procedural_textures
+        monkeypatch.setattr(training, "procedural_textures", lambda *arguments: made(*arguments) ^ 1)
+        assert training.resume(run, cache_root, CPU).step == 0
+
+    def test_its_folder_is_claimed_before_anyone_can_take_it_for_a_run(self, cache: Cache, tmp_path: Path):
+        found: list[tuple[bool, list[Path]]] = []
+        run = training.start(
+            settings(), cache, tmp_path, CPU, lambda run: found.append((run.is_dir(), list(run.glob("*.json"))))
+        ).run
+        assert found == [(True, [])] and (run / "settings.json").is_file()
 
     def test_settings_of_preprocessing_must_be_those_of_the_cache(self, cache: Cache, tmp_path: Path):
         with pytest.raises(UsageError, match=r"settings\.preprocess\.frame: image asked for.*made with part"):
@@ -262,14 +286,14 @@ class TestRun:
             training.resume(run, cache_root, CPU)
 
     def test_goes_on_with_less_memory_and_otherwise_as_it_began(
-        self, finished: Trainer, cache_root: Path, tmp_path: Path
+        self, finished: Trainer, cache_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ):
         run = Path(shutil.copytree(finished.run, tmp_path / "tire-009"))
         (run / "summary.json").unlink()
         for wrong, reason in (
             (
                 "train.lr=1",
-                r"--set train\.lr: a run keeps its own; only train\.accumulate, hardware\.gpus, .* can be set",
+                r"settings\.train\.lr: a run keeps its own, .*; only train\.accumulate, .* can be set .*got 1, from --set",
             ),
             ("train.accumulate=3", r"train\.accumulate \(3\) must divide train\.batch_size \(2\)"),
             ("hardware.cache_share=2", r"settings\.hardware\.cache_share: .*got 2, from --set"),
@@ -281,6 +305,14 @@ class TestRun:
         went_on = training.resume(run, cache_root, CPU, ["train.accumulate=2"])
         assert went_on.settings.train == finished.settings.train.model_copy(update={"accumulate": 2})
         assert training.resume(run, cache_root, CPU).settings == went_on.settings
+        monkeypatch.setenv("DAS3D_TRAIN_ACCUMULATE", "1")
+        monkeypatch.setenv("DAS3D_TRAIN_STEPS", str(finished.settings.train.steps))
+        assert training.resume(run, cache_root, CPU).settings == finished.settings
+        monkeypatch.setenv("DAS3D_TRAIN_STEPS", "7")
+        with pytest.raises(
+            UsageError, match=r"train\.steps: a run keeps its own.*got 7, from environment DAS3D_TRAIN_STEPS"
+        ):
+            training.resume(run, cache_root, CPU)
 
 
 def float32(monkeypatch: pytest.MonkeyPatch) -> None:

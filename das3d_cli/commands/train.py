@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
     from das3d_cli.engine.trainer import Trainer
 
+_INTERRUPTED = "interrupted"  # in the last step of a training, which ended all the same
+
 
 def run(
     data: Cache = DEFAULT_CACHE,
@@ -111,6 +113,7 @@ def run(
         return
     with distributed.joined(chosen[0]) if launched() else contextlib.nullcontext():
         summary = work(names[0], chosen[0])
+        summary.pop(_INTERRUPTED, None)  # nothing is left to do
         if distributed.is_first():
             console.result(to_json({"finished": [summary], "failed": []}) if as_json else summary["run"])
 
@@ -120,18 +123,21 @@ def _collect(
 ) -> None:
     """Report trainings as they end, each `of` a category or a run; one that failed is told last, and by the exit code."""
     finished, failed = {}, {}
-    untold: DataError | None = None
+    untold: DataError | BrokenPipeError | None = None
     try:
         for name, outcome in outcomes:
             if isinstance(outcome, Das3dError):
                 failed[name] = str(outcome)
                 continue
+            interrupted = outcome.pop(_INTERRUPTED, False)
             finished[name] = outcome
             if not as_json:
                 try:
                     console.result(outcome["run"])
-                except DataError as unable:  # which must not end the other trainings
+                except (DataError, BrokenPipeError) as unable:  # which must not end the other trainings
                     untold = unable
+            if interrupted:
+                raise KeyboardInterrupt
     except KeyboardInterrupt:
         _tell_failed(failed)
         left = [name for name in names if name not in finished and name not in failed]
@@ -161,32 +167,27 @@ def _train_category(
     from das3d_cli.engine import distributed, training
 
     cache = open_cache(data, category)
-    trainer = training.start(settings, cache, base, device)
-    if not cache.samples("validation") and distributed.is_first():
-        kept, held = len(trainer.data.train), len(trainer.data.validation)
-        console.say(f"{category}: no validation split; {held} of {kept + held} training samples are held out for it")
-    with _held(trainer.run):
+    with contextlib.ExitStack() as at_end:
+        trainer = training.start(settings, cache, base, device, lambda run: at_end.enter_context(run_folders.held(run)))
+        if not cache.samples("validation") and distributed.is_first():
+            kept, held = len(trainer.data.train), len(trainer.data.validation)
+            console.say(
+                f"{category}: no validation split; {held} of {kept + held} training samples are held out for it"
+            )
         return _finish(trainer, data, bar=bar)
 
 
 def _resume_run(
     data: Path, assignments: list[str] | None, run: str, device: torch.device, *, bar: bool = True
 ) -> dict[str, Any]:
-    from das3d_cli.engine import training
+    from das3d_cli.engine import distributed, training
 
-    with _held(Path(run)):
+    with run_folders.held(Path(run)) if distributed.is_first() else contextlib.nullcontext():
         return _finish(training.resume(Path(run), data, device, assignments), data, bar=bar)
 
 
-def _held(run: Path) -> contextlib.AbstractContextManager[None]:
-    """Keep others out of the run; of processes that train together the first one does."""
-    from das3d_cli.engine import distributed
-
-    return run_folders.held(run) if distributed.is_first() else contextlib.nullcontext()
-
-
 def _finish(trainer: Trainer, data: Path, *, bar: bool) -> dict[str, Any]:
-    """Train to the end; returns the run folder and what its summary.json holds."""
+    """Train to the end; returns the run folder and what its summary.json holds, and whether others are not to be begun."""
     from das3d_cli.engine import distributed
     from das3d_cli.engine.training import finish
 
@@ -211,7 +212,8 @@ def _finish(trainer: Trainer, data: Path, *, bar: bool) -> dict[str, Any]:
                 shown.update(task, completed=step, note=note)
 
         try:
-            return {"run": str(trainer.run), **finish(trainer, show)}
+            ended = {"run": str(trainer.run), **finish(trainer, show)}
+            return ended | {_INTERRUPTED: True} if trainer.interrupted else ended
         except KeyboardInterrupt:
             beside = [] if data == DEFAULT_CACHE else ["--data", str(data)]
             say(f"interrupted; go on with: {shlex.join(['das3d', 'train', '--resume', str(trainer.run), *beside])}")

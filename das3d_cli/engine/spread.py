@@ -51,8 +51,8 @@ def side_by_side(
                 process = context.Process(target=_report, args=(theirs, work, name, device))
                 with deaf_to_interrupts():
                     process.start()
+                    running[ours] = process, name, device  # one that is not there would not hear of an interrupt
                 theirs.close()
-                running[ours] = process, name, device
             ended = wait(list(running))
             for ours in [connection for connection in running if connection in ended]:
                 process, name, device = running.pop(ours)
@@ -81,7 +81,8 @@ def _report(theirs: Connection, work: Work[Result], name: str, device: torch.dev
         os.setsid()  # Ctrl-C comes from the first process alone, and so once
     end_with_parent()
     try:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         theirs.send(_outcome(work, name, device))
     except KeyboardInterrupt:
         sys.exit(130)

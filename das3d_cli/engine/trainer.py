@@ -86,9 +86,12 @@ class Trainer:
         self.feed = Feed(data.train, self.device, self._indices)
         self.step = 0
         self.best: dict[str, float] = {}
+        self.interrupted = False
 
     def fit(self, progress: Progress) -> None:
         """Train to the end. Ctrl-C ends it after the step under way, with a checkpoint; a second one at once.
+
+        In the last step there is nothing left to end: then `interrupted` tells of it.
 
         Raises:
             DataError: the loss is no longer a number, the GPU's memory is too small, or a checkpoint cannot be written.
@@ -112,7 +115,8 @@ class Trainer:
                 if due:
                     with within_memory(self.device, advice):
                         self._validate(progress)
-                if distributed.any_of(interrupted()) and self.step < total:
+                self.interrupted = distributed.any_of(interrupted())
+                if self.interrupted and self.step < total:
                     self.save_state()
                     raise KeyboardInterrupt
 

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import platform
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,14 +26,23 @@ from das3d_cli.engine.feed import placed
 from das3d_cli.engine.trainer import Data, Progress, Trainer
 from das3d_cli.errors import DataError, UsageError
 from das3d_cli.files import sweep
-from das3d_cli.settings import PreprocessSettings, Settings
+from das3d_cli.settings import Settings
 from das3d_cli.synthesis.textures import folder_textures, procedural_textures
 
 _HELD_OUT = 0.15  # share of the training parts that stands in for a missing validation split
 
 
-def start(settings: Settings, cache: Cache, base: Path, device: torch.device) -> Trainer:
+def start(
+    settings: Settings,
+    cache: Cache,
+    base: Path,
+    device: torch.device,
+    claimed: Callable[[Path], None] = lambda run: None,
+) -> Trainer:
     """Claim a run folder below `base` and make ready to train in it.
+
+    Args:
+        claimed: told the folder while it is empty; of processes that train together the first one is.
 
     Raises:
         DataError: the cache lacks good parts, the folder cannot be written, or memory is too small.
@@ -45,12 +55,12 @@ def start(settings: Settings, cache: Cache, base: Path, device: torch.device) ->
     settings = settings.model_copy(update={"preprocess": cache.manifest.settings, "synthesis": synthesis})
     with within_memory(device, _memory_advice(device)):
         data = load_data(settings, cache, device)
-    own = identity(cache) | _of_textures(data)
+    own = identity(cache) | _of_textures(settings, data)
     if distributed.from_first(lambda: own) != own:
         raise DataError(
             f"{cache.folder}: not the cache, or not the textures, that the other machine has; copy both from it"
         )
-    run = distributed.from_first(lambda: _claim(settings, cache, base, device))
+    run = distributed.from_first(lambda: _claim(settings, cache, base, device, claimed))
     with within_memory(device, _memory_advice(device)):
         trainer = Trainer(settings, data, own, run)
     trainer.save_state()  # whatever happens from here on, the run can be resumed
@@ -61,14 +71,14 @@ def resume(run: Path, cache_root: Path, device: torch.device, assignments: list[
     """Make ready to go on with an unfinished run.
 
     Args:
-        assignments: settings that are to be others from now on, as for `settings.adapted`.
+        assignments: settings that are to be others from now on, as for `settings.adapted`, which the environment may hold too.
 
     Raises:
         DataError: not a run folder, without checkpoint, its cache or textures have changed since, or memory is too small.
         UsageError: the run is finished, or a setting cannot be changed.
     """
-    settings, state = distributed.from_first(lambda: _left(run))
-    settings = setting_files.adapted(settings, assignments or [])
+    begun, state = distributed.from_first(lambda: _left(run))
+    settings = setting_files.adapted(begun, assignments or [])
     distributed.check_share(settings.train.batch_size, settings.train.accumulate)
     cache = open_cache(cache_root, state["category"])
     if any(state.get(key) != value for key, value in identity(cache).items()):
@@ -76,14 +86,15 @@ def resume(run: Path, cache_root: Path, device: torch.device, assignments: list[
     lower = "go on with a lower --set hardware.cache_share" if device.type == "cuda" else "free some, and go on"
     with within_memory(device, f"before the first step; {lower}"):
         data = load_data(settings, cache, device)
-        own = identity(cache) | _of_textures(data)
-        if state.get("textures", own["textures"]) != own["textures"]:
+        textures = _of_textures(settings, data)
+        own = identity(cache) | textures
+        if any(state.get(key, value) != value for key, value in textures.items()):
             raise DataError(
                 f"{settings.synthesis.textures}: other textures than {run} began with; bring those back, or train anew"
             )
         trainer = Trainer(settings, data, own, run)
         trainer.restore(state)
-    if assignments and distributed.is_first():
+    if settings != begun and distributed.is_first():
         _write_settings(run, settings)
     return trainer
 
@@ -166,24 +177,34 @@ def environment(device: torch.device) -> dict[str, Any]:
 def identity(cache: Cache) -> dict[str, Any]:
     """What a model file says of its data: enough to treat a raw capture alike, and to know the samples again."""
     manifest = cache.manifest
-    keys = [record.key for record in manifest.samples if record.split in ("train", "validation")]
+    used = [
+        (record.split, record.label, record.name, record.part, record.key)
+        for record in manifest.samples
+        if record.split in ("train", "validation")
+    ]
     return {
         "category": manifest.category,
         "preprocessing": VERSION,
         "depth_range_m": list(manifest.depth_range_m) if manifest.depth_range_m else None,
         "window_px": manifest.window_px,
         "form": dataclasses.asdict(manifest.form),
-        "samples": hashlib.sha256("".join(keys).encode()).hexdigest(),
+        "samples": hashlib.sha256(repr(used).encode()).hexdigest(),
     }
 
 
-def _of_textures(data: Data) -> dict[str, Any]:
-    """What a checkpoint says of the textures, beside `identity`: enough to know them again."""
+def _of_textures(settings: Settings, data: Data) -> dict[str, Any]:
+    """What a checkpoint says of a folder's textures, beside `identity`: enough to know them again.
+
+    Those made up follow from the settings, and are not on every processor the same to the last bit.
+    """
+    if settings.synthesis.textures is None:
+        return {}
     return {"textures": hashlib.sha256(data.textures.cpu().numpy().tobytes()).hexdigest()}
 
 
-def _claim(settings: Settings, cache: Cache, base: Path, device: torch.device) -> Path:
+def _claim(settings: Settings, cache: Cache, base: Path, device: torch.device, claimed: Callable[[Path], None]) -> Path:
     run = runs.claim(base, cache.manifest.category)
+    claimed(run)
     _write_settings(run, settings)
     runs.write_json(run / "environment.json", environment(device))
     return run
@@ -206,9 +227,9 @@ def _left(run: Path) -> tuple[Settings, dict[str, Any]]:
 
 def _check_preprocessing(settings: Settings, cache: Cache) -> None:
     """A cache is as it was made: a setting of preprocessing that is given to a training must be the cache's."""
-    for name, wanted in settings.preprocess:
-        made, default = getattr(cache.manifest.settings, name), PreprocessSettings.model_fields[name].default
-        if wanted not in (made, default):
+    for name in sorted(settings.preprocess.model_fields_set):
+        wanted, made = getattr(settings.preprocess, name), getattr(cache.manifest.settings, name)
+        if wanted != made:
             raise UsageError(
                 f"settings.preprocess.{name}: {wanted} asked for, but {cache.folder} was made with {made};"
                 " run das3d preprocess with the same settings first"
