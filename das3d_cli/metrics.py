@@ -15,9 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from das3d_cli.curves import Curve, Floats, area, sorted_scores
-from das3d_cli.data.capture import GOOD, Masks, types_of
+from das3d_cli.data.capture import GOOD, OVERALL, Masks, types_of
 
-OVERALL = "all"
 Variant = Literal["exact", "reference"]
 LIMITS = {"30": 0.3, "10": 0.1, "05": 0.05, "01": 0.01}  # of AUPRO: as in the fields' names, false positive rate
 REFERENCE_THRESHOLDS = 100

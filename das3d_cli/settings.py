@@ -115,8 +115,8 @@ class SynthesisSettings(Section):
         "norm() of Eq. 5: kernel of unit sum, or depth change of unit peak",
         why="with unit sum the filter and not p_z decides how deep a small patch becomes",
     )
-    strength_min: float = setting(0.04, "p_min of Eq. 6, share of the depth range", gt=0, le=1,
-        why="clearly over the sensor's noise; weaker defects teach the network to guess")  # fmt: skip
+    strength_min: float = setting(0.04, "p_min of Eq. 6, share of the depth range, which Z_a cannot leave; p_z is raised to where t_h"
+        " leaves something", gt=0, le=1, why="clearly over the sensor's noise; weaker defects teach the network to guess")  # fmt: skip
     strength_max: float = setting(0.6, "p_max of Eq. 6, share of the depth range", gt=0, le=1,
         why="a hole through the part")  # fmt: skip
     strength_scale: Literal["log", "uniform"] = setting(

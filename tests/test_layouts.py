@@ -125,6 +125,19 @@ def test_no_data_set(tmp_path: Path, files: list[str], place: str, complaint: st
     assert str(caught.value).startswith(f"{root}: {complaint}")
 
 
+@pytest.mark.parametrize(
+    ("category", "label", "told"),
+    [("all", "hole", "all is no name for a category"), ("mean", "hole", "mean is no name for a category"),
+     ("tire", "all", "tire: all is no name for a kind of defect")],
+)  # fmt: skip
+def test_names_that_mean_something_else(tmp_path: Path, category: str, label: str, told: str) -> None:
+    at = f"{category}/test/{label}"
+    touch(tmp_path, f"{category}/train/good/rgb/0.png", f"{category}/train/good/xyz/0.tiff", f"{at}/rgb/0.png", f"{at}/xyz/0.tiff",
+          f"{at}/gt/0.png")  # fmt: skip
+    with pytest.raises(DataError, match=f"{told}.*; rename it"):
+        find_entries(tmp_path)
+
+
 def test_a_folder_too_high_up_is_told_the_right_one(tmp_path: Path) -> None:
     touch(tmp_path, "papers/a.pdf", "unpacked/tire/train/good/rgb/1.png")
     with pytest.raises(DataError, match=rf"is not a data set; .*; did you mean {tmp_path}/unpacked\?$"):

@@ -112,6 +112,15 @@ class TestFormats:
             ("of 100 %", "0.98765", "", "1")
         }
 
+    def test_a_category_may_be_called_as_a_text_is(self):
+        table = FigureTable(
+            "t", ("modality", "figure"), {"table": 1, "figure": 1}, [Row(("RGB", "AUROC"), [0.5, 0.75])]
+        )
+        assert list(csv.reader(io.StringIO(comma_separated([table])))) == [
+            ["table", "modality", "figure", "table", "figure"], ["t", "RGB", "AUROC", "0.5", "0.75"],
+        ]  # fmt: skip
+        assert [column.justify for column in terminal(table).columns] == ["left", "left", "right", "right"]
+
     def test_csv_of_several_tables_has_one_header(self):
         other = FigureTable("other", ("name",), {"seconds": 1}, [Row(("z",), [0.25])])
         found = list(csv.DictReader(io.StringIO(comma_separated([TABLE, other]))))

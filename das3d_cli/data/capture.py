@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 GOOD = "good"  # the label of a part without defect
+# Beside the names that a data set gives to its kinds of defect and its categories.
+OVERALL, MEAN = "all", "mean"
 
 Modalities = Literal["both", "rgb", "depth"]
 Foreground = Literal["table", "border", "whole"]

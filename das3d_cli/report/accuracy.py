@@ -9,10 +9,10 @@ from xml.etree.ElementTree import Element
 import numpy as np
 from numpy.typing import NDArray
 
-from das3d_cli.data.capture import GOOD
+from das3d_cli.data.capture import GOOD, OVERALL
 from das3d_cli.evaluation import Evaluation, defect_masks
 from das3d_cli.intervals import LEVEL, Interval
-from das3d_cli.metrics import LIMITS, OVERALL, pro_curve, pro_point, roc_curve
+from das3d_cli.metrics import LIMITS, pro_curve, pro_point, roc_curve
 from das3d_cli.report.charts import rising_curve, score_histogram
 from das3d_cli.report.formats import DASH
 from das3d_cli.report.markup import table, tag

@@ -65,8 +65,8 @@ def terminal(table: FigureTable) -> Table:
     """For a terminal."""
     drawn = Table(title=Text(table.title), title_justify="left", caption=Text(table.note), caption_justify="left")
     lines = [[*row.labels, *table.cells(row)] for row in table.rows]
-    for name, *cells in zip([*table.texts, *table.numbers], *lines, strict=True):
-        if name in table.numbers:
+    for place, (name, *cells) in enumerate(zip([*table.texts, *table.numbers], *lines, strict=True)):
+        if place >= len(table.texts):
             drawn.add_column(Text(name), justify="right", no_wrap=True, min_width=max(map(len, (name, *cells))))
         else:
             drawn.add_column(Text(name), min_width=max(len(word) for text in (name, *cells) for word in text.split()))
@@ -93,18 +93,22 @@ def markdown(tables: Sequence[FigureTable]) -> str:
 
 def comma_separated(tables: Sequence[FigureTable]) -> str:
     """As one CSV: a row's table stands in the first column, figures have six decimals, and undefined ones are empty."""
-    texts = [name for table in tables for name in table.texts]
-    numbers = [name for table in tables for name in table.numbers]
+    texts = list(dict.fromkeys(name for table in tables for name in table.texts))
+    numbers = list(
+        dict.fromkeys(name for table in tables for name in table.numbers)
+    )  # a category may be called as a text
     text = io.StringIO()
-    writer = csv.DictWriter(text, ["table", *dict.fromkeys([*texts, *numbers])], lineterminator="\n")
-    writer.writeheader()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["table", *texts, *numbers])
     for table in tables:
         for row in table.rows:
             figures = ["" if math.isnan(figure) else f"{round(figure, 6):.10g}" for figure in row.figures]
+            labels, values = (
+                dict(zip(table.texts, row.labels, strict=True)),
+                dict(zip(table.numbers, figures, strict=True)),
+            )
             writer.writerow(
-                {"table": table.title}
-                | dict(zip(table.texts, row.labels, strict=True))
-                | dict(zip(table.numbers, figures, strict=True))
+                [table.title, *(labels.get(name, "") for name in texts), *(values.get(name, "") for name in numbers)]
             )
     return text.getvalue()
 

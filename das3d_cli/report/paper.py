@@ -7,10 +7,11 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from das3d_cli.benchmark import Speed
+from das3d_cli.data.capture import MEAN, OVERALL
 from das3d_cli.evaluation import Outcome
-from das3d_cli.metrics import FIGURES, OVERALL
+from das3d_cli.metrics import FIGURES
 from das3d_cli.report.formats import FigureTable, Row
-from das3d_cli.report.published import MEAN, SOURCE, categories_of, published, recognise
+from das3d_cli.report.published import SOURCE, categories_of, published, recognise
 from das3d_cli.report.tables import REFERENCE_NOTE, TITLES
 
 OURS = "ours"

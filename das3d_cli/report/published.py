@@ -13,8 +13,9 @@ from collections.abc import Iterable
 from importlib import resources
 from typing import NamedTuple
 
+from das3d_cli.data.capture import MEAN
+
 SOURCE = "Li et al., 2024, arXiv:2410.09821v2"
-MEAN = "mean"
 
 
 class Published(NamedTuple):

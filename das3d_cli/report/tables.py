@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
+from das3d_cli.data.capture import OVERALL
 from das3d_cli.data.summary import Summary
 from das3d_cli.evaluation import Outcome
-from das3d_cli.metrics import LIMITS, OVERALL
+from das3d_cli.metrics import LIMITS
 from das3d_cli.report.formats import DASH, FigureTable, Row
 
 TITLES = {

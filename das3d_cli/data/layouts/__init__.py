@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from das3d_cli.data.capture import Foreground
+from das3d_cli.data.capture import MEAN, OVERALL, Foreground
 from das3d_cli.data.layouts import eyecandies, flat, mvtec3d, realiad, table
 from das3d_cli.data.layouts.entries import SPLITS, Entry, Failure, Found, Layout, listing, unread
 from das3d_cli.errors import DataError, UsageError
@@ -53,7 +53,7 @@ def find_entries(
         lights: of data with several images per part, those to use; the usual one when empty.
 
     Raises:
-        DataError: `source` is missing, empty or not a data set.
+        DataError: `source` is missing, empty or not a data set, or a name in it means something else to das3d.
         UsageError: an unknown category or light, or lights of data without.
     """
     try:
@@ -70,6 +70,7 @@ def find_entries(
         raise DataError(f"{error.filename}: cannot be read: {reason(error)}") from None
     found = list(_without_doubles(found))
     entries = [item for item in found if isinstance(item, Entry)]
+    _check_names(entries, source)
     problems = [item for item in found if isinstance(item, Failure)]
     notes = [item for item in found if isinstance(item, str)]
     if not entries and not problems:
@@ -98,6 +99,17 @@ def _rows(source: Path, categories: Sequence[str]) -> list[Found]:
     there = {item.category for item in found if not isinstance(item, str)}
     wanted = pick_categories(categories, sorted(there), source)
     return [item for item in found if isinstance(item, str) or item.category in wanted]
+
+
+def _check_names(entries: Iterable[Entry], source: Path) -> None:
+    """See that no category and no kind of defect is called as all of them are, or their mean, in options and tables."""
+    for entry in entries:
+        if entry.category in (OVERALL, MEAN):
+            raise DataError(f"{source}: {entry.category} is no name for a category; rename it")
+        if entry.label == OVERALL:
+            raise DataError(
+                f"{source}: {entry.category}: {OVERALL} is no name for a kind of defect, for all kinds are called so; rename it"
+            )
 
 
 def _without_doubles(found: Iterable[Found]) -> Iterator[Found]:
