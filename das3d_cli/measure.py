@@ -8,6 +8,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+# Where the surface that a region lies in is looked for: within a share of the region's length about it, among the points between
+# two shares of those there, counted from the nearest to the camera. The nearest seventh is the part's even if the table or
+# the floor of a hole fills the rest; before it may be flying pixels. Where that leaves too few, all points serve.
+_SURROUNDINGS = ((0.25, 0.02, 0.15), (0.5, 0.02, 0.15), (1.0, 0.02, 0.15), (1.0, 0.0, 1.0))
+_SHORTEST = 16  # pixels; a smaller region has the surroundings of one as long as this
+_SPREAD = 0.2  # of the region's own in every direction: the least that points must have to tell its size
+_UPRIGHT = 0.01  # of its scatter, added along the image's columns: a region as long as wide is else turned by rounding
+
 
 class Defect(NamedTuple):
     """One region of `defective` pixels.
@@ -15,9 +23,9 @@ class Defect(NamedTuple):
     Attributes:
         score: the map's peak in the region, 0 to 1.
         row, column: the peak's place in the raw image, pixels.
-        length_mm, width_mm: extent seen by the camera along and across the region's main direction; nan where nothing
-            was measured.
-        area_mm2: area seen by the camera; nan where nothing was measured.
+        length_mm, width_mm: extent along and across the region's main direction, as the camera sees it on the surface that the
+            region lies in; nan where nothing was measured in the region, or too little about it.
+        area_mm2: area, seen likewise; nan where too little was measured about the region.
     """
 
     score: float
@@ -63,7 +71,6 @@ def find_defects(
     """
     over = defective(anomaly_map, threshold, outline).astype(np.uint8)
     count, labels, boxes, _ = cv2.connectedComponentsWithStats(over, connectivity=8)
-    pitch = _pixel_pitch_m(xyz)
     found = []
     for label in range(1, count):
         left, top, across, down, pixels = boxes[label].tolist()
@@ -71,32 +78,82 @@ def find_defects(
         region = labels[box] == label
         row, column = divmod(int(np.argmax(np.where(region, anomaly_map[box], -1.0))), across)
         score = float(anomaly_map[top + row, left + column])
-        length, width = _extents_m(xyz[box][region][:, :2], pitch)
-        area = pixels * pitch * pitch
+        pitch = _pitch_m(np.asarray(labels, np.int32), label, box, xyz)
+        measured = region & ~np.isnan(xyz[box][..., 2])
+        length, width = _extents_m(region, pitch) if measured.any() else (float("nan"), float("nan"))
+        (a, b), (c, d) = pitch.tolist()
+        area = pixels * abs(a * d - b * c)
         found.append(Defect(score, top + row, left + column, length * 1e3, width * 1e3, area * 1e6))
     return sorted(found, key=lambda defect: -defect.score)
 
 
-def _pixel_pitch_m(xyz: NDArray[np.float32]) -> float:
-    """Typical distance between neighbouring points; a median, so that steps and missing points do not count.
+def _pitch_m(
+    labels: NDArray[np.int32], label: int, box: tuple[slice, slice], xyz: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """How far the surface that a region lies in goes on from pixel to pixel.
 
-    Of some hundred rows and columns: more would not change it.
+    Args:
+        labels: (H, W), the region's own is `label`.
+        box: the rows and the columns that the region takes up.
+        xyz: (H, W, 3), metres, NaN where missing.
+
+    Returns:
+        (2, 2): x and y of a step one pixel down and of one to the right, metres; nan where too few points tell.
     """
-    every = max(1, min(xyz.shape[:2]) // 100)
-    along, across = np.diff(xyz[::every, :, :2], axis=1), np.diff(xyz[:, ::every, :2], axis=0)
-    steps = np.hypot(*np.concatenate((along.reshape(-1, 2), across.reshape(-1, 2))).T)
-    steps = steps[np.isfinite(steps)]
-    return float(np.median(steps)) if len(steps) else float("nan")
+    size, own = max(_SHORTEST, *(line.stop - line.start for line in box)), np.argwhere(labels[box] == label)
+    for reach, first, last in _SURROUNDINGS:
+        margin = round(reach * size)
+        window = tuple(slice(max(0, line.start - margin), line.stop + margin) for line in box)
+        region, points = labels[window] == label, xyz[window]
+        around = _distinct(points)
+        if not around.any():
+            continue
+        around &= cv2.dilate(region.astype(np.uint8), np.ones((2 * margin + 1,) * 2, np.uint8)) > 0
+        pixels, points = np.argwhere(around), points[around].astype(np.float64)
+        on = _ranked_between(np.abs(points[:, 2]), first, last)
+        if _spread_enough(pixels[on], own):
+            steps, places = (v[on] - v[on].mean(axis=0) for v in (pixels, points[:, :2]))
+            return np.asarray(np.linalg.lstsq(steps, places, rcond=None)[0])
+    return np.full((2, 2), np.nan)
 
 
-def _extents_m(points: NDArray[np.float32], pitch: float) -> tuple[float, float]:
-    """From x and y alone: a region that crosses the part's outline would else be as long as the step to the table."""
-    points = points[np.isfinite(points).all(axis=1)].astype(np.float64)
-    if len(points) < 3:
-        return (pitch, pitch) if len(points) else (float("nan"), float("nan"))
-    centred = points - points.mean(axis=0)
-    _, axes = np.linalg.eigh(centred.T @ centred)
-    # The 2nd to 98th percentile, so that one flying pixel does not stretch the defect; a point is a pixel wide.
+def _distinct(points: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Pixels (h, w) with a point that neither the one above nor the one to the left has: enlarged clouds repeat their points."""
+    places = points[..., 0] + 1j * points[..., 1]
+    distinct = np.zeros(places.shape, np.bool_)
+    own, above, left = places[1:, 1:], places[:-1, 1:], places[1:, :-1]
+    distinct[1:, 1:] = ~np.isnan(own) & (own != above) & (own != left)
+    return distinct
+
+
+def _ranked_between(values: NDArray[np.float64], first: float, last: float) -> NDArray[np.bool_]:
+    """Which of N values, (N,), lie between these two shares of them, from the least on."""
+    if not len(values):
+        return np.zeros(0, np.bool_)
+    low, high = np.quantile(values, [first, last], method="nearest")
+    return np.asarray((low <= values) & (values <= high))
+
+
+def _spread_enough(pixels: NDArray[np.intp], region: NDArray[np.intp]) -> bool:
+    """Whether pixels (N, 2) tell the size of a region's (M, 2): they are neither few nor in a line nor all at one end."""
+    if len(pixels) < 3:
+        return False
+    own = np.cov(region.T, bias=True) + np.eye(2) / 12  # a region of one pixel has its breadth
+    return bool(np.linalg.eigvalsh(np.cov(pixels.T, bias=True) - _SPREAD**2 * own)[0] > 0)
+
+
+def _extents_m(region: NDArray[np.bool_], pitch: NDArray[np.float64]) -> tuple[float, float]:
+    """Length and width of a region (h, w) of this pitch (2, 2), metres.
+
+    All its pixels count, on one surface: holes and cuts lack points, and across the part's outline its depth leaps to the table's.
+    """
+    if np.isnan(pitch).any():
+        return float("nan"), float("nan")
+    places = np.argwhere(region) @ pitch
+    centred = places - places.mean(axis=0)
+    scatter, down = centred.T @ centred, pitch[0] / np.linalg.norm(pitch[0])
+    _, axes = np.linalg.eigh(scatter + _UPRIGHT * np.trace(scatter) * np.outer(down, down))
+    # The 2nd to 98th percentile, so that a thin tail does not stretch the defect; a place is a pixel wide.
     low, high = np.percentile(centred @ axes, [2, 98], axis=0)
-    length, width = sorted((high - low + pitch).tolist(), reverse=True)
+    length, width = sorted((high - low + np.linalg.norm(pitch @ axes, axis=0)).tolist(), reverse=True)
     return length, width

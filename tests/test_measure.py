@@ -13,9 +13,35 @@ from das3d_cli.measure import defective, find_defects
 PITCH_M = 0.0005
 
 
-def flat(shape=(80, 100), pitch=PITCH_M):
+def flat(shape=(80, 100), pitch=PITCH_M, down=None):
     rows, columns = np.indices(shape)
-    return np.stack((columns * pitch, rows * pitch, np.full(shape, 0.4)), axis=2).astype(np.float32)
+    return np.stack((columns * pitch, rows * (down or pitch), np.full(shape, 0.4)), axis=2).astype(np.float32)
+
+
+def seen(depth, focal=500.0):
+    """What a pinhole camera measures of these depths, (H, W), metres."""
+    rows, columns = np.indices(depth.shape)
+    across, down = columns - depth.shape[1] / 2, rows - depth.shape[0] / 2
+    return np.stack((across * depth / focal, down * depth / focal, depth), axis=2).astype(np.float32)
+
+
+def on_table(height_mm):
+    """Depths of a table at 0.5 m and of a part of 100 x 100 pixels on it, far from the camera's axis."""
+    depth = np.full((400, 400), 0.5)
+    depth[100:200, 250:350] -= height_mm / 1000
+    return depth
+
+
+def region(rows, columns, shape=(400, 400)):
+    anomaly = np.zeros(shape, np.float32)
+    anomaly[rows, columns] = 0.8
+    return anomaly
+
+
+def assert_size(defect, length, width, rel=0.05):
+    assert defect.length_mm == pytest.approx(length, rel=rel)
+    assert defect.width_mm == pytest.approx(width, rel=rel)
+    assert defect.area_mm2 == pytest.approx(length * width, rel=rel)
 
 
 def test_a_bar_is_as_long_and_wide_as_it_is():
@@ -96,3 +122,97 @@ def test_defective_pixels_are_those_of_a_flood_from_the_peaks():
 def test_an_outline_over_the_threshold_is_the_threshold(outline):
     anomaly = np.linspace(0, 1, 100, dtype=np.float32).reshape(10, 10)
     assert (defective(anomaly, 0.5, outline) == (anomaly >= 0.5)).all()
+
+
+@pytest.mark.parametrize(("across", "down"), [(0.0002, 0.001), (0.001, 0.0002)])
+def test_pixels_need_not_be_square(across, down):
+    anomaly = region(slice(100, 100 + round(0.01 / down)), slice(100, 100 + round(0.01 / across)))
+    (defect,) = find_defects(anomaly, flat((400, 400), across, down), 0.5, 0.5)
+    assert_size(defect, 10, 10, rel=0.1)
+    assert defect.area_mm2 == pytest.approx(100, rel=0.001)
+
+
+@pytest.mark.parametrize("height_mm", [30, 60, 100])
+class TestTallParts:
+    """Under a perspective camera a tall part's pixels are smaller than the table's."""
+
+    def test_sizes_are_those_at_the_part(self, height_mm):
+        (defect,) = find_defects(region(slice(130, 155), slice(280, 320)), seen(on_table(height_mm)), 0.5, 0.5)
+        pixel = 1 - height_mm / 500
+        assert_size(defect, 40 * pixel, 25 * pixel)
+
+    def test_a_hole_is_as_large_as_its_rim_whether_or_not_the_table_shows_through(self, height_mm):
+        depth = on_table(height_mm)
+        depth[132:153, 282:318] = 0.5
+        (defect,) = find_defects(region(slice(130, 155), slice(280, 320)), seen(depth), 0.5, 0.5)
+        pixel = 1 - height_mm / 500
+        assert_size(defect, 40 * pixel, 25 * pixel)
+
+    @pytest.mark.parametrize("left", [280, 320])
+    def test_a_broken_edge_or_corner_is_as_large_as_what_is_gone(self, height_mm, left):
+        depth = on_table(height_mm)
+        depth[180:, left : left + 40] = 0.5
+        (defect,) = find_defects(region(slice(178, 203), slice(left, left + 40)), seen(depth), 0.5, 0.5)
+        pixel = 1 - height_mm / 500
+        assert_size(defect, 40 * pixel, 25 * pixel)
+
+
+@pytest.mark.parametrize("times", [2, 3, 6])
+@pytest.mark.parametrize("slope", [0.0, 0.2])
+def test_a_cloud_enlarged_to_the_image_by_repeating_points_has_the_same_sizes(times, slope):
+    side = 480 // times
+    columns = np.broadcast_to(np.arange(side), (side, side))
+    xyz = seen(0.5 + slope * 0.001 * times * (columns - side / 2), 500 / times)
+    enlarged = xyz.repeat(times, axis=0).repeat(times, axis=1)
+    for size in (8, 40):
+        bar = region(slice(241, 241 + size), slice(241, 241 + size // 2), (480, 480))
+        (defect,) = find_defects(bar, enlarged, 0.5, 0.5)
+        assert_size(defect, size, size / 2)
+
+
+def test_a_hole_without_points_but_for_two_is_as_large_as_its_outline():
+    xyz = flat()
+    kept = xyz[30, 40].copy(), xyz[41, 57].copy()
+    xyz[16:64, 26:74] = np.nan
+    xyz[30, 40], xyz[41, 57] = kept
+    (defect,) = find_defects(region(slice(20, 60), slice(30, 70), (80, 100)), xyz, 0.5, 0.5)
+    assert_size(defect, 20, 20)
+
+
+def test_points_along_one_rim_alone_do_not_make_a_hole_narrow():
+    xyz = flat()
+    xyz[21:60, 30:70] = np.nan
+    (defect,) = find_defects(region(slice(20, 60), slice(30, 70), (80, 100)), xyz, 0.5, 0.5)
+    assert_size(defect, 20, 20)
+
+
+def test_flying_and_noisy_points_do_not_change_a_size():
+    rng = np.random.default_rng(0)
+    depth = on_table(60) + rng.normal(0, 0.0003, (400, 400))
+    flying = rng.random((400, 400)) < 0.01
+    depth[flying] *= rng.uniform(0.7, 1.3, flying.sum())
+    (defect,) = find_defects(region(slice(130, 155), slice(280, 320)), seen(depth), 0.5, 0.5)
+    assert_size(defect, 40 * 0.88, 25 * 0.88)
+
+
+@pytest.mark.parametrize("points", [[], [(30, 40)], [(30, 40), (41, 57)], [(25, 35), (35, 45), (45, 55), (55, 65)]])
+def test_too_few_points_or_points_in_a_line_give_no_size(points):
+    xyz, known = np.full((80, 100, 3), np.nan, np.float32), flat()
+    for place in points:
+        xyz[place] = known[place]
+    (defect,) = find_defects(region(slice(20, 60), slice(30, 70), (80, 100)), xyz, 0.5, 0.5)
+    assert np.isnan([defect.length_mm, defect.width_mm, defect.area_mm2]).all()
+    assert (defect.row, defect.column) == (20, 30)
+
+
+def test_three_points_are_enough():
+    xyz, known = np.full((80, 100, 3), np.nan, np.float32), flat()
+    for place in [(25, 35), (30, 62), (55, 40)]:
+        xyz[place] = known[place]
+    (defect,) = find_defects(region(slice(20, 60), slice(30, 70), (80, 100)), xyz, 0.5, 0.5)
+    assert_size(defect, 20, 20)
+
+
+def test_a_single_pixel_is_as_large_as_it_is():
+    (defect,) = find_defects(region(40, 50, (80, 100)), flat(), 0.5, 0.5)
+    assert_size(defect, 0.5, 0.5, rel=0.001)
