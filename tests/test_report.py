@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -15,7 +16,7 @@ from rich.console import Console
 from das3d_cli.data.layouts import Failure
 from das3d_cli.data.summary import Row, Summary
 from das3d_cli.errors import DataError
-from das3d_cli.report.draw import OUTSIDE, PAPER, write_png
+from das3d_cli.report.draw import BOLD, OUTSIDE, PAPER, blank, letter, letter_width, write_png
 from das3d_cli.report.heatmap import blend, layout, overlay
 from das3d_cli.report.pictures import (
     DEFECT,
@@ -159,6 +160,21 @@ class TestHeatMap:
         bar = low[place.top : place.top + 480, place.left + 480 + place.size + 2].astype(int)
         marked = np.nonzero(bar.sum(axis=1) == sum(PAPER))[0]
         assert abs(marked.mean() - 0.6 * 479) <= 1
+
+
+def lettered(text="threshold 0.5"):
+    """Text of two weights and how wide it is, drawn."""
+    picture = blank(40, letter_width(text, 16, BOLD) + letter_width(text, 16))
+    letter(picture, text, 0, 18, 16, weight=BOLD)
+    letter(picture, text, 0, 36, 16)
+    return picture
+
+
+class TestLettering:
+    def test_threads_draw_what_one_alone_draws(self):
+        alone = lettered().tobytes()
+        with ThreadPoolExecutor(4) as pool:
+            assert {made.tobytes() for made in pool.map(lambda _: lettered(), range(1000))} == {alone}
 
 
 class TestPictures:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import threading
 from pathlib import Path
 
 import cv2
@@ -25,6 +25,16 @@ OUTSIDE: Colour = (229, 231, 234)
 REGULAR, BOLD = 400, 600
 
 
+class _Faces(threading.local):
+    """Each thread's own, for OpenCV sets the weight in the face itself and lets other threads run meanwhile."""
+
+    def __init__(self) -> None:
+        self.sans = cv2.FontFace("sans")
+
+
+_faces = _Faces()
+
+
 def blank(height: int, width: int, colour: Colour = PAPER) -> Picture:
     """A picture of one colour."""
     return np.full((height, width, 3), colour, dtype=np.uint8)
@@ -41,12 +51,12 @@ def letter(
     colour: Colour = INK,
 ) -> None:
     """Write `text` into the picture, from `x` on, `size` pixels high."""
-    cv2.putText(picture, text, (round(x), round(baseline)), colour, _sans(), size, weight)
+    cv2.putText(picture, text, (round(x), round(baseline)), colour, _faces.sans, size, weight)
 
 
 def letter_width(text: str, size: int, weight: int = REGULAR) -> int:
     """How many pixels `letter` will advance."""
-    return int(cv2.getTextSize((0, 0), text, (0, 0), _sans(), size, weight)[2])
+    return int(cv2.getTextSize((0, 0), text, (0, 0), _faces.sans, size, weight)[2])
 
 
 def wrap(text: str, width: int, size: int, weight: int = REGULAR) -> list[str]:
@@ -58,11 +68,6 @@ def wrap(text: str, width: int, size: int, weight: int = REGULAR) -> list[str]:
         else:
             lines.append(word)
     return lines
-
-
-@functools.cache
-def _sans() -> cv2.FontFace:
-    return cv2.FontFace("sans")
 
 
 def paste(picture: Picture, tile: Picture, left: int, top: int) -> None:
