@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
+import io
 import os
 import sys
 import time
@@ -83,6 +84,8 @@ def main() -> None:
     """Run the command line; every error becomes one line on stderr and an exit code."""
     without_viewers()
     keep_freed()
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="surrogateescape")  # the names of files leave as they came, valid text or not
     gc.set_threshold(50_000)  # what torch makes as it loads stays, and to look through it often takes long
     try:
         code = app(args=sys.argv[1:] or ["--help"], prog_name="das3d", standalone_mode=False)

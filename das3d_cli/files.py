@@ -70,6 +70,11 @@ def reason(error: OSError) -> str:
     return (error.strerror or str(error)).lower()
 
 
+def encodable(text: str) -> str:
+    """The text as UTF-8 can hold it: the name of a file need not be valid text, and what is not becomes a question mark."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def as_json(content: Any, indent: int | None = None) -> str:
     """Content as strict JSON; what is not a number there (nan, infinity) becomes null."""
     return json.dumps(_finite(content), indent=indent, allow_nan=False)

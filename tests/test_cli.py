@@ -449,6 +449,13 @@ class TestUsage:
         fails(das3d(*arguments, cwd=place), code, *parts)
         assert sorted(path for path in place.rglob("*")) == before
 
+    @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="file names of any bytes")
+    def test_a_file_that_has_no_valid_text_as_name_is_called_by_it(self, tmp_path: Path):
+        script = "import sys; from das3d_cli import cli, console; cli.app = lambda **_: console.result(sys.argv[1]); cli.main()"
+        done = subprocess.run([sys.executable, "-c", script, b"caf\xe9.png"], capture_output=True,
+                              check=True, env=os.environ | {"PYTHONIOENCODING": "utf-8:strict"})  # fmt: skip
+        assert done.stdout == b"caf\xe9.png\n"
+
     def test_environment_reaches_the_settings(self, place: Path):
         fails(das3d("train", cwd=place, environment={"DAS3D_TRAIN_LR": "fast"}), 2, "DAS3D_TRAIN_LR", "fast")
 

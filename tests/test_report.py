@@ -176,6 +176,9 @@ class TestLettering:
         with ThreadPoolExecutor(4) as pool:
             assert {made.tobytes() for made in pool.map(lambda _: lettered(), range(1000))} == {alone}
 
+    def test_what_is_no_valid_text_is_drawn_as_question_marks(self):
+        np.testing.assert_array_equal(lettered(os.fsdecode(b"caf\xe9 \xff")), lettered("caf? ?"))
+
 
 class TestPictures:
     def test_near_is_brighter_than_far(self, disc):

@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import math
+import os
 import re
 from pathlib import Path
 
@@ -157,6 +158,12 @@ class TestFormats:
         table = FigureTable("t", ("x", "y"), {"n": 0}, rows)
         assert rows_of(table) == [["a", "1", "1"], ["", "1", "2"], ["a", "2", "3"]]
         assert [row["x"] for row in csv.DictReader(io.StringIO(comma_separated([table])))] == ["a", "a", "a"]
+
+    @pytest.mark.parametrize("target", ["x.md", "x.csv", "x.tex"])
+    def test_a_name_that_is_no_valid_text_costs_no_table(self, tmp_path, target):
+        name = os.fsdecode(b"caf\xe9")
+        write_tables(tmp_path / target, [FigureTable("t", ("x",), {"n": 0}, [Row((name,), [1.0])])], {})
+        assert "caf?" in (tmp_path / target).read_text(encoding="utf-8")
 
     def test_json_holds_the_record(self, tmp_path):
         write_tables(tmp_path / "x.json", [TABLE], {"figures": VALUES})

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from das3d_cli.files import check_folder, write_whole
+from das3d_cli.files import check_folder, encodable, write_whole
 
 Picture = NDArray[np.uint8]
 """uint8, (H, W, 3), RGB."""
@@ -51,12 +51,12 @@ def letter(
     colour: Colour = INK,
 ) -> None:
     """Write `text` into the picture, from `x` on, `size` pixels high."""
-    cv2.putText(picture, text, (round(x), round(baseline)), colour, _faces.sans, size, weight)
+    cv2.putText(picture, encodable(text), (round(x), round(baseline)), colour, _faces.sans, size, weight)
 
 
 def letter_width(text: str, size: int, weight: int = REGULAR) -> int:
     """How many pixels `letter` will advance."""
-    return int(cv2.getTextSize((0, 0), text, (0, 0), _faces.sans, size, weight)[2])
+    return int(cv2.getTextSize((0, 0), encodable(text), (0, 0), _faces.sans, size, weight)[2])
 
 
 def wrap(text: str, width: int, size: int, weight: int = REGULAR) -> list[str]:

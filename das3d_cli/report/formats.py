@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from das3d_cli.errors import UsageError
-from das3d_cli.files import as_json, check_folder, write_whole
+from das3d_cli.files import as_json, check_folder, encodable, write_whole
 
 DASH = "-"  # for a figure that is undefined
 
@@ -174,4 +174,4 @@ def write_tables(path: Path, tables: Sequence[FigureTable], record: Any) -> None
         DataError: the file cannot be written.
     """
     text = as_json(record, indent=2) + "\n" if path.suffix == ".json" else _WRITERS[path.suffix](tables)
-    write_whole(path, text.encode())
+    write_whole(path, encodable(text).encode())

@@ -9,6 +9,7 @@ from xml.etree.ElementTree import Element, tostring
 import cv2
 import numpy as np
 
+from das3d_cli.files import encodable
 from das3d_cli.report.draw import Picture
 
 _QUALITY = 80  # of WebP, in which grain on a part still looks like grain
@@ -53,8 +54,7 @@ def document(title: str, style: str, *body: Element) -> bytes:
         tag("style", style),
     )
     text = tostring(tag("html", head, tag("body", *body), lang="en"), encoding="unicode", method="html")
-    # A file name that is no valid text cannot be written as UTF-8; it shall not cost the report.
-    return f"<!DOCTYPE html>\n{text}\n".encode("utf-8", "replace")
+    return encodable(f"<!DOCTYPE html>\n{text}\n").encode()
 
 
 def image(picture: Picture, description: str) -> Element:
