@@ -462,19 +462,28 @@ class TestCharts:
         x, y = np.concatenate([[0], x, [1]]), np.concatenate([[0], y, [1]])
         place = (0.2, float(np.interp(0.2, x, y)))
         chart = drawn_curve(x, y, limit=limit, place=place)
-        paths = {path.get("class"): path.get("d").split("V")[0] for path in chart.iter("path")}
         for kind, until in (("curve", end), ("area", limit)):
-            corners = np.array([point.split() for point in paths[kind][1:].split("L")], dtype=float)
-            rates = (corners[:, 0] - _LEFT) / (_RIGHT - _LEFT) * end
+            rates, corners = corners_of(chart, kind, end)
             assert rates[[0, -1]] == pytest.approx([0, until], abs=1e-3)
             inside = np.linspace(0, until, 200)
-            heights = np.interp(inside, rates, (_BOTTOM - corners[:, 1]) / (_BOTTOM - _TOP))
+            heights = np.interp(inside, rates, corners)
             assert np.abs(heights - np.interp(inside, x, y)).max() < 0.01
         (ring,) = chart.iter("circle")
         assert (float(ring.get("cx")) - _LEFT) / (_RIGHT - _LEFT) * end == pytest.approx(place[0], abs=1e-3)
         assert (_BOTTOM - float(ring.get("cy"))) / (_BOTTOM - _TOP) == pytest.approx(place[1], abs=1e-3)
         limits = [float(line.get("x1")) for line in chart.iter("line") if line.get("class") == "limit"]
         assert limits == ([] if limit == 1 else [pytest.approx(_LEFT + 0.75 * (_RIGHT - _LEFT), abs=0.1)])
+
+    @pytest.mark.parametrize(("limit", "end"), [(1.0, 1.0), (0.3, 0.4)])
+    @pytest.mark.parametrize("step", [0.0, 0.2, 0.3, 0.35, 1.0])
+    def test_steps_stay_upright_wherever_they_are(self, step: float, limit: float, end: float):
+        x, y = [0, 0, step, step, 1], [0, 0.4, 0.5, 0.9, 1]
+        chart = drawn_curve(x, y, limit=limit, place=(0.0, 0.0))
+        for kind, until in (("curve", end), ("area", limit)):
+            rates, heights = corners_of(chart, kind, end)
+            between = (np.arange(10_000) + 0.5) / 10_000 * until
+            assert np.trapezoid(heights, rates) == pytest.approx(until * np.interp(between, x, y).mean(), abs=1e-3)
+            assert heights[-1] == pytest.approx(np.interp(until, x, y), abs=1e-3)
 
     @pytest.mark.parametrize("place", [(0.0, 0.0), (0.0, 1.0), (0.39, 1.0), (0.39, 0.0), (0.02, 0.15)])
     def test_the_letters_at_a_place_stay_in_the_frame(self, place: tuple[float, float]):
@@ -492,6 +501,13 @@ class TestCharts:
 def drawn_curve(x, y, **arguments):
     titles = dict.fromkeys(("title", "description", "x_title", "y_title", "area_title"), "-")
     return rising_curve(x, y, **titles, place_title="here", **arguments)
+
+
+def corners_of(chart, kind, end):
+    """Rates and heights at the corners of the curve, or of its area, on an axis up to `end`."""
+    (path,) = (path.get("d").split("V")[0] for path in chart.iter("path") if path.get("class") == kind)
+    corners = np.array([point.split() for point in path[1:].split("L")], dtype=float)
+    return (corners[:, 0] - _LEFT) / (_RIGHT - _LEFT) * end, (_BOTTOM - corners[:, 1]) / (_BOTTOM - _TOP)
 
 
 @pytest.fixture(scope="module")

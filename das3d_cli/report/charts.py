@@ -110,8 +110,8 @@ def rising_curve(
 
 
 def _path(rates: NDArray[np.float64], heights: NDArray[np.float64], until: float, end: float) -> str:
-    """The curve up to `until`, on an axis up to `end`."""
-    inside = rates < until
+    """The curve up to `until` and with what rises right there, on an axis up to `end`."""
+    inside = rates <= until
     across = _across(np.append(rates[inside], until) / end)
     corners = thinned(np.stack([across, _up(np.append(heights[inside], np.interp(until, rates, heights)))], axis=1))
     return "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in corners.tolist())
