@@ -24,8 +24,8 @@ class Defect(NamedTuple):
         score: the map's peak in the region, 0 to 1.
         row, column: the peak's place in the raw image, pixels.
         length_mm, width_mm: extent along and across the region's main direction, as the camera sees it on the surface that the
-            region lies in; nan where nothing was measured in the region, or too little about it.
-        area_mm2: area, seen likewise; nan where too little was measured about the region.
+            region lies in; nan where too little was measured about it.
+        area_mm2: area, seen likewise.
     """
 
     score: float
@@ -79,8 +79,7 @@ def find_defects(
         row, column = divmod(int(np.argmax(np.where(region, anomaly_map[box], -1.0))), across)
         score = float(anomaly_map[top + row, left + column])
         pitch = _pitch_m(np.asarray(labels, np.int32), label, box, xyz)
-        measured = region & ~np.isnan(xyz[box][..., 2])
-        length, width = _extents_m(region, pitch) if measured.any() else (float("nan"), float("nan"))
+        length, width = _extents_m(region, pitch)
         (a, b), (c, d) = pitch.tolist()
         area = pixels * abs(a * d - b * c)
         found.append(Defect(score, top + row, left + column, length * 1e3, width * 1e3, area * 1e6))

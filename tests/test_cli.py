@@ -73,6 +73,9 @@ def place(shared_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     name = min((part / label / "rgb").iterdir()).stem
     shutil.copy(part / label / "rgb" / f"{name}.png", folder / "part.png")
     shutil.copy(part / label / "xyz" / f"{name}.tiff", folder / "part.tiff")
+    (folder / "mine").mkdir()
+    shutil.copy(folder / "part.png", folder / "mine" / "overview.png")
+    shutil.copy(folder / "part.png", folder / "mine" / "samples.png")
     (folder / "twice.csv").write_text("xyz,rgb\npart.tiff,part.png\nelsewhere/part.tiff,part.png\n")
     ok(das3d("preprocess", "mvtec3d/", "out/", "--size", 64, cwd=folder))
     ok(das3d("train", "--category", "tire", "--gpus", "cpu", *TINY, cwd=folder))
@@ -425,6 +428,7 @@ class TestUsage:
             (["evaluate", "--run", "nowhere"], 1, ["nowhere"]),
             (["evaluate", "--data", "nowhere"], 1, ["nowhere"]),
             (["evaluate", "--pictures", "part.png"], 1, ["part.png"]),
+            (["evaluate", "--pictures", "mine"], 2, ["--pictures mine: would replace mine/overview.png", "choose"]),
             (["evaluate", "--report", "no/where.html"], 1, ["no/where.html", "there is no folder no"]),
             (["evaluate", "--pictures", "x", "--category", "tire"], 2, ["--pictures", "--run"]),
             (["evaluate", "--report", "x.html", "--category", "tire"], 2, ["x.html", "--category", "--run runs/", "again"]),
@@ -441,6 +445,8 @@ class TestUsage:
             (["predict", "absent.tiff", "part.png"], 1, ["absent.tiff"]),
             (["predict", "part.tiff", "part.png", "--heatmap", "no/where.png"], 1, ["no/where.png"]),
             (["predict", "part.tiff", "part.png", "--runs", "mvtec3d"], 2, ["no finished run"]),
+            (["predict", "part.tiff", "part.png", "--heatmap", "part.png"], 2, ["--heatmap part.png: is the part's own file"]),
+            (["synth-preview", "--category", "tire", "--out", "mine"], 2, ["--out mine: would replace mine/samples.png"]),
             (["synth-preview", "--category", "all"], 2, ["choose one"]),
         ],
     )  # fmt: skip

@@ -30,7 +30,7 @@ from das3d_cli.data.cache import Split
 from das3d_cli.data.capture import Form
 from das3d_cli.detector import Detector
 from das3d_cli.engine.network import build_network
-from das3d_cli.errors import DataError
+from das3d_cli.errors import DataError, UsageError
 from das3d_cli.evaluation import Evaluation, Outcome, defect_masks
 from das3d_cli.metrics import evaluate
 from das3d_cli.report import gallery
@@ -260,6 +260,22 @@ class TestSeveralKindsOnAPart:
         gallery.write_gallery(tmp_path, several, lambda: None)
         assert shown[-1] == [4, 3, 1, 0, 2, 5]
         assert len(shown) == 7
+
+
+class TestGallery:
+    def test_takes_no_place_but_that_of_an_earlier_one(self, detector: Detector, tmp_path: Path):
+        evaluation = evaluation_of(detector, PARTS[:-1])
+        parts = [(label, name) for label, name, _ in PARTS[:-1]]
+        gallery.check_gallery(tmp_path / "shown", parts)
+        gallery.write_gallery(tmp_path / "shown", evaluation, lambda: None)
+        gallery.check_gallery(tmp_path / "shown", parts)
+
+    @pytest.mark.parametrize("taken", ["hole/001.png", "hole/001.npy", "overview.png"])
+    def test_spares_what_lies_there(self, tmp_path: Path, taken: str):
+        (tmp_path / "hole").mkdir()
+        (tmp_path / taken).touch()
+        with pytest.raises(UsageError, match=f"^--pictures {tmp_path}: would replace {tmp_path}/{taken}, "):
+            gallery.check_gallery(tmp_path, [("good", "000"), ("hole", "001")])
 
 
 def table_rows(page: Path, kind: str) -> list[list[str]]:

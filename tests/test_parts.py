@@ -1,4 +1,4 @@
-"""Which files `das3d predict --parts` takes for one part."""
+"""Which files `das3d predict --parts` takes for one part, and where it puts their pictures."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from das3d_cli.commands.predict import _pictures
 from das3d_cli.data.parts import PartFiles, find_parts, not_read
-from das3d_cli.errors import DataError
+from das3d_cli.errors import DataError, UsageError
+from das3d_cli.report.draw import blank, write_png
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -152,3 +154,43 @@ def test_what_no_part_can_consist_of_is_told(tmp_path: Path):
     touch(tmp_path / "clean", "1.tiff", "1.png")
     assert list(not_read(tmp_path / "clean", "both")) == []
     assert list(not_read(tmp_path / "list.csv", "both")) == []
+
+
+class TestPictures:
+    def test_each_part_has_its_own(self, tmp_path: Path):
+        touch(tmp_path, "in/1.tiff", "in/2_depth.png")
+        parts = find_parts(tmp_path / "in", "depth")
+        for _ in range(2):
+            made = _pictures(parts, tmp_path / "in", tmp_path / "new/maps")
+            assert list(made.values()) == [tmp_path / "new/maps/1.png", tmp_path / "new/maps/2.png"]
+            for picture in made.values():
+                write_png(picture, blank(8, 8))
+        assert _pictures(parts[:1], None, tmp_path / "1.png") == {parts[0]: tmp_path / "1.png"}
+        assert _pictures(parts, tmp_path / "in", None) == dict.fromkeys(parts)
+
+    @pytest.mark.parametrize("folder", ["in", "in/rgb", "in/xyz", "in/depth"])
+    @pytest.mark.parametrize("inside", ["", "xyz/"])
+    def test_none_may_lie_where_it_would_be_taken_for_a_photo(self, tmp_path: Path, folder: str, inside: str):
+        touch(tmp_path, f"in/{inside}1.tiff")
+        with pytest.raises(UsageError, match=f"^--heatmap {tmp_path / folder}: the files of parts"):
+            _pictures(find_parts(tmp_path / "in", "depth"), tmp_path / "in", tmp_path / folder)
+        assert [path.name for path in tmp_path.rglob("*.*")] == ["1.tiff"]
+
+    def test_none_may_lie_among_files_that_a_list_names(self, tmp_path: Path):
+        touch(tmp_path, "far/1.tiff")
+        (tmp_path / "list.csv").write_text("xyz\nfar/1.tiff\n")
+        with pytest.raises(UsageError, match="far: the files of parts"):
+            _pictures(find_parts(tmp_path / "list.csv", "depth"), tmp_path / "list.csv", tmp_path / "far")
+
+    def test_none_replaces_a_photo_that_the_detector_does_not_look_at(self, tmp_path: Path):
+        touch(tmp_path, "in/xyz/1.tiff", "photos/1.png")
+        parts = find_parts(tmp_path / "in", "depth")
+        with pytest.raises(UsageError, match=f"^--heatmap {tmp_path}/photos: would replace {tmp_path}/photos/1.png"):
+            _pictures(parts, tmp_path / "in", tmp_path / "photos")
+
+    def test_one_that_is_named_replaces_what_it_names_but_not_the_part(self, tmp_path: Path):
+        touch(tmp_path, "1.tiff", "old.png")
+        parts = [PartFiles(tmp_path / "1.tiff", None)]
+        assert _pictures(parts, None, tmp_path / "old.png") == {parts[0]: tmp_path / "old.png"}
+        with pytest.raises(UsageError, match="is the part's own file"):
+            _pictures(parts, None, tmp_path / "1.tiff")

@@ -245,7 +245,7 @@ def test_eyecandies_parts_without_ground_truth_are_judged(tmp_path: Path, das3d:
     assert (found["xyz"], found["rgb"]) == ("private/000_depth.png", "private/000_image_0.png")
     assert found["score"] == alone["score"]
     refused(das3d("predict", "--parts", "private", "--heatmap", "private", "--gpus", "cpu", cwd=tmp_path), 2,
-            "--heatmap private: the parts' own files lie there")  # fmt: skip
+            "--heatmap private: the files of parts are looked for there")  # fmt: skip
     (tmp_path / "private").rename(private)
     lone = Path(files[0].rename(tmp_path / "000_depth.png"))
     refused(das3d("predict", lone, files[1], "--gpus", "cpu", cwd=tmp_path), 1, "000_depth.png: ")

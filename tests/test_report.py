@@ -15,8 +15,8 @@ from rich.console import Console
 
 from das3d_cli.data.layouts import Failure
 from das3d_cli.data.summary import Row, Summary
-from das3d_cli.errors import DataError
-from das3d_cli.report.draw import BOLD, OUTSIDE, PAPER, blank, letter, letter_width, write_png
+from das3d_cli.errors import DataError, UsageError
+from das3d_cli.report.draw import BOLD, OUTSIDE, PAPER, blank, check_replaceable, letter, letter_width, write_png
 from das3d_cli.report.heatmap import blend, layout, overlay
 from das3d_cli.report.pictures import (
     DEFECT,
@@ -374,6 +374,29 @@ class TestWritePng:
         assert str(tmp_path / name) in str(error.value)
         assert "\n" not in str(error.value)
         assert sorted([path.name for path in tmp_path.iterdir()]) == ["file", "folder"]
+
+
+class TestReplacing:
+    def test_a_picture_of_das3d_gives_way_and_so_does_what_was_written_with_it(self, tmp_path):
+        picture, beside = tmp_path / "a.png", tmp_path / "a.npy"
+        check_replaceable("--out", picture, beside)
+        write_png(picture, some_rgb(8, 8))
+        beside.touch()
+        check_replaceable("--out", picture, beside)
+
+    @pytest.mark.parametrize("lies_there", ["a.png", "a.npy"])
+    @pytest.mark.parametrize("content", [b"", b"anything", cv2.imencode(".png", some_rgb(8, 8))[1].tobytes()])
+    def test_whatever_else_lies_there_is_kept(self, tmp_path, lies_there, content):
+        (tmp_path / lies_there).write_bytes(content)
+        with pytest.raises(UsageError, match=rf"^--out here: would replace .*/{lies_there}, .*; choose another place$"):
+            check_replaceable("--out here", tmp_path / "a.png", tmp_path / "a.npy")
+
+    def test_a_folder_and_a_pipe_are_kept(self, tmp_path):
+        (tmp_path / "folder").mkdir()
+        os.mkfifo(tmp_path / "pipe")
+        for name in ("folder", "pipe"):
+            with pytest.raises(UsageError, match=name):
+                check_replaceable("--out", tmp_path / name)
 
 
 def text_of(table):

@@ -91,7 +91,7 @@ def run(
     outcomes, failed = [], []
     for path in chosen:
         try:
-            evaluation = _evaluate(path, data, settings.hardware.gpus)
+            evaluation = _evaluate(path, data, settings.hardware.gpus, pictures)
         except Das3dError as error:
             failed.append(error)
             continue
@@ -170,13 +170,19 @@ def _choose(
     return wanted, chosen
 
 
-def _evaluate(path: Path, data: Path, gpus: str) -> Evaluation:
+def _evaluate(path: Path, data: Path, gpus: str, pictures: Path | None) -> Evaluation:
+    from das3d_cli.data.cache import open_cache
     from das3d_cli.data.capture import GOOD
     from das3d_cli.detector import Detector
     from das3d_cli.evaluation import evaluate_detector
 
     detector = Detector.load(path, gpus)
     console.say(f"using {path} ({detector.category})")
+    if pictures:
+        from das3d_cli.report.gallery import check_gallery
+
+        parts = open_cache(data, detector.category).samples("test")
+        check_gallery(pictures, ((part.label, part.name) for part in parts))
     evaluation = evaluate_detector(detector, data)
     good = evaluation.split.labels.count(GOOD)
     if not 0 < good < len(evaluation.split.labels):

@@ -76,8 +76,7 @@ def run(
     console.say(f"using {chosen} ({detector.category})")
     lights = detector.settings.preprocess.light_names()
     files = find_parts(parts, detector.needs, lights) if parts else [_one_part(first, second, detector.needs)]
-    _check_apart(heatmap, files, several=parts is not None)
-    pictures = _pictures(files, heatmap) if parts else dict.fromkeys(files, heatmap)
+    pictures = _pictures(files, parts, heatmap)
     for note in not_read(parts, detector.needs) if parts else ():
         console.say(note)
     if len(files) > 1:
@@ -130,41 +129,39 @@ def _one_part(first: Path | None, second: Path | None, needs: Modality) -> PartF
     return PartFiles(first, second)
 
 
-def _pictures(files: list[PartFiles], folder: Path | None) -> dict[PartFiles, Path | None]:
-    """Where the heat maps of many parts go: to NAME.png in the folder, which is made.
+def _pictures(files: list[PartFiles], parts: Path | None, heatmap: Path | None) -> dict[PartFiles, Path | None]:
+    """Where the heat maps go: that of one part to `heatmap`, those of many to NAME.png in this folder, which is made.
 
     Raises:
-        UsageError: two parts have one name.
+        UsageError: one would take the place of a part's own file, of another or of a picture that das3d did not write.
         DataError: the folder cannot be made.
     """
-    if folder is None:
-        return dict.fromkeys(files)
-    from das3d_cli.files import make_folder
+    if parts and heatmap:
+        return _in_folder(files, parts, heatmap)
+    own = [path.resolve() for part in files for path in part if path]
+    if heatmap and heatmap.resolve() in own:
+        raise UsageError(f"--heatmap {heatmap}: is the part's own file; choose another")
+    return dict.fromkeys(files, heatmap)
 
+
+def _in_folder(files: list[PartFiles], parts: Path, folder: Path) -> dict[PartFiles, Path | None]:
+    from das3d_cli.data.parts import folders_of_parts
+    from das3d_cli.files import make_folder
+    from das3d_cli.report.draw import check_replaceable
+
+    taken = {*folders_of_parts(parts), *(path.parent for part in files for path in part if path)}
+    if folder.resolve() in {path.resolve() for path in taken}:  # the next call would take them for photos
+        raise UsageError(f"--heatmap {folder}: the files of parts are looked for there; choose another folder")
     names = [part.name for part in files]
     if repeated := next((name for name in names if names.count(name) > 1), None):
         raise UsageError(
             f"--heatmap {folder}: two parts are called {repeated}, and so would their heat maps; rename one"
         )
+    pictures = [folder / f"{name}.png" for name in names]
+    for picture in pictures:
+        check_replaceable(f"--heatmap {folder}", picture)
     make_folder(folder)
-    return {part: folder / f"{name}.png" for part, name in zip(files, names, strict=True)}
-
-
-def _check_apart(heatmap: Path | None, files: list[PartFiles], *, several: bool) -> None:
-    """See that no heat map takes the place of a part's own file, or lies where it would be taken for a part.
-
-    Raises:
-        UsageError: one would.
-    """
-    inputs = {path.resolve() for part in files for path in (part.xyz, part.rgb) if path}
-    taken = {path.parent for path in inputs} if several else inputs
-    if heatmap and heatmap.resolve() in taken:
-        what = (
-            "the parts' own files lie there; choose another folder"
-            if several
-            else "is the part's own file; choose another"
-        )
-        raise UsageError(f"--heatmap {heatmap}: {what}")
+    return dict(zip(files, pictures, strict=True))
 
 
 def _one_thread_each() -> None:

@@ -67,11 +67,15 @@ def find_parts(where: Path, needs: Needs, lights: Sequence[str] = ()) -> list[Pa
     return parts
 
 
+def folders_of_parts(where: Path) -> tuple[Path, ...]:
+    """Where `find_parts` looks for files, whether the folders are there or not."""
+    return where, *(where / kind for kind in _KINDS)
+
+
 def not_read(where: Path, needs: Needs) -> Iterator[str]:
     """What a folder of parts holds that no part can consist of, as a note, if there is any."""
     read = {*IMAGES, *_BESIDE, *(() if needs == "rgb" else (*CLOUDS, *DEPTHS))}
-    folders = (where, *(where / kind for kind in _KINDS))
-    children = [path for folder in folders for path in listing(folder) if path.is_file()]
+    children = [path for folder in folders_of_parts(where) for path in listing(folder) if path.is_file()]
     known = {path.name for path in children if path.suffix.lower() in read}
     what = "no images" if needs == "rgb" else "neither images nor point clouds"
     yield from unread(f"{where}: {what}, so not judged", children, known)

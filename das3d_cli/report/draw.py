@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import struct
 import threading
+import zlib
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from das3d_cli.errors import UsageError
 from das3d_cli.files import check_folder, encodable, write_whole
 
 Picture = NDArray[np.uint8]
@@ -23,6 +26,10 @@ OUTSIDE: Colour = (229, 231, 234)
 """Where there is no part."""
 
 REGULAR, BOLD = 400, 600
+
+_START = 33  # bytes of a PNG that have to come first: its signature and its size
+_SOFTWARE = b"tEXtSoftware\0das3d"
+_MARK = struct.pack(">I", len(_SOFTWARE) - 4) + _SOFTWARE + struct.pack(">I", zlib.crc32(_SOFTWARE))
 
 
 class _Faces(threading.local):
@@ -86,11 +93,38 @@ def enlarge(picture: Picture, factor: int) -> Picture:
 
 
 def write_png(path: Path, picture: Picture) -> None:
-    """Write the picture as PNG, whole or not at all.
+    """Write the picture as PNG that says it is das3d's, whole or not at all.
 
     Raises:
         DataError: the file cannot be written there.
     """
     check_folder(path)
     _, encoded = cv2.imencode(".png", np.ascontiguousarray(picture[..., ::-1]))
-    write_whole(path, encoded.tobytes())
+    data = encoded.tobytes()
+    write_whole(path, data[:_START] + _MARK + data[_START:])
+
+
+def check_replaceable(option: str, picture: Path, *beside: Path) -> None:
+    """See that a picture, and what is written along with it, will replace nothing but what das3d wrote there before.
+
+    Args:
+        option: what asks for it, as the user gave it.
+
+    Raises:
+        UsageError: there is something else, a photo of a part perhaps.
+    """
+    if _is_own(picture):
+        return
+    if other := next((path for path in (picture, *beside) if path.exists()), None):
+        raise UsageError(f"{option}: would replace {other}, which das3d did not write; choose another place")
+
+
+def _is_own(path: Path) -> bool:
+    """Whether `write_png` made this file."""
+    if not path.is_file():  # a pipe would be waited for
+        return False
+    try:
+        with path.open("rb") as file:
+            return file.read(_START + len(_MARK))[_START:] == _MARK
+    except OSError:
+        return False

@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 
 from das3d_cli.evaluation import Evaluation
 from das3d_cli.files import make_folder, write_whole
-from das3d_cli.report.draw import Picture, write_png
+from das3d_cli.report.draw import Picture, check_replaceable, write_png
 from das3d_cli.report.heatmap import blend
 from das3d_cli.report.pictures import Brightening, depth_picture, mask_picture, shaded_relief
 from das3d_cli.report.sheet import Tile, contact_sheet
 
 _COLUMNS = ("RGB", "depth", "relief", "ground truth", "heat map")
 _PER_TYPE = 2  # parts of each defect type on the overview
+_OVERVIEW = "overview.png"
+
+
+def check_gallery(folder: Path, parts: Iterable[tuple[str, str]]) -> None:
+    """See that the gallery of these parts, each a label and a name, will replace nothing but an earlier one.
+
+    Raises:
+        UsageError: it would, as where the parts' own images lie.
+    """
+    option = f"--pictures {folder}"
+    check_replaceable(option, folder / _OVERVIEW)
+    for label, name in parts:
+        check_replaceable(option, *_files(folder, label, name))
 
 
 def write_gallery(folder: Path, evaluation: Evaluation, advance: Callable[[], None]) -> None:
@@ -28,18 +41,24 @@ def write_gallery(folder: Path, evaluation: Evaluation, advance: Callable[[], No
     split = evaluation.split
     light = Brightening.of(split.rgb, split.foreground)
     for index, (label, name) in enumerate(zip(split.labels, split.names, strict=True)):
-        make_folder(folder / label)
-        write_png(folder / label / f"{name}.png", _sheet(evaluation, [index], evaluation.detector.category, light))
+        picture, raw = _files(folder, label, name)
+        make_folder(picture.parent)
+        write_png(picture, _sheet(evaluation, [index], evaluation.detector.category, light))
         data = io.BytesIO()
         np.save(data, evaluation.scored.maps[index], allow_pickle=False)
-        write_whole(folder / label / f"{name}.npy", data.getvalue())
+        write_whole(raw, data.getvalue())
         advance()
     scores = evaluation.scored.scores
     shown = dict.fromkeys(
         i for parts in split.kinds.values() for i in sorted(parts, key=lambda i: -scores[i])[:_PER_TYPE]
     )
     title = f"{evaluation.detector.category}: the highest scores of each kind of part"
-    write_png(folder / "overview.png", _sheet(evaluation, list(shown), title, light))
+    write_png(folder / _OVERVIEW, _sheet(evaluation, list(shown), title, light))
+
+
+def _files(folder: Path, label: str, name: str) -> tuple[Path, Path]:
+    """A part's picture and its raw map."""
+    return folder / label / f"{name}.png", folder / label / f"{name}.npy"
 
 
 def _sheet(evaluation: Evaluation, indices: list[int], title: str, light: Brightening) -> Picture:

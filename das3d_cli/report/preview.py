@@ -13,7 +13,7 @@ from das3d_cli.batch import Batch
 from das3d_cli.data.cache import Cache
 from das3d_cli.engine.training import load_data
 from das3d_cli.files import make_folder
-from das3d_cli.report.draw import Picture, write_png
+from das3d_cli.report.draw import Picture, check_replaceable, write_png
 from das3d_cli.report.pictures import (
     Brightening,
     depth_picture,
@@ -48,14 +48,17 @@ def write_preview(folder: Path, cache: Cache, settings: Settings, count: int) ->
 
     Raises:
         DataError: the cache lacks training parts, or the folder cannot be written.
+        UsageError: other files have these names there.
     """
+    paths = [folder / "samples.png", folder / "settings.png"]
+    for path in paths:
+        check_replaceable(f"--out {folder}", path)
     cached = cache.manifest.settings
     settings = settings.model_copy(
         update={"preprocess": cached, "model": settings.model.model_copy(update={"size": cached.size})}
     )
     data = load_data(settings, cache, torch.device("cpu"))
     make_folder(folder)
-    paths = [folder / "samples.png", folder / "settings.png"]
     indices = torch.arange(count)
     batch = data.train.pick(indices % len(data.train))
     of_pose, _, of_defects = ItemRandom.of(settings.seed, 0, indices).split(3)  # as in training
