@@ -243,6 +243,8 @@ class TestMainPath:
             train_command._collect(outcomes(), ["first", "second"], False, of="category")
         told = capsys.readouterr()
         assert (begun, told.out, told.err) == (["first"], "runs/first-001\n", "not trained to the end: second\n")
+        only = {"run": "runs/first-001", "interrupted": True}
+        train_command._collect([("first", only)], ["first"], False, of="category")  # nothing was left to interrupt
 
     def test_nothing_but_the_result_goes_to_stdout(self, place: Path):
         done = ok(das3d("train", "--category", "cookie", "--runs", "quiet", "--gpus", "cpu", *TINY, cwd=place))

@@ -136,7 +136,7 @@ def _collect(
                     console.result(outcome["run"])
                 except (DataError, BrokenPipeError) as unable:  # which must not end the other trainings
                     untold = unable
-            if interrupted:
+            if interrupted and len(finished) + len(failed) < len(names):
                 raise KeyboardInterrupt
     except KeyboardInterrupt:
         _tell_failed(failed)

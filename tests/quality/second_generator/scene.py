@@ -50,8 +50,10 @@ class _Camera(NamedTuple):
         rays = np.stack([u, v, np.ones_like(u)], axis=-1).astype(np.float32) @ axes
         return cls((-_DISTANCE * forward).astype(np.float32), axes, rays)
 
-    def see(self, height: Array) -> View:
-        top, (cx, cy, cz) = float(height.max()) + 0.01, self.centre
+    def see(self, height: Array, top: float | None = None) -> View:
+        """What the rays meet that come down from `top`, mm, or from the highest point."""
+        cx, cy, cz = self.centre
+        top = float(height.max()) + 0.01 if top is None else top
         rx, ry, rz = np.moveaxis(self.rays, 2, 0)
 
         def under(z: Array | float) -> NDArray[np.bool_]:
@@ -133,7 +135,8 @@ def _measured(part: Part, camera: _Camera, shining: Array, rng: Rng) -> Array:
 
 def _visible(good: Part, bad: Part, camera: _Camera) -> NDArray[np.bool_]:
     """Where a part without noise and shading looks different, (S, S)."""
-    seen = [camera.see(part.height) for part in (good, bad)]
+    top = float(max(good.height.max(), bad.height.max())) + 0.01  # on steep walls it decides where a ray ends
+    seen = [camera.see(part.height, top) for part in (good, bad)]
     depth = np.abs(seen[0].depth - seen[1].depth) > _VISIBLE_MM
     colours = [sampled(part.colour, *np.moveaxis(view.points[..., :2], 2, 0)) ** (1 / 2.2) * view.part[..., None]
                for part, view in zip((good, bad), seen, strict=True)]  # fmt: skip
