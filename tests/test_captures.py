@@ -275,6 +275,17 @@ class TestAgain:
             counts.append(sum(row.new for row in summary.rows))
         assert counts == [3, 0, 3]
 
+    def test_a_table_with_another_scale_has_another_range(self, all_parts: dict[str, Part], tmp_path: Path) -> None:
+        for number, part in enumerate(list(all_parts.values())[:4]):
+            save_depth(tmp_path / f"raw/{number}_depth.png", part.capture.xyz)
+        files, ranges = sorted((tmp_path / "raw").iterdir()), {}
+        for scale in ("0.0001", "0.00011"):
+            rows = [f"{file},good,train,{CAMERA.fx * (1 + place % 2 / 50)},{scale}" for place, file in enumerate(files)]
+            (tmp_path / "valve.csv").write_text("depth,label,split,fx,scale\n" + "\n".join(rows) + "\n")
+            build(find_entries(tmp_path / "valve.csv"), tmp_path / "out", PreprocessSettings(size=SIZE), workers=1)
+            ranges[scale] = np.array(open_cache(tmp_path / "out", "valve").manifest.depth_range_m)
+        assert ranges["0.00011"] == pytest.approx(1.1 * ranges["0.0001"], rel=0.02)
+
     def test_a_capture_in_another_unit_than_the_others_is_told(self, tmp_path: Path) -> None:
         captures.pairs(tmp_path / "valve")
         odd = tmp_path / "valve/bump/test000.tiff"

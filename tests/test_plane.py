@@ -227,6 +227,30 @@ def test_a_capture_whose_background_is_gone_is_all_part(shape: str) -> None:
     assert heights.min() >= -1e-6
 
 
+def test_a_point_far_behind_a_part_that_was_cut_out_changes_nothing() -> None:
+    xyz = np.full((200, 200, 3), np.nan, np.float32)
+    rows, columns = np.mgrid[:200, :200] - 100
+    part = np.hypot(rows, columns) < 70
+    xyz[part] = np.stack([columns / 2000, rows / 2000, np.full(rows.shape, 0.45)], axis=-1)[part]
+    alone = find_part(xyz)
+    xyz[5, 5] = (-0.05, -0.05, 0.9)
+    table = find_part(xyz)
+    assert table.plane == alone.plane and np.array_equal(table.foreground, part)
+
+
+@pytest.mark.parametrize("height", [0.0, 0.003])
+def test_a_table_with_an_unmeasured_frame_is_no_part(height: float) -> None:
+    xyz, _ = Scene([Box(0, 0, (0.05, 0.05, height))] if height else [], **CLOSE).render()
+    xyz[:8] = xyz[-8:] = np.nan
+    xyz[:, :8] = xyz[:, -8:] = np.nan
+    with pytest.raises(
+        DataError, match=r"nothing stands over 5 mm .*; of thin parts lower --set preprocess.plane_distance_mm"
+    ):
+        find_part(xyz)
+    if height:
+        assert 0.02 < find_part(xyz, plane_distance_m=0.0015).foreground.mean() < 0.5
+
+
 def test_the_result_is_the_same_bit_for_bit() -> None:
     xyz, _ = Scene(TABLETOP, dropped=0.2, **KINECT).render()
     one, other = find_part(xyz, seed=3), find_part(xyz.copy(), seed=3)

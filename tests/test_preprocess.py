@@ -307,6 +307,17 @@ class TestWindow:
         assert sample.geometry.pad_top > 0
         assert sample.foreground.any(axis=1).sum() == pytest.approx(0.6 * sample.depth.shape[0], abs=3)
 
+    @pytest.mark.parametrize("given", ["ground_truth", "by_type"])
+    def test_a_defect_beyond_it_is_told(self, given: str) -> None:
+        capture, truth = relief(disc((120, 160), 20, centre=(60, 40))), np.zeros((120, 160), bool)
+        truth[50:70, 80:150] = True
+        masks: dict[str, Any] = {given: truth if given == "ground_truth" else {"missing": truth}}
+        with pytest.raises(DataError, match=r"^100% of what the ground truth marks .* preprocess.frame=image$"):
+            prepared(capture, window_px=50, **masks)
+        assert prepared(capture, **masks).ground_truth is not None
+        truth[:], truth[50:60, 30:50] = False, True
+        assert prepared(capture, window_px=50, **masks).ground_truth is not None
+
     def test_a_larger_part_widens_it_so_that_nothing_is_lost(self) -> None:
         capture = relief(disc((120, 160), 45))
         sample = prepared(capture, window_px=40)

@@ -116,7 +116,7 @@ def _build_category(
     failures += (problem for problem in layout.problems if problem.category == category)
 
     entries = list(files)
-    probes = [files[entry] for entry in pick_probes(entries)]
+    probes = [(files[entry], entry.camera and asdict(entry.camera)) for entry in pick_probes(entries)]
     extent_key = _digest(settings.model_dump(mode="json"), asdict(form), probes)
     common = Common(None, None, form)
     try:

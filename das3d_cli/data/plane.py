@@ -13,6 +13,7 @@ from das3d_cli.data.fill import enclosed
 from das3d_cli.errors import DataError
 
 _MIN_RIM = 0.5  # a table makes up this share of the outline of all that was measured
+_FILLED = 0.8  # of the image: more than a part takes that was cut out of its background
 _JUMP = 1.02  # neighbours whose depths differ by more than 2 % belong to two surfaces
 _NEAR = 0.08  # of the table's extent
 _3X3 = np.ones((3, 3), np.uint8)
@@ -62,7 +63,10 @@ def find_part(xyz: NDArray[np.float32], *, plane_distance_m: float = 0.005, seed
     walls = [other.plane for other in candidates if is_wall(cells, other, table, plane_distance_m)]
     foreground = _standing_on(xyz, measured, cells, table, walls, plane_distance_m)
     if not foreground.any():
-        raise DataError(f"no part found: nothing stands over {plane_distance_m * 1000:g} mm above the table")
+        raise DataError(
+            f"no part found: nothing stands over {plane_distance_m * 1000:g} mm above the table; of thin parts lower"
+            " --set preprocess.plane_distance_mm, of captures without background give --set preprocess.foreground=whole"
+        )
     a, b, c, d = (float(v) for v in table.plane)
     return Table((a, b, c, d), float(np.degrees(np.arccos(min(1.0, abs(c))))), foreground)
 
@@ -73,17 +77,26 @@ def _is_cut_out(cells: Cells, measured: NDArray[np.bool_], table: Candidate | No
     at_frame = measured.sum() - measured[edge:-edge, edge:-edge].sum()
     if at_frame > 0.002 * measured.sum():
         return False
-    if table is None or not table.above.any():
+    if table is None:
         return True
+    if not table.above.any():  # a flat part that was cut out, or a table without a part that fills all but the frame
+        return bool(hull_of(cells.measured).mean() < _FILLED)
     inner = cv2.erode(hull_of(cells.measured).astype(np.uint8), _3X3, iterations=2)
     rim = cells.measured & (inner == 0)
     return bool((rim & table.on).sum() < _MIN_RIM * rim.sum())
 
 
 def cut_out(xyz: NDArray[np.float32], measured: NDArray[np.bool_]) -> Table:
-    """All that was measured, over a frontal plane through its farthest points, as the table is unknown."""
-    z = xyz[..., 2][measured]
-    return Table((0.0, 0.0, -float(np.sign(np.median(z))), float(np.abs(z).max())), 0.0, measured)
+    """All that was measured but specks, over a frontal plane through its farthest points, as the table is unknown.
+
+    Raises:
+        DataError: no more than specks were measured.
+    """
+    part = without_specks(measured, measured)
+    if not part.any():
+        raise DataError("no part found: no more than a few points in one place were measured")
+    z = xyz[..., 2][part]
+    return Table((0.0, 0.0, -float(np.sign(np.median(z))), float(np.abs(z).max())), 0.0, part)
 
 
 def _height(xyz: NDArray[np.float32], plane: NDArray[np.float64]) -> NDArray[np.float32]:

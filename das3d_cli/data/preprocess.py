@@ -108,11 +108,12 @@ def preprocess(
         The sample. `valid` holds only where the part itself was measured, and `ground_truth` wherever `by_type` does.
 
     Raises:
-        DataError: the arrays do not fit each other, nothing was measured, there is no table, or nothing
-            stands on it.
+        DataError: the arrays do not fit each other, nothing was measured, there is no table, nothing stands on
+            it, or most of the ground truth lies outside the square.
     """
     several = by_type or {}
-    _check(capture, *([] if ground_truth is None else [ground_truth]), *several.values())
+    truths = [*([] if ground_truth is None else [ground_truth]), *several.values()]
+    _check(capture, *truths)
     if capture.xyz is None:
         part = _whole_image(capture.shape)
     else:
@@ -139,6 +140,8 @@ def preprocess(
     else:
         colour = _resize(_square(capture.rgb * weight[..., None], geometry), size) / share[..., None]
         rgb = np.where(inside[..., None], np.rint(np.clip(colour, 0, 255)), 0).astype(np.uint8)
+    for given in truths:
+        _check_shown(given, geometry)
     truth = None if ground_truth is None else _resize_truth(ground_truth, geometry, size)
     masks = {name: _resize_truth(mask, geometry, size) for name, mask in several.items()}
     for mask in masks.values():  # the pixel that a tiny defect keeps may be its type's alone
@@ -254,6 +257,16 @@ def _resize(image: NDArray[np.float32], side: int) -> NDArray[np.float32]:
     """Area averages when it shrinks, linear interpolation when it grows."""
     how = cv2.INTER_AREA if side < image.shape[0] else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(image, (side, side), interpolation=how), dtype=np.float32)
+
+
+def _check_shown(truth: NDArray[np.bool_], geometry: Geometry) -> None:
+    """See that a defect is in the square: of a part that lost a large piece the window may show the rest alone."""
+    marked, shown = int(truth.sum()), int(_square(truth.astype(np.float32), geometry).sum())
+    if shown < marked / 2:
+        raise DataError(
+            f"{1 - shown / marked:.0%} of what the ground truth marks lies outside the window around the part;"
+            " preprocess the data with --set preprocess.frame=image"
+        )
 
 
 def _resize_truth(truth: NDArray[np.bool_], geometry: Geometry, size: int) -> NDArray[np.bool_]:
