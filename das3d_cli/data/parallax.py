@@ -24,20 +24,35 @@ def displacement(
     Returns:
         x and y in pixels per metre; zero where the points do not tell.
     """
+    fits, middle = _fits(xyz), xyz[part].mean(axis=0, dtype=np.float64)
+    if not fits or middle[2] == 0:
+        return 0.0, 0.0
+    moved = []
+    for axis, (parallel, off, central, error) in enumerate(fits):
+        slope = (upwards[axis] - upwards[2] * middle[axis] / middle[2]) / middle[2]
+        moved.append(float(parallel * upwards[axis] if off < error else central * slope))
+    return moved[0], moved[1]
+
+
+def are_parallel(xyz: NDArray[np.float32]) -> bool:
+    """Whether the rays to points (H, W, 3) are so along both axes: then nothing says which way z grows."""
+    return all(off < error for _, off, _, error in _fits(xyz) or [(0.0, 0.0, 0.0, 0.0)])
+
+
+def _fits(xyz: NDArray[np.float32]) -> list[tuple[float, float, float, float]]:
+    """Of each axis the scale of parallel rays and how far they are off, and the same of rays through one point; none of no points."""
     width = xyz.shape[1]
     there = np.flatnonzero(np.abs(xyz[..., 2]) > 0)  # NaN is not
     there = there[:: max(1, -(-len(there) // _POINTS))]
     points, pixels = xyz.reshape(-1, 3)[there].astype(np.float64), (there % width, there // width)
-    middle = xyz[part].mean(axis=0, dtype=np.float64)
-    if len(there) == 0 or middle[2] == 0:
-        return 0.0, 0.0
-    moved = []
-    for axis, pixel in enumerate(pixels):
-        parallel, off = _scale(points[:, axis], pixel.astype(np.float64))
-        central, error = _scale(points[:, axis] / points[:, 2], pixel.astype(np.float64))
-        slope = (upwards[axis] - upwards[2] * middle[axis] / middle[2]) / middle[2]
-        moved.append(float(parallel * upwards[axis] if off < error else central * slope))
-    return moved[0], moved[1]
+    return [
+        (
+            *_scale(points[:, axis], pixel.astype(np.float64)),
+            *_scale(points[:, axis] / points[:, 2], pixel.astype(np.float64)),
+        )
+        for axis, pixel in enumerate(pixels)
+        if len(there)
+    ]
 
 
 def _scale(coordinate: NDArray[np.float64], pixel: NDArray[np.float64]) -> tuple[float, float]:

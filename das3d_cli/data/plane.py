@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -10,11 +11,13 @@ from numpy.typing import NDArray
 
 from das3d_cli.data.candidates import Candidate, Cells, cell_means, find_candidates, hull_of, is_wall
 from das3d_cli.data.fill import enclosed
+from das3d_cli.data.parallax import are_parallel
 from das3d_cli.errors import DataError
 
 _MIN_RIM = 0.5  # a table makes up this share of the outline of all that was measured
 _FILLED = 0.8  # of the image: more than a part takes that was cut out of its background
 _JUMP = 1.02  # neighbours whose depths differ by more than 2 % belong to two surfaces
+_AWAY_M = 1.0  # of an origin that is put on a table's other side
 _NEAR = 0.08  # of the table's extent
 _3X3 = np.ones((3, 3), np.uint8)
 
@@ -41,8 +44,11 @@ def find_part(xyz: NDArray[np.float32], *, plane_distance_m: float = 0.005, seed
     where the sensor's noise is a sizeable share of that distance does the cut adapt to it. Where the
     background was removed from a capture before, all that was measured is the part.
 
+    The table's upper side is that towards the origin, where a camera is. Of parallel rays z may as well be a height: where
+    nothing is found, or a part all around the table, its sides are tried one after the other.
+
     Args:
-        xyz: float32, (H, W, 3), metres in the camera's frame, missing points NaN.
+        xyz: float32, (H, W, 3), metres in the camera's frame, missing points NaN; of parallel rays in any.
         plane_distance_m: points this near to the plane belong to the table.
         seed: of the RANSAC.
 
@@ -52,6 +58,33 @@ def find_part(xyz: NDArray[np.float32], *, plane_distance_m: float = 0.005, seed
     measured = ~np.isnan(xyz[..., 2])
     if not measured.any():
         raise DataError("all points are missing")
+    try:
+        found: Table | DataError = _found(xyz, measured, plane_distance_m, seed)
+    except DataError as error:
+        found = error
+    if (isinstance(found, DataError) or _all_around(found.foreground, measured)) and are_parallel(xyz):
+        z = xyz[..., 2][measured]
+        for origin in (float(z.max()) + _AWAY_M, float(z.min()) - _AWAY_M):
+            with contextlib.suppress(DataError):
+                other = _found(xyz - np.array((0, 0, origin), np.float32), measured, plane_distance_m, seed)
+                if not _all_around(other.foreground, measured):
+                    a, b, c, d = other.plane
+                    return replace(other, plane=(a, b, c, d - c * origin))
+    if isinstance(found, DataError):
+        raise found
+    return found
+
+
+def _all_around(part: NDArray[np.bool_], measured: NDArray[np.bool_]) -> bool:
+    """Whether the part makes up the outline of all that was measured, though not all of it."""
+    every = max(1, min(part.shape) // 100)
+    part, measured = part[::every, ::every], measured[::every, ::every]
+    inner = cv2.erode(hull_of(measured).astype(np.uint8), _3X3, iterations=2, borderValue=0)
+    rim = measured & (inner == 0)
+    return bool((rim & part).sum() > 0.9 * rim.sum() and part.sum() < 0.98 * measured.sum())
+
+
+def _found(xyz: NDArray[np.float32], measured: NDArray[np.bool_], plane_distance_m: float, seed: int) -> Table:
     cells = cell_means(xyz, measured)
     candidates = find_candidates(cells, plane_distance_m, seed)
     tables = [candidate for candidate in candidates if candidate.score > 0]
