@@ -240,15 +240,18 @@ def test_a_point_far_behind_a_part_that_was_cut_out_changes_nothing() -> None:
 
 @pytest.mark.parametrize("table_mm", [-200, -50, -10, -1, 0, 1, 10, 50, 200])
 @pytest.mark.parametrize("up", [1, -1])
-def test_of_parallel_rays_z_may_be_a_height_over_anything(table_mm: float, up: int) -> None:
+@pytest.mark.parametrize("dome_mm", [0, 6])
+def test_of_parallel_rays_z_may_be_a_height_over_anything(table_mm: float, up: int, dome_mm: float) -> None:
     rows, columns = np.mgrid[:150, :150] - 75
-    part = np.hypot(rows, columns) < 30
-    z = (table_mm + up * 20 * part) / 1000 + np.random.default_rng(0).normal(size=part.shape) * 2e-5
+    away = np.hypot(rows, columns) / 30
+    part = away < 1
+    height = np.where(part, 20 - dome_mm * away**2, 0)
+    z = (table_mm + up * height) / 1000 + np.random.default_rng(0).normal(size=part.shape) * 2e-5
     xyz = np.stack([columns * 6e-4, rows * 6e-4, z], axis=-1).astype(np.float32)
     table = find_part(xyz)
     assert np.array_equal(table.foreground, part)
     heights = xyz @ np.array(table.plane[:3]) + table.plane[3]
-    assert heights[part] == pytest.approx(0.02, abs=5e-4) and heights[~part] == pytest.approx(0, abs=5e-4)
+    assert heights == pytest.approx(height / 1000, abs=5e-4)
 
 
 @pytest.mark.parametrize("height", [0.0, 0.003])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass, replace
 
 import cv2
@@ -44,8 +43,8 @@ def find_part(xyz: NDArray[np.float32], *, plane_distance_m: float = 0.005, seed
     where the sensor's noise is a sizeable share of that distance does the cut adapt to it. Where the
     background was removed from a capture before, all that was measured is the part.
 
-    The table's upper side is that towards the origin, where a camera is. Of parallel rays z may as well be a height: where
-    nothing is found, or a part all around the table, its sides are tried one after the other.
+    The table's upper side is that towards the origin, where a camera is. Of parallel rays z may as well be a height over
+    anything: then both of its sides are tried, and the larger table counts.
 
     Args:
         xyz: float32, (H, W, 3), metres in the camera's frame, missing points NaN; of parallel rays in any.
@@ -58,30 +57,43 @@ def find_part(xyz: NDArray[np.float32], *, plane_distance_m: float = 0.005, seed
     measured = ~np.isnan(xyz[..., 2])
     if not measured.any():
         raise DataError("all points are missing")
-    try:
-        found: Table | DataError = _found(xyz, measured, plane_distance_m, seed)
-    except DataError as error:
-        found = error
-    if (isinstance(found, DataError) or _all_around(found.foreground, measured)) and are_parallel(xyz):
+    found = [_tried(xyz, measured, 0.0, plane_distance_m, seed)]
+    if not _is_all(found[0], measured) and are_parallel(xyz):
         z = xyz[..., 2][measured]
         for origin in (float(z.max()) + _AWAY_M, float(z.min()) - _AWAY_M):
-            with contextlib.suppress(DataError):
-                other = _found(xyz - np.array((0, 0, origin), np.float32), measured, plane_distance_m, seed)
-                if not _all_around(other.foreground, measured):
-                    a, b, c, d = other.plane
-                    return replace(other, plane=(a, b, c, d - c * origin))
-    if isinstance(found, DataError):
-        raise found
-    return found
+            found.append(_tried(xyz, measured, origin, plane_distance_m, seed))
+    tables = [table for table in found if isinstance(table, Table)]
+    if not tables:
+        raise found[0]  # type: ignore[misc]
+    return max(tables, key=lambda table: _area(table, xyz, measured, plane_distance_m))
 
 
-def _all_around(part: NDArray[np.bool_], measured: NDArray[np.bool_]) -> bool:
-    """Whether the part makes up the outline of all that was measured, though not all of it."""
-    every = max(1, min(part.shape) // 100)
-    part, measured = part[::every, ::every], measured[::every, ::every]
-    inner = cv2.erode(hull_of(measured).astype(np.uint8), _3X3, iterations=2, borderValue=0)
-    rim = measured & (inner == 0)
-    return bool((rim & part).sum() > 0.9 * rim.sum() and part.sum() < 0.98 * measured.sum())
+def _tried(
+    xyz: NDArray[np.float32], measured: NDArray[np.bool_], origin: float, plane_distance_m: float, seed: int
+) -> Table | DataError:
+    """What is found with the origin at this z."""
+    try:
+        table = _found(xyz - np.array((0, 0, origin), np.float32), measured, plane_distance_m, seed)
+    except DataError as error:
+        return error
+    a, b, c, d = table.plane
+    return replace(table, plane=(a, b, c, d - c * origin))
+
+
+def _is_all(found: Table | DataError, measured: NDArray[np.bool_]) -> bool:
+    """Whether the part is all that was measured, but specks."""
+    return isinstance(found, Table) and bool(found.foreground.sum() > 0.98 * measured.sum())
+
+
+def _area(table: Table, xyz: NDArray[np.float32], measured: NDArray[np.bool_], distance: float) -> int:
+    """How many points the table has; none if the part is all around it, or all that there is."""
+    every = max(1, min(measured.shape) // 100)
+    some, part = measured[::every, ::every], table.foreground[::every, ::every]
+    inner = cv2.erode(hull_of(some).astype(np.uint8), _3X3, iterations=2, borderValue=0)
+    rim = some & (inner == 0)
+    if (rim & part).sum() > 0.9 * rim.sum():
+        return 0
+    return int((np.abs(_height(xyz, np.asarray(table.plane))) < distance).sum())
 
 
 def _found(xyz: NDArray[np.float32], measured: NDArray[np.bool_], plane_distance_m: float, seed: int) -> Table:
