@@ -7,10 +7,8 @@ import sys
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 _KEPT = 1 << 30  # bytes
-_MAPPED = (
-    1 << 30,
-    1 << 25,
-)  # bytes from which memory is mapped by itself; the most that glibc takes, and that older ones do
+# Bytes from which memory is mapped by itself: as much as is kept, and the most that an older glibc takes.
+_MAPPED = (_KEPT, 1 << 25)
 
 
 def keep_freed() -> None:

@@ -94,19 +94,16 @@ def markdown(tables: Sequence[FigureTable]) -> str:
 def comma_separated(tables: Sequence[FigureTable]) -> str:
     """As one CSV: a row's table stands in the first column, figures have six decimals, and undefined ones are empty."""
     texts = list(dict.fromkeys(name for table in tables for name in table.texts))
-    numbers = list(
-        dict.fromkeys(name for table in tables for name in table.numbers)
-    )  # a category may be called as a text
+    # Apart, for a category may be called as a text is.
+    numbers = list(dict.fromkeys(name for table in tables for name in table.numbers))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["table", *texts, *numbers])
     for table in tables:
         for row in table.rows:
             figures = ["" if math.isnan(figure) else f"{round(figure, 6):.10g}" for figure in row.figures]
-            labels, values = (
-                dict(zip(table.texts, row.labels, strict=True)),
-                dict(zip(table.numbers, figures, strict=True)),
-            )
+            labels = dict(zip(table.texts, row.labels, strict=True))
+            values = dict(zip(table.numbers, figures, strict=True))
             writer.writerow(
                 [table.title, *(labels.get(name, "") for name in texts), *(values.get(name, "") for name in numbers)]
             )
