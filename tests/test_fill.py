@@ -1,4 +1,4 @@
-"""Missing points that the colours give back to the part."""
+"""Missing points that the colours give back to the part, and single points that are as good as missing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from das3d_cli.data.fill import part_coloured
+from das3d_cli.data.fill import part_coloured, stray
 
 PART, TABLE = (190, 120, 60), (70, 75, 85)
 SHADOW = 0.4  # of the table's light
@@ -69,3 +69,28 @@ def test_large_images_are_judged_alike() -> None:
     small = part_coloured(rgb, ~missing, disc & ~missing)
     large = part_coloured(*(np.repeat(np.repeat(a, 4, 0), 4, 1) for a in (rgb, ~missing, disc & ~missing)))
     assert (large[2::4, 2::4] != small).sum() < 0.05 * missing.sum()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_stray_points_are_those_whose_neighbours_say_so_one_by_one(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    depth = rng.choice([0.30, 0.31, 0.40], (23, 31)).astype(np.float32)
+    depth[rng.random(depth.shape) < 0.5] = np.nan
+    expected = np.zeros(depth.shape, np.bool_)
+    for row, column in np.argwhere(~np.isnan(depth)):
+        others = [
+            depth[r, c]
+            for r in range(max(0, row - 1), min(len(depth), row + 2))
+            for c in range(max(0, column - 1), min(depth.shape[1], column + 2))
+            if (r, c) != (row, column)
+        ]
+        alike = sum(abs(other - depth[row, column]) < 0.02 for other in others)
+        expected[row, column] = np.isnan(others).any() and alike < 2
+    assert expected.any()
+    np.testing.assert_array_equal(stray(depth, 0.02), expected)
+
+
+def test_a_pinhole_amid_measured_points_is_no_stray_point() -> None:
+    depth = np.full((9, 9), 0.3, np.float32)
+    depth[4, 4] = 0.35
+    assert not stray(depth, 0.01).any()

@@ -148,6 +148,19 @@ def test_missing_points_inside_the_part_are_filled_from_the_part() -> None:
     assert not (holed.valid & ~holed.foreground).any()
 
 
+def test_a_single_point_at_the_bottom_of_a_bore_makes_no_pit_in_its_shadow() -> None:
+    height = np.where(np.hypot(*(np.indices((160, 160)) - 80)) < 60, 0.03, 0)
+    capture = relief(height)
+    shadow = np.hypot(*(np.indices(height.shape) - np.array((70, 65))[:, None, None])) < 12
+    capture.xyz[shadow] = np.nan
+    with_point = RawCapture(capture.rgb, capture.xyz.copy())
+    with_point.xyz[70, 54] = relief(height - 0.015).xyz[70, 54]
+    without, seen = prepared(capture, 160), prepared(with_point, 160)
+    assert with_point.xyz[70, 54, 2] > 0.38
+    assert np.abs(without.depth - seen.depth).max() < 1e-3
+    assert not seen.valid[70, 54]
+
+
 def test_a_shadow_beside_the_part_and_a_rings_hole_stay_background() -> None:
     height = disc((160, 160), 60, hole=25)
     rows, columns = np.indices(height.shape) - 80

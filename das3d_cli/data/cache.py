@@ -30,7 +30,7 @@ from das3d_cli.errors import DataError, UsageError
 from das3d_cli.files import make_folder, reason, write_whole
 from das3d_cli.settings import Modality, PreprocessSettings
 
-VERSION = 4  # of the files' form and of what preprocessing makes of a capture: any change redoes every sample
+VERSION = 5  # of the files' form and of what preprocessing makes of a capture: any change redoes every sample
 MANIFEST = "manifest.json"
 ARRAYS = ("rgb", "depth", "foreground", "valid")
 _TRUTH = "ground_truth"

@@ -12,6 +12,7 @@ _MARGIN = 0.05  # of the part's length, about it: there the table's colours are 
 _NEAR = 6  # pixels of it: as far from missing ones, known ones must be told apart
 _TOLD_APART = 0.7  # of these, least share that the colour alone must assign rightly, of the part and of the table
 _COMPONENTS = 5  # of GrabCut's mixtures, each a weight, a mean and a covariance
+_ALIKE = 2  # of a point's eight neighbours, so many at least lie at its depth
 
 
 def enclosed(measured: NDArray[np.bool_], foreground: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -89,7 +90,8 @@ def _told_apart(rgb: NDArray[np.uint8], part: NDArray[np.bool_], table: NDArray[
     near = cv2.dilate(unknown, np.ones((2 * _NEAR + 1,) * 2, np.uint8)) > 0
     for known, own, other in ((known_part, of_part, of_table), (known_table, of_table, of_part)):
         colours = image[known & near].astype(np.float64)
-        if (_likelihood(colours, own) > _likelihood(colours, other)).mean() < _TOLD_APART:
+        rightly = _likelihood(colours, own) > _likelihood(colours, other)
+        if rightly.sum() < _TOLD_APART * len(rightly):
             return np.zeros_like(part)
     share = cv2.resize(coloured.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
     return np.asarray(share > 0.5)
@@ -129,6 +131,27 @@ def _views_down(state: NDArray[np.int8]) -> NDArray[np.int8]:
             np.copyto(last, line, where=known)
         total[row] = straight + left + right
     return total
+
+
+def stray(depth: NDArray[np.float32], step: float) -> NDArray[np.bool_]:
+    """Single points amid missing ones that no surface carries, bool (H, W), as are seen at the edge of a shadow.
+
+    Filled around them, one point becomes a pit or a spike as wide as what is missing there.
+
+    Args:
+        depth: float32, (H, W), NaN where nothing was measured.
+        step: neighbours that differ by less lie at one depth.
+    """
+    missing = np.isnan(depth)
+    beside = cv2.dilate(missing.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    rows, columns = np.nonzero(beside & ~missing)
+    around = np.pad(depth, 1, constant_values=np.nan)
+    alike = np.full(len(rows), -1)  # each point is among the nine
+    for down, right in np.ndindex(3, 3):
+        alike += np.abs(around[rows + down, columns + right] - depth[rows, columns]) < step
+    found = np.zeros_like(missing)
+    found[rows, columns] = alike < _ALIKE
+    return found
 
 
 def fill(values: NDArray[np.float32], known: NDArray[np.bool_], wanted: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from das3d_cli.data.capture import Foreground, Geometry, Masks, RawCapture, Sample
-from das3d_cli.data.fill import enclosed, fill, part_coloured
+from das3d_cli.data.fill import enclosed, fill, part_coloured, stray
 from das3d_cli.data.foreground import find_foreground
 from das3d_cli.data.parallax import displacement
 from das3d_cli.data.plane import Table
@@ -20,6 +20,10 @@ DepthAxis = Literal["camera", "plane"]
 _SEED = 0
 _TAIL_PERCENT = 0.5  # of the part's points, left out of the range at either end: a defect may lie there
 _MIN_SPAN_M = 1e-3
+_STRAY, _STRAY_M = (
+    0.1,
+    1e-3,
+)  # of the depth range and at least, apart from its neighbours: a point that no surface carries
 _NO_DEPTH = 0.5  # of a part without points: the synthesis may then change it both ways
 _NO_COLOUR = 128
 
@@ -42,7 +46,7 @@ class _Part(NamedTuple):
 
     Attributes:
         mask: the part with its holes.
-        measured: as far as it was measured.
+        measured: as far as it was measured, without single points amid missing ones that no surface carries.
         depth: in the range of 0 to 1, not clipped; 0 off the part.
         rising: how far a point's image moves as it rises from depth 1 to 0, x and y in pixels.
     """
@@ -188,13 +192,14 @@ def _on_table(
         raise ValueError(f"depth_range must be finite and increasing, got ({near}, {far})")
     holes = _missing_part(rgb, xyz, table)
     mask = table.foreground | holes
-    depth = fill(depth, table.foreground, holes)
+    measured = table.foreground & ~stray(depth, max(_STRAY * (far - near), _STRAY_M))
+    depth = fill(depth, measured, mask & ~measured)
     scaled = np.where(mask, (depth - np.float32(near)) / np.float32(far - near), np.float32(0))
     missing = float(np.isnan(xyz[..., 2]).mean())
     upwards = table.plane[:3] if axis == "plane" else (0.0, 0.0, math.copysign(1.0, table.plane[2]))
     x, y = displacement(xyz, table.foreground, upwards)
     rising = x * (far - near), y * (far - near)
-    return _Part(mask, table.foreground, scaled, table.plane, table.tilt_deg, near, far, missing, rising)
+    return _Part(mask, measured, scaled, table.plane, table.tilt_deg, near, far, missing, rising)
 
 
 def _missing_part(rgb: NDArray[np.uint8] | None, xyz: NDArray[np.float32], table: Table) -> NDArray[np.bool_]:
