@@ -487,6 +487,7 @@ class TestTable:
             ("xyz,depth\na.tiff,\nb.tiff,b_depth.png\n", "row 3: holds both xyz and depth; keep one of the two"),
             ("rgb,depth,fx\na.png,a_depth.png,600\nb.png,b_depth.png,\n", "row 3: a depth image needs its camera: a column fx, or"),
             ("rgb,depth,fx\na.png,a_depth.png,600\nb.png,b_depth.png,-1\n", "row 3: fx, fy and scale must be positive numbers"),
+            ("rgb,depth,fx,cx\na.png,a_depth.png,600,\nb.png,b_depth.png,,320\n", "row 3: fx, the focal length in pixels, is missing"),
             ("rgb,name\na.png,1\nb.png,../up\n", "row 3: ../up: no name for a file; leave out slashes"),
         ],
     )  # fmt: skip

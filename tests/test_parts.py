@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from das3d_cli.commands.predict import _pictures
-from das3d_cli.data.parts import PartFiles, find_parts, not_read
+from das3d_cli.data.capture import Camera
+from das3d_cli.data.parts import Needs, PartFiles, find_parts, not_read
 from das3d_cli.errors import DataError, UsageError
 from das3d_cli.report.draw import blank, write_png
+
+
+def pairs(where: Path, needs: Needs, lights: Sequence[str] = ()) -> list[tuple[Path | None, Path | None]]:
+    return [(part.xyz, part.rgb) for part in find_parts(where, needs, lights)]
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -23,7 +29,7 @@ def test_files_of_one_name_are_one_part(tmp_path: Path, xyz: str, rgb: str):
     touch(
         tmp_path, f"{xyz}b.tiff", f"{rgb}b.png", f"{rgb}a.PNG", f"{xyz}a.tif", f"{xyz}.hidden.tiff", f"{rgb}notes.txt"
     )
-    assert find_parts(tmp_path, "both") == [
+    assert pairs(tmp_path, "both") == [
         (tmp_path / f"{xyz}a.tif", tmp_path / f"{rgb}a.PNG"), (tmp_path / f"{xyz}b.tiff", tmp_path / f"{rgb}b.png"),
     ]  # fmt: skip
 
@@ -42,7 +48,7 @@ def test_a_part_is_told_by_its_folder_and_its_name(path: str, folder: str, name:
 
 def test_a_file_alone_is_a_part_that_lacks_the_other(tmp_path: Path):
     touch(tmp_path, "xyz/1.tiff", "rgb/2.png")
-    assert find_parts(tmp_path, "both") == [
+    assert pairs(tmp_path, "both") == [
         (tmp_path / "xyz/1.tiff", tmp_path / "rgb/1.png"), (tmp_path / "xyz/2.tiff", tmp_path / "rgb/2.png"),
     ]  # fmt: skip
 
@@ -56,8 +62,8 @@ def test_a_list_keeps_its_order_and_counts_from_its_folder(tmp_path: Path):
         "rgb\tdepth\nb.png\tb.tiff\n/a/a.png\t/a/a.tiff\n",
     ):
         (tmp_path / "other.csv").write_text(text)
-        assert find_parts(tmp_path / "other.csv", "both") == find_parts(tmp_path / "list.csv", "both")
-    assert find_parts(tmp_path / "list.csv", "both") == [
+        assert pairs(tmp_path / "other.csv", "both") == pairs(tmp_path / "list.csv", "both")
+    assert pairs(tmp_path / "list.csv", "both") == [
         (tmp_path / "b.tiff", tmp_path / "b.png"), (Path("/a/a.tiff"), Path("/a/a.png")),
     ]  # fmt: skip
 
@@ -72,6 +78,8 @@ def test_a_list_keeps_its_order_and_counts_from_its_folder(tmp_path: Path):
         ("depth,rgb\n,1.png\n", "row 2: names no depth file"),
         ("xyz,rgb\n1.tiff,1.png,2.png\n", "row 2: has more cells than there are columns"),
         ("xyz,rgb\n", "holds no part"),
+        ("depth,rgb,fx\n1.png,1.png,wide\n", "row 2: fx, fy, cx, cy and scale must be numbers"),
+        ("depth,rgb,cx\n1.png,1.png,320\n", "row 2: fx, the focal length in pixels, is missing"),
         ('xyz,rgb\n"1.tiff,1.png\n', "is not a CSV text: .*; look for a quotation mark"),
     ],
 )
@@ -82,13 +90,20 @@ def test_a_list_that_cannot_be_used(tmp_path: Path, content: str, message: str):
     assert str(tmp_path / "list.csv") in str(caught.value)
 
 
+def test_a_list_tells_each_depth_images_own_camera(tmp_path: Path):
+    (tmp_path / "list.csv").write_text("depth;fx;scale\n1.png;615;0.001\n2.png;;\n")
+    one, two = find_parts(tmp_path / "list.csv", "depth")
+    assert one == PartFiles(tmp_path / "1.png", None, Camera(615, 615, scale=0.001))
+    assert two.camera is None
+
+
 def test_depth_images_in_a_folder_of_their_own(tmp_path: Path):
     touch(tmp_path, "depth/1.png", "rgb/1.png", "rgb/2.jpg")
-    assert find_parts(tmp_path, "both") == [
+    assert pairs(tmp_path, "both") == [
         (tmp_path / "depth/1.png", tmp_path / "rgb/1.png"), (tmp_path / "depth/2.tiff", tmp_path / "rgb/2.jpg"),
     ]  # fmt: skip
     (tmp_path / "xyz").mkdir()
-    assert find_parts(tmp_path, "both")[0] == (tmp_path / "xyz/1.tiff", tmp_path / "rgb/1.png")
+    assert pairs(tmp_path, "both")[0] == (tmp_path / "xyz/1.tiff", tmp_path / "rgb/1.png")
 
 
 class TestEyecandies:
@@ -96,15 +111,15 @@ class TestEyecandies:
         items = ("depth.png", "info_depth.yaml", "normals.png", "mask.png", *(f"image_{n}.png" for n in range(6)))
         touch(tmp_path, *(f"{part}_{item}" for part in ("000", "001") for item in items))
         for lights, light in (((), 4), (("0", "3"), 0)):
-            assert find_parts(tmp_path, "both", lights) == [
+            assert pairs(tmp_path, "both", lights) == [
                 (tmp_path / f"{part}_depth.png", tmp_path / f"{part}_image_{light}.png") for part in ("000", "001")
             ]
-        assert find_parts(tmp_path, "depth") == [(tmp_path / f"{part}_depth.png", None) for part in ("000", "001")]
+        assert pairs(tmp_path, "depth") == [(tmp_path / f"{part}_depth.png", None) for part in ("000", "001")]
         assert find_parts(tmp_path, "both")[0].name == "000"
 
     def test_what_is_missing_makes_a_part_all_the_same(self, tmp_path: Path):
         touch(tmp_path, "000_depth.png", "000_info_depth.yaml", "001_image_4.png")
-        assert find_parts(tmp_path, "both") == [
+        assert pairs(tmp_path, "both") == [
             (tmp_path / "000_depth.png", tmp_path / "000_image_4.png"),
             (tmp_path / "001_depth.png", tmp_path / "001_image_4.png"),
         ]  # fmt: skip
@@ -112,7 +127,7 @@ class TestEyecandies:
 
 def test_a_label_of_real_iad(tmp_path: Path):
     touch(tmp_path, *(f"rgb/{part}/cam_{light}_RGB.jpg" for part in "ab" for light in ("L01", "L05")), "xyz/a.tiff")
-    assert find_parts(tmp_path, "both", ["l01"]) == [
+    assert pairs(tmp_path, "both", ["l01"]) == [
         (tmp_path / "xyz/a.tiff", tmp_path / "rgb/a/cam_L01_RGB.jpg"),
         (tmp_path / "xyz/b.tiff", tmp_path / "rgb/b/cam_L01_RGB.jpg"),
     ]
@@ -120,7 +135,7 @@ def test_a_label_of_real_iad(tmp_path: Path):
 
 def test_a_part_of_real_iad_is_paired_whatever_its_name_holds(tmp_path: Path):
     touch(tmp_path, "rgb/0001-03/cam_L05_RGB.jpg", "xyz/0001-03.tiff")
-    assert find_parts(tmp_path, "both") == [(tmp_path / "xyz/0001-03.tiff", tmp_path / "rgb/0001-03/cam_L05_RGB.jpg")]
+    assert pairs(tmp_path, "both") == [(tmp_path / "xyz/0001-03.tiff", tmp_path / "rgb/0001-03/cam_L05_RGB.jpg")]
 
 
 def test_two_files_of_one_name(tmp_path: Path):
@@ -138,11 +153,11 @@ def test_a_folder_without_parts(tmp_path: Path):
 def test_what_the_detector_does_not_look_at_is_passed_over(tmp_path: Path):
     touch(tmp_path, "1.tiff", "1.png", "2_depth.png", "2.jpg", "2_mask.png")
     one, two = find_parts(tmp_path, "depth")
-    assert (one, one.name) == ((tmp_path / "1.tiff", None), "1")
-    assert (two, two.name) == ((tmp_path / "2_depth.png", None), "2")
-    assert find_parts(tmp_path, "rgb") == [(None, tmp_path / "1.png"), (None, tmp_path / "2.jpg")]
+    assert (one.paths, one.name) == ([tmp_path / "1.tiff"], "1")
+    assert (two.paths, two.name) == ([tmp_path / "2_depth.png"], "2")
+    assert pairs(tmp_path, "rgb") == [(None, tmp_path / "1.png"), (None, tmp_path / "2.jpg")]
     (tmp_path / "list.csv").write_text("rgb\n1.png\n")
-    assert find_parts(tmp_path / "list.csv", "rgb") == [(None, tmp_path / "1.png")]
+    assert pairs(tmp_path / "list.csv", "rgb") == [(None, tmp_path / "1.png")]
 
 
 def test_what_no_part_can_consist_of_is_told(tmp_path: Path):

@@ -141,7 +141,7 @@ class TestImagesAlone:
         assert picture.shape[0] > raw.shape[0] and picture.shape[1] > raw.shape[1]
         strict = with_threshold(place, 0.0)
         done = ok(das3d("predict", "part.png", "--run", strict, "--gpus", "cpu", cwd=place))
-        assert "size unknown, no points measured" in done.stdout
+        assert "size unknown, too few points measured" in done.stdout
         found = json.loads(
             ok(das3d("predict", "part.png", "--json", "--run", strict, "--gpus", "cpu", cwd=place)).stdout
         )

@@ -99,7 +99,7 @@ def run(
             continue
         anomalous += found.anomalous
         if as_json:
-            paths = {kind: str(path) if path else None for kind, path in part._asdict().items()}
+            paths = {kind: str(path) if path else None for kind, path in (("xyz", part.xyz), ("rgb", part.rgb))}
             about = paths | {"run": str(chosen), "category": detector.category}
             console.result(to_json(about | _record(found, pictures[part])))
         else:
@@ -138,7 +138,7 @@ def _pictures(files: list[PartFiles], parts: Path | None, heatmap: Path | None) 
     """
     if parts and heatmap:
         return _in_folder(files, parts, heatmap)
-    own = [path.resolve() for part in files for path in part if path]
+    own = [path.resolve() for part in files for path in part.paths]
     if heatmap and heatmap.resolve() in own:
         raise UsageError(f"--heatmap {heatmap}: is the part's own file; choose another")
     return dict.fromkeys(files, heatmap)
@@ -149,7 +149,7 @@ def _in_folder(files: list[PartFiles], parts: Path, folder: Path) -> dict[PartFi
     from das3d_cli.files import make_folder
     from das3d_cli.report.draw import check_replaceable
 
-    taken = {*folders_of_parts(parts), *(path.parent for part in files for path in part if path)}
+    taken = {*folders_of_parts(parts), *(path.parent for part in files for path in part.paths)}
     if folder.resolve() in {path.resolve() for path in taken}:  # the next call would take them for photos
         raise UsageError(f"--heatmap {folder}: the files of parts are looked for there; choose another folder")
     names = [part.name for part in files]
@@ -177,8 +177,8 @@ def _judge(detector: Detector, part: PartFiles, picture: Path | None) -> Predict
     from das3d_cli.data.depth import limits_beside
     from das3d_cli.data.readers import read_capture
 
-    form = detector.form
-    capture = read_capture(part.rgb, part.xyz, form.camera, limits_beside(part.xyz, form.camera), form.unit)
+    camera = part.camera or detector.form.camera
+    capture = read_capture(part.rgb, part.xyz, camera, limits_beside(part.xyz, camera), detector.form.unit)
     try:
         found = detector.predict(capture.rgb, capture.xyz)
     except DataError as error:
@@ -211,5 +211,5 @@ def _show(found: Prediction, name: str) -> None:
     console.result(f"{name}{verdict}  score {found.score:.3f}  threshold {found.threshold:.3f}")
     for d in found.defects:
         extent = f"{d.length_mm:.1f} x {d.width_mm:.1f} mm, {d.area_mm2:.1f} mm2"
-        measured = extent if d.length_mm == d.length_mm else "size unknown, no points measured"
+        measured = extent if d.length_mm == d.length_mm else "size unknown, too few points measured"
         console.result(f"  defect at row {d.row}, column {d.column}: {measured}, score {d.score:.3f}")

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from das3d_cli.data.capture import Camera
 from das3d_cli.data.layouts import eyecandies, realiad
 from das3d_cli.data.layouts.entries import CLOUDS, DEPTHS, IMAGES, Unlabelled, by_name, files_in, listing, unread
-from das3d_cli.data.layouts.table import read_rows
+from das3d_cli.data.layouts.table import camera_of, read_rows
 from das3d_cli.errors import DataError
 
 Needs = Literal["both", "rgb", "depth"]
@@ -19,17 +20,24 @@ _BESIDE = (".json", ".yaml", ".csv")  # cameras, limits of depth images and list
 
 
 class PartFiles(NamedTuple):
-    """The files of one part: both, or the one that the detector needs."""
+    """The files of one part: both, or the one that the detector needs.
+
+    Attributes:
+        camera: of the depth image `xyz`, where a list tells it; else it is that of the training.
+    """
 
     xyz: Path | None
     rgb: Path | None
+    camera: Camera | None = None
+
+    @property
+    def paths(self) -> list[Path]:
+        return [path for path in (self.xyz, self.rgb) if path]
 
     @property
     def first(self) -> Path:
         """The one that the part is told by."""
-        path = self.xyz or self.rgb
-        assert path is not None
-        return path
+        return self.paths[0]
 
     @property
     def name(self) -> str:
@@ -48,7 +56,7 @@ def find_parts(where: Path, needs: Needs, lights: Sequence[str] = ()) -> list[Pa
     A folder holds NAME.tiff (or .pcd, .ply, or NAME_depth.png) and NAME.png side by side, or in xyz/ (or depth/) and rgb/ as
     a data set does; or it is one of Eyecandies' data/ or of Real-IAD D3's labels. A file without its partner makes a part
     all the same, so that reading it says what is missing. A CSV file has the columns xyz (or depth) and rgb; its
-    paths count from its own folder.
+    paths count from its own folder, and of a depth image it may describe the camera as a table for preprocess does.
 
     Args:
         where: the folder or the file.
@@ -135,7 +143,10 @@ def _listed(path: Path, needs: Needs) -> list[PartFiles]:
         for kind in wanted:
             if not row[sources[kind]]:
                 raise DataError(f"{path}: row {number}: names no {sources[kind]} file")
-        parts.append(
-            PartFiles(*(path.parent / row[sources[kind]] if kind in wanted else None for kind in PartFiles._fields))
-        )
+        try:
+            camera = camera_of(row) if points == "depth" else None
+        except ValueError as error:
+            raise DataError(f"{path}: row {number}: {error}") from None
+        files = {kind: path.parent / row[sources[kind]] for kind in wanted}
+        parts.append(PartFiles(files.get("xyz"), files.get("rgb"), camera))
     return parts

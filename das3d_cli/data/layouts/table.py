@@ -92,6 +92,12 @@ def read_rows(path: Path) -> tuple[list[str], list[tuple[int, Row]]]:
     return columns, rows
 
 
+def camera_of(row: Row) -> Camera | None:
+    """The camera that a row describes; None if it has none. Raises ValueError: what is wrong with it."""
+    given = {name: row[name] for name in _INTRINSICS if row.get(name)}
+    return as_camera(given) if given else None
+
+
 def _category(row: Row, path: Path) -> str:
     return row.get("category") or path.stem
 
@@ -116,7 +122,7 @@ def _entry(row: Row, category: str, folder: Path, wanted: set[str], camera: Came
         if not path.is_file():
             raise ValueError(f"{kind} {path}: no such file")
     if "depth" in files:
-        camera = as_camera({name: row[name] for name in _INTRINSICS if row.get(name)}) if row.get("fx") else camera
+        camera = camera_of(row) or camera
         if camera is None:
             raise ValueError(f"a depth image needs its camera: a column fx, or a camera.json as {EXAMPLE}")
     name = row.get("name") or files.get("rgb", files.get("xyz", files.get("depth", folder))).stem
