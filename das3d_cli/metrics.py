@@ -7,7 +7,7 @@ which lie far apart at small limits: "exact", and "reference", which takes 100 t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import cv2
 import numpy as np
@@ -139,7 +139,14 @@ def aupro(masks: ArrayLike, maps: ArrayLike, limit: float = 0.3, variant: Varian
 
     Returns:
         A value in 0..1, or nan without a defect or without a normal pixel.
+
+    Raises:
+        ValueError: the limit is not a share, or there is no such variant.
     """
+    if not 0 < limit <= 1:
+        raise ValueError(f"limit must be in (0, 1], a share and not percent; got {limit}")
+    if variant not in get_args(Variant):
+        raise ValueError(f"variant must be one of {', '.join(get_args(Variant))}; got {variant}")
     pixels = _Pixels.of(masks, maps)
     points = pixels.regions().polyline() if variant == "exact" else pixels.reference()
     return float(area(*points, limit))

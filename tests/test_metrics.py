@@ -128,6 +128,12 @@ def test_reference_aupro_matches_a_loop_over_its_100_thresholds(rng, levels, lim
     assert aupro(masks, maps, limit, "reference") == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.parametrize("wrong", [{"limit": 30}, {"limit": 0}, {"variant": "Reference"}])
+def test_an_area_that_is_not_defined_is_refused(rng, wrong):
+    with pytest.raises(ValueError, match="must be"):
+        aupro(rng.random((2, 8, 8)) > 0.9, rng.random((2, 8, 8)), **wrong)
+
+
 def test_the_two_variants_agree_where_thresholds_abound_and_part_at_small_limits(rng):
     masks, maps = some_maps(rng, 10**6, size=96)
     maps[masks] += 0.5

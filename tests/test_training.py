@@ -494,9 +494,11 @@ class TestDetector:
             (part.rgb[:-1], part.xyz, "same size"),
             (part.rgb, np.full_like(part.xyz, np.inf), "infinite"),
             (part.rgb, part.xyz * 1000, "millimetres"),
+            (part.rgb.tolist(), part.xyz, "bits per channel"),
         ):
             with pytest.raises(DataError, match=reason):
                 detector.predict(rgb, xyz)
+        assert detector.predict(part.rgb, part.xyz.tolist()).score == detector.predict(part.rgb, part.xyz).score
 
     def test_a_state_is_not_a_model(self, finished: Trainer):
         with pytest.raises(DataError, match=r"use best\.pt"):

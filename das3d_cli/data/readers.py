@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from das3d_cli.data.capture import UNITS, Camera, RawCapture
 from das3d_cli.data.clouds import PCD_SUFFIXES, PLY_SUFFIXES, read_cloud
@@ -94,13 +94,13 @@ def guess_unit(rgb_path: Path | None, xyz_path: Path, camera: Camera | None = No
     return next(unit for unit in ("m", "mm", "um") if unit == "um" or extent * UNITS[unit] <= FARTHEST_M)
 
 
-def as_points(xyz: NDArray[Any], name: str) -> NDArray[np.float32]:
+def as_points(xyz: ArrayLike, name: str) -> NDArray[np.float32]:
     """An array in metres as an organised point cloud, as `read_xyz` returns it; `name` is what errors call it.
 
     Raises:
         DataError: as `read_xyz`.
     """
-    return _of_size(_clean(xyz, name), name, "m")
+    return _of_size(_clean(np.asarray(xyz), name), name, "m")
 
 
 def read_rgb(path: Path, *, grey: bool = False) -> NDArray[np.uint8]:
@@ -122,12 +122,13 @@ def read_rgb(path: Path, *, grey: bool = False) -> NDArray[np.uint8]:
     return np.ascontiguousarray(as_rgb(image, str(path))[..., ::-1])
 
 
-def as_rgb(image: NDArray[Any], name: str) -> NDArray[np.uint8]:
+def as_rgb(image: ArrayLike, name: str) -> NDArray[np.uint8]:
     """An array as an 8-bit colour image of three channels; `name` is what errors call it.
 
     Raises:
         DataError: as `read_rgb`.
     """
+    image = np.asarray(image)
     if image.dtype != np.uint8:
         raise DataError(f"{name}: has {8 * image.dtype.itemsize} bits per channel; convert it to 8-bit RGB")
     if image.ndim == 2:
