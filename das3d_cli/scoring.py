@@ -112,7 +112,7 @@ def anomaly_maps(logits: Tensor, smoothing: float, views: int = 1) -> Tensor:
 
     Args:
         logits: (V * B, 2, S, S): of B parts, then of the same B parts turned by a quarter, and so on.
-        smoothing: side of the window, share of the image side; rounded to an odd number of pixels.
+        smoothing: side of the window, share of the image side; to this the middle pixel is added.
         views: V.
 
     Returns:

@@ -50,9 +50,8 @@ class PreprocessSettings(Section):
     size: int = setting(
         256, "side of the square cached sample, pixels (the paper's 256)", ge=32, le=1024, multiple_of=16
     )
-    plane_distance_mm: float = setting(
-        5.0, "points this close to the table plane are background, millimetres (the paper's 0.005 m)", gt=0, le=100
-    )
+    plane_distance_mm: float = setting(5.0, "points this close to the table plane are background, millimetres (the paper's 0.005 m);"
+        " three times the sensor's noise where that is more", gt=0, le=100)  # fmt: skip
     depth_axis: Literal["camera", "plane"] = setting(
         "plane",
         "depth along the camera's optical axis, or straight down to the table plane",
@@ -65,11 +64,11 @@ class PreprocessSettings(Section):
     )
     scaling: Literal["category", "capture"] = setting(
         "category",
-        "scope of the depth range that is scaled to (0, 1)",
+        "scope of the depth range that is scaled to (0, 1); of a capture without the half percent of points at either end",
         why="a category's fixed range keeps millimetres comparable: a defect cannot rescale its own part",
     )
     headroom: float = setting(
-        0.25, "free share of the depth range over the tallest part, for bumps", ge=0, le=1,
+        0.25, "free share of the category's depth range over the tallest part, for bumps", ge=0, le=1,
         why="a bump higher than any good part must not be clipped away",
     )  # fmt: skip
 
@@ -105,10 +104,11 @@ class SynthesisSettings(Section):
     blob_aspect_max: float = setting(20.0, "longest patch, as a multiple of its width", ge=1, le=50,
         why="cuts, cracks and scratches are thin")  # fmt: skip
     skew_filter: bool = setting(True, "smooth the mask by the skew Gaussian filter, Eq. 3 to 5 (off: Table 6)")
-    alpha_max: float = setting(0.5, "each component of alpha is drawn from U(-a, a)", ge=0, le=5)
+    alpha_max: float = setting(0.5, "each component of alpha, per pixel, is drawn from U(-a, a)", ge=0, le=5)
     sigma_min: float = setting(0.002, "smallest standard deviation of the filter, share of the image side", gt=0, le=0.2,
         why="half a pixel at 256: steep walls, as a drilled hole has")  # fmt: skip
-    sigma_max: float = setting(0.024, "largest standard deviation of the filter, share of the image side", gt=0, le=0.2,
+    sigma_max: float = setting(0.024, "largest standard deviation of the filter, share of the image side; drawn logarithmically along"
+        " either axis, at most 4 times the other, and correlated by up to 0.7", gt=0, le=0.2,
         why="six pixels at 256: soft dents and bumps")  # fmt: skip
     kernel_norm: Literal["sum", "peak"] = setting(
         "peak",
@@ -123,7 +123,7 @@ class SynthesisSettings(Section):
         "log", "distribution of p_z between its bounds", why="most real dents and bumps are shallow"
     )
     change_threshold: float = setting(
-        0.012, "t_h of Eq. 7: a smaller depth change counts as none, share of the depth range", gt=0, le=1,
+        0.012, "t_h of Eq. 7: a smaller depth change, where the part is, counts as none, share of the depth range", gt=0, le=1,
         why="just over the sensor's noise",
     )  # fmt: skip
     pierced_share: float = setting(
@@ -143,7 +143,7 @@ class SynthesisSettings(Section):
     flip: bool = setting(False, "mirror the whole sample at random", why="lettering and threads have a handedness")
     relight: float = setting(0.2, "change of light from sample to sample, share of its brightness", ge=0, lt=1,
         why="a few dozen good parts show too few lights, and a new one is no defect")  # fmt: skip
-    textures: Path | None = setting(None, "folder of texture images, DTD for instance (default: a built-in set)")
+    textures: Path | None = setting(None, "folder of texture images, as the paper's DTD (default: a built-in set)")
     texture_count: int = setting(256, "textures held in memory", ge=1, le=10_000)
 
     def augmentation(self) -> dict[str, Any]:
@@ -222,7 +222,7 @@ class TrainSettings(Section):
 
 
 class ScoreSettings(Section):
-    smoothing: float = setting(0.02, "side of the averaging window over the anomaly map, share of the image side", ge=0, le=0.5,
+    smoothing: float = setting(0.02, "how wide the anomaly map is averaged about each pixel, share of the image side", ge=0, le=0.5,
         why="calms single pixels; a wider window erases cracks")  # fmt: skip
     views: int = setting(
         2, "look at every part so many times, turned by a quarter more each time, and average the maps, in as many times"
@@ -258,9 +258,9 @@ class Settings(Section):
     """All settings. `das3d SUBCOMMAND --set section.key=value` reaches every one of them."""
 
     preset: Preset = setting(
-        "auto", "set of model and training sizes; auto takes cpu without a GPU and default with one"
+        "auto", "sizes for a CPU (cpu) or a GPU (default), or the paper's choices; auto takes cpu without a GPU"
     )
-    seed: int = setting(0, "the one seed: everything random follows from it", ge=0, lt=2**31)
+    seed: int = setting(0, "training and synthesis follow from it alone; preprocessing has its own", ge=0, lt=2**31)
     preprocess: PreprocessSettings = PreprocessSettings()
     synthesis: SynthesisSettings = SynthesisSettings()
     model: ModelSettings = ModelSettings()

@@ -157,8 +157,9 @@ class TestAugment:
         expected = (textures[4].mT.flip(2), textures[2].flip(2), textures[2].mT, textures[7])
         assert torch.equal(found, torch.stack(expected) / 255)
 
-    def test_a_pierced_part_shows_the_table(self, parts, textures):
-        made = make(parts, textures, **(ALWAYS | {"pierced_share": 1.0}))
+    @pytest.mark.parametrize("small", [{}, {"kernel_norm": "sum", "sigma_min": 0.024, "blob_radius_max": 0.03}])
+    def test_a_pierced_part_shows_the_table(self, parts, textures, small):
+        made = make(parts, textures, **(ALWAYS | {"pierced_share": 1.0} | small))
         gone = parts.foreground & ~made.foreground
         assert gone.any(dim=3).any(dim=2).all()  # in every item
         assert (made.mask[gone] == 1).all()

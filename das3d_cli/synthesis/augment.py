@@ -187,7 +187,7 @@ def _strengthened(
     change = change * part
     height = change.abs()
     peak = _peak(height).clamp_min(1e-6)
-    factor = torch.where(pierced, _TO_TABLE, strength) / (peak if to_peak else 1)
+    factor = torch.where(pierced, _TO_TABLE / peak, strength / peak if to_peak else strength)
     # Else all of a faint defect would fall to Eq. 7.
     return torch.where(pierced, height, change) * torch.maximum(factor, 1.001 * change_threshold / peak)
 
