@@ -68,6 +68,7 @@ class Detector:
         self.settings, self.device = settings, device
         self.category: str = model_file["category"]
         self.threshold: float = model_file["threshold"]
+        self.step: int = model_file["step"]  # of its training
         depth_range = model_file["depth_range_m"]
         self.depth_range: tuple[float, float] | None = (depth_range[0], depth_range[1]) if depth_range else None
         self.window_px: int | None = model_file["window_px"]

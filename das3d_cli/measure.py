@@ -52,10 +52,12 @@ def defective(anomaly_map: NDArray[np.float32], threshold: float, outline: float
     Returns:
         (H, W): the connected regions at or over the outline whose peak is at or over the threshold.
     """
-    over = anomaly_map >= min(outline, threshold)
+    # As verdicts are reached: a threshold just over a good part's score is not to be rounded to the map's precision, and to that score.
+    exact = np.float64(threshold)
+    over = anomaly_map >= min(outline, exact)
     count, labels = cv2.connectedComponents(over.astype(np.uint8), connectivity=8)
     reached = np.zeros(count, dtype=np.bool_)
-    reached[labels[anomaly_map >= threshold]] = True
+    reached[labels[anomaly_map >= exact]] = True
     return np.asarray(reached[labels])
 
 

@@ -99,7 +99,7 @@ def test_a_defect_that_reaches_the_threshold_goes_as_far_as_the_outline():
     anomaly = np.zeros((80, 100), np.float32)
     anomaly[20:30, 10:70], anomaly[24:26, 30:40] = 0.3, 0.9
     anomaly[60:70, 10:20] = 0.85  # a place of its own that does not reach it
-    (defect,) = find_defects(anomaly, flat(), 0.9, 0.2)
+    (defect,) = find_defects(anomaly, flat(), 0.89, 0.2)
     assert defect.area_mm2 == pytest.approx(150, rel=0.01)
     assert defect.score == pytest.approx(0.9)
 
@@ -216,3 +216,12 @@ def test_three_points_are_enough():
 def test_a_single_pixel_is_as_large_as_it_is():
     (defect,) = find_defects(region(40, 50, (80, 100)), flat(), 0.5, 0.5)
     assert_size(defect, 0.5, 0.5, rel=0.001)
+
+
+def test_what_is_passed_by_a_hair_has_no_defect():
+    """A threshold is just over some good part's score, closer than the map's precision."""
+    anomaly_map = np.zeros((8, 8), np.float32)
+    anomaly_map[3, 3] = 0.4321
+    score = float(anomaly_map.max())
+    assert not defective(anomaly_map, np.nextafter(score, 1), 0.2).any()
+    assert defective(anomaly_map, score, 0.2).sum() == 1

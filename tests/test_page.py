@@ -35,6 +35,7 @@ from das3d_cli.evaluation import Evaluation, Outcome, defect_masks
 from das3d_cli.metrics import evaluate
 from das3d_cli.report import gallery
 from das3d_cli.report.charts import _BIN, _BOTTOM, _LEFT, _RIGHT, _TOP, rising_curve, score_histogram, thinned
+from das3d_cli.report.markup import percent
 from das3d_cli.report.page import write_page
 from das3d_cli.report.tables import run_tables
 from das3d_cli.scoring import Scored
@@ -56,7 +57,7 @@ def detector() -> Detector:
         {"model.size": 32, "model.reconstruction_width": 4, "model.discriminator_width": 4}, environment={}
     )
     content = {
-        "category": "tire", "threshold": THRESHOLD, "depth_range_m": None, "window_px": None, "form": asdict(Form()),
+        "category": "tire", "step": 1, "threshold": THRESHOLD, "depth_range_m": None, "window_px": None, "form": asdict(Form()),
         "network": build_network(settings).state_dict(),
     }  # fmt: skip
     return Detector(content, settings, torch.device("cpu"))
@@ -270,12 +271,20 @@ class TestGallery:
         gallery.write_gallery(tmp_path / "shown", evaluation, lambda: None)
         gallery.check_gallery(tmp_path / "shown", parts)
 
-    @pytest.mark.parametrize("taken", ["hole/001.png", "hole/001.npy", "overview.png"])
+    @pytest.mark.parametrize("taken", ["hole/001.png", "hole/001.npy", "overview.png", "evaluation.json"])
     def test_spares_what_lies_there(self, tmp_path: Path, taken: str):
         (tmp_path / "hole").mkdir()
         (tmp_path / taken).touch()
         with pytest.raises(UsageError, match=f"^--pictures {tmp_path}: would replace {tmp_path}/{taken}, "):
             gallery.check_gallery(tmp_path, [("good", "000"), ("hole", "001")])
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [(0, "0%"), (0.004, "under 1%"), (0.006, "1%"), (0.994, "99%"), (0.996, "over 99%"), (1, "100%")],
+)
+def test_all_and_none_are_said_of_nothing_less(share: float, text: str):
+    assert percent(share) == text
 
 
 def table_rows(page: Path, kind: str) -> list[list[str]]:

@@ -214,13 +214,13 @@ class TestPublished:
             expected = [*categories_of(values[0].dataset), "mean"] if values[0].table in "1234" else ["mean"]
             assert all(found == expected for found in columns.values())
 
-    def test_printed_means_are_the_means_of_the_printed_figures_but_for_one(self):
+    def test_printed_means_are_the_means_of_the_printed_figures_but_for_three(self):
         rows = {}
         for p in published():
             if p.table in "1234":
                 rows.setdefault((p.table, p.modality, p.method), {})[p.category] = p.value
-        off = {key for key, values in rows.items() if abs(values.pop("mean") - sum(values.values()) / 10) > 0.005}
-        assert off == {("4", "depth", "DAS3D")}
+        off = {key for key, values in rows.items() if abs(values.pop("mean") - sum(values.values()) / 10) > 0.00101}
+        assert off == {("4", "depth", "DAS3D"), ("4", "both", "M3DM"), ("1", "depth", "ShapeGuided")}
 
     @pytest.mark.parametrize(
         ("categories", "dataset"),

@@ -106,7 +106,9 @@ def run(
         raise failed[0]
     tables, found = _report(outcomes, wanted) if several else _report_of_one(outcomes[0], pictures, report)
     if pictures:
-        write_json(pictures / "evaluation.json", found)
+        from das3d_cli.report.gallery import FIGURES
+
+        write_json(pictures / FIGURES, found)
     for path in out or []:
         write_tables(path, tables, found)
     if as_json:

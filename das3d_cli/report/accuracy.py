@@ -15,7 +15,7 @@ from das3d_cli.intervals import LEVEL, Interval
 from das3d_cli.metrics import LIMITS, pro_curve, pro_point, roc_curve
 from das3d_cli.report.charts import rising_curve, score_histogram
 from das3d_cli.report.formats import DASH
-from das3d_cli.report.markup import table, tag
+from das3d_cli.report.markup import percent, table, tag
 from das3d_cli.report.tables import EXACT_NOTE, REFERENCE_NOTE
 
 
@@ -41,7 +41,7 @@ _FIGURES = {
     "aupro_30": _Figure(
         "AUPRO 0.3",
         "How much of each defect the heat map covers, small ones counting as much as large ones,"
-        " while at most 30% of all sound spots glow with it.",
+        " while at most 30% of all other spots glow with it.",
     ),
 }
 # What the folded tables hold: title -> figure -> its column's title.
@@ -128,9 +128,7 @@ def _roc(evaluation: Evaluation, area: float) -> Element:
     defective, scores = _defective(evaluation), evaluation.scored.scores
     rejected = evaluation.detector.anomalous(scores)
     rate, share = float(rejected[~defective].mean()), float(rejected[defective].mean())
-    at_threshold = (
-        f"The threshold in use finds {share:.0%} of the defective parts and rejects {rate:.0%} of the good ones."
-    )
+    at_threshold = f"The threshold in use finds {percent(share)} of the defective parts and rejects {percent(rate)} of the good ones."
     chart = rising_curve(
         *roc_curve(defective, scores),
         title="ROC curve",
@@ -153,14 +151,12 @@ def _pro(evaluation: Evaluation, area: float) -> Element:
     limit, masks, maps = LIMITS["30"], defect_masks(evaluation.split), evaluation.scored.maps
     rate, share = pro_point(masks, evaluation.outlined, True)
     sound = "under 0.01%" if 0 < rate < 1e-4 else f"{rate:.2%}"
-    at_threshold = (
-        f"The threshold in use outlines {share:.0%} of a defect on average, and {sound} of the sound surface."
-    )
+    at_threshold = f"The threshold in use outlines {percent(share)} of a defect on average, and {sound} of the image around defects."
     chart = rising_curve(
         *pro_curve(masks, maps),
         title="PRO curve",
-        description=f"Area {area:.3f} of 1, up to {limit:.0%} of the sound surface. {at_threshold}",
-        x_title="sound surface that glows",
+        description=f"Area {area:.3f} of 1, up to {limit:.0%} of the image around defects. {at_threshold}",
+        x_title="image around defects that glows",
         y_title="share of a defect that glows",
         area_title=f"{_FIGURES['aupro_30'].title}: {area:.3f}",
         limit=limit,
@@ -170,7 +166,7 @@ def _pro(evaluation: Evaluation, area: float) -> Element:
     return _chart(
         "Places: the PRO curve",
         chart,
-        "The same for places on the parts: the more of each defect glows, the more sound surface glows with it."
+        "The same for places on the parts: the more of each defect glows, the more of the image around it glows as well."
         f" {at_threshold}",
     )
 

@@ -13,7 +13,7 @@ from das3d_cli.data.capture import GOOD
 from das3d_cli.evaluation import Evaluation
 from das3d_cli.report.draw import Picture
 from das3d_cli.report.heatmap import blend
-from das3d_cli.report.markup import image, tag
+from das3d_cli.report.markup import image, percent, tag
 from das3d_cli.report.pictures import Brightening, Mask, depth_picture, mask_picture
 
 _SIDE = 256  # pixels: sharp on a phone, and 60 parts stay within a few megabytes
@@ -124,7 +124,7 @@ def _marked(reached: Mask, part: Mask) -> str:
 
 def _defect(truth: Mask, reached: Mask, part: Mask) -> str:
     """What people marked, and how much of it the heat map outlines, in words."""
-    return f"a defect of {_share(truth.sum(), part)}, {reached[truth].mean():.0%} of it outlined"
+    return f"a defect of {_share(truth.sum(), part)}, {percent(float(reached[truth].mean()))} of it outlined"
 
 
 def _share(pixels: int, part: Mask) -> str:

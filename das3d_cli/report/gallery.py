@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from das3d_cli.data.capture import GOOD
 from das3d_cli.evaluation import Evaluation
 from das3d_cli.files import make_folder, write_whole
 from das3d_cli.report.draw import Picture, check_replaceable, write_png
@@ -18,6 +19,7 @@ from das3d_cli.report.sheet import Tile, contact_sheet
 _COLUMNS = ("RGB", "depth", "relief", "ground truth", "heat map")
 _PER_TYPE = 2  # parts of each defect type on the overview
 _OVERVIEW = "overview.png"
+FIGURES = "evaluation.json"  # what `das3d evaluate` writes beside it
 
 
 def check_gallery(folder: Path, parts: Iterable[tuple[str, str]]) -> None:
@@ -27,7 +29,7 @@ def check_gallery(folder: Path, parts: Iterable[tuple[str, str]]) -> None:
         UsageError: it would, as where the parts' own images lie.
     """
     option = f"--pictures {folder}"
-    check_replaceable(option, folder / _OVERVIEW)
+    check_replaceable(option, folder / _OVERVIEW, folder / FIGURES)
     for label, name in parts:
         check_replaceable(option, *_files(folder, label, name))
 
@@ -89,6 +91,6 @@ def _row(evaluation: Evaluation, index: int, light: Brightening) -> list[Tile]:
         Tile(rgb),
         Tile(depth_picture(split.depth[index], part)),
         Tile(shaded_relief(split.depth[index], part)),
-        Tile(mask_picture(split.ground_truth[index], part)),
+        Tile(mask_picture(split.ground_truth[index] & (split.labels[index] != GOOD), part)),
         Tile(heat, f"{'anomalous' if anomalous else 'normal'}, score {score:.3f}"),
     ]

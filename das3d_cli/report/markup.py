@@ -17,6 +17,14 @@ _QUALITY = 80  # of WebP, in which grain on a part still looks like grain
 _NOTHING_FROM_OUTSIDE = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
+def percent(share: float) -> str:
+    """A share in whole percent; 0% and 100% are said of none and of all alone."""
+    text = f"{share:.0%}"
+    if 0 < share < 1:
+        return {"0%": "under 1%", "100%": "over 99%"}.get(text, text)
+    return text
+
+
 def tag(name: str, /, *content: Element | str | None, **attributes: object) -> Element:
     """An element with its content in order; None, as content or as an attribute's value, is left out.
 

@@ -14,7 +14,7 @@ from das3d_cli.report.accuracy import charts, figures
 from das3d_cli.report.cards import Outcome, badge, cards, heat_scale, outcomes
 from das3d_cli.report.draw import INK, PAPER
 from das3d_cli.report.heatmap import ANOMALOUS, NORMAL
-from das3d_cli.report.markup import document, image, table, tag
+from das3d_cli.report.markup import document, image, percent, table, tag
 from das3d_cli.report.pictures import DEFECT, Brightening
 from das3d_cli.settings import FIELDS, Settings
 from das3d_cli.sources import flatten
@@ -107,7 +107,7 @@ def _leeway(groups: tuple[Outcome, ...]) -> str:
     """How far the counts reach beyond the parts that were counted."""
     missed, rejected, found, passed = (len(group.parts) for group in groups)
     claims = [
-        f"{what} {low:.0%} to {high:.0%} of {whom}"
+        f"{what} {percent(low)} to {percent(high)} of {whom}"
         for what, hits, number, whom in (
             ("finds", found, found + missed, "such defective parts"),
             ("rejects", rejected, rejected + passed, "such good parts"),
@@ -133,7 +133,8 @@ def _gallery(evaluation: Evaluation, groups: tuple[Outcome, ...]) -> Element:
         tag("h2", "Every test part"),
         tag(
             "p",
-            "Photo and depth are what the detector saw: the part cut out of its scene, bright where it is near. The heat map"
+            f"The detector saw {_SEEN[evaluation.detector.settings.model.modality]}: the part cut out of its scene, which depth"
+            " shows bright where it is near. The heat map"
             " lies over the photo and glows where the detector suspects a defect; its peak is the part's score. The ground"
             " truth shows in orange where people marked the defect.",
             *(f" {note}" for note in light.notes),
@@ -176,8 +177,8 @@ def _method(evaluation: Evaluation, run: str) -> Element:
         "Threshold": f"{detector.threshold:.3f}. Training set it from good parts, those that it did not learn from and all of them, so that"
         f" {s.score.good_share:.0%} of good parts should pass. The test parts had no say in it.",
         "Judged by": f"{_SEEN[s.model.modality]}, {s.model.size} × {s.model.size} pixels of {window}",
-        "Training": f"{s.train.steps} steps of {s.train.batch_size} parts each, with made-up defects;"
-        f" preset {s.preset}, seed {s.seed}",
+        "Training": f"step {detector.step} of {s.train.steps}, the best in validation; {s.train.batch_size} parts a step, with"
+        f" made-up defects; preset {s.preset}, seed {s.seed}",
     }
     return tag(
         "section",
