@@ -12,7 +12,6 @@ _MARGIN = 0.05  # of the part's length, about it: there the table's colours are 
 _NEAR = 6  # pixels of it: as far from missing ones, known ones must be told apart
 _TOLD_APART = 0.7  # of these, least share that the colour alone must assign rightly, of the part and of the table
 _COMPONENTS = 5  # of GrabCut's mixtures, each a weight, a mean and a covariance
-_ALIKE = 2  # of a point's eight neighbours, so many at least lie at its depth
 
 
 def enclosed(measured: NDArray[np.bool_], foreground: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -134,7 +133,7 @@ def _views_down(state: NDArray[np.int8]) -> NDArray[np.int8]:
 
 
 def stray(depth: NDArray[np.float32], step: float) -> NDArray[np.bool_]:
-    """Single points amid missing ones that no surface carries, bool (H, W), as are seen at the edge of a shadow.
+    """Points beside missing ones with no neighbour at their depth, bool (H, W), as are seen at the edge of a shadow.
 
     Filled around them, one point becomes a pit or a spike as wide as what is missing there.
 
@@ -146,11 +145,11 @@ def stray(depth: NDArray[np.float32], step: float) -> NDArray[np.bool_]:
     beside = cv2.dilate(missing.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     rows, columns = np.nonzero(beside & ~missing)
     around = np.pad(depth, 1, constant_values=np.nan)
-    alike = np.full(len(rows), -1)  # each point is among the nine
+    alike = np.zeros(len(rows), int)
     for down, right in np.ndindex(3, 3):
         alike += np.abs(around[rows + down, columns + right] - depth[rows, columns]) < step
     found = np.zeros_like(missing)
-    found[rows, columns] = alike < _ALIKE
+    found[rows, columns] = alike == 1  # itself
     return found
 
 
