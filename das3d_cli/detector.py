@@ -82,7 +82,7 @@ class Detector:
         self._look: Pass = Recorded(look) if cuda_graphs and device.type == "cuda" else look
 
     @classmethod
-    def load(cls, path: str | Path, gpus: str = "auto", *, cuda_graphs: bool = False) -> Detector:
+    def load(cls, path: str | Path, gpus: str | int = "auto", *, cuda_graphs: bool = False) -> Detector:
         """Load a run folder's best model, or a model file; no code in the file is run.
 
         Args:
@@ -94,7 +94,7 @@ class Detector:
 
         Raises:
             DataError: no model there, or one that is damaged or of another version, or too little memory.
-            UsageError: a GPU is asked for that is not there.
+            UsageError: a GPU is asked for that is not there, or no device at all.
         """
         path = Path(path)
         file = path / "checkpoints" / "best.pt" if path.is_dir() else path

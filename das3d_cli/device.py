@@ -11,22 +11,25 @@ from torch import Tensor
 from das3d_cli.errors import DataError, UsageError
 
 
-def choose(gpus: str) -> torch.device:
+def choose(gpus: str | int) -> torch.device:
     """The device for `--gpus` where one is enough: the first of `choose_all`."""
-    return choose_all(gpus)[0]
+    return choose_all(str(gpus))[0]
 
 
 def choose_all(gpus: str) -> list[torch.device]:
     """The devices for `--gpus`: "auto", which is the first GPU if there is one, "all", "cpu", or numbers.
 
     Raises:
-        UsageError: a GPU is asked for that is not there; names `--gpus cpu`.
+        UsageError: a GPU is asked for that is not there, which names `--gpus cpu`, or something else than these.
     """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if gpus == "cpu" or (gpus == "auto" and count == 0):
         return [torch.device("cpu")]
     named = {"auto": [0], "all": list(range(count))}
-    wanted = named[gpus] if gpus in named else list(dict.fromkeys(int(number) for number in gpus.split(",")))
+    try:
+        wanted = named[gpus] if gpus in named else list(dict.fromkeys(int(number) for number in gpus.split(",")))
+    except ValueError:
+        raise UsageError(f"--gpus {gpus}: no device; use auto, all, cpu, or numbers as 0 or 0,1") from None
     if count == 0:
         raise UsageError(f"--gpus {gpus}: no CUDA device on this machine; use --gpus cpu")
     if max(wanted) >= count:

@@ -97,6 +97,15 @@ def test_a_list_tells_each_depth_images_own_camera(tmp_path: Path):
     assert two.camera is None
 
 
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_camera_beside_the_parts_is_theirs(tmp_path: Path, listed: bool):
+    touch(tmp_path, "1_depth.png", "1.png")
+    (tmp_path / "camera.json").write_text('{"fx": 1341}')
+    (tmp_path / "list.csv").write_text("xyz,rgb,fx\n1_depth.png,1.png,\n1_depth.png,1.png,600\n")
+    parts = find_parts(tmp_path / "list.csv" if listed else tmp_path, "both")
+    assert [part.camera for part in parts] == [Camera(1341, 1341), Camera(600, 600)][: len(parts)]
+
+
 def test_depth_images_in_a_folder_of_their_own(tmp_path: Path):
     touch(tmp_path, "depth/1.png", "rgb/1.png", "rgb/2.jpg")
     assert pairs(tmp_path, "both") == [
@@ -209,3 +218,8 @@ class TestPictures:
         assert _pictures(parts, None, tmp_path / "old.png") == {parts[0]: tmp_path / "old.png"}
         with pytest.raises(UsageError, match="is the part's own file"):
             _pictures(parts, None, tmp_path / "1.tiff")
+        (tmp_path / "photo.png").write_bytes(b"a photo")
+        with pytest.raises(UsageError, match=r"would replace .*/photo\.png, which das3d did not write"):
+            _pictures(parts, None, tmp_path / "photo.png")
+        with pytest.raises(UsageError, match="is a folder; name a file"):
+            _pictures(parts, None, tmp_path)

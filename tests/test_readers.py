@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 import tifffile
 
 from das3d_cli.data.capture import RawCapture
+from das3d_cli.data.decode import _strict_tifffile
 from das3d_cli.data.readers import read_capture, read_ground_truth, read_rgb, read_xyz
 from das3d_cli.errors import DataError
 
@@ -126,7 +129,7 @@ def test_unusable_point_cloud(tmp_path: Path, name: str) -> None:
 
 BAD_RGB = {
     "grey": (RGB[..., 0], "grey"),
-    "16-bit": (RGB.astype(np.uint16) * 257, "16 bits"),
+    "16-bit": (RGB.astype(np.uint16) * 257, "holds uint16 values"),
     "alpha": (np.concatenate([RGB, RGB[..., :1]], axis=2), "alpha"),
 }
 
@@ -211,3 +214,20 @@ def refusal(reader: Callable[[Path], Any], path: Path) -> str:
     assert text.startswith(f"{path}: ")
     assert "\n" not in text
     return text
+
+
+def test_one_thread_that_has_read_does_not_make_another_lenient() -> None:
+    log = logging.getLogger("tifffile")
+    for _ in range(3):
+        with _strict_tifffile():
+            other = threading.Thread(target=read_and_leave)
+            other.start()
+            other.join()
+            with pytest.raises(ValueError, match="damaged"):
+                log.error("damaged")
+    assert len(log.filters) == 1  # none comes or goes while another thread runs through them
+
+
+def read_and_leave() -> None:
+    with _strict_tifffile():
+        pass

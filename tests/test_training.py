@@ -488,13 +488,14 @@ class TestDetector:
     def test_what_the_readers_refuse_predict_refuses_too(self, finished: Trainer, capture):
         detector, part = Detector.load(finished.run, "cpu"), capture("ring")
         for rgb, xyz, reason in (
-            (part.rgb.astype(np.float32), part.xyz, "bits per channel"),
+            (part.rgb.astype(np.float32), part.xyz, "holds float32 values"),
             (part.rgb[..., 0], part.xyz, "grey"),
             (part.rgb, part.xyz[..., 2], "H x W x 3"),
             (part.rgb[:-1], part.xyz, "same size"),
             (part.rgb, np.full_like(part.xyz, np.inf), "infinite"),
             (part.rgb, part.xyz * 1000, "millimetres"),
-            (part.rgb.tolist(), part.xyz, "bits per channel"),
+            (part.rgb.tolist(), part.xyz, "holds int64 values"),
+            (part.rgb[:1], part.xyz[:1], "two rows and two columns"),
         ):
             with pytest.raises(DataError, match=reason):
                 detector.predict(rgb, xyz)

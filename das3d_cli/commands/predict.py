@@ -44,7 +44,7 @@ def run(
         typer.Option(
             "--parts",
             help="Instead of one part many: a folder of NAME.tiff and NAME.png, side by side or in xyz/ and rgb/,"
-            " a data/ folder of Eyecandies, or a CSV file with the columns xyz and rgb.",
+            " a data/ folder of Eyecandies, or a CSV file with the columns xyz and rgb, or depth, rgb, fx, fy, cx, cy and scale.",
             show_default=False,
         ),
     ] = None,
@@ -82,7 +82,7 @@ def run(
     if len(files) > 1:
         _one_thread_each()
 
-    def judge(part: PartFiles) -> Prediction | DataError:
+    def judge(part: PartFiles) -> tuple[Prediction, DataError | None] | DataError:
         try:
             return _judge(detector, part, pictures[part])
         except Exception as error:
@@ -92,20 +92,26 @@ def run(
             return error if isinstance(error, DataError) else DataError(f"{part.first}: {unforeseen(error)}")
 
     failed = anomalous = 0
-    for part, found in zip(files, in_order(judge, files) if parts else map(judge, files), strict=True):
-        if isinstance(found, DataError):
-            console.say(f"failed: {found}")
+    for part, judged in zip(files, in_order(judge, files) if parts else map(judge, files), strict=True):
+        if isinstance(judged, DataError):
+            console.say(f"failed: {judged}")
             failed += 1
             continue
+        found, undrawn = judged
+        if undrawn and parts:
+            console.say(f"failed: {undrawn}")
+            failed += 1
         anomalous += found.anomalous
         if as_json:
             paths = {kind: str(path) if path else None for kind, path in (("xyz", part.xyz), ("rgb", part.rgb))}
             about = paths | {"run": str(chosen), "category": detector.category}
-            console.result(to_json(about | _record(found, pictures[part])))
+            console.result(to_json(about | _record(found, None if undrawn else pictures[part])))
         else:
             _show(found, f"{part.first}  " if parts else "")
+        if undrawn and not parts:
+            raise undrawn
     if parts:
-        console.say(f"parts: {len(files)}, {anomalous} anomalous, {failed} that cannot be used")
+        console.say(f"parts: {len(files)}, {anomalous} anomalous, {failed} that cannot be used or drawn")
     if failed:
         raise typer.Exit(1)
     if anomalous and fail_on_anomaly:
@@ -134,14 +140,27 @@ def _pictures(files: list[PartFiles], parts: Path | None, heatmap: Path | None) 
 
     Raises:
         UsageError: one would take the place of a part's own file, of another or of a picture that das3d did not write.
-        DataError: the folder cannot be made.
+        DataError: the folder is missing, or cannot be made.
     """
     if parts and heatmap:
         return _in_folder(files, parts, heatmap)
     own = [path.resolve() for part in files for path in part.paths]
-    if heatmap and heatmap.resolve() in own:
-        raise UsageError(f"--heatmap {heatmap}: is the part's own file; choose another")
+    if heatmap:
+        if heatmap.resolve() in own:
+            raise UsageError(f"--heatmap {heatmap}: is the part's own file; choose another")
+        _check_place(heatmap)
     return dict.fromkeys(files, heatmap)
+
+
+def _check_place(heatmap: Path) -> None:
+    from das3d_cli.files import check_folder
+    from das3d_cli.report.draw import check_replaceable
+
+    if heatmap.is_dir():
+        raise UsageError(f"--heatmap {heatmap}: is a folder; name a file, as {heatmap / 'heatmap.png'}")
+    check_folder(heatmap)  # a mistake is told before the work
+    if heatmap.is_file() and heatmap.stat().st_size:  # one may have been made empty to hold the name
+        check_replaceable(f"--heatmap {heatmap}", heatmap)
 
 
 def _in_folder(files: list[PartFiles], parts: Path, folder: Path) -> dict[PartFiles, Path | None]:
@@ -173,7 +192,8 @@ def _one_thread_each() -> None:
     cv2.setNumThreads(1)
 
 
-def _judge(detector: Detector, part: PartFiles, picture: Path | None) -> Prediction:
+def _judge(detector: Detector, part: PartFiles, picture: Path | None) -> tuple[Prediction, DataError | None]:
+    """The verdict on a part, and what kept its heat map from being written."""
     from das3d_cli.data.depth import limits_beside
     from das3d_cli.data.readers import read_capture
 
@@ -190,12 +210,16 @@ def _judge(detector: Detector, part: PartFiles, picture: Path | None) -> Predict
 
         told = [name for name in (detector.category, part.folder, part.name) if name]
         length = found.defects[0].length_mm if found.defects else math.nan
-        write_png(picture, overlay(
+        drawn = overlay(
             picture_of(capture), found.anomaly_map, threshold=found.threshold, outline=detector.settings.score.outline,
             score=found.score, anomalous=found.anomalous,
             defect_mm=None if math.isnan(length) else length, title=" / ".join(told),
-        ))  # fmt: skip
-    return found
+        )  # fmt: skip
+        try:
+            write_png(picture, drawn)
+        except DataError as error:
+            return found, error
+    return found, None
 
 
 def _record(found: Prediction, picture: Path | None) -> dict[str, Any]:

@@ -82,22 +82,33 @@ def decode_image(path: Path, data: bytes, what: str) -> NDArray[Any]:
     return np.asarray(image)
 
 
+class _Reader(threading.local):
+    """Whether this thread reads a file at the moment."""
+
+    reads = False
+
+
+_reader = _Reader()
+
+
+def _judge(record: logging.LogRecord) -> bool:
+    """Raise what tifffile only logs: from a damaged file it returns what is left, or zeros."""
+    if _reader.reads and record.levelno >= logging.ERROR:
+        raise ValueError(record.getMessage())
+    return not _reader.reads
+
+
+# For good: a filter that another thread removes meanwhile may hide the next one from the logger.
+logging.getLogger("tifffile").addFilter(_judge)
+
+
 @contextlib.contextmanager
 def _strict_tifffile() -> Iterator[None]:
-    """Raise what tifffile only logs: from a damaged file it returns what is left, or zeros."""
-    reader = threading.get_ident()
-
-    def judge(record: logging.LogRecord) -> bool:
-        if record.thread == reader and record.levelno >= logging.ERROR:
-            raise ValueError(record.getMessage())
-        return record.thread != reader
-
-    logger = logging.getLogger("tifffile")
-    logger.addFilter(judge)
+    _reader.reads = True
     try:
         yield
     finally:
-        logger.removeFilter(judge)
+        _reader.reads = False
 
 
 def _pixel_chunks(data: bytes) -> list[bytes]:

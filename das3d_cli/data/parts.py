@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from das3d_cli.data.capture import Camera
+from das3d_cli.data.depth import find_camera
 from das3d_cli.data.layouts import eyecandies, realiad
 from das3d_cli.data.layouts.entries import CLOUDS, DEPTHS, IMAGES, Unlabelled, by_name, files_in, listing, unread
 from das3d_cli.data.layouts.table import camera_of, read_rows
@@ -23,7 +24,7 @@ class PartFiles(NamedTuple):
     """The files of one part: both, or the one that the detector needs.
 
     Attributes:
-        camera: of the depth image `xyz`, where a list tells it; else it is that of the training.
+        camera: of a depth image `xyz`, where the list tells it or a camera.json beside the parts; else it is the training's.
     """
 
     xyz: Path | None
@@ -56,7 +57,8 @@ def find_parts(where: Path, needs: Needs, lights: Sequence[str] = ()) -> list[Pa
     A folder holds NAME.tiff (or .pcd, .ply, or NAME_depth.png) and NAME.png side by side, or in xyz/ (or depth/) and rgb/ as
     a data set does; or it is one of Eyecandies' data/ or of Real-IAD D3's labels. A file without its partner makes a part
     all the same, so that reading it says what is missing. A CSV file has the columns xyz (or depth) and rgb; its
-    paths count from its own folder, and of a depth image it may describe the camera as a table for preprocess does.
+    paths count from its own folder, and of a depth image it may describe the camera as a table for preprocess does. A camera.json
+    in the folder, or beside the list, describes those of all.
 
     Args:
         where: the folder or the file.
@@ -65,7 +67,7 @@ def find_parts(where: Path, needs: Needs, lights: Sequence[str] = ()) -> list[Pa
             one when empty.
 
     Raises:
-        DataError: neither, no part in it, or two files that claim one name.
+        DataError: neither, no part in it, two files that claim one name, or a camera that is none.
         UsageError: there is no such light.
     """
     parts = _in_folder(where, needs, lights) if where.is_dir() else _listed(where, needs)
@@ -93,10 +95,12 @@ def _in_folder(folder: Path, needs: Needs, lights: Sequence[str]) -> list[PartFi
     found = eyecandies.unlabelled(folder, lights) or realiad.unlabelled(folder, lights) or _side_by_side(folder)
     xyz = _single(found.xyz) if needs != "rgb" else {}
     rgb = _single(found.rgb) if needs != "depth" else {}
+    camera = find_camera(folder)
     return [
         PartFiles(
             None if needs == "rgb" else xyz.get(name) or found.partner("xyz", name),
             None if needs == "depth" else rgb.get(name) or found.partner("rgb", name),
+            camera,
         )
         for name in sorted(xyz.keys() | rgb.keys())
     ]
@@ -135,7 +139,7 @@ def _listed(path: Path, needs: Needs) -> list[PartFiles]:
         raise DataError(text)
     columns, rows = read_rows(path)
     points = "xyz" if "xyz" in columns else "depth"
-    sources = {"xyz": points, "rgb": "rgb"}
+    sources, usual = {"xyz": points, "rgb": "rgb"}, find_camera(path.parent)
     if any(sources[kind] not in columns for kind in wanted):
         raise DataError(text)
     parts = []
@@ -144,7 +148,7 @@ def _listed(path: Path, needs: Needs) -> list[PartFiles]:
             if not row[sources[kind]]:
                 raise DataError(f"{path}: row {number}: names no {sources[kind]} file")
         try:
-            camera = camera_of(row) if points == "depth" else None
+            camera = camera_of(row) or usual
         except ValueError as error:
             raise DataError(f"{path}: row {number}: {error}") from None
         files = {kind: path.parent / row[sources[kind]] for kind in wanted}

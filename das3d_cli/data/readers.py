@@ -130,7 +130,7 @@ def as_rgb(image: ArrayLike, name: str) -> NDArray[np.uint8]:
     """
     image = np.asarray(image)
     if image.dtype != np.uint8:
-        raise DataError(f"{name}: has {8 * image.dtype.itemsize} bits per channel; convert it to 8-bit RGB")
+        raise DataError(f"{name}: holds {image.dtype} values; convert it to 8-bit RGB (uint8)")
     if image.ndim == 2:
         raise DataError(f"{name}: is a grey image; 8-bit RGB is wanted")
     if image.ndim != 3 or image.shape[2] != 3:
@@ -206,6 +206,10 @@ def _clean(xyz: NDArray[Any], name: str) -> NDArray[np.float32]:
         raise DataError(f"{name}: holds infinite values; mark missing points as (0, 0, 0) or NaN")
 
     x, y, z = points[..., 0], points[..., 1], points[..., 2]  # one by one: any(axis=2) takes ten times as long
+    if min(points.shape[:2]) < 2:
+        raise DataError(
+            f"{name}: is {_extent(points.shape[:2])} points; a surface has two rows and two columns at least"
+        )
     missing = np.isnan(x) | np.isnan(y) | np.isnan(z) | ((x == 0) & (y == 0) & (z == 0))
     if missing.all():
         raise DataError(f"{name}: every point is missing; capture the part again")

@@ -14,7 +14,7 @@ import torch
 
 from das3d_cli.device import within_memory
 from das3d_cli.errors import DataError
-from das3d_cli.files import write_whole
+from das3d_cli.files import reason, write_whole
 
 FORMAT = 4
 
@@ -43,6 +43,8 @@ def load(path: Path) -> dict[str, Any]:
         with within_memory(torch.device("cpu"), f"reading {path}; free some"):
             _check_sums(path)
             content = torch.load(path, map_location="cpu", weights_only=True)
+    except PermissionError as error:
+        raise DataError(f"{path}: cannot be read: {reason(error)}; let this user read it, or copy it") from None
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError, struct.error, zipfile.BadZipFile,
             zlib.error):  # fmt: skip
         raise DataError(f"{path}: not a das3d checkpoint, or damaged; take another or train again") from None
