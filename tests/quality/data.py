@@ -28,7 +28,7 @@ _PER_DEFECT = {
 }  # of the others 4: 40 to 45 defective test parts each, for 9 kinds of defect suit a cookie, others more
 RESOLUTION, SIZE = "224x272", 256
 
-# Of the second generator, on which nothing is tuned; those of it are the figures to expect of other parts.
+# Of the second generator, on which nothing but what counts as missing was tuned; those of it are the figures to expect of other parts.
 HELD_OUT = tuple(parts.PARTS)
 
 _GENERATOR = Path(__file__).parents[2] / "sample_data" / "generate.py"

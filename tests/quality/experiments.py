@@ -109,12 +109,14 @@ STUDIES: tuple[Study, ...] = (
         ("btf", "das3d"),
     ),
     Study(
-        "Parts that no choice was made on",
+        "Parts of another generator",
         "Those of the second generator (second_generator/): other shapes, surfaces, camera, light, sensor and ways to break. 64 good"
-        " parts to train on, 10 to validate with, 20 good and 45 defective ones to test, five of each of nine kinds. Nothing was"
-        " changed after they were seen. Some scratches and bumps of bagels nobody sees. Today's code, in float32, two trainings side by"
-        " side, beside other work.",
-        ("btf", "das3d"),
+        " parts to train on, 10 to validate with, 20 good and 45 defective ones to test, five of each of nine kinds. One thing"
+        " was changed after they were seen: single points amid missing ones count as missing. Glands and carrots were trained with that,"
+        " before 0.941 / 0.906 and 0.880 / 0.950; all others, and those without reconstruction, without it. Some scratches and bumps of"
+        " bagels nobody sees. One seed, in float32, two trainings side by side, beside other work. Without reconstruction 9230 steps took"
+        " as long as 7000 with it; of all five before that change, das3d has 0.926 / 0.935.",
+        ("btf", "no-reconstruction-at-length", "das3d"),
         categories=HELD_OUT,
     ),
     Study(
