@@ -96,7 +96,8 @@ def main() -> None:
     except typer.TyperException as error:
         _fail(f"{error.format_message().rstrip('.')}; see das3d --help", UsageError.exit_code)
     except PermissionError as error:
-        _fail(f"{error.filename}: permission denied; let this user read and write there, or choose another place", 1)
+        where = error.filename or "a file"
+        _fail(f"{where}: permission denied; let this user read and write there, or choose another place", 1)
     except Exception as error:  # noqa: BLE001  (what is not foreseen is still one line)
         if launched():  # where another process died, the launcher ends this one before it complains of that
             time.sleep(_GRACE)

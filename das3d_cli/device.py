@@ -26,10 +26,9 @@ def choose_all(gpus: str) -> list[torch.device]:
     if gpus == "cpu" or (gpus == "auto" and count == 0):
         return [torch.device("cpu")]
     named = {"auto": [0], "all": list(range(count))}
-    try:
-        wanted = named[gpus] if gpus in named else list(dict.fromkeys(int(number) for number in gpus.split(",")))
-    except ValueError:
-        raise UsageError(f"--gpus {gpus}: no device; use auto, all, cpu, or numbers as 0 or 0,1") from None
+    if gpus not in named and not all(number.isdecimal() for number in gpus.split(",")):
+        raise UsageError(f"--gpus {gpus}: no device; use auto, all, cpu, or numbers as 0 or 0,1")
+    wanted = named[gpus] if gpus in named else list(dict.fromkeys(int(number) for number in gpus.split(",")))
     if count == 0:
         raise UsageError(f"--gpus {gpus}: no CUDA device on this machine; use --gpus cpu")
     if max(wanted) >= count:

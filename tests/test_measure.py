@@ -99,7 +99,7 @@ def test_a_defect_that_reaches_the_threshold_goes_as_far_as_the_outline():
     anomaly = np.zeros((80, 100), np.float32)
     anomaly[20:30, 10:70], anomaly[24:26, 30:40] = 0.3, 0.9
     anomaly[60:70, 10:20] = 0.85  # a place of its own that does not reach it
-    (defect,) = find_defects(anomaly, flat(), 0.89, 0.2)
+    (defect,) = find_defects(anomaly, flat(), float(anomaly.max()), 0.2)
     assert defect.area_mm2 == pytest.approx(150, rel=0.01)
     assert defect.score == pytest.approx(0.9)
 

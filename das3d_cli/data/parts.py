@@ -70,7 +70,9 @@ def find_parts(where: Path, needs: Needs, lights: Sequence[str] = ()) -> list[Pa
         DataError: neither, no part in it, two files that claim one name, or a camera that is none.
         UsageError: there is no such light.
     """
-    parts = _in_folder(where, needs, lights) if where.is_dir() else _listed(where, needs)
+    is_folder = where.is_dir()
+    camera = None if needs == "rgb" else find_camera(where if is_folder else where.parent)
+    parts = _in_folder(where, needs, lights, camera) if is_folder else _listed(where, needs, camera)
     if not parts:
         wanted = {"both": "NAME.tiff and NAME.png", "rgb": "NAME.png", "depth": "NAME.tiff"}[needs]
         raise DataError(f"{where}: holds no part; {wanted}, side by side or in xyz/ and rgb/, would be some")
@@ -91,11 +93,10 @@ def not_read(where: Path, needs: Needs) -> Iterator[str]:
     yield from unread(f"{where}: {what}, so not judged", children, known)
 
 
-def _in_folder(folder: Path, needs: Needs, lights: Sequence[str]) -> list[PartFiles]:
+def _in_folder(folder: Path, needs: Needs, lights: Sequence[str], camera: Camera | None) -> list[PartFiles]:
     found = eyecandies.unlabelled(folder, lights) or realiad.unlabelled(folder, lights) or _side_by_side(folder)
     xyz = _single(found.xyz) if needs != "rgb" else {}
     rgb = _single(found.rgb) if needs != "depth" else {}
-    camera = find_camera(folder)
     return [
         PartFiles(
             None if needs == "rgb" else xyz.get(name) or found.partner("xyz", name),
@@ -132,14 +133,14 @@ def _single(files: Mapping[str, Sequence[Path]]) -> dict[str, Path]:
     return {name: paths[0] for name, paths in files.items()}
 
 
-def _listed(path: Path, needs: Needs) -> list[PartFiles]:
+def _listed(path: Path, needs: Needs, usual: Camera | None) -> list[PartFiles]:
     wanted = {"both": ["xyz", "rgb"], "rgb": ["rgb"], "depth": ["xyz"]}[needs]
     text = f"{path}: a folder, or a CSV file with the column{'s' * (len(wanted) > 1)} {' and '.join(wanted)}, is wanted here"
     if path.is_file() and path.suffix.lower() != ".csv":
         raise DataError(text)
     columns, rows = read_rows(path)
     points = "xyz" if "xyz" in columns else "depth"
-    sources, usual = {"xyz": points, "rgb": "rgb"}, find_camera(path.parent)
+    sources = {"xyz": points, "rgb": "rgb"}
     if any(sources[kind] not in columns for kind in wanted):
         raise DataError(text)
     parts = []

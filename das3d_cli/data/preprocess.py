@@ -20,10 +20,8 @@ DepthAxis = Literal["camera", "plane"]
 _SEED = 0
 _TAIL_PERCENT = 0.5  # of the part's points, left out of the range at either end: a defect may lie there
 _MIN_SPAN_M = 1e-3
-_STRAY, _STRAY_M = (
-    0.1,
-    1e-3,
-)  # of the depth range and at least, apart from its neighbours: a point that no surface carries
+# So far from all its neighbours lies a point that no surface carries: share of the depth range, and at least.
+_STRAY, _STRAY_M = 0.1, 1e-3
 _NO_DEPTH = 0.5  # of a part without points: the synthesis may then change it both ways
 _NO_COLOUR = 128
 

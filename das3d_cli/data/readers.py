@@ -208,7 +208,7 @@ def _clean(xyz: NDArray[Any], name: str) -> NDArray[np.float32]:
     x, y, z = points[..., 0], points[..., 1], points[..., 2]  # one by one: any(axis=2) takes ten times as long
     if min(points.shape[:2]) < 2:
         raise DataError(
-            f"{name}: is {_extent(points.shape[:2])} points; a surface has two rows and two columns at least"
+            f"{name}: is {_extent(points.shape[:2])} points; two rows and two columns are the least that shows a surface"
         )
     missing = np.isnan(x) | np.isnan(y) | np.isnan(z) | ((x == 0) & (y == 0) & (z == 0))
     if missing.all():
