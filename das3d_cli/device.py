@@ -68,8 +68,9 @@ def autocast(device: torch.device, *, training: bool = False) -> torch.autocast:
 
 
 # What torch's other errors than its own OutOfMemoryError say of a lack of memory: main memory's, the driver's, libraries'.
+_OF_HOST = "DefaultCPUAllocator"
 _SHORT_OF_MEMORY = (
-    "DefaultCPUAllocator", "out of memory", "STATUS_ALLOC_FAILED", "CUFFT_ALLOC_FAILED", "unable to find an engine to execute"
+    _OF_HOST, "out of memory", "STATUS_ALLOC_FAILED", "CUFFT_ALLOC_FAILED", "unable to find an engine to execute"
 )  # fmt: skip
 
 
@@ -82,7 +83,7 @@ def short_of_memory(error: BaseException) -> bool:
 
 @contextlib.contextmanager
 def within_memory(device: torch.device, advice: str) -> Iterator[None]:
-    """Turn a lack of memory into one line that ends with the advice.
+    """Turn a lack of memory into one line that ends with the advice, which reads "WHEN; HOW TO MEND IT".
 
     Raises:
         DataError: the device's memory is too small, or the computer's.
@@ -92,7 +93,11 @@ def within_memory(device: torch.device, advice: str) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not short_of_memory(error):
             raise
+        of_host = isinstance(error, MemoryError) or _OF_HOST in str(error)
     else:
         return
-    hint = "" if device.type == "cpu" else ", or use --gpus cpu"
-    raise DataError(f"{device}: out of memory {advice}{hint}")
+    if device.type == "cpu":
+        raise DataError(f"{device}: out of memory {advice}")
+    if of_host:  # what the advice tells to lower is on the device
+        raise DataError(f"main memory: out of memory {advice.partition(';')[0]}; free some")
+    raise DataError(f"{device}: out of memory {advice}, or use --gpus cpu")

@@ -22,7 +22,9 @@ def write_whole(path: Path, data: bytes) -> None:
     Raises:
         DataError: the folder is missing or not writable, or the disk is full; nothing is left behind.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
+    temporary = path.with_name(
+        f".{os.urandom(8).hex()}{_TEMPORARY}"
+    )  # the file's own name may be as long as names can be
     try:
         temporary.write_bytes(data)
         with temporary.open("rb+") as file:

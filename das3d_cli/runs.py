@@ -118,6 +118,7 @@ def newest_finished(base: Path) -> Path:
 
     Raises:
         UsageError: there is none.
+        DataError: a finished run's summary cannot be read.
     """
     return _finished(base)[-1].run
 
@@ -127,7 +128,7 @@ def by_category(base: Path) -> dict[str, dict[str, list[Path]]]:
 
     Raises:
         UsageError: there is no finished run.
-        DataError: a finished run's settings cannot be read.
+        DataError: a finished run's summary or settings cannot be read.
     """
     found: dict[str, dict[str, list[Path]]] = {}
     for _, run, category in _finished(base):
@@ -153,7 +154,7 @@ def _finished(base: Path) -> list[_Finished]:
             summary = json.loads(path.read_text(encoding="utf-8"))
             found.append(_Finished(summary["finished"], path.parent, summary["category"]))
         except (OSError, ValueError, KeyError, TypeError):
-            continue
+            raise DataError(f"{path}: damaged; remove it, or name the runs with --run") from None
     if not found:
         raise UsageError(f"{base}: no finished run here; train one with `das3d train`, or name one with --run")
     return sorted(found)

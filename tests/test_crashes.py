@@ -24,6 +24,7 @@ from das3d_cli.engine import checkpoint, training
 from das3d_cli.engine import trainer as trainer_module
 from das3d_cli.engine.trainer import Trainer
 from das3d_cli.errors import DataError
+from das3d_cli.files import write_whole
 from das3d_cli.settings import PreprocessSettings, resolve
 
 CPU = torch.device("cpu")
@@ -175,6 +176,12 @@ def test_what_died_between_the_two_checkpoints_is_made_up_for(cache: Cache, tmp_
     assert found.keys() == expected.keys() and found["step"] == 2 and found["threshold"] == expected["threshold"]
 
 
+def test_a_name_may_be_as_long_as_names_can_be(tmp_path: Path):
+    path = tmp_path / ("x" * 251 + ".png")
+    write_whole(path, b"whole")
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [(path.name, b"whole")]
+
+
 class TestFullDisk:
     @pytest.mark.parametrize(("call", "count"), [("write_bytes", 3), ("write_bytes", 4), ("replace", 5)])
     def test_keeps_the_last_checkpoint(
@@ -275,6 +282,15 @@ class TestShortOfMemory:
             match=r"^cpu: out of memory before the first step; train anew with a lower --set synthesis\.texture_count",
         ):
             start(cache, tmp_path)
+
+    def test_of_main_memory_says_so(self):
+        error = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes")
+        advice = "before the first step; go on with a lower --set hardware.cache_share"
+        with (
+            pytest.raises(DataError, match=r"^main memory: out of memory before the first step; free some$"),
+            device.within_memory(torch.device("cuda", 0), advice),
+        ):
+            raise error
 
     @pytest.mark.parametrize("where", ["load_data", "Trainer.restore"])
     def test_going_on(self, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str):

@@ -222,6 +222,8 @@ def test_depth_images_are_judged_by_the_camera_of_the_training(tmp_path: Path, d
         Detector.load(run, "cpu").predict(part.rgb, points.astype(np.float32)).score, abs=1e-4
     )
     refused(das3d("predict", "part_depth.png", "--gpus", "cpu", cwd=tmp_path), 2, "alone is not enough", "PART.png")
+    (tmp_path / "camera.json").write_text('{"cx": 60}')  # beside the part, it comes first
+    refused(das3d("predict", "part_depth.png", "part.png", "--gpus", "cpu", cwd=tmp_path), 1, "camera.json", "fx")
 
 
 def test_eyecandies_parts_without_ground_truth_are_judged(tmp_path: Path, das3d: Das3d) -> None:

@@ -16,7 +16,7 @@ import tifffile
 
 from das3d_cli.data.capture import RawCapture
 from das3d_cli.data.decode import _strict_tifffile
-from das3d_cli.data.readers import read_capture, read_ground_truth, read_rgb, read_xyz
+from das3d_cli.data.readers import as_points, read_capture, read_ground_truth, read_rgb, read_xyz
 from das3d_cli.errors import DataError
 
 XYZ = np.random.default_rng(0).uniform(0.2, 0.9, (24, 32, 3)).astype(np.float32)
@@ -138,6 +138,16 @@ BAD_RGB = {
 def test_unusable_colour_image(tmp_path: Path, name: str) -> None:
     image, complaint = BAD_RGB[name]
     assert complaint in refusal(read_rgb, save_png(tmp_path / "a.png", image))
+
+
+def test_what_a_masked_array_masks_is_missing() -> None:
+    masked = np.ma.masked_less(XYZ, 0.25)
+    assert np.array_equal(np.isnan(as_points(masked, "xyz")).all(axis=2), masked.mask.any(axis=2))
+
+
+def test_a_depth_image_without_a_camera_asks_for_it(tmp_path: Path) -> None:
+    depth = save_png(tmp_path / "a.png", (XYZ[..., 2] * 1000).astype(np.uint16))
+    assert "give its camera in camera.json" in refusal(read_xyz, depth)
 
 
 def test_swapped_files(tmp_path: Path) -> None:

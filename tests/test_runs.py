@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,6 @@ def test_the_runs_of_each_category_and_modality_in_the_order_they_finished(tmp_p
     rgb = make(tmp_path, "tire-002", "2026-01-02T00:00:00", modality="rgb")
     cookie = make(tmp_path, "cookie-001", "2026-01-02T00:00:00", "cookie")
     (tmp_path / "tire-010").mkdir()  # not finished
-    (make(tmp_path, "tire-011", "2026-02-01T00:00:00") / "summary.json").write_text("{")  # damaged
     assert newest_finished(tmp_path) == newest
     assert by_category(tmp_path) == {"tire": {"both": [older, newest], "rgb": [rgb]}, "cookie": {"both": [cookie]}}
 
@@ -34,6 +34,15 @@ def test_no_finished_run_is_told(tmp_path: Path):
     for find in (newest_finished, by_category):
         with pytest.raises(UsageError, match="no finished run"):
             find(tmp_path)
+
+
+@pytest.mark.parametrize("find", [newest_finished, by_category])
+@pytest.mark.parametrize("content", ["{", "[]", '{"finished": "2026-02-01T00:00:00"}'])
+def test_a_run_whose_summary_is_damaged_is_told(tmp_path: Path, find: Callable[[Path], object], content: str):
+    make(tmp_path, "tire-001", "2026-01-01T00:00:00")
+    (make(tmp_path, "tire-002", "2026-02-01T00:00:00") / "summary.json").write_text(content)
+    with pytest.raises(DataError, match=r"tire-002.summary\.json: damaged.*--run"):
+        find(tmp_path)
 
 
 def test_a_run_whose_settings_are_lost_is_told(tmp_path: Path):

@@ -123,7 +123,9 @@ def _one_part(first: Path | None, second: Path | None, needs: Modality) -> PartF
 
     Raises:
         UsageError: one file too few or too many for what the run needs.
+        DataError: a camera.json beside the point cloud that is none.
     """
+    from das3d_cli.data.depth import find_camera
     from das3d_cli.data.parts import PartFiles
 
     if needs == "rgb":
@@ -132,7 +134,7 @@ def _one_part(first: Path | None, second: Path | None, needs: Modality) -> PartF
         return PartFiles(None, first)
     if second is None and needs == "both":
         raise UsageError(f"{first}: alone is not enough for this run; give PART.tiff and PART.png, in this order")
-    return PartFiles(first, second)
+    return PartFiles(first, second, find_camera(first.parent) if first else None)
 
 
 def _pictures(files: list[PartFiles], parts: Path | None, heatmap: Path | None) -> dict[PartFiles, Path | None]:

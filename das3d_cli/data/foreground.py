@@ -49,7 +49,7 @@ def _before_border(xyz: NDArray[np.float32], measured: NDArray[np.bool_], distan
     at_border[width:-width, width:-width] = False
     points = xyz[at_border & (xyz[..., 2] != 0)].astype(np.float64)
     if len(points) < _LEAST_BORDER:
-        raise DataError("the image's border was not measured; try --set preprocess.foreground=whole")
+        raise DataError("the image's border was not measured; preprocess with --set preprocess.foreground=whole")
     plane = _plane_of(points)
     height = xyz @ plane[:3].astype(np.float32) + np.float32(plane[3])
     uneven = float(np.median(np.abs(points @ plane[:3] + plane[3])))

@@ -110,7 +110,7 @@ def _found(xyz: NDArray[np.float32], measured: NDArray[np.bool_], plane_distance
     if not foreground.any():
         raise DataError(
             f"no part found: nothing stands over {plane_distance_m * 1000:g} mm above the table; of thin parts lower"
-            " --set preprocess.plane_distance_mm, of captures without background give --set preprocess.foreground=whole"
+            " preprocess's --set preprocess.plane_distance_mm, of captures without background give it --set preprocess.foreground=whole"
         )
     a, b, c, d = (float(v) for v in table.plane)
     return Table((a, b, c, d), float(np.degrees(np.arccos(min(1.0, abs(c))))), foreground)

@@ -14,6 +14,7 @@ from das3d_cli.data.decode import JPEG_MAGIC, PNG_MAGIC, TIFF_MAGICS, decode_ima
 from das3d_cli.data.depth import CAMERA_FILE, back_project, read_limits
 from das3d_cli.errors import DataError
 
+_DEPTH_IMAGE = b"\x10\x00"  # in a PNG's header: 16 bits, grey
 FARTHEST_M, NEAREST_M = 20.0, 0.002  # a scene's size that das3d can have to do with
 
 
@@ -97,10 +98,13 @@ def guess_unit(rgb_path: Path | None, xyz_path: Path, camera: Camera | None = No
 def as_points(xyz: ArrayLike, name: str) -> NDArray[np.float32]:
     """An array in metres as an organised point cloud, as `read_xyz` returns it; `name` is what errors call it.
 
+    What a masked array masks is missing.
+
     Raises:
         DataError: as `read_xyz`.
     """
-    return _of_size(_clean(np.asarray(xyz), name), name, "m")
+    masked = np.ma.isMaskedArray(xyz) and xyz.dtype.kind == "f"
+    return _of_size(_clean(np.ma.filled(xyz, np.nan) if masked else np.asarray(xyz), name), name, "m")
 
 
 def read_rgb(path: Path, *, grey: bool = False) -> NDArray[np.uint8]:
@@ -165,6 +169,8 @@ def _read_stored(
     if camera is not None and (stored is None or stored.ndim == 2):
         depth, unit = _read_depth(path, data, stored, camera, limits)
         return _clean(back_project(depth, camera), str(path)), unit
+    if data.startswith(PNG_MAGIC) and data[24:26] == _DEPTH_IMAGE:
+        raise DataError(f"{path}: is a depth image; give its camera in {CAMERA_FILE} beside it, or a TIFF point cloud")
     if data.startswith((PNG_MAGIC, JPEG_MAGIC)):
         raise DataError(f"{path}: is a PNG, a TIFF point cloud is wanted here; swapped with the colour image?")
     if stored is None:
