@@ -97,9 +97,17 @@ def take_part(rank: int, port: int, place: Path, base: Path, interrupted: int, m
                 signal.raise_signal(signal.SIGINT)
             return advance()
 
-        trainer._advance = advance_or_interrupt
-        with contextlib.suppress(KeyboardInterrupt):
+        save = trainer.save_state
+
+        def save_slowly() -> None:
+            time.sleep(0.3 if rank == 0 else 0)
+            save()
+
+        trainer._advance, trainer.save_state = advance_or_interrupt, save_slowly
+        try:
             finish(trainer)
+        except KeyboardInterrupt:  # who left before it is written would have the launcher end the one that writes
+            assert Trainer.read_state(trainer.run)["step"] == trainer.step
 
 
 @pytest.fixture
@@ -187,6 +195,20 @@ class TestTogether:
         expected = gradients(begin(place, tmp_path, "train.batch_size=8"))
         for rank in (0, 1):
             torch.testing.assert_close(torch.load(tmp_path / "two" / f"{rank}.pt"), expected, rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize(("key", "theirs"), [("train.lr", 0.5), ("loss.dice", 3.0), ("seed", 7)])
+def test_settings_that_differ_between_machines_are_named(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, theirs: float
+):
+    def from_first(make):
+        made = make()
+        return made | {key: theirs} if key in made else made
+
+    monkeypatch.setattr(distributed, "from_first", from_first)
+    with pytest.raises(UsageError, match=rf"settings\.{key}: .* here, but {theirs} on the first machine"):
+        begin(place, tmp_path / "two")
+    assert not (tmp_path / "two").exists()
 
 
 def test_categories_side_by_side(place: Path, tmp_path: Path):

@@ -33,9 +33,13 @@ def deferred_interrupt() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, before)
 
 
-def end_with_parent() -> None:
-    """End this process soon after its parent: orphans would train on, and write, unseen."""
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+def end_with_parent(parent: int | None = None) -> None:
+    """End this process soon after its parent: orphans would train on, and write, unseen.
+
+    Args:
+        parent: its number, for a process that may be an orphan by now; otherwise what it is at the moment.
+    """
+    threading.Thread(target=_end_with, args=(parent or os.getppid(),), daemon=True).start()
 
 
 def _end_with(parent: int) -> None:

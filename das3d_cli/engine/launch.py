@@ -37,6 +37,7 @@ def launch(arguments: list[str], processes: int) -> int:
         run_id=str(uuid.uuid4()),
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
+        local_addr="localhost",  # the machine's own name may lead nowhere
         max_restarts=0,
         monitor_interval=0.1,
         shutdown_timeout=600,  # for Ctrl-C: a validation may be under way, and a checkpoint is to follow

@@ -48,7 +48,7 @@ def side_by_side(
             while waiting and free:
                 name, device = waiting.popleft(), free.popleft()
                 ours, theirs = context.Pipe(duplex=False)
-                process = context.Process(target=_report, args=(theirs, work, name, device))
+                process = context.Process(target=_report, args=(theirs, work, name, device, os.getpid()))
                 with deaf_to_interrupts():
                     process.start()
                     running[ours] = process, name, device  # one that is not there would not hear of an interrupt
@@ -75,11 +75,11 @@ def _received(ours: Connection, process: SpawnProcess) -> Any:
         process.join()
 
 
-def _report(theirs: Connection, work: Work[Result], name: str, device: torch.device) -> None:
+def _report(theirs: Connection, work: Work[Result], name: str, device: torch.device, parent: int) -> None:
     """Run in the process: hand back the outcome."""
     if hasattr(os, "setsid"):
         os.setsid()  # Ctrl-C comes from the first process alone, and so once
-    end_with_parent()
+    end_with_parent(parent)
     try:
         if hasattr(signal, "pthread_sigmask"):
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

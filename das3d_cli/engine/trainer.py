@@ -118,6 +118,7 @@ class Trainer:
                 self.interrupted = distributed.any_of(interrupted())
                 if self.interrupted and self.step < total:
                     self.save_state()
+                    distributed.wait_for_all()  # the launcher ends who still writes when another one leaves
                     raise KeyboardInterrupt
 
     def _advance(self) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib.metadata
+import operator
 import platform
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -26,7 +27,7 @@ from das3d_cli.engine.feed import placed
 from das3d_cli.engine.trainer import Data, Progress, Trainer
 from das3d_cli.errors import DataError, UsageError
 from das3d_cli.files import sweep
-from das3d_cli.settings import Settings
+from das3d_cli.settings import FIELDS, Settings
 from das3d_cli.synthesis.textures import folder_textures, procedural_textures
 
 _HELD_OUT = 0.15  # share of the training parts that stands in for a missing validation split
@@ -53,6 +54,7 @@ def start(
     textures = settings.synthesis.textures and settings.synthesis.textures.resolve()  # who resumes may be elsewhere
     synthesis = settings.synthesis.model_copy(update={"textures": textures})
     settings = settings.model_copy(update={"preprocess": cache.manifest.settings, "synthesis": synthesis})
+    _check_same(settings)
     with within_memory(device, _memory_advice(device)):
         data = load_data(settings, cache, device)
     own = identity(cache) | _of_textures(settings, data)
@@ -79,6 +81,7 @@ def resume(run: Path, cache_root: Path, device: torch.device, assignments: list[
     """
     begun, state = distributed.from_first(lambda: _left(run))
     settings = setting_files.adapted(begun, assignments or [])
+    _check_same(settings)
     distributed.check_share(settings.train.batch_size, settings.train.accumulate)
     cache = open_cache(cache_root, state["category"])
     if any(state.get(key) != value for key, value in identity(cache).items()):
@@ -97,6 +100,23 @@ def resume(run: Path, cache_root: Path, device: torch.device, assignments: list[
     if settings != begun and distributed.is_first():
         _write_settings(run, settings)
     return trainer
+
+
+def _check_same(settings: Settings) -> None:
+    """Make sure that processes which train together do so by the same settings: each machine has files and an environment of its own.
+
+    Raises:
+        UsageError: they differ; names the first one that does.
+    """
+    shared = [key for key in FIELDS if not key.startswith("hardware.") and key != "synthesis.textures"]
+    own = {key: operator.attrgetter(key)(settings) for key in shared}
+    first = distributed.from_first(lambda: own)
+    for key in shared:
+        if own[key] != first[key]:
+            raise UsageError(
+                f"settings.{key}: {own[key]} here, but {first[key]} on the first machine;"
+                " give all of them the same options, environment and --config file"
+            )
 
 
 def _memory_advice(device: torch.device) -> str:
