@@ -152,9 +152,12 @@ def evaluate_detector(detector: Detector, cache_root: Path) -> Evaluation:
     """
     cache = open_cache(cache_root, detector.category)
     made = cache.manifest
-    if (made.settings, made.depth_range_m, made.window_px, made.form.foreground) != (
-        detector.settings.preprocess, detector.depth_range, detector.window_px, detector.form.foreground,
-    ):  # fmt: skip
+    how = (made.settings, made.form.foreground) == (detector.settings.preprocess, detector.form.foreground)
+    if how and (made.depth_range_m, made.window_px) != (detector.depth_range, detector.window_px):
+        raise DataError(
+            f"{cache.folder}: made of other training captures than this run's; train again on it, or preprocess the run's alone"
+        )
+    if not how:
         raise DataError(
             f"{cache.folder}: preprocessed otherwise than this run's training data;"
             " preprocess again with the run's settings, or train again on this cache"

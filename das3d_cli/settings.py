@@ -41,7 +41,7 @@ class PreprocessSettings(Section):
     )  # fmt: skip
     units: Literal["auto", "m", "cm", "mm", "um"] = setting(
         "auto",
-        "unit of the point clouds and depth images; auto tells metres from milli- and micrometres by their size",
+        "unit of the point clouds and depth images; auto tells by their size, of 16-bit depth images without a scale takes mm",
     )
     foreground: Literal["auto", "table", "border", "whole"] = setting(
         "auto", "the part is what stands on the table, what is before the surface at the image's border, or the whole image",
@@ -255,7 +255,7 @@ class HardwareSettings(Section):
 
 
 class Settings(Section):
-    """All settings. `das3d SUBCOMMAND --set section.key=value` reaches every one of them."""
+    """All settings. `--set section.key=value` of preprocess, synth-preview and train reaches every one of them."""
 
     preset: Preset = setting(
         "auto", "sizes for a CPU (cpu) or a GPU (default), or the paper's choices; auto takes cpu without a GPU"

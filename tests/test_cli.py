@@ -326,7 +326,12 @@ class TestManyParts:
         lines = done.stderr.splitlines()
         assert [line for line in lines if line.startswith("failed: ")] == [lines[1], lines[2]]
         assert "xyz/0-damaged.tiff: damaged" in lines[1] and "rgb/alone.png: no such file" in lines[2]
-        found = [json.loads(line) for line in done.stdout.splitlines()]
+        first, *found, last = [json.loads(line) for line in done.stdout.splitlines()]
+        assert [(Path(part["xyz"]).stem, part["anomalous"]) for part in (first, last)] == [
+            ("0-damaged", None),
+            ("alone", None),
+        ]
+        assert [f"failed: {part['error']}" for part in (first, last)] == lines[1:3]
         names = sorted(path.stem for path in (parts / "rgb").iterdir() if path.stem.isdigit())
         assert [Path(part["xyz"]).stem for part in found] == [Path(part["rgb"]).stem for part in found] == names
         assert sorted(path.stem for path in (tmp_path / "new" / "maps").iterdir()) == names
@@ -350,7 +355,9 @@ class TestManyParts:
             predict_command.run(None, None, parts, model=run, gpus="cpu", as_json=True)
         told = capsys.readouterr()
         assert ended.value.exit_code == 1
-        assert len(told.out.splitlines()) == len(list((parts / "rgb").iterdir())) - 1
+        records = [json.loads(line) for line in told.out.splitlines()]
+        assert [Path(record["rgb"]).stem for record in records if "error" in record] == ["001"]
+        assert len(records) == len(list((parts / "rgb").iterdir()))
         assert f"failed: {parts}/xyz/001.tiff: ZeroDivisionError: of a kind that nobody foresaw\n" in told.err
 
     def test_a_list_of_files_and_its_verdict(self, place: Path, tmp_path: Path):

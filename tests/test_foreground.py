@@ -69,7 +69,7 @@ def test_the_whole_is_all_that_was_measured() -> None:
 def test_what_has_no_such_surface_is_told() -> None:
     xyz, part = scene("wall")
     cut_out = np.where(part[..., None], xyz, np.nan)
-    with pytest.raises(DataError, match=r"border was not measured; try --set preprocess\.foreground=whole"):
+    with pytest.raises(DataError, match=r"border was not measured; preprocess with --set preprocess\.foreground=whole"):
         find_foreground(cut_out, "border")
     with pytest.raises(DataError, match="nothing is 5 mm before the surface"):
         find_foreground(scene("wall", at=(900, 900))[0], "border")

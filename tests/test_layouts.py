@@ -127,7 +127,8 @@ def test_no_data_set(tmp_path: Path, files: list[str], place: str, complaint: st
 
 @pytest.mark.parametrize(
     ("category", "label", "told"),
-    [("all", "hole", "all is no name for a category"), ("mean", "hole", "mean is no name for a category"),
+    [("all", "hole", "all is no name for a category"), ("M8,5", "hole", "M8,5 is no name for a category"),
+     ("mean", "hole", "mean is no name for a category"),
      ("tire", "all", "tire: all is no name for a kind of defect")],
 )  # fmt: skip
 def test_names_that_mean_something_else(tmp_path: Path, category: str, label: str, told: str) -> None:
@@ -328,7 +329,7 @@ class TestFlat:
     def test_whatever_fits_nothing_is_named(self, tmp_path: Path) -> None:
         touch(tmp_path, "v/good/a.png", "v/good/a.tiff", "v/good/b.png", "v/good/c.tiff", "v/good/d.png", "v/good/d.jpg",
               "v/good/d.tiff", "v/good/e.bmp", "v/good/f_mask.png", "v/good/old/g.png", "v/dent/h.png", "v/dent/h.pcd",
-              "v/ground_truth/scratch/i_mask.png")  # fmt: skip
+              "v/good/k.ply", "v/good/k.tif", "v/ground_truth/scratch/i_mask.png")  # fmt: skip
         layout = find_entries(tmp_path)
         assert [entry.name for entry in layout.entries] == ["a"]
         assert layout.notes == [
@@ -337,6 +338,7 @@ class TestFlat:
         assert problems(tmp_path) == {
             ("v/good/b.png", "its partner b.tiff is missing"), ("v/good/c.tiff", "its partner c.png is missing"),
             ("v/good/d.png", "d.jpg is there as well; keep one of the two"),
+            ("v/good/k.tif", "k.ply is there as well; keep one of the two; a photo is to be PNG or JPEG"),
             ("v/good/e.bmp", "neither an image nor a point cloud; convert or remove it"),
             ("v/good/f_mask.png", "its partner f.png is missing"),
             ("v/good/old", "a folder among the captures; move it elsewhere"),

@@ -76,6 +76,8 @@ def test_a_list_keeps_its_order_and_counts_from_its_folder(tmp_path: Path):
         ("xyz,rgb\n1.tiff,1.png\n\n2.tiff\n", "row 4: names no rgb file"),
         ("xyz,rgb\n,1.png\n", "row 2: names no xyz file"),
         ("depth,rgb\n,1.png\n", "row 2: names no depth file"),
+        ("xyz,depth,rgb\n,,1.png\n", "row 2: names no xyz or depth file"),
+        ("xyz,depth,rgb\n1.tiff,2.png,1.png\n", "row 2: names xyz and depth files; keep one"),
         ("xyz,rgb\n1.tiff,1.png,2.png\n", "row 2: has more cells than there are columns"),
         ("xyz,rgb\n", "holds no part"),
         ("depth,rgb,fx\n1.png,1.png,wide\n", "row 2: fx, fy, cx, cy and scale must be numbers"),
@@ -170,14 +172,45 @@ def test_what_the_detector_does_not_look_at_is_passed_over(tmp_path: Path):
 
 
 def test_what_no_part_can_consist_of_is_told(tmp_path: Path):
-    touch(tmp_path, "1.tiff", "1.png", "2.bmp", "camera.json", "3_mask.png", "rgb/4.webp")
-    assert list(not_read(tmp_path, "both")) == [
-        f"{tmp_path}: neither images nor point clouds, so not judged: 2.bmp, 4.webp"
+    touch(tmp_path, "1.tiff", "1.png", "2.bmp", "camera.json", "3_mask.png")
+    assert list(not_read(tmp_path, "both")) == [f"{tmp_path}: neither images nor point clouds, so not judged: 2.bmp"]
+    assert list(not_read(tmp_path, "rgb")) == [f"{tmp_path}: no images, so not judged: 1.tiff, 2.bmp"]
+    touch(tmp_path / "kinds", "rgb/1.png", "rgb/4.webp", "1.png", "camera.json")
+    assert list(not_read(tmp_path / "kinds", "rgb")) == [
+        f"{tmp_path}/kinds: beside the folders of the parts, so not judged: 1.png",
+        f"{tmp_path}/kinds: no images, so not judged: 4.webp",
     ]
-    assert list(not_read(tmp_path, "rgb")) == [f"{tmp_path}: no images, so not judged: 1.tiff, 2.bmp, 4.webp"]
     touch(tmp_path / "clean", "1.tiff", "1.png")
     assert list(not_read(tmp_path / "clean", "both")) == []
-    assert list(not_read(tmp_path / "list.csv", "both")) == []
+
+
+def test_parts_beside_folders_of_parts_are_refused_rather_than_left_out(tmp_path: Path):
+    touch(tmp_path, "000.tiff", "000.png", "xyz/001.tiff", "rgb/001.png")
+    with pytest.raises(DataError, match=r"holds parts itself, as 000, and folders of others, as rgb/"):
+        find_parts(tmp_path, "both")
+
+
+def test_a_depth_image_beside_a_point_cloud_is_passed_over(tmp_path: Path):
+    touch(tmp_path, "1.png", "1.ply", "1_depth.png", "2.png", "2_depth.png")
+    assert pairs(tmp_path, "both") == [
+        (tmp_path / "1.ply", tmp_path / "1.png"), (tmp_path / "2_depth.png", tmp_path / "2.png"),
+    ]  # fmt: skip
+
+
+def test_a_list_may_name_a_cloud_here_and_a_depth_image_there(tmp_path: Path):
+    (tmp_path / "list.csv").write_text("rgb,xyz,depth\n1.png,1.tiff,\n2.png,,2_depth.png\n")
+    assert pairs(tmp_path / "list.csv", "both") == [
+        (tmp_path / "1.tiff", tmp_path / "1.png"), (tmp_path / "2_depth.png", tmp_path / "2.png"),
+    ]  # fmt: skip
+
+
+def test_rows_of_another_category_are_left_out_and_told(tmp_path: Path):
+    (tmp_path / "list.csv").write_text("rgb,category\n1.png,tire\n2.png,cookie\n3.png,\n")
+    assert [part.name for part in find_parts(tmp_path / "list.csv", "rgb", category="tire")] == ["1", "3"]
+    assert list(not_read(tmp_path / "list.csv", "rgb", "tire")) == [
+        f"{tmp_path}/list.csv: of other categories than tire, so not judged: cookie"
+    ]
+    assert list(not_read(tmp_path / "list.csv", "rgb")) == []
 
 
 class TestPictures:

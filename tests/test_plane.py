@@ -260,7 +260,8 @@ def test_a_table_with_an_unmeasured_frame_is_no_part(height: float) -> None:
     xyz[:8] = xyz[-8:] = np.nan
     xyz[:, :8] = xyz[:, -8:] = np.nan
     with pytest.raises(
-        DataError, match=r"nothing stands over 5 mm .*; of thin parts lower --set preprocess.plane_distance_mm"
+        DataError,
+        match=r"nothing stands over 5 mm .*; preprocess thin parts with a lower --set preprocess.plane_distance_mm",
     ):
         find_part(xyz)
     if height:

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import tifffile
 
-from das3d_cli.data.capture import RawCapture
+from das3d_cli.data.capture import Camera, RawCapture
 from das3d_cli.data.decode import _strict_tifffile
-from das3d_cli.data.readers import as_points, read_capture, read_ground_truth, read_rgb, read_xyz
+from das3d_cli.data.readers import as_points, as_rgb, read_capture, read_ground_truth, read_rgb, read_xyz
 from das3d_cli.errors import DataError
 
 XYZ = np.random.default_rng(0).uniform(0.2, 0.9, (24, 32, 3)).astype(np.float32)
@@ -72,6 +72,32 @@ def test_missing_points_are_nan_in_all_three(tmp_path: Path) -> None:
     expected[0, 0] = expected[1, 1] = True
     assert np.array_equal(np.isnan(xyz), np.repeat(expected[..., None], 3, axis=2))
     assert np.array_equal(xyz[~expected], stored[~expected])
+
+
+def test_a_camera_sees_no_point_beside_itself(tmp_path: Path) -> None:
+    rows, columns = np.mgrid[:24, :32].astype(np.float32)
+    seen = np.stack([(columns - 16) * 0.4 / 600, (rows - 12) * 0.4 / 600, np.full_like(rows, 0.4)], axis=2)
+    seen[5:8, 3:9, 2] = 0  # a scanner that keeps its grid of x and y
+    heights = np.stack([columns / 1000, rows / 1000, np.zeros_like(rows)], axis=2)
+    heights[5:8, 3:9, 2] = 0.01  # a table at z = 0 and a part on it
+    for name, xyz, missing in (("seen", seen, seen[..., 2] == 0), ("heights", heights, (rows == 0) & (columns == 0))):
+        points = read_xyz(save_tiff(tmp_path / f"{name}.tiff", xyz))
+        assert np.array_equal(np.isnan(points), np.repeat(missing[..., None], 3, axis=2)), name
+
+
+def test_a_depth_image_of_whole_numbers_among_clouds_in_metres_is_in_millimetres(tmp_path: Path) -> None:
+    depth = save_png(tmp_path / "a.png", np.full((24, 32), 400, np.uint16))
+    assert np.nanmax(read_xyz(depth, Camera(600, 600), unit="m")[..., 2]) == pytest.approx(0.4)
+
+
+def test_advice_on_units_is_for_who_reads_it(tmp_path: Path) -> None:
+    for given in ("m", "mm"):
+        depth = save_png(tmp_path / "a.png", np.full((24, 32), 400, np.uint16))
+        assert "400 m looks like millimetres; correct the scale, metres a step" in refusal(
+            lambda path, unit=given: read_xyz(path, Camera(600, 600, scale=1.0), unit=unit), depth
+        )
+    with pytest.raises(DataError, match=r"looks like millimetres; convert it to metres$"):
+        as_points(XYZ * 1000, "xyz")
 
 
 def test_colours_come_in_the_order_red_green_blue(tmp_path: Path) -> None:
@@ -132,6 +158,11 @@ BAD_RGB = {
     "16-bit": (RGB.astype(np.uint16) * 257, "holds uint16 values"),
     "alpha": (np.concatenate([RGB, RGB[..., :1]], axis=2), "alpha"),
 }
+
+
+def test_an_image_without_pixels() -> None:
+    with pytest.raises(DataError, match="rgb: is 0 x 0 x 3, which holds no pixel"):
+        as_rgb(np.zeros((0, 0, 3), np.uint8), "rgb")
 
 
 @pytest.mark.parametrize("name", BAD_RGB)

@@ -277,6 +277,11 @@ class TestPaper:
         assert [rows_of(table) for table in tables] == [[["RGB+3D", "ours", "1.000", "0.500", "0.750"]]] * 2
         assert tables[0].title == "I-AUROC" and not tables[0].note
 
+    def test_categories_of_several_data_sets_are_told_to_have_no_published_rows(self):
+        for names in (["valve", "tire"], ["Lollipop", "tire", "bagel"]):
+            table = paper.paper_tables([outcome(name) for name in names], paper.expected_categories(names))[0]
+            assert table.title == "I-AUROC" and "name those of MVTec 3D-AD with --category" in table.note
+
     def test_pixels_that_are_not_the_whole_images_are_told(self):
         assert "preprocess.frame" in paper.paper_tables([outcome()], MVTEC)[1].note
         assert "preprocess.frame" not in paper.paper_tables([outcome(**{"preprocess.frame": "image"})], MVTEC)[1].note

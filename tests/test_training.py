@@ -525,6 +525,13 @@ class TestDetector:
         with pytest.raises(DataError, match="preprocessed otherwise"):
             evaluate_detector(Detector.load(finished.run, "cpu"), tmp_path)
 
+    def test_a_cache_of_other_training_captures_is_told_from_other_settings(self, finished: Trainer, cache_root: Path):
+        detector = Detector.load(finished.run, "cpu")
+        near, far = detector.depth_range
+        detector.depth_range = near, far + 0.001
+        with pytest.raises(DataError, match=r"made of other training captures than this run's; train again on it"):
+            evaluate_detector(detector, cache_root)
+
     def test_bad_model_files(self, finished: Trainer, tmp_path: Path):
         class Evil:
             def __reduce__(self):

@@ -59,7 +59,10 @@ def run(
     gpus: Gpus = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per part, a line each.")] = False,
     fail_on_anomaly: Annotated[
-        bool, typer.Option("--fail-on-anomaly", help=f"Exit with code {ANOMALOUS} if a part is anomalous.")
+        bool,
+        typer.Option(
+            "--fail-on-anomaly", help=f"Exit with code {ANOMALOUS} if a part is anomalous and all could be used."
+        ),
     ] = False,
 ) -> None:
     settings = resolve({"hardware.gpus": gpus})
@@ -75,9 +78,13 @@ def run(
     detector = Detector.load(chosen, settings.hardware.gpus)
     console.say(f"using {chosen} ({detector.category})")
     lights = detector.settings.preprocess.light_names()
-    files = find_parts(parts, detector.needs, lights) if parts else [_one_part(first, second, detector.needs)]
+    files = (
+        find_parts(parts, detector.needs, lights, detector.category)
+        if parts
+        else [_one_part(first, second, detector.needs)]
+    )
     pictures = _pictures(files, parts, heatmap)
-    for note in not_read(parts, detector.needs) if parts else ():
+    for note in not_read(parts, detector.needs, detector.category) if parts else ():
         console.say(note)
     if len(files) > 1:
         _one_thread_each()
@@ -93,8 +100,12 @@ def run(
 
     failed = anomalous = 0
     for part, judged in zip(files, in_order(judge, files) if parts else map(judge, files), strict=True):
+        paths = {kind: str(path) if path else None for kind, path in (("xyz", part.xyz), ("rgb", part.rgb))}
+        about = paths | {"run": str(chosen), "category": detector.category}
         if isinstance(judged, DataError):
             console.say(f"failed: {judged}")
+            if as_json:
+                console.result(to_json(about | {"anomalous": None, "error": str(judged)}))
             failed += 1
             continue
         found, undrawn = judged
@@ -103,8 +114,6 @@ def run(
             failed += 1
         anomalous += found.anomalous
         if as_json:
-            paths = {kind: str(path) if path else None for kind, path in (("xyz", part.xyz), ("rgb", part.rgb))}
-            about = paths | {"run": str(chosen), "category": detector.category}
             console.result(to_json(about | _record(found, None if undrawn else pictures[part])))
         else:
             _show(found, f"{part.first}  " if parts else "")

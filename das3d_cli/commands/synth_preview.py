@@ -12,7 +12,6 @@ from das3d_cli.commands.options import (
     DEFAULT_CACHE,
     Assignments,
     Cache,
-    Categories,
     Config,
     ModalityName,
     PresetName,
@@ -25,7 +24,10 @@ from das3d_cli.settings import resolve
 
 def run(
     data: Cache = DEFAULT_CACHE,
-    category: Categories = None,
+    category: Annotated[
+        list[str] | None,
+        typer.Option("--category", help="Category, where the cache holds several.", show_default=False),
+    ] = None,
     samples: Annotated[int, typer.Option("-n", "--samples", min=1, max=64, help="Rows of the sheet.")] = 8,
     out: Annotated[Path, typer.Option("--out", help="Folder for the two sheets.")] = Path("preview"),
     seed: Seed = None,

@@ -10,12 +10,13 @@ from das3d_cli.data.capture import Camera
 from das3d_cli.data.depth import find_camera
 from das3d_cli.data.layouts import eyecandies, realiad
 from das3d_cli.data.layouts.entries import CLOUDS, DEPTHS, IMAGES, Unlabelled, by_name, files_in, listing, unread
-from das3d_cli.data.layouts.table import camera_of, read_rows
+from das3d_cli.data.layouts.table import Row, camera_of, read_rows
 from das3d_cli.errors import DataError
 
 Needs = Literal["both", "rgb", "depth"]
 
 _KINDS = ("xyz", "depth", "rgb")  # folders, where each kind of file has one
+_COLUMNS = {"xyz": ("xyz", "depth"), "rgb": ("rgb",)}  # of a list
 _DEPTH, _MASK = "_depth", "_mask"
 _BESIDE = (".json", ".yaml", ".csv")  # cameras, limits of depth images and lists
 
@@ -51,28 +52,30 @@ class PartFiles(NamedTuple):
         return (holds.parent if holds.name in _KINDS else holds).name
 
 
-def find_parts(where: Path, needs: Needs, lights: Sequence[str] = ()) -> list[PartFiles]:
+def find_parts(where: Path, needs: Needs, lights: Sequence[str] = (), category: str = "") -> list[PartFiles]:
     """The parts in a folder, by name, or those that a CSV file lists, in its order.
 
     A folder holds NAME.tiff (or .pcd, .ply, or NAME_depth.png) and NAME.png side by side, or in xyz/ (or depth/) and rgb/ as
     a data set does; or it is one of Eyecandies' data/ or of Real-IAD D3's labels. A file without its partner makes a part
     all the same, so that reading it says what is missing. A CSV file has the columns xyz (or depth) and rgb; its
     paths count from its own folder, and of a depth image it may describe the camera as a table for preprocess does. A camera.json
-    in the folder, or beside the list, describes those of all.
+    in the folder, or beside the list, describes those of all. Rows that name another category are left out.
 
     Args:
         where: the folder or the file.
         needs: what a part consists of, as of `Detector.needs`.
         lights: of data with several images per part, those of the training, of which the first is judged; the usual
             one when empty.
+        category: the detector's, where the list may hold others.
 
     Raises:
-        DataError: neither, no part in it, two files that claim one name, or a camera that is none.
+        DataError: neither, no part in it, parts both in it and in its folders of kinds, two files that claim one name, or a
+            camera that is none.
         UsageError: there is no such light.
     """
     is_folder = where.is_dir()
     camera = None if needs == "rgb" else find_camera(where if is_folder else where.parent)
-    parts = _in_folder(where, needs, lights, camera) if is_folder else _listed(where, needs, camera)
+    parts = _in_folder(where, needs, lights, camera) if is_folder else _listed(where, needs, camera, category)
     if not parts:
         wanted = {"both": "NAME.tiff and NAME.png", "rgb": "NAME.png", "depth": "NAME.tiff"}[needs]
         raise DataError(f"{where}: holds no part; {wanted}, side by side or in xyz/ and rgb/, would be some")
@@ -84,10 +87,20 @@ def folders_of_parts(where: Path) -> tuple[Path, ...]:
     return where, *(where / kind for kind in _KINDS)
 
 
-def not_read(where: Path, needs: Needs) -> Iterator[str]:
-    """What a folder of parts holds that no part can consist of, as a note, if there is any."""
+def not_read(where: Path, needs: Needs, category: str = "") -> Iterator[str]:
+    """What a folder of parts holds that no part can consist of, or a list of other categories, as notes, if there is any."""
+    if where.is_file():
+        others = {row["category"] for _, row in read_rows(where)[1] if _of_another(row, category)}
+        if others:
+            yield f"{where}: of other categories than {category}, so not judged: {', '.join(sorted(others))}"
+        return
     read = {*IMAGES, *_BESIDE, *(() if needs == "rgb" else (*CLOUDS, *DEPTHS))}
-    children = [path for folder in folders_of_parts(where) for path in listing(folder) if path.is_file()]
+    folders = folders_of_parts(where)
+    if any(folder.is_dir() for folder in folders[1:]):
+        beside, folders = [path for path in listing(where) if path.is_file()], folders[1:]
+        known = {path.name for path in beside if path.suffix.lower() in _BESIDE}
+        yield from unread(f"{where}: beside the folders of the parts, so not judged", beside, known)
+    children = [path for folder in folders for path in listing(folder) if path.is_file()]
     known = {path.name for path in children if path.suffix.lower() in read}
     what = "no images" if needs == "rgb" else "neither images nor point clouds"
     yield from unread(f"{where}: {what}, so not judged", children, known)
@@ -110,16 +123,36 @@ def _in_folder(folder: Path, needs: Needs, lights: Sequence[str], camera: Camera
 def _side_by_side(folder: Path) -> Unlabelled:
     """Files of one name, together or in a folder for each kind."""
     kinds = {kind for kind in _KINDS if (folder / kind).is_dir()}
+    if kinds and (name := _first_pair(files_in(folder))):
+        raise DataError(
+            f"{folder}: holds parts itself, as {name}, and folders of others, as {min(kinds)}/; move either elsewhere"
+        )
     marked = not kinds or "xyz" in kinds or "depth" not in kinds  # a depth image is told by its name
     for_xyz = folder / ("xyz" if marked else "depth") if kinds else folder
     for_rgb = folder / "rgb" if kinds else folder
-    clouds = [path for path in files_in(for_xyz) if not marked or _is_cloud(path)]
+    clouds = _without_depths([path for path in files_in(for_xyz) if not marked or _is_cloud(path)])
     images = [path for path in files_in(for_rgb) if not path.stem.endswith((_DEPTH, _MASK))]
     return Unlabelled(
         by_name(clouds, (*CLOUDS, *DEPTHS), lambda path: path.stem.removesuffix(_DEPTH)),
         by_name(images, IMAGES),
         lambda kind, name: for_xyz / f"{name}.tiff" if kind == "xyz" else for_rgb / f"{name}.png",
     )
+
+
+def _first_pair(files: Sequence[Path]) -> str | None:
+    """The first part whose image and whose points are both among the files."""
+    clouds = {
+        path.stem.removesuffix(_DEPTH)
+        for path in files
+        if path.suffix.lower() in (*CLOUDS, *DEPTHS) and _is_cloud(path)
+    }
+    return next((path.stem for path in files if path.suffix.lower() in IMAGES and path.stem in clouds), None)
+
+
+def _without_depths(clouds: Sequence[Path]) -> list[Path]:
+    """Where a part has a point cloud, its depth image says nothing new; preprocess passes it over as well."""
+    names = {path.stem for path in clouds}
+    return [path for path in clouds if path.stem.removesuffix(_DEPTH) not in names - {path.stem}]
 
 
 def _is_cloud(path: Path) -> bool:
@@ -133,25 +166,37 @@ def _single(files: Mapping[str, Sequence[Path]]) -> dict[str, Path]:
     return {name: paths[0] for name, paths in files.items()}
 
 
-def _listed(path: Path, needs: Needs, usual: Camera | None) -> list[PartFiles]:
+def _listed(path: Path, needs: Needs, usual: Camera | None, category: str) -> list[PartFiles]:
     wanted = {"both": ["xyz", "rgb"], "rgb": ["rgb"], "depth": ["xyz"]}[needs]
     text = f"{path}: a folder, or a CSV file with the column{'s' * (len(wanted) > 1)} {' and '.join(wanted)}, is wanted here"
     if path.is_file() and path.suffix.lower() != ".csv":
         raise DataError(text)
     columns, rows = read_rows(path)
-    points = "xyz" if "xyz" in columns else "depth"
-    sources = {"xyz": points, "rgb": "rgb"}
-    if any(sources[kind] not in columns for kind in wanted):
+    sources = {kind: [name for name in _COLUMNS[kind] if name in columns] for kind in wanted}
+    if not all(sources.values()):
         raise DataError(text)
     parts = []
     for number, row in rows:
-        for kind in wanted:
-            if not row[sources[kind]]:
-                raise DataError(f"{path}: row {number}: names no {sources[kind]} file")
+        if _of_another(row, category):
+            continue
         try:
+            files = {kind: path.parent / _one_of(row, names) for kind, names in sources.items()}
             camera = camera_of(row) or usual
         except ValueError as error:
             raise DataError(f"{path}: row {number}: {error}") from None
-        files = {kind: path.parent / row[sources[kind]] for kind in wanted}
         parts.append(PartFiles(files.get("xyz"), files.get("rgb"), camera))
     return parts
+
+
+def _one_of(row: Row, columns: Sequence[str]) -> str:
+    """The file that a row names in one of the columns. Raises ValueError: in none, or in several."""
+    named = [row[name] for name in columns if row[name]]
+    if len(named) != 1:
+        raise ValueError(
+            f"names {' and '.join(columns)} files; keep one" if named else f"names no {' or '.join(columns)} file"
+        )
+    return named[0]
+
+
+def _of_another(row: Row, category: str) -> bool:
+    return bool(category) and row.get("category", "") not in ("", category)

@@ -109,8 +109,8 @@ def _found(xyz: NDArray[np.float32], measured: NDArray[np.bool_], plane_distance
     foreground = _standing_on(xyz, measured, cells, table, walls, plane_distance_m)
     if not foreground.any():
         raise DataError(
-            f"no part found: nothing stands over {plane_distance_m * 1000:g} mm above the table; of thin parts lower"
-            " preprocess's --set preprocess.plane_distance_mm, of captures without background give it --set preprocess.foreground=whole"
+            f"no part found: nothing stands over {plane_distance_m * 1000:g} mm above the table; preprocess"
+            " thin parts with a lower --set preprocess.plane_distance_mm, those without background with --set preprocess.foreground=whole"
         )
     a, b, c, d = (float(v) for v in table.plane)
     return Table((a, b, c, d), float(np.degrees(np.arccos(min(1.0, abs(c))))), foreground)
@@ -178,7 +178,8 @@ def _noise(z: NDArray[np.float32], height: NDArray[np.float32], cells: Cells, ta
     A triangulated depth is uncertain by its square; of that, a table seen at a slant passes on to its heights
     a share that falls with the depth.
     """
-    ratio = np.abs(height[cells.centres] / z[cells.centres])[table.on]
+    with np.errstate(divide="ignore", invalid="ignore"):  # of a height map's table
+        ratio = np.abs(height[cells.centres] / z[cells.centres])[table.on]
     ratio = ratio[np.isfinite(ratio)]
     return np.float32(1.4826 * np.median(ratio) if ratio.size else 0) * np.abs(z)
 

@@ -12,6 +12,7 @@ from das3d_cli.data.capture import UNITS, Camera, RawCapture
 from das3d_cli.data.clouds import PCD_SUFFIXES, PLY_SUFFIXES, read_cloud
 from das3d_cli.data.decode import JPEG_MAGIC, PNG_MAGIC, TIFF_MAGICS, decode_image, decode_tiff, read_bytes
 from das3d_cli.data.depth import CAMERA_FILE, back_project, read_limits
+from das3d_cli.data.parallax import are_parallel
 from das3d_cli.errors import DataError
 
 _DEPTH_IMAGE = b"\x10\x00"  # in a PNG's header: 16 bits, grey
@@ -70,16 +71,19 @@ def read_xyz(
 
     Returns:
         float32, (H, W, 3), metres in the camera's frame. A point stored as (0, 0, 0) or with any NaN is NaN
-        in all three.
+        in all three, and so is any with z = 0 unless the rays are parallel.
 
     Raises:
         DataError: missing, truncated or of another kind; not (H, W, 3); not floating point; infinite values; every
             point missing; another unit.
     """
     points, known = _read_stored(path, camera, limits, size)
-    if known != "m":
-        points *= np.float32(UNITS[unit])
-    return _of_size(points, str(path), unit)
+    if known == "m":
+        return _of_size(points, str(path), "m", f"correct the scale, metres a step, in {CAMERA_FILE} or the table")
+    if known == "mm" and unit == "m":  # among point clouds in metres
+        unit = "mm"
+    points *= np.float32(UNITS[unit])
+    return _of_size(points, str(path), unit, "convert it, or tell preprocess the unit of all by --set preprocess.units")
 
 
 def guess_unit(rgb_path: Path | None, xyz_path: Path, camera: Camera | None = None, limits: Path | None = None) -> str:
@@ -104,7 +108,9 @@ def as_points(xyz: ArrayLike, name: str) -> NDArray[np.float32]:
         DataError: as `read_xyz`.
     """
     masked = np.ma.isMaskedArray(xyz) and xyz.dtype.kind == "f"
-    return _of_size(_clean(np.ma.filled(xyz, np.nan) if masked else np.asarray(xyz), name), name, "m")
+    return _of_size(
+        _clean(np.ma.filled(xyz, np.nan) if masked else np.asarray(xyz), name), name, "m", "convert it to metres"
+    )
 
 
 def read_rgb(path: Path, *, grey: bool = False) -> NDArray[np.uint8]:
@@ -133,6 +139,8 @@ def as_rgb(image: ArrayLike, name: str) -> NDArray[np.uint8]:
         DataError: as `read_rgb`.
     """
     image = np.asarray(image)
+    if not image.size:
+        raise DataError(f"{name}: is {_extent(image.shape)}, which holds no pixel")
     if image.dtype != np.uint8:
         raise DataError(f"{name}: holds {image.dtype} values; convert it to 8-bit RGB (uint8)")
     if image.ndim == 2:
@@ -216,22 +224,22 @@ def _clean(xyz: NDArray[Any], name: str) -> NDArray[np.float32]:
         raise DataError(
             f"{name}: is {_extent(points.shape[:2])} points; two rows and two columns are the least that shows a surface"
         )
-    missing = np.isnan(x) | np.isnan(y) | np.isnan(z) | ((x == 0) & (y == 0) & (z == 0))
+    missing = np.isnan(x) | np.isnan(y) | np.isnan(z)
+    flat = (z == 0) & ~missing
+    if flat.any():  # no camera sees a point beside itself; of parallel rays z may be a height over anything
+        missing |= flat & ((x == 0) & (y == 0) if are_parallel(points) else True)
     if missing.all():
         raise DataError(f"{name}: every point is missing; capture the part again")
     np.copyto(points, np.nan, where=missing[..., None])
     return points
 
 
-def _of_size(points: NDArray[np.float32], name: str, unit: str) -> NDArray[np.float32]:
-    """The points in metres, if these can be metres; `unit` is what they were taken for."""
+def _of_size(points: NDArray[np.float32], name: str, unit: str, mend: str) -> NDArray[np.float32]:
+    """The points in metres, if these can be metres; `unit` is what they were taken for, `mend` what to do if they cannot."""
     extent = _extent_of(points)
     if not NEAREST_M < extent < FARTHEST_M:
         likely = "millimetres" if extent > 1 else "metres"
-        raise DataError(
-            f"{name}: median distance of {extent / UNITS[unit]:.3g} {unit} looks like {likely};"
-            " convert it, or tell preprocess the unit of all by --set preprocess.units"
-        )
+        raise DataError(f"{name}: median distance of {extent / UNITS[unit]:.3g} {unit} looks like {likely}; {mend}")
     return points
 
 

@@ -11,7 +11,7 @@ from das3d_cli.data.capture import MEAN, OVERALL
 from das3d_cli.evaluation import Outcome
 from das3d_cli.metrics import FIGURES
 from das3d_cli.report.formats import FigureTable, Row
-from das3d_cli.report.published import SOURCE, categories_of, published, recognise
+from das3d_cli.report.published import SOURCE, categories_of, in_part, published, recognise
 from das3d_cli.report.tables import REFERENCE_NOTE, TITLES
 
 OURS = "ours"
@@ -76,6 +76,10 @@ def _paper_table(outcomes: Sequence[Outcome], expected: Sequence[str], dataset: 
     notes = [REFERENCE_NOTE] if of_pixels else []
     if dataset:
         notes.append(f"published rows from {SOURCE}; {dataset} is known by its categories' names alone")
+    elif others := in_part(expected):
+        notes.append(
+            f"published rows stand beside one data set's categories alone: name those of {others[0]} with --category"
+        )
     if dataset and of_pixels and any(outcome.settings["preprocess.frame"] != "image" for outcome in outcomes):
         notes.append("our pixels are those of the window round the part (preprocess.frame), theirs the whole image's")
     return FigureTable(

@@ -47,7 +47,10 @@ def categories_of(dataset: str) -> list[str]:
 def recognise(categories: Iterable[str]) -> str | None:
     """The data set that all of these categories belong to, by their names."""
     wanted = set(categories)
-    for dataset in dict.fromkeys(p.dataset for p in published()):
-        if wanted and wanted <= set(categories_of(dataset)):
-            return dataset
-    return None
+    return next((dataset for dataset in in_part(wanted) if wanted <= set(categories_of(dataset))), None)
+
+
+def in_part(categories: Iterable[str]) -> list[str]:
+    """The data sets that some of these categories belong to, by their names."""
+    wanted = set(categories)
+    return [name for name in dict.fromkeys(p.dataset for p in published()) if wanted & set(categories_of(name))]

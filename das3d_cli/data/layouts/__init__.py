@@ -102,9 +102,9 @@ def _rows(source: Path, categories: Sequence[str]) -> list[Found]:
 
 
 def _check_names(entries: Iterable[Entry], source: Path) -> None:
-    """See that no category and no kind of defect is called as all of them are, or their mean, in options and tables."""
+    """See that options can name every category, and that none, nor a kind of defect, is called as all are, or their mean."""
     for entry in entries:
-        if entry.category in (OVERALL, MEAN):
+        if entry.category in (OVERALL, MEAN) or "," in entry.category:
             raise DataError(f"{source}: {entry.category} is no name for a category; rename it")
         if entry.label == OVERALL:
             raise DataError(

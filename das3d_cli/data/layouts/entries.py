@@ -166,7 +166,12 @@ def _problem(
     present = next(paths[0] for paths in found.values() if paths)
     for paths in found.values():
         if len(paths) > 1:
-            return Failure(place.category, paths[1], f"{paths[0].name} is there as well; keep one of the two")
+            photo = (
+                "; a photo is to be PNG or JPEG"
+                if any(path.suffix.lower() in (".tif", ".tiff") for path in paths)
+                else ""
+            )
+            return Failure(place.category, paths[1], f"{paths[0].name} is there as well; keep one of the two{photo}")
     for kind, paths in found.items():
         if not paths and (kind in wanted or (kind == "gt" and place.label != GOOD)):
             return Failure(place.category, present, f"its partner {partner(kind, name)} is missing")
