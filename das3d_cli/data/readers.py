@@ -224,10 +224,12 @@ def _clean(xyz: NDArray[Any], name: str) -> NDArray[np.float32]:
         raise DataError(
             f"{name}: is {_extent(points.shape[:2])} points; two rows and two columns are the least that shows a surface"
         )
-    missing = np.isnan(x) | np.isnan(y) | np.isnan(z)
-    flat = (z == 0) & ~missing
-    if flat.any():  # no camera sees a point beside itself; of parallel rays z may be a height over anything
-        missing |= flat & ((x == 0) & (y == 0) if are_parallel(points) else True)
+    missing = np.isnan(x) | np.isnan(y) | np.isnan(z) | ((x == 0) & (y == 0) & (z == 0))
+    beside = (
+        z == 0
+    ) & ~missing  # no camera sees a point beside itself; of parallel rays z may be a height over anything
+    if beside.any() and not are_parallel(points):
+        missing |= beside
     if missing.all():
         raise DataError(f"{name}: every point is missing; capture the part again")
     np.copyto(points, np.nan, where=missing[..., None])

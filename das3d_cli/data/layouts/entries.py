@@ -167,9 +167,7 @@ def _problem(
     for paths in found.values():
         if len(paths) > 1:
             photo = (
-                "; a photo is to be PNG or JPEG"
-                if any(path.suffix.lower() in (".tif", ".tiff") for path in paths)
-                else ""
+                "; a photo is to be PNG or JPEG" if {path.suffix.lower() for path in paths} & {".tif", ".tiff"} else ""
             )
             return Failure(place.category, paths[1], f"{paths[0].name} is there as well; keep one of the two{photo}")
     for kind, paths in found.items():
