@@ -152,15 +152,14 @@ def evaluate_detector(detector: Detector, cache_root: Path) -> Evaluation:
     """
     cache = open_cache(cache_root, detector.category)
     made = cache.manifest
-    how = (made.settings, made.form.foreground) == (detector.settings.preprocess, detector.form.foreground)
-    if how and (made.depth_range_m, made.window_px) != (detector.depth_range, detector.window_px):
-        raise DataError(
-            f"{cache.folder}: made of other training captures than this run's; train again on it, or preprocess the run's alone"
-        )
-    if not how:
+    if (made.settings, made.form.foreground) != (detector.settings.preprocess, detector.form.foreground):
         raise DataError(
             f"{cache.folder}: preprocessed otherwise than this run's training data;"
             " preprocess again with the run's settings, or train again on this cache"
+        )
+    if (made.depth_range_m, made.window_px) != (detector.depth_range, detector.window_px):
+        raise DataError(
+            f"{cache.folder}: made of other training captures than this run's; train again on it, or preprocess the run's alone"
         )
     split, reading = begin_split(cache, "test")
     scored = detector.score_each(in_portions(split.inputs, TOGETHER, reading))

@@ -43,7 +43,7 @@ class PartFiles(NamedTuple):
 
     @property
     def name(self) -> str:
-        return self.first.stem.removesuffix(_DEPTH)
+        return _name(self.first)
 
     @property
     def folder(self) -> str:
@@ -133,7 +133,7 @@ def _side_by_side(folder: Path) -> Unlabelled:
     clouds = _without_depths([path for path in files_in(for_xyz) if not marked or _is_cloud(path)])
     images = [path for path in files_in(for_rgb) if not path.stem.endswith((_DEPTH, _MASK))]
     return Unlabelled(
-        by_name(clouds, (*CLOUDS, *DEPTHS), lambda path: path.stem.removesuffix(_DEPTH)),
+        by_name(clouds, (*CLOUDS, *DEPTHS), _name),
         by_name(images, IMAGES),
         lambda kind, name: for_xyz / f"{name}.tiff" if kind == "xyz" else for_rgb / f"{name}.png",
     )
@@ -141,18 +141,18 @@ def _side_by_side(folder: Path) -> Unlabelled:
 
 def _first_pair(files: Sequence[Path]) -> str | None:
     """The first part whose image and whose points are both among the files."""
-    clouds = {
-        path.stem.removesuffix(_DEPTH)
-        for path in files
-        if path.suffix.lower() in (*CLOUDS, *DEPTHS) and _is_cloud(path)
-    }
-    return next((path.stem for path in files if path.suffix.lower() in IMAGES and path.stem in clouds), None)
+    clouds = by_name([path for path in files if _is_cloud(path)], (*CLOUDS, *DEPTHS), _name)
+    return next((name for name in by_name(files, IMAGES) if name in clouds), None)
 
 
 def _without_depths(clouds: Sequence[Path]) -> list[Path]:
     """Where a part has a point cloud, its depth image says nothing new; preprocess passes it over as well."""
     names = {path.stem for path in clouds}
-    return [path for path in clouds if path.stem.removesuffix(_DEPTH) not in names - {path.stem}]
+    return [path for path in clouds if _name(path) not in names - {path.stem}]
+
+
+def _name(path: Path) -> str:
+    return path.stem.removesuffix(_DEPTH)
 
 
 def _is_cloud(path: Path) -> bool:

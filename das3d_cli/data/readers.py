@@ -225,9 +225,8 @@ def _clean(xyz: NDArray[Any], name: str) -> NDArray[np.float32]:
             f"{name}: is {_extent(points.shape[:2])} points; two rows and two columns are the least that shows a surface"
         )
     missing = np.isnan(x) | np.isnan(y) | np.isnan(z) | ((x == 0) & (y == 0) & (z == 0))
-    beside = (
-        z == 0
-    ) & ~missing  # no camera sees a point beside itself; of parallel rays z may be a height over anything
+    # No camera sees a point beside itself; of parallel rays z may be a height over anything.
+    beside = (z == 0) & ~missing
     if beside.any() and not are_parallel(points):
         missing |= beside
     if missing.all():
