@@ -22,9 +22,8 @@ def write_whole(path: Path, data: bytes) -> None:
     Raises:
         DataError: the folder is missing or not writable, or the disk is full; nothing is left behind.
     """
-    temporary = path.with_name(
-        f".{os.urandom(8).hex()}{_TEMPORARY}"
-    )  # the file's own name may be as long as names can be
+    # Without the file's own name, which may be as long as names can be.
+    temporary = path.with_name(f".{os.urandom(8).hex()}{_TEMPORARY}")
     try:
         temporary.write_bytes(data)
         with temporary.open("rb+") as file:
