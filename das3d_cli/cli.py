@@ -88,6 +88,7 @@ def main() -> None:
         sys.stdout.reconfigure(errors="surrogateescape")  # the names of files leave as they came, valid text or not
     gc.set_threshold(50_000)  # what torch makes as it loads stays, and to look through it often takes long
     try:
+        _check_given(sys.argv[1:])
         code = app(args=sys.argv[1:] or ["--help"], prog_name="das3d", standalone_mode=False)
     except Das3dError as error:
         _fail(str(error), error.exit_code)
@@ -104,6 +105,18 @@ def main() -> None:
         _fail(f"internal error: {unforeseen(error)}; run again with `das3d --debug` for details", 1)
     gc.freeze()  # a process that ends need not look for what it could free
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _check_given(arguments: list[str]) -> None:
+    """See that no argument is empty: as a path it would be the working folder.
+
+    Raises:
+        UsageError: one is.
+    """
+    if "" in arguments:
+        place = arguments.index("")
+        where = f"what comes after {arguments[place - 1]}" if place else "the first argument"
+        raise UsageError(f"{where} is empty; perhaps it is a variable that is not set")
 
 
 def _fail(text: str, code: int) -> NoReturn:

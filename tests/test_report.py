@@ -315,6 +315,16 @@ class TestContactSheet:
                 colour_box(sheet, colour)
         assert (sheet[:, -3:] == PAPER).all()
 
+    def test_captions_stay_below_their_own_tile(self):
+        caption = "a caption that is wider than its tile"
+        sheet = contact_sheet([[Tile(tile((9, 0, 0)), caption), Tile(tile((0, 9, 0)))]])
+        (top, left, height, width), neighbour = colour_box(sheet, (9, 0, 0)), colour_box(sheet, (0, 9, 0))
+        inked = (sheet[top + height :] != PAPER).any(axis=-1)
+        assert letter_width(caption, 13) > width
+        assert inked[:, left : left + width].sum() > 50
+        assert not inked[:, left + width : neighbour[1] + neighbour[3]].any()
+        assert not inked[-3:].any()
+
     @pytest.mark.parametrize("where", ["column_titles", "row_titles", "title", "notes"])
     def test_every_label_is_written(self, where):
         rows = [[Tile(tile((9, 0, 0)))]]

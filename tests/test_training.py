@@ -469,6 +469,18 @@ class TestDetector:
         np.testing.assert_allclose(together.maps, by_two.maps, atol=1e-5)
         np.testing.assert_allclose(together.scores, by_two.scores, atol=1e-5)
 
+    def test_samples_that_do_not_fit_are_told(self, finished: Trainer, cache: Cache):
+        inputs, detector = load_split(cache, "test").inputs, Detector.load(finished.run, "cpu")
+        rgb, depth, foreground, parallax = inputs
+        for unfit in (
+            tuple(array[:0] for array in inputs),
+            (rgb[:, 1:, 1:], depth[:, 1:, 1:], foreground[:, 1:, 1:], parallax),
+            (rgb, depth[:1], foreground, parallax),
+            (rgb[0], depth[0], foreground[0], parallax[0]),
+        ):
+            with pytest.raises(DataError, match=r"must be \(N, S, S, 3\)"):
+                detector.score(*unfit)
+
     def test_predict_treats_a_raw_capture_as_the_cache_does(
         self, finished: Trainer, cache: Cache, shared_dataset: Path
     ):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from das3d_cli.report.draw import BOLD, FAINT, INK, Picture, blank, enlarge, letter, letter_width, paste, wrap
+from das3d_cli.report.draw import BOLD, FAINT, Picture, blank, enlarge, letter, letter_width, paste, wrap
 
 
 class Tile(NamedTuple):
-    """A picture in a sheet, uint8 (H, W, 3) RGB, with a line below it or none."""
+    """A picture in a sheet, uint8 (H, W, 3) RGB, with a caption below it or none."""
 
     picture: Picture
     caption: str = ""
@@ -49,7 +49,8 @@ def contact_sheet(
     column_labels = [wrap(text, cell_width, size, BOLD) for text in column_titles]
     column_lines = max((len(label) for label in column_labels), default=0)
     cell_heights = [factor * max(tile.picture.shape[0] for tile in row) for row in rows]
-    caption_heights = [line if any(tile.caption for tile in row) else 0 for row in rows]
+    captions = [[wrap(tile.caption, cell_width, size) for tile in row] for row in rows]
+    caption_heights = [line * max(len(caption) for caption in row) for row in captions]
 
     grid_left = margin + label_width
     columns = max(len(row) for row in rows)
@@ -76,7 +77,9 @@ def contact_sheet(
         for column, tile in enumerate(row):
             left = grid_left + column * (cell_width + gap)
             paste(sheet, enlarge(tile.picture, factor), left, top)
-            letter(sheet, tile.caption, left, top + cell_heights[index] + size + 1, size, colour=INK)
+            below = top + cell_heights[index] + size + 1
+            for number, text in enumerate(captions[index][column]):
+                letter(sheet, text, left, below + number * line, size)
         top += cell_heights[index] + caption_heights[index] + gap
     for number, text in enumerate(note_lines):
         letter(sheet, text, margin, top + size + number * line, size, colour=FAINT)
