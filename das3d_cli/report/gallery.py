@@ -67,7 +67,7 @@ def _sheet(evaluation: Evaluation, indices: list[int], title: str, light: Bright
     threshold, outline = evaluation.detector.threshold, evaluation.detector.settings.score.outline
     note = (
         f"Heat map: what reaches the threshold, {threshold:.3f}, is outlined as far as the map is over"
-        f" {min(threshold, outline):.2g}."
+        f" {min(threshold, outline):.2g}. Below it stand verdict and score."
     )
     return contact_sheet(
         [_row(evaluation, index, light) for index in indices],
@@ -92,5 +92,5 @@ def _row(evaluation: Evaluation, index: int, light: Brightening) -> list[Tile]:
         Tile(depth_picture(split.depth[index], part)),
         Tile(shaded_relief(split.depth[index], part)),
         Tile(mask_picture(split.ground_truth[index] & (split.labels[index] != GOOD), part)),
-        Tile(heat, f"{'anomalous' if anomalous else 'normal'}, score {score:.3f}"),
+        Tile(heat, f"{'anomalous' if anomalous else 'normal'}, {score:.3f}"),
     ]
