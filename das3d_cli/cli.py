@@ -29,7 +29,7 @@ SUMMARIES = {
     "train": "Train a detector on the good parts of one or more categories.",
     "evaluate": "Measure trained detectors on their test splits, and make the paper's tables.",
     "benchmark": "Time a trained detector on this machine.",
-    "predict": "Judge one part: verdict, score and heat map.",
+    "predict": "Judge one part or many: verdict, score, and the place and size of defects.",
 }
 
 

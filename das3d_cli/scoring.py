@@ -142,7 +142,7 @@ def good_threshold(scores: NDArray[np.float64], good_share: float) -> float:
 
 
 def threshold(held_out: NDArray[np.float64], trained: NDArray[np.float64], good_share: float) -> float:
-    """The larger `good_threshold` of two: of good parts that training held out, and of all good parts.
+    """The larger `good_threshold` of two: of good parts that training held out, and of these and the others.
 
     By few held-out parts alone too many good parts fail: one in eleven scores over the largest of ten. Those that a network
     was trained on score as new ones do where parts are alike, lower where they are not: alone they would set it too low.

@@ -233,7 +233,7 @@ class ScoreSettings(Section):
         gt=0, le=1, why="here areas come out as people marked them; at 0.5 half as large, at 0.9 a fifth",
     )  # fmt: skip
     good_share: float = setting(
-        0.95, "share of good parts that should pass the threshold, which the validation split sets, or all good parts where that is higher",
+        0.95, "share of good parts that should pass the threshold, set by the validation split, or it and 64 others where that is higher",
         gt=0, le=1, why="a threshold over every good part seen would miss weak defects; ten parts alone would reject too many",
     )  # fmt: skip
 
@@ -258,7 +258,7 @@ class Settings(Section):
     """All settings. `--set section.key=value` of preprocess, synth-preview and train reaches every one of them."""
 
     preset: Preset = setting(
-        "auto", "sizes for a CPU (cpu) or a GPU (default), or the paper's choices; auto takes cpu without a GPU"
+        "auto", "training sizes for a CPU (cpu) or GPU (default), or the paper's choices; auto takes cpu without a GPU"
     )
     seed: int = setting(0, "training and synthesis follow from it alone; preprocessing has its own", ge=0, lt=2**31)
     preprocess: PreprocessSettings = PreprocessSettings()

@@ -106,6 +106,11 @@ class TestMainPath:
         found = json.loads(ok(das3d("predict", "part.tiff", "part.png", "--json", cwd=place)).stdout)
         assert found["category"] == "tire" and 0 <= found["score"] <= 1
         assert found["anomalous"] == (found["score"] >= found["threshold"])
+        unusable = das3d("predict", "absent.tiff", "part.png", "--json", cwd=place)
+        fails(unusable, 1, "absent.tiff")
+        told = json.loads(unusable.stdout)
+        assert told["anomalous"] is None and told["xyz"] == "absent.tiff"
+        assert unusable.stderr.endswith(f"error: {told['error']}\n")
 
     def test_exit_code_tells_the_verdict_only_when_asked(self, place: Path, tmp_path: Path):
         from das3d_cli.engine import checkpoint

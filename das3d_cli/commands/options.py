@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from das3d_cli.errors import UsageError
+from das3d_cli.presets import PRESETS
 from das3d_cli.settings import FIELDS, Modality, Preset
 
 DEFAULT_CACHE = Path("out")
@@ -17,7 +18,8 @@ DEFAULT_RUNS = Path("runs")
 def option(key: str, *names: str) -> Any:
     """A Typer option for the setting `key`; None, its default, leaves the setting to the other layers."""
     field = FIELDS[key]
-    default = "" if field.default is None else f" (default: {field.default})"
+    of_cpu = f"; preset cpu: {PRESETS['cpu'][key]}" if key in PRESETS["cpu"] else ""
+    default = "" if field.default is None else f" (default: {field.default}{of_cpu})"
     return typer.Option(
         *names, help=f"{field.description[:1].upper()}{field.description[1:]}.{default}", show_default=False
     )

@@ -44,7 +44,8 @@ def run(
         typer.Option(
             "--parts",
             help="Instead of one part many: a folder of NAME.tiff and NAME.png, side by side or in xyz/ and rgb/,"
-            " a data/ folder of Eyecandies, or a CSV file with the columns xyz and rgb, or depth, rgb, fx, fy, cx, cy and scale.",
+            " a label's folder of a data set, a data/ folder of Eyecandies, or a CSV file with the columns xyz and rgb,"
+            " or depth, rgb, fx, fy, cx, cy and scale.",
             show_default=False,
         ),
     ] = None,
@@ -92,20 +93,24 @@ def run(
     def judge(part: PartFiles) -> tuple[Prediction, DataError | None] | DataError:
         try:
             return _judge(detector, part, pictures[part])
+        except DataError as error:
+            return error
         except Exception as error:
             if not parts:
                 raise
             # One odd part of many must not cost the others their verdicts, whatever it breaks.
-            return error if isinstance(error, DataError) else DataError(f"{part.first}: {unforeseen(error)}")
+            return DataError(f"{part.first}: {unforeseen(error)}")
 
     failed = anomalous = 0
     for part, judged in zip(files, in_order(judge, files) if parts else map(judge, files), strict=True):
         paths = {kind: str(path) if path else None for kind, path in (("xyz", part.xyz), ("rgb", part.rgb))}
         about = paths | {"run": str(chosen), "category": detector.category}
         if isinstance(judged, DataError):
-            console.say(f"failed: {judged}")
             if as_json:
                 console.result(to_json(about | {"anomalous": None, "error": str(judged)}))
+            if not parts:
+                raise judged
+            console.say(f"failed: {judged}")
             failed += 1
             continue
         found, undrawn = judged

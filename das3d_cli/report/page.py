@@ -174,8 +174,8 @@ def _method(evaluation: Evaluation, run: str) -> Element:
         "Version": f"das3d {__version__}",
         "Test parts": f"{len(labels)}: {good} good, {len(labels) - good} defective"
         f" of {kinds} {'kind' if kinds == 1 else 'kinds'}",
-        "Threshold": f"{detector.threshold:.3f}. Training set it from good parts, those that it did not learn from and all of them, so that"
-        f" {s.score.good_share:.0%} of good parts should pass. The test parts had no say in it.",
+        "Threshold": f"{detector.threshold:.3f}. Training set it from good parts, those that it did not learn from and up to 64"
+        f" of the others, so that {s.score.good_share:.0%} of good parts should pass. The test parts had no say in it.",
         "Judged by": f"{_SEEN[s.model.modality]}, {s.model.size} × {s.model.size} pixels of {window}",
         "Training": f"step {detector.step} of {s.train.steps}, the best in validation; {s.train.batch_size} parts a step, with"
         f" made-up defects; preset {s.preset}, seed {s.seed}",
