@@ -38,11 +38,13 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def check_folder(path: Path) -> None:
-    """See that the folder that a file is to go into is there.
+    """See that the folder that a file is to go into is there, and no folder in the file's place.
 
     Raises:
-        DataError: it is not.
+        DataError: it is not, or one is.
     """
+    if path.is_dir():
+        raise DataError(f"{path}: cannot be written: is a folder; name a file in it")
     if not path.parent.is_dir():
         raise DataError(f"{path}: cannot be written: there is no folder {path.parent}; make it first")
 

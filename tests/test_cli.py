@@ -456,6 +456,7 @@ class TestUsage:
             (["evaluate", "--data", "nowhere"], 1, ["nowhere"]),
             (["evaluate", "--pictures", "part.png"], 1, ["part.png"]),
             (["evaluate", "--pictures", "mine"], 2, ["--pictures mine: would replace mine/overview.png", "choose"]),
+            (["evaluate", "--report", "mvtec3d"], 1, ["mvtec3d: cannot be written: is a folder"]),
             (["evaluate", "--report", "no/where.html"], 1, ["no/where.html", "there is no folder no"]),
             (["evaluate", "--pictures", "x", "--category", "tire"], 2, ["--pictures", "--run"]),
             (["evaluate", "--report", "x.html", "--category", "tire"], 2, ["x.html", "--category", "--run runs/", "again"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -188,7 +189,7 @@ def _in_folder(files: list[PartFiles], parts: Path, folder: Path) -> dict[PartFi
     if folder.resolve() in {path.resolve() for path in taken}:  # the next call would take them for photos
         raise UsageError(f"--heatmap {folder}: the files of parts are looked for there; choose another folder")
     names = [part.name for part in files]
-    if repeated := next((name for name in names if names.count(name) > 1), None):
+    if repeated := next((name for name, count in Counter(names).items() if count > 1), None):
         raise UsageError(
             f"--heatmap {folder}: two parts are called {repeated}, and so would their heat maps; rename one"
         )

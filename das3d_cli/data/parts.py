@@ -148,7 +148,7 @@ def _first_pair(files: Sequence[Path]) -> str | None:
 def _without_depths(clouds: Sequence[Path]) -> list[Path]:
     """Where a part has a point cloud, its depth image says nothing new; preprocess passes it over as well."""
     names = {path.stem for path in clouds}
-    return [path for path in clouds if _name(path) not in names - {path.stem}]
+    return [path for path in clouds if _name(path) == path.stem or _name(path) not in names]
 
 
 def _name(path: Path) -> str:
