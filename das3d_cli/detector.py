@@ -218,14 +218,13 @@ class Detector:
             DataError: there are none, they are of another size, or memory is too small.
         """
         shapes = [array.shape for array in (rgb, depth, foreground, parallax)]
-        size, own = depth.shape[-1], self.settings.model.size
-        count = len(depth)
+        count, size, own = len(depth), depth.shape[-1], self.settings.model.size
         if not count or size % own or shapes != [(count, size, size, 3), *[(count, size, size)] * 2, (count, 2)]:
             raise DataError(
                 f"samples of shapes {', '.join(map(str, shapes))}: must be (N, S, S, 3), (N, S, S), (N, S, S) and (N, 2), with"
                 f" N at least 1 and S {own} or a whole multiple of it"
             )
-        together = min(len(depth), TOGETHER)
+        together = min(count, TOGETHER)
         return self.score_each(in_portions((rgb, depth, foreground, parallax), TOGETHER), together)
 
     def score_each(self, portions: Iterable[Inputs], together: int = TOGETHER) -> Scored:

@@ -5,7 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from das3d_cli.report.draw import BOLD, FAINT, Picture, blank, enlarge, letter, letter_width, paste, wrap
+from das3d_cli.report.draw import (
+    BOLD,
+    FAINT,
+    INK,
+    REGULAR,
+    Colour,
+    Picture,
+    blank,
+    enlarge,
+    letter,
+    letter_width,
+    paste,
+    wrap,
+)
 
 
 class Tile(NamedTuple):
@@ -72,15 +85,20 @@ def contact_sheet(
             letter(sheet, text, left, baseline, size, weight=BOLD)
     top = grid_top
     for index, row in enumerate(rows):
-        for number, text in enumerate(row_labels[index] if index < len(row_labels) else []):
-            letter(sheet, text, margin, top + size + number * line, size, weight=BOLD)
+        _write(sheet, row_labels[index] if index < len(row_labels) else [], margin, top + size, line, size, weight=BOLD)
         for column, tile in enumerate(row):
             left = grid_left + column * (cell_width + gap)
             paste(sheet, enlarge(tile.picture, factor), left, top)
-            below = top + cell_heights[index] + size + 1
-            for number, text in enumerate(captions[index][column]):
-                letter(sheet, text, left, below + number * line, size)
+            _write(sheet, captions[index][column], left, top + cell_heights[index] + size + 1, line, size)
         top += cell_heights[index] + caption_heights[index] + gap
-    for number, text in enumerate(note_lines):
-        letter(sheet, text, margin, top + size + number * line, size, colour=FAINT)
+    _write(sheet, note_lines, margin, top + size, line, size, colour=FAINT)
     return sheet
+
+
+def _write(
+    sheet: Picture, lines: Sequence[str], x: int, baseline: int, step: int, size: int, *,
+    weight: int = REGULAR, colour: Colour = INK,
+) -> None:  # fmt: skip
+    """Lines below each other, `step` pixels apart."""
+    for number, text in enumerate(lines):
+        letter(sheet, text, x, baseline + number * step, size, weight=weight, colour=colour)
