@@ -297,6 +297,15 @@ def test_images_alone_have_no_parallax() -> None:
     assert prepared(RawCapture(relief(disc((40, 40), 9)).rgb, None)).geometry.parallax == (0, 0)
 
 
+@pytest.mark.parametrize(("spot", "found"), [((10, 40), (0, 16)), ((90, 90), (59, 66)), ((50, 50), (26, 26))])
+def test_a_peak_beyond_the_image_is_found_at_its_border(spot: tuple[int, int], found: tuple[int, int]) -> None:
+    geometry = Geometry(None, None, None, None, 60, 80, 100, 24, 24, 0, (0, 0))
+    map_ = np.zeros((100, 100), np.float32)
+    map_[spot], map_[70, 70] = 0.9, 0.5
+    raw = to_raw(map_, geometry)
+    assert (raw[found], raw[46, 46], np.count_nonzero(raw)) == (np.float32(0.9), 0.5, 2)
+
+
 def test_to_raw_keeps_a_constant_map() -> None:
     geometry = Geometry((0.0, 0.0, -1.0, 1.0), 0.0, 0.0, 1.0, 30, 50, 50, 10, 0, 0.0, (0.0, 0.0))
     assert (to_raw(np.full((16, 16), 0.25, np.float32), geometry) == 0.25).all()

@@ -152,11 +152,14 @@ def preprocess(
 
 
 def to_raw(map_: NDArray[np.float32], geometry: Geometry) -> NDArray[np.float32]:
-    """An (S, S) map in the raw image's own (H, W): resized to the square and laid where it was cut out, else zero."""
+    """An (S, S) map in the raw image's own (H, W): resized to the square and laid where it was cut out, else zero.
+
+    What a part that the image cuts off has beyond the image goes to the nearest pixel within, so that no peak is lost.
+    """
     square = _resize(np.asarray(map_, dtype=np.float32), geometry.side)
     raw = np.zeros((geometry.raw_height, geometry.raw_width), np.float32)
-    inside, of_square = _overlap(geometry)
-    raw[inside] = square[of_square]
+    inside, (rows, columns) = _overlap(geometry)
+    raw[inside] = _folded(_folded(square, rows).T, columns).T
     return raw
 
 
@@ -246,6 +249,14 @@ def _overlap(geometry: Geometry) -> tuple[tuple[slice, slice], tuple[slice, slic
         of_image.append(slice(start, stop))
         of_square.append(slice(start + before, stop + before))
     return (of_image[0], of_image[1]), (of_square[0], of_square[1])
+
+
+def _folded(map_: NDArray[np.float32], kept: slice) -> NDArray[np.float32]:
+    """These rows, the first and the last with the largest values of what lies before and behind them."""
+    within = map_[kept].copy()
+    within[0] = map_[: kept.start + 1].max(axis=0)
+    within[-1] = np.maximum(within[-1], map_[kept.stop - 1 :].max(axis=0))
+    return within
 
 
 def _square(image: NDArray[np.float32], geometry: Geometry) -> NDArray[np.float32]:
