@@ -198,6 +198,7 @@ class Detector:
             depth_axis=p.depth_axis,
             depth_range=self.depth_range,
             window_px=self.window_px,
+            pitch_m=self.form.pitch_m,
             foreground=self.form.foreground,
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import captures
+import cv2
 import numpy as np
 import pytest
+import tifffile
 from conftest import HEIGHT, WIDTH
 
 from das3d_cli.data import build as building
@@ -190,9 +193,38 @@ def test_unusable_captures_are_listed_and_the_rest_is_done(dataset: Path, dst: P
     assert manifest.counts["train"] == {"good": 2}
 
 
-def test_ground_truth_of_another_size_is_a_failure(dataset: Path, dst: Path, part: Callable[..., Any]) -> None:
-    import cv2
+def test_one_capture_of_two_parts_does_not_widen_the_window_of_all(
+    dataset: Path, built: tuple[Path, Summary], tmp_path: Path
+) -> None:
+    path = dataset / "tire/train/good/xyz/002.tiff"
+    cloud = tifffile.imread(path)
+    for corner in np.s_[:8, :8], np.s_[-8:, -8:]:
+        cloud[corner] *= 0.93  # 28 mm over the table
+    tifffile.imwrite(path, cloud, photometric="rgb")
+    summary = run(dataset, tmp_path / "out")
+    (note,) = summary.notes
+    assert note.startswith(f"{path}: what stands there is much wider than in most captures")
+    made, before = (open_cache(root, "tire").manifest for root in (tmp_path / "out", built[0]))
+    assert made.window_px == pytest.approx(before.window_px, abs=2)
+    assert made.counts == before.counts
+    assert made.depth_range_m == pytest.approx(before.depth_range_m, abs=3e-4)
 
+
+def test_a_capture_of_another_resolution_is_a_failure(dataset: Path, dst: Path) -> None:
+    """It would show a part at half its size; one that is cut to a smaller size shows it as it is."""
+    for name, places in {"bump": np.s_[::2, ::2], "stain": np.s_[:, 4:-3]}.items():
+        folder = dataset / "tire/test" / name
+        for kind in ("rgb", "gt"):
+            image = cv2.imread(str(folder / kind / "000.png"), cv2.IMREAD_UNCHANGED)
+            cv2.imwrite(str(folder / kind / "000.png"), image[places])
+        cloud = tifffile.imread(folder / "xyz/000.tiff")
+        tifffile.imwrite(folder / "xyz/000.tiff", cloud[places], photometric="rgb")
+    (failure,) = run(dataset, dst).failures
+    assert failure.path == dataset / "tire/test/bump/xyz/000.tiff"
+    assert re.match(r"a pixel shows 1.99 mm of the part, .* measured on 0.997 to 0.998 mm: ", failure.reason)
+
+
+def test_ground_truth_of_another_size_is_a_failure(dataset: Path, dst: Path, part: Callable[..., Any]) -> None:
     path = dataset / "tire/test/bump/gt/000.png"
     cv2.imwrite(str(path), part().ground_truth[:50].astype(np.uint8))
     (failure,) = run(dataset, dst).failures
@@ -215,8 +247,6 @@ def test_ground_truth_of_another_size_is_a_failure(dataset: Path, dst: Path, par
 def test_a_mask_that_contradicts_the_label_is_a_failure(
     dataset: Path, dst: Path, name: str, level: int, complaint: str
 ) -> None:
-    import cv2
-
     path = dataset / "tire" / name
     assert cv2.imwrite(str(path), np.full((HEIGHT, WIDTH), level, np.uint8))
     (failure,) = run(dataset, dst).failures

@@ -50,14 +50,14 @@ def run(
             workers=settings.hardware.workers,
             progress=lambda done, total, text: bar.update(task, completed=done, description=text),
         )
-    for line in _told(summary.forms, settings.preprocess.units):
+    for line in (*_told(summary.forms, settings.preprocess.units), *summary.notes):
         console.say(line)
     if as_json:
         failures = [asdict(failure) | {"path": str(failure.path)} for failure in summary.failures]
         forms = {category: asdict(form) for category, form in summary.forms.items()}
         console.result(to_json({
             "cache": str(dst), "layout": found.name, "captures": forms, "samples": summary.as_dicts(),
-            "failures": failures,
+            "failures": failures, "notes": summary.notes,
         }))  # fmt: skip
     else:
         console.show(preprocess_table(summary))

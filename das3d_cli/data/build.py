@@ -95,6 +95,7 @@ def build(
                 summary.rows.extend(part.rows)
                 summary.failures.extend(part.failures)
                 summary.forms.update(part.forms)
+                summary.notes.extend(part.notes)
     finally:
         for category in names:
             sweep(dst / category)
@@ -144,7 +145,10 @@ def _build_category(
         extent_key=extent_key, counts=_counts(records), samples=records,
         failures=[(_relative(failure.path, layout.root), failure.reason) for failure in failures],
     ))  # fmt: skip
-    return Summary(rows_of(category, records, new), failures, {category: common.form} if files else {})
+    forms = {category: common.form} if files else {}
+    notes = [f"{path}: what stands there is much wider than in most captures, so the parts' window and depth range were not"
+             " measured on it; remove it if it shows more than one part" for path in common.odd]  # fmt: skip
+    return Summary(rows_of(category, records, new), failures, forms, notes)
 
 
 def _run(
@@ -187,7 +191,7 @@ def _make(task: _Task) -> Record | Failure:
         sample = preprocess(
             capture, size=settings.size, plane_distance_m=settings.plane_distance_mm / 1000,
             depth_axis=settings.depth_axis, depth_range=common.depth_range_m, window_px=common.window_px,
-            foreground=common.form.foreground, ground_truth=truth,
+            pitch_m=common.form.pitch_m, foreground=common.form.foreground, ground_truth=truth,
             by_type={name: _mask(path, entry, capture) for name, path in entry.by_type},
         )  # fmt: skip
     except Exception as error:  # noqa: BLE001  (one odd capture must not cost the others, whatever it breaks)

@@ -45,12 +45,14 @@ class Form:
         foreground: how the part is told from what is around it, see `das3d_cli.data.foreground`.
         unit: key of `UNITS`, of the stored coordinates.
         camera: of the depth images; None where the captures are point clouds or where several cameras took them.
+        pitch_m: the least and the most that a pixel shows of a part, metres; None where parts are shown with the whole image.
     """
 
     modalities: Modalities = "both"
     foreground: Foreground = "table"
     unit: str = "m"
     camera: Camera | None = None
+    pitch_m: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Executor
+from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +20,7 @@ from das3d_cli.settings import PreprocessSettings
 
 _PROBES = 32  # train captures that a category's depth range and window are measured on
 _MARGIN = 1.1  # of the window around the largest part
+_ODD = 1.5  # times as wide as the middle one of the parts: two of them in one capture, or the table's edge besides
 
 
 class Common(NamedTuple):
@@ -27,11 +30,14 @@ class Common(NamedTuple):
         depth_range_m: depths in metres that become 0 and 1; None where each capture has its own, or has no points.
         window_px: side in raw pixels of the window about each part; None where the sample shows the whole image.
         form: how the captures are read.
+        odd: the train captures, by their first files, that these were not measured on, for what stands there is much wider than in
+            most.
     """
 
     depth_range_m: tuple[float, float] | None
     window_px: int | None
     form: Form
+    odd: tuple[Path, ...] = ()
 
 
 def pick_probes(entries: Sequence[Entry]) -> list[Entry]:
@@ -82,20 +88,27 @@ def find_common(entries: Sequence[Entry], form: Form, settings: PreprocessSettin
     window_wanted = settings.frame == "part" and form.foreground != "whole"
     if form.modalities == "rgb" or not (window_wanted or settings.scaling == "category"):
         return Common(None, None, form)
-    results = list(completed(pool, _probe, [(entry, form, settings) for entry in pick_probes(entries)]))
-    extents = [result for result in results if isinstance(result, Extent)]
+    probes = pick_probes(entries)
+    results = list(completed(pool, _probe, [(entry, form, settings) for entry in probes]))
+    measured = [(entry, found) for entry, found in zip(probes, results, strict=True) if isinstance(found, Extent)]
     if not results:
         raise DataError("no train/good capture to measure the parts on; add some,"
                         " or set preprocess.scaling=capture and preprocess.frame=image")  # fmt: skip
-    if not extents:
+    if not measured:
         raise DataError(
             f"none of {len(results)} train/good captures can be used to measure the parts on, read as {form.unit};"
             f" the first: {results[0]}"
         )
+    widest = _ODD * float(np.median([extent.span_px for _, extent in measured]))
+    odd = tuple(entry.files[0] for entry, extent in measured if extent.span_px > widest)
+    extents = [extent for _, extent in measured if extent.span_px <= widest]
     near, far = min(extent.near_m for extent in extents), max(extent.far_m for extent in extents)
     depth_range = (near - settings.headroom * (far - near), far) if settings.scaling == "category" else None
-    window = round(_MARGIN * max(extent.span_px for extent in extents)) if window_wanted else None
-    return Common(depth_range, window, form)
+    if not window_wanted:
+        return Common(depth_range, None, form, odd)
+    window = round(_MARGIN * max(extent.span_px for extent in extents))
+    pitches = [extent.pitch_m for extent in extents]
+    return Common(depth_range, window, replace(form, pitch_m=(min(pitches), max(pitches))), odd)
 
 
 def _probe(job: tuple[Entry, Form, PreprocessSettings]) -> Extent | str:

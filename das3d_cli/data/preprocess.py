@@ -22,6 +22,10 @@ _TAIL_PERCENT = 0.5  # of the part's points, left out of the range at either end
 _MIN_SPAN_M = 1e-3
 # So far from all its neighbours lies a point that no surface carries: share of the depth range, and at least.
 _STRAY, _STRAY_M = 0.1, 1e-3
+_PITCH_POINTS = 10_000  # of a part, that tell how much of it a pixel shows
+_OTHER_SCALE = (
+    1.3  # times the largest pitch: another resolution or another camera, rather than a part that lies farther away
+)
 _NO_DEPTH = 0.5  # of a part without points: the synthesis may then change it both ways
 _NO_COLOUR = 128
 
@@ -32,11 +36,13 @@ class Extent(NamedTuple):
     Attributes:
         near_m, far_m: nearest and farthest depth in metres, without the half percent of points at either end.
         span_px: diameter of the smallest circle around the part, raw pixels; the same however the part is turned.
+        pitch_m: what a pixel shows of the part, metres.
     """
 
     near_m: float
     far_m: float
     span_px: float
+    pitch_m: float
 
 
 class _Part(NamedTuple):
@@ -73,7 +79,8 @@ def measure(
         raise DataError("holds no points to measure the part on")
     table = find_foreground(capture.xyz, foreground, plane_distance_m=plane_distance_m, seed=_SEED)
     near, far = _range_of(_depth(capture.xyz, table, depth_axis)[table.foreground])
-    return Extent(near, far, 2 * _circle(table.foreground | _missing_part(capture.rgb, capture.xyz, table))[2])
+    part = table.foreground | _missing_part(capture.rgb, capture.xyz, table)
+    return Extent(near, far, 2 * _circle(part)[2], _pitch_m(capture.xyz, table.foreground))
 
 
 def preprocess(
@@ -84,6 +91,7 @@ def preprocess(
     depth_axis: DepthAxis,
     depth_range: tuple[float, float] | None,
     window_px: int | None,
+    pitch_m: tuple[float, float] | None = None,
     foreground: Foreground = "table",
     ground_truth: NDArray[np.bool_] | None = None,
     by_type: Masks | None = None,
@@ -102,6 +110,7 @@ def preprocess(
             defect that sticks out is clipped and does not rescale the part.
         window_px: side in raw pixels of a square window about the part, which grows where the part does not fit into
             it. None: the whole image, padded to a square.
+        pitch_m: the least and the most that a pixel showed of the parts that `window_px` was measured on, metres; None: not known.
         foreground: how the part is told from its surroundings, see `find_foreground`.
         ground_truth: bool, (H, W), or None.
         by_type: of a part with several types of defect, where each is, bool, (H, W).
@@ -111,7 +120,7 @@ def preprocess(
 
     Raises:
         DataError: the arrays do not fit each other, nothing was measured, there is no table, nothing stands on
-            it, or most of the ground truth lies outside the square.
+            it, a pixel shows much more or less of it, or most of the ground truth lies outside the square.
     """
     several = by_type or {}
     truths = [*([] if ground_truth is None else [ground_truth]), *several.values()]
@@ -120,6 +129,8 @@ def preprocess(
         part = _whole_image(capture.shape)
     else:
         table = find_foreground(capture.xyz, foreground, plane_distance_m=plane_distance_m, seed=_SEED)
+        if pitch_m:
+            _check_scale(_pitch_m(capture.xyz, table.foreground), pitch_m)
         part = _on_table(capture.rgb, capture.xyz, table, depth_axis, depth_range)
     side, top, left = _frame(part.mask, window_px)
     height, width = capture.shape
@@ -173,6 +184,28 @@ def _check(capture: RawCapture, *truths: NDArray[np.bool_]) -> None:
     for truth in truths:
         if truth.shape != shapes[0][:2]:
             raise DataError(f"the ground truth is of shape {truth.shape}, the capture of {shapes[0][:2]}")
+
+
+def _pitch_m(xyz: NDArray[np.float32], part: NDArray[np.bool_]) -> float:
+    """What a pixel shows of the part as seen along the optical axis: the root of its area by least squares, metres."""
+    pixels = np.argwhere(part)
+    pixels = pixels[:: 1 + len(pixels) // _PITCH_POINTS]
+    steps, places = pixels - pixels.mean(axis=0), xyz[tuple(pixels.T)][:, :2].astype(np.float64)
+    # Summed up one by one: a matrix product's last bits depend on the number of threads.
+    squares, products = (
+        (steps[:, :, None] * other[:, None, :]).sum(axis=0) for other in (steps, places - places.mean(axis=0))
+    )
+    return math.sqrt(abs(np.linalg.det(products)) / max(np.linalg.det(squares), 1e-12))
+
+
+def _check_scale(pitch_m: float, usual: tuple[float, float]) -> None:
+    """See that a window of so many pixels shows the part at about its usual size."""
+    least, most = usual
+    if not least / _OTHER_SCALE < pitch_m < most * _OTHER_SCALE:
+        raise DataError(
+            f"a pixel shows {pitch_m * 1e3:.3g} mm of the part, in the captures that parts were measured on {least * 1e3:.3g} to"
+            f" {most * 1e3:.3g} mm: capture it at the same resolution from as far away, and see that its camera is the right one"
+        )
 
 
 def _whole_image(shape: tuple[int, int]) -> _Part:

@@ -31,12 +31,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """What `build` did: a row per category, split and label, the parts that could not be used, and how each category's
-    captures were read."""
+    """What `build` did: a row per category, split and label, the parts that could not be used, how each category's
+    captures were read, and what is odd about some, a line each."""
 
     rows: list[Row] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     forms: dict[str, Form] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def as_dicts(self) -> list[dict[str, Any]]:
         """The rows as plain data."""
