@@ -19,6 +19,7 @@ import torch
 
 from das3d_cli import runs
 from das3d_cli.batch import Parts
+from das3d_cli.commands.train import _told
 from das3d_cli.data.build import build
 from das3d_cli.data.cache import Cache, load_split, open_cache
 from das3d_cli.data.layouts import find_entries
@@ -429,6 +430,18 @@ def test_of_large_maps_a_validation_ranks_some_pixels(cache: Cache, tmp_path: Pa
     assert of_some["pixel_ap"] != of_all["pixel_ap"]
     assert of_some["pixel_ap"] == pytest.approx(of_all["pixel_ap"], abs=0.03)
     assert of_some["image_auroc"] == of_all["image_auroc"]
+
+
+def test_a_threshold_that_defects_miss_is_told(cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    trainer = trained(cache, tmp_path)
+    arguments = trainer.network, trainer.data.validation, trainer.data.train, trainer.data.textures, trainer.settings
+    for reached, share in ((0.0, 1.0), (1.1, 0.0)):
+        monkeypatch.setattr("das3d_cli.engine.validation.threshold", lambda *_, reached=reached: reached)
+        assert validate(*arguments)["defects_found"] == share
+        assert len([*_told("tire", {"threshold": reached, "defects_found": share})]) == 2 - share
+    monkeypatch.undo()
+    found = validate(*arguments)
+    assert 0 <= found["defects_found"] <= 1 and found == validate(*arguments)
 
 
 @pytest.mark.parametrize("processes", [2, 5])  # of 2 parts that are held out, and 4 to train on

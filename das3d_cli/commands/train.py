@@ -6,7 +6,7 @@ import contextlib
 import functools
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from das3d_cli.engine.trainer import Trainer
 
+_FEW = 0.5  # of the synthetic defects, some of which hardly show, should be over the threshold at least
 _INTERRUPTED = "interrupted"  # in the last step of a training, which ended all the same
 
 
@@ -213,8 +214,21 @@ def _finish(trainer: Trainer, data: Path, *, bar: bool) -> dict[str, Any]:
 
         try:
             ended = {"run": str(trainer.run), **finish(trainer, show)}
+            for line in _told(name, trainer.best) if distributed.is_first() else ():
+                say(line)
             return ended | {_INTERRUPTED: True} if trainer.interrupted else ended
         except KeyboardInterrupt:
             beside = [] if data == DEFAULT_CACHE else ["--data", str(data)]
             say(f"interrupted; go on with: {shlex.join(['das3d', 'train', '--resume', str(trainer.run), *beside])}")
             raise
+
+
+def _told(name: str, best: Mapping[str, float]) -> Iterator[str]:
+    """What the threshold came to; one that few defects reach may stem from a defective part among the good ones."""
+    found = best["defects_found"]
+    yield f"{name}: threshold {best['threshold']:.3f}, which {found:.0%} of the synthetic defects reach"
+    if found < _FEW:
+        yield (
+            f"{name}: that are few; if a defective part is among the good ones, it is one that `das3d predict --parts` tells to score"
+            " highest: remove it, preprocess and train again"
+        )

@@ -54,8 +54,8 @@ def validate(
         trained: the parts that the network is trained on, which help to set the threshold.
 
     Returns:
-        image_auroc and pixel_ap; quality, their mean; threshold, from the scores of good parts as they are. None in all
-        processes but the first.
+        image_auroc and pixel_ap; quality, their mean; threshold, from the scores of good parts as they are; defects_found, the
+        share of the synthetic defects whose score reaches it. None in all processes but the first.
     """
     look, device = evaluating(network), textures.device
     judged = [
@@ -75,11 +75,13 @@ def validate(
     labels = np.concatenate((np.zeros(len(good) + len(turned), bool), anomalous))
     ranking = auroc(labels, np.concatenate((good, turned, scores)))
     precision = average_precision(masks.ravel(), maps.ravel())
+    reached = threshold(good, learnt, settings.score.good_share)
     return {
         "image_auroc": ranking,
         "pixel_ap": precision,
         "quality": (ranking + precision) / 2,
-        "threshold": threshold(good, learnt, settings.score.good_share),
+        "threshold": reached,
+        "defects_found": float((scores[anomalous] >= reached).mean()),
     }
 
 
