@@ -77,7 +77,7 @@ def place(shared_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     (folder / "mine").mkdir()
     shutil.copy(folder / "part.png", folder / "mine" / "overview.png")
     shutil.copy(folder / "part.png", folder / "mine" / "samples.png")
-    (folder / "twice.csv").write_text("xyz,rgb\npart.tiff,part.png\nelsewhere/part.tiff,part.png\n")
+    (folder / "twice.csv").write_text("xyz,rgb\npart.tiff,part.png\nelsewhere/part.tiff,elsewhere/part.png\n")
     ok(das3d("preprocess", "mvtec3d/", "out/", "--size", 64, cwd=folder))
     ok(das3d("train", "--category", "tire", "--gpus", "cpu", *TINY, cwd=folder))
     return folder
@@ -370,8 +370,9 @@ class TestManyParts:
 
         content = checkpoint.load(place / "runs/tire-001/checkpoints/best.pt")
         checkpoint.save(tmp_path / "model.pt", content | {"threshold": 0.0})
-        (tmp_path / "list.csv").write_text(f"no,rgb,xyz\n1,{place}/part.png,part.tiff\n2,{place}/part.png,part.tiff\n")
-        shutil.copy(place / "part.tiff", tmp_path)
+        (tmp_path / "list.csv").write_text(f"no,rgb,xyz\n1,{place}/part.png,part.tiff\n2,again.png,again.tiff\n")
+        for source, copy in (("part.tiff", "part.tiff"), ("part.tiff", "again.tiff"), ("part.png", "again.png")):
+            shutil.copy(place / source, tmp_path / copy)
         arguments = ("predict", "--parts", tmp_path / "list.csv", "--run", tmp_path / "model.pt")
         assert ok(das3d(*arguments, cwd=place)).stdout.count("ANOMALOUS") == 2
         assert das3d(*arguments, "--fail-on-anomaly", cwd=place).returncode == 4

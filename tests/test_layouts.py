@@ -321,6 +321,18 @@ class TestFlat:
         ]  # fmt: skip
         assert found[1].xyz == tmp_path / "valve/dent/b_depth.tif"
 
+    def test_a_camera_file_that_is_none_matters_to_depth_images_alone(self, tmp_path: Path) -> None:
+        touch(tmp_path, "v/good/a.png", "v/good/a.tiff", "2d/good/a.png", "camera.json", "t.csv")
+        (tmp_path / "t.csv").write_text("rgb,depth,fx\nv/good/a.png,v/good/a.tiff,600\n")
+        layout = find_entries(tmp_path)
+        assert [entry.camera for entry in layout.entries] == [None, None]
+        (note,) = layout.notes
+        assert note.startswith(f"not used: {tmp_path}/camera.json: not valid JSON")
+        assert [entry.camera for entry in find_entries(tmp_path / "t.csv").entries] == [Camera(600, 600)]
+        (tmp_path / "v/good/a.tiff").rename(tmp_path / "v/good/a_depth.png")
+        with pytest.raises(DataError, match="not valid JSON"):
+            find_entries(tmp_path)
+
     def test_a_plus_in_a_name_joins_nothing(self, tmp_path: Path) -> None:
         touch(tmp_path, "v/good/a.png", "v/bump+stain/b.png", "v/bump+stain/b_mask.png")
         entry = find_entries(tmp_path).entries[0]

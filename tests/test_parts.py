@@ -82,6 +82,8 @@ def test_a_list_keeps_its_order_and_counts_from_its_folder(tmp_path: Path):
         ("xyz,rgb\n", "holds no part"),
         ("depth,rgb,fx\n1.png,1.png,wide\n", "row 2: fx, fy, cx, cy and scale must be numbers"),
         ("depth,rgb,cx\n1.png,1.png,320\n", "row 2: fx, the focal length in pixels, is missing"),
+        ("xyz,rgb\n1.tiff,1.png\n2.tiff,1.png\n", "row 3: the same file as row 2; every part needs its own"),
+        ("xyz,rgb,name\n1.tiff,1.png,a/b\n", "row 2: a/b: no name for a file; leave out slashes"),
         ('xyz,rgb\n"1.tiff,1.png\n', "is not a CSV text: .*; look for a quotation mark"),
     ],
 )
@@ -92,20 +94,38 @@ def test_a_list_that_cannot_be_used(tmp_path: Path, content: str, message: str):
     assert str(tmp_path / "list.csv") in str(caught.value)
 
 
+def test_a_list_may_give_names(tmp_path: Path):
+    (tmp_path / "list.csv").write_text("rgb,name\na/1.png,first\nb/1.png,\n")
+    assert [part.name for part in find_parts(tmp_path / "list.csv", "rgb")] == ["first", "1"]
+
+
 def test_a_list_tells_each_depth_images_own_camera(tmp_path: Path):
     (tmp_path / "list.csv").write_text("depth;fx;scale\n1.png;615;0.001\n2.png;;\n")
     one, two = find_parts(tmp_path / "list.csv", "depth")
-    assert one == PartFiles(tmp_path / "1.png", None, Camera(615, 615, scale=0.001))
-    assert two.camera is None
+    assert (one.xyz, one.find_camera()) == (tmp_path / "1.png", Camera(615, 615, scale=0.001))
+    assert two.find_camera() is None
 
 
-@pytest.mark.parametrize("listed", [True, False])
-def test_a_camera_beside_the_parts_is_theirs(tmp_path: Path, listed: bool):
-    touch(tmp_path, "1_depth.png", "1.png")
+def test_a_camera_beside_a_list_is_that_of_its_other_parts(tmp_path: Path):
+    touch(tmp_path, "far/camera.json")
     (tmp_path / "camera.json").write_text('{"fx": 1341}')
-    (tmp_path / "list.csv").write_text("xyz,rgb,fx\n1_depth.png,1.png,\n1_depth.png,1.png,600\n")
-    parts = find_parts(tmp_path / "list.csv" if listed else tmp_path, "both")
-    assert [part.camera for part in parts] == [Camera(1341, 1341), Camera(600, 600)][: len(parts)]
+    (tmp_path / "list.csv").write_text("xyz,rgb,fx\nfar/1.png,1.png,\nfar/2.png,2.png,600\n")
+    parts = find_parts(tmp_path / "list.csv", "both")
+    assert [part.find_camera() for part in parts] == [Camera(1341, 1341), Camera(600, 600)]
+
+
+@pytest.mark.parametrize("place", ["valve/test/hole/depth", "valve/test/hole", "valve/test", "valve", ""])
+def test_the_nearest_camera_about_a_part_is_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """Wherever `preprocess` finds one it is found as well, of a part alone and of many."""
+    touch(tmp_path, "valve/test/hole/depth/1.png", "valve/test/hole/rgb/1.png")
+    (tmp_path / "camera.json").write_text('{"fx": 1}')
+    (tmp_path / place / "camera.json").write_text('{"fx": 615}')
+    monkeypatch.chdir(tmp_path / "valve/test/hole/rgb")
+    (part,) = find_parts(tmp_path / "valve/test/hole", "both")
+    for each in (part, PartFiles(Path("../depth/1.png"), Path("1.png"))):
+        assert each.find_camera() == Camera(615, 615)
 
 
 def test_depth_images_in_a_folder_of_their_own(tmp_path: Path):
@@ -147,6 +167,15 @@ def test_a_label_of_real_iad(tmp_path: Path):
 def test_a_part_of_real_iad_is_paired_whatever_its_name_holds(tmp_path: Path):
     touch(tmp_path, "rgb/0001-03/cam_L05_RGB.jpg", "xyz/0001-03.tiff")
     assert pairs(tmp_path, "both") == [(tmp_path / "xyz/0001-03.tiff", tmp_path / "rgb/0001-03/cam_L05_RGB.jpg")]
+
+
+def test_own_names_that_hold_a_light_are_own_names(tmp_path: Path):
+    touch(tmp_path, *(f"rgb/L1_good_{n}.png" for n in range(2)), *(f"xyz/L1_good_{n}.tiff" for n in range(2)))
+    own = [(tmp_path / f"xyz/L1_good_{n}.tiff", tmp_path / f"rgb/L1_good_{n}.png") for n in range(2)]
+    assert pairs(tmp_path, "both") == own
+    touch(tmp_path, "rgb/L2_good_0.png", "xyz/L2_good_0.tiff")  # by this name it might be a part under two lights
+    found = find_parts(tmp_path, "both", layout="mvtec3d")
+    assert [(part.xyz, part.rgb) for part in found][:2] == own and len(found) == 3
 
 
 def test_two_files_of_one_name(tmp_path: Path):

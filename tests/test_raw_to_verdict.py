@@ -224,6 +224,12 @@ def test_depth_images_are_judged_by_the_camera_of_the_training(tmp_path: Path, d
     refused(das3d("predict", "part_depth.png", "--gpus", "cpu", cwd=tmp_path), 2, "alone is not enough", "PART.png")
     (tmp_path / "camera.json").write_text('{"cx": 60}')  # beside the part, it comes first
     refused(das3d("predict", "part_depth.png", "part.png", "--gpus", "cpu", cwd=tmp_path), 1, "camera.json", "fx")
+    captures.save_tiff(tmp_path / "part.tiff", points.astype(np.float32))  # which needs no camera
+    again = ok(das3d("predict", "part.tiff", "part.png", "--gpus", "cpu", "--json", cwd=tmp_path)).stdout
+    assert json.loads(again)["score"] == pytest.approx(found["score"], abs=1e-4)
+    save_camera(tmp_path, fx=CAMERA.fx / 2)
+    told = ("part_depth.png: ", "a pixel shows", "its camera is the right one")
+    refused(das3d("predict", "part_depth.png", "part.png", "--gpus", "cpu", cwd=tmp_path), 1, *told)
 
 
 def test_eyecandies_parts_without_ground_truth_are_judged(tmp_path: Path, das3d: Das3d) -> None:

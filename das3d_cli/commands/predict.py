@@ -17,6 +17,7 @@ from das3d_cli.runs import newest_finished
 from das3d_cli.settings import Modality, resolve
 
 if TYPE_CHECKING:
+    from das3d_cli.data.capture import Camera
     from das3d_cli.data.parts import PartFiles
     from das3d_cli.detector import Detector, Prediction
 
@@ -79,9 +80,9 @@ def run(
 
     detector = Detector.load(chosen, settings.hardware.gpus)
     console.say(f"using {chosen} ({detector.category})")
-    lights = detector.settings.preprocess.light_names()
+    used = detector.settings.preprocess
     files = (
-        find_parts(parts, detector.needs, lights, detector.category)
+        find_parts(parts, detector.needs, used.light_names(), detector.category, used.layout)
         if parts
         else [_one_part(first, second, detector.needs)]
     )
@@ -105,7 +106,7 @@ def run(
     failed = anomalous = 0
     for part, judged in zip(files, in_order(judge, files) if parts else map(judge, files), strict=True):
         paths = {kind: str(path) if path else None for kind, path in (("xyz", part.xyz), ("rgb", part.rgb))}
-        about = paths | {"run": str(chosen), "category": detector.category}
+        about = {"name": part.name} | paths | {"run": str(chosen), "category": detector.category}
         if isinstance(judged, DataError):
             if as_json:
                 console.result(to_json(about | {"anomalous": None, "error": str(judged)}))
@@ -138,9 +139,7 @@ def _one_part(first: Path | None, second: Path | None, needs: Modality) -> PartF
 
     Raises:
         UsageError: one file too few or too many for what the run needs.
-        DataError: a camera.json beside the point cloud that is none.
     """
-    from das3d_cli.data.depth import find_camera
     from das3d_cli.data.parts import PartFiles
 
     if needs == "rgb":
@@ -149,7 +148,7 @@ def _one_part(first: Path | None, second: Path | None, needs: Modality) -> PartF
         return PartFiles(None, first)
     if second is None and needs == "both":
         raise UsageError(f"{first}: alone is not enough for this run; give PART.tiff and PART.png, in this order")
-    return PartFiles(first, second, find_camera(first.parent) if first else None)
+    return PartFiles(first, second)
 
 
 def _pictures(files: list[PartFiles], parts: Path | None, heatmap: Path | None) -> dict[PartFiles, Path | None]:
@@ -214,8 +213,10 @@ def _judge(detector: Detector, part: PartFiles, picture: Path | None) -> tuple[P
     from das3d_cli.data.depth import limits_beside
     from das3d_cli.data.readers import read_capture
 
-    camera = part.camera or detector.form.camera
-    capture = read_capture(part.rgb, part.xyz, camera, limits_beside(part.xyz, camera), detector.form.unit)
+    def camera() -> Camera | None:
+        return part.find_camera() or detector.form.camera
+
+    capture = read_capture(part.rgb, part.xyz, camera, limits_beside(part.xyz), detector.form.unit)
     try:
         found = detector.predict(capture.rgb, capture.xyz)
     except DataError as error:

@@ -54,9 +54,9 @@ def read_limits(path: Path) -> tuple[float, float]:
     return near, far
 
 
-def limits_beside(depth: Path | None, camera: Camera | None) -> Path | None:
+def limits_beside(depth: Path | None) -> Path | None:
     """The file of limits that belongs to an Eyecandies depth image; None if there is none."""
-    if depth is None or camera is None or not depth.stem.endswith("depth"):
+    if depth is None or not depth.stem.endswith("depth"):
         return None
     path = depth.with_name(depth.stem.removesuffix("depth") + LIMITS)
     return path if path.is_file() else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -10,11 +11,14 @@ from das3d_cli.data.capture import Camera
 from das3d_cli.data.depth import find_camera
 from das3d_cli.data.layouts import eyecandies, realiad
 from das3d_cli.data.layouts.entries import CLOUDS, DEPTHS, IMAGES, Unlabelled, by_name, files_in, listing, unread
-from das3d_cli.data.layouts.table import Row, camera_of, read_rows
+from das3d_cli.data.layouts.table import Row, camera_of, check_name, claim, read_rows
 from das3d_cli.errors import DataError
 
 Needs = Literal["both", "rgb", "depth"]
 
+_ABOVE = (
+    5  # folders that may hold a camera.json: of xyz/, its label, split and category, and the one with all categories
+)
 _KINDS = ("xyz", "depth", "rgb")  # folders, where each kind of file has one
 _COLUMNS = {"xyz": ("xyz", "depth"), "rgb": ("rgb",)}  # of a list
 _DEPTH, _MASK = "_depth", "_mask"
@@ -25,12 +29,23 @@ class PartFiles(NamedTuple):
     """The files of one part: both, or the one that the detector needs.
 
     Attributes:
-        camera: of a depth image `xyz`, where the list tells it or a camera.json beside the parts; else it is the training's.
+        camera: of a depth image `xyz`, where the list tells it.
+        beside: the folder whose camera.json describes it otherwise, if there is one; None: the nearest about the file.
+        given: the name that the list gives it, else "".
     """
 
     xyz: Path | None
     rgb: Path | None
     camera: Camera | None = None
+    beside: Path | None = None
+    given: str = ""
+
+    def find_camera(self) -> Camera | None:
+        """The camera of a depth image `xyz`, as far as the files tell it. Raises DataError: a camera.json that is none."""
+        if self.camera or self.xyz is None:
+            return self.camera
+        about = Path(os.path.abspath(self.xyz)).parents  # noqa: PTH100  (a link's camera lies about the link)
+        return find_camera(*([self.beside] if self.beside else about[:_ABOVE]))
 
     @property
     def paths(self) -> list[Path]:
@@ -43,7 +58,7 @@ class PartFiles(NamedTuple):
 
     @property
     def name(self) -> str:
-        return _name(self.first)
+        return self.given or _name(self.first)
 
     @property
     def folder(self) -> str:
@@ -52,14 +67,16 @@ class PartFiles(NamedTuple):
         return (holds.parent if holds.name in _KINDS else holds).name
 
 
-def find_parts(where: Path, needs: Needs, lights: Sequence[str] = (), category: str = "") -> list[PartFiles]:
+def find_parts(
+    where: Path, needs: Needs, lights: Sequence[str] = (), category: str = "", layout: str = "auto"
+) -> list[PartFiles]:
     """The parts in a folder, by name, or those that a CSV file lists, in its order.
 
     A folder holds NAME.tiff (or .pcd, .ply, or NAME_depth.png) and NAME.png side by side, or in xyz/ (or depth/) and rgb/ as
     a data set does; or it is one of Eyecandies' data/ or of Real-IAD D3's labels. A file without its partner makes a part
     all the same, so that reading it says what is missing. A CSV file has the columns xyz (or depth) and rgb; its
-    paths count from its own folder, and of a depth image it may describe the camera as a table for preprocess does. A camera.json
-    in the folder, or beside the list, describes those of all. Rows that name another category are left out.
+    paths count from its own folder. As a table for preprocess it may give names to parts and describe the cameras of depth images; a
+    camera.json beside the list describes those of all others. Rows that name another category are left out.
 
     Args:
         where: the folder or the file.
@@ -67,15 +84,14 @@ def find_parts(where: Path, needs: Needs, lights: Sequence[str] = (), category: 
         lights: of data with several images per part, those of the training, of which the first is judged; the usual
             one when empty.
         category: the detector's, where the list may hold others.
+        layout: of the training's data, if it was chosen rather than recognised.
 
     Raises:
         DataError: neither, no part in it, parts both in it and in its folders of kinds, two files that claim one name, or a
-            camera that is none.
+            row that cannot be used.
         UsageError: there is no such light.
     """
-    is_folder = where.is_dir()
-    camera = None if needs == "rgb" else find_camera(where if is_folder else where.parent)
-    parts = _in_folder(where, needs, lights, camera) if is_folder else _listed(where, needs, camera, category)
+    parts = _in_folder(where, needs, lights, layout) if where.is_dir() else _listed(where, needs, category)
     if not parts:
         wanted = {"both": "NAME.tiff and NAME.png", "rgb": "NAME.png", "depth": "NAME.tiff"}[needs]
         raise DataError(f"{where}: holds no part; {wanted}, side by side or in xyz/ and rgb/, would be some")
@@ -106,15 +122,16 @@ def not_read(where: Path, needs: Needs, category: str = "") -> Iterator[str]:
     yield from unread(f"{where}: {what}, so not judged", children, known)
 
 
-def _in_folder(folder: Path, needs: Needs, lights: Sequence[str], camera: Camera | None) -> list[PartFiles]:
-    found = eyecandies.unlabelled(folder, lights) or realiad.unlabelled(folder, lights) or _side_by_side(folder)
+def _in_folder(folder: Path, needs: Needs, lights: Sequence[str], layout: str) -> list[PartFiles]:
+    several = {"eyecandies": eyecandies.unlabelled, "realiad": realiad.unlabelled}  # data with an image per light
+    readers = [read for name, read in several.items() if layout in ("auto", name)]
+    found = next((found for read in readers if (found := read(folder, lights))), None) or _side_by_side(folder)
     xyz = _single(found.xyz) if needs != "rgb" else {}
     rgb = _single(found.rgb) if needs != "depth" else {}
     return [
         PartFiles(
             None if needs == "rgb" else xyz.get(name) or found.partner("xyz", name),
             None if needs == "depth" else rgb.get(name) or found.partner("rgb", name),
-            camera,
         )
         for name in sorted(xyz.keys() | rgb.keys())
     ]
@@ -166,7 +183,7 @@ def _single(files: Mapping[str, Sequence[Path]]) -> dict[str, Path]:
     return {name: paths[0] for name, paths in files.items()}
 
 
-def _listed(path: Path, needs: Needs, usual: Camera | None, category: str) -> list[PartFiles]:
+def _listed(path: Path, needs: Needs, category: str) -> list[PartFiles]:
     wanted = {"both": ["xyz", "rgb"], "rgb": ["rgb"], "depth": ["xyz"]}[needs]
     text = f"{path}: a folder, or a CSV file with the column{'s' * (len(wanted) > 1)} {' and '.join(wanted)}, is wanted here"
     if path.is_file() and path.suffix.lower() != ".csv":
@@ -175,16 +192,21 @@ def _listed(path: Path, needs: Needs, usual: Camera | None, category: str) -> li
     sources = {kind: [name for name in _COLUMNS[kind] if name in columns] for kind in wanted}
     if not all(sources.values()):
         raise DataError(text)
-    parts = []
+    parts: list[PartFiles] = []
+    taken: dict[object, int] = {}
     for number, row in rows:
         if _of_another(row, category):
             continue
         try:
             files = {kind: path.parent / _one_of(row, names) for kind, names in sources.items()}
-            camera = camera_of(row) or usual
+            for file in files.values():
+                claim(taken, file, number)
+            name = row.get("name", "")
+            check_name(name)
+            camera = camera_of(row)
         except ValueError as error:
             raise DataError(f"{path}: row {number}: {error}") from None
-        parts.append(PartFiles(files.get("xyz"), files.get("rgb"), camera))
+        parts.append(PartFiles(files.get("xyz"), files.get("rgb"), camera, path.parent, name))
     return parts
 
 

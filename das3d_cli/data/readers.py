@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,9 @@ from das3d_cli.data.depth import CAMERA_FILE, back_project, read_limits
 from das3d_cli.data.parallax import are_parallel
 from das3d_cli.errors import DataError
 
+# The camera of a depth image, or what finds it: called of a depth image alone, so that a point cloud can do without.
+CameraSource = Camera | Callable[[], Camera | None] | None
+
 _DEPTH_IMAGE = b"\x10\x00"  # in a PNG's header: 16 bits, grey
 FARTHEST_M, NEAREST_M = 20.0, 0.002  # a scene's size that das3d can have to do with
 
@@ -22,7 +26,7 @@ FARTHEST_M, NEAREST_M = 20.0, 0.002  # a scene's size that das3d can have to do 
 def read_capture(
     rgb_path: Path | None,
     xyz_path: Path | None,
-    camera: Camera | None = None,
+    camera: CameraSource = None,
     limits: Path | None = None,
     unit: str = "m",
 ) -> RawCapture:
@@ -55,7 +59,7 @@ def check_size(name: Path | str, image: NDArray[Any], size: tuple[int, ...], of:
 
 def read_xyz(
     path: Path,
-    camera: Camera | None = None,
+    camera: CameraSource = None,
     limits: Path | None = None,
     unit: str = "m",
     size: tuple[int, ...] | None = None,
@@ -64,7 +68,7 @@ def read_xyz(
 
     Args:
         path: the file; a depth image is a 16-bit PNG or a TIFF.
-        camera: the one that took the depth image; None for a point cloud.
+        camera: the one that took the depth image, or what finds it; a point cloud needs none.
         limits: Eyecandies' info_depth.yaml, by which the depth image is in metres.
         unit: key of `UNITS`, of what is stored.
         size: height and width of the image beside it, for a PCD or PLY that does not tell its own.
@@ -167,14 +171,16 @@ def read_ground_truth(path: Path) -> NDArray[np.bool_]:
 
 
 def _read_stored(
-    path: Path, camera: Camera | None, limits: Path | None, size: tuple[int, ...] | None
+    path: Path, camera: CameraSource, limits: Path | None, size: tuple[int, ...] | None
 ) -> tuple[NDArray[np.float32], str]:
     """The points as stored, and their unit where the kind of file tells it, else ""."""
     data = read_bytes(path, "point cloud")
     if path.suffix.lower() in (*PCD_SUFFIXES, *PLY_SUFFIXES):
         return _clean(read_cloud(path, data, size), str(path)), ""
     stored = decode_tiff(path, data) if data.startswith(TIFF_MAGICS) else None
-    if camera is not None and (stored is None or stored.ndim == 2):
+    of_depth = stored is None or stored.ndim == 2
+    camera = camera() if of_depth and callable(camera) else camera
+    if of_depth and isinstance(camera, Camera):
         depth, unit = _read_depth(path, data, stored, camera, limits)
         return _clean(back_project(depth, camera), str(path)), unit
     if data.startswith(PNG_MAGIC) and data[24:26] == _DEPTH_IMAGE:

@@ -176,18 +176,24 @@ def _problem(
     return None
 
 
-def camera_of(wanted: Collection[str], *folders: Path) -> Camera | None:
-    """The camera of a category's depth images, from the first of the folders that holds a camera.json.
+def camera_of(wanted: Collection[str], *folders: Path) -> tuple[Camera | None, list[str]]:
+    """The camera of a category's depth images, from the first of the folders that holds a camera.json, and a note on one that is
+    none where no depth image needs it.
 
     Raises:
         DataError: depth images are wanted and there is none, or it is damaged.
     """
-    camera = find_camera(*folders)
+    try:
+        camera = find_camera(*folders) if {"xyz", "depth"} & set(wanted) else None
+    except DataError as error:
+        if "depth" in wanted:
+            raise
+        return None, [f"not used: {error}"]
     if camera is None and "depth" in wanted:
         raise DataError(
             f"{folders[0]}: depth images need their camera; write {folders[0] / CAMERA_FILE}, for instance {EXAMPLE}"
         )
-    return camera
+    return camera, []
 
 
 def by_name(

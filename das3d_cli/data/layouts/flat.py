@@ -68,7 +68,8 @@ def read(category: str, folder: Path, _lights: Sequence[str]) -> Iterator[Found]
         wanted.discard("depth")
         yield f"{category}: not read: depth images, for there are point clouds"
     yield from unread(f"{category}: not read", listing(folder), beside)
-    camera = camera_of(wanted, folder, folder.parent)
+    camera, notes = camera_of(wanted, folder, folder.parent)
+    yield from notes
     for split, label in places:
         yield from _read_label(Place(category, split, label_of(label)), label, wanted, camera, folder / _TRUTH)
     known = {label.name for _, label in places}

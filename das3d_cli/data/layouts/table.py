@@ -36,7 +36,8 @@ def read_table(path: Path) -> Iterator[Found]:
                         f" count are {', '.join(name for name in _COLUMNS if name not in _FILES[:3])}")  # fmt: skip
     if unused := [name for name in columns if name not in _COLUMNS and name]:
         yield f"{path}: columns that are not used: {', '.join(unused)}"
-    camera = find_camera(path.parent)
+    without = any(row.get("depth") and not row.get("fx") for _, row in rows)
+    camera = find_camera(path.parent) if without else None
     wanted: dict[str, set[str]] = {}
     for _, row in rows:
         wanted.setdefault(_category(row, path), set()).update(kind for kind in ("rgb", "xyz", "depth") if row.get(kind))
@@ -46,11 +47,7 @@ def read_table(path: Path) -> Iterator[Found]:
         try:
             entry = _entry(row, category, path.parent, wanted[category], camera)
             for key in (*entry.files[: len(entry.files) - (entry.ground_truth is not None)], entry):
-                mark = key if isinstance(key, Path) else (category, entry.split, entry.label, entry.name)
-                if mark in taken:
-                    said = "file" if isinstance(key, Path) else "name"
-                    raise ValueError(f"the same {said} as row {taken[mark]}; every part needs its own files and name")
-                taken[mark] = number
+                claim(taken, key if isinstance(key, Path) else (category, entry.split, entry.label, entry.name), number)
         except ValueError as error:
             yield Failure(category, path, f"row {number}: {error}")
         else:
@@ -92,6 +89,19 @@ def read_rows(path: Path) -> tuple[list[str], list[tuple[int, Row]]]:
     return columns, rows
 
 
+def claim(taken: dict[object, int], key: object, number: int) -> None:
+    """Note that a row, by its number, has this file, a path, or name. Raises ValueError: another one has it."""
+    if taken.setdefault(key, number) != number:
+        said = "file" if isinstance(key, Path) else "name"
+        raise ValueError(f"the same {said} as row {taken[key]}; every part needs its own files and name")
+
+
+def check_name(text: str) -> None:
+    """Raise ValueError unless a file can be called so."""
+    if text in (".", "..") or "/" in text or "\\" in text:
+        raise ValueError(f"{text}: no name for a file; leave out slashes")
+
+
 def camera_of(row: Row) -> Camera | None:
     """The camera that a row describes; None if it has none. Raises ValueError: what is wrong with it."""
     given = {name: row[name] for name in _INTRINSICS if row.get(name)}
@@ -127,7 +137,6 @@ def _entry(row: Row, category: str, folder: Path, wanted: set[str], camera: Came
             raise ValueError(f"a depth image needs its camera: a column fx, or a camera.json as {EXAMPLE}")
     name = row.get("name") or files.get("rgb", files.get("xyz", files.get("depth", folder))).stem
     for text in (category, label, name):
-        if text in (".", "..") or "/" in text or "\\" in text:
-            raise ValueError(f"{text}: no name for a file; leave out slashes")
+        check_name(text)
     return Entry(category, split, label, name, files.get("rgb"), files.get("xyz") or files.get("depth"),
                  files.get("gt"), camera if "depth" in files else None)  # fmt: skip
