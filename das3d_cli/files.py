@@ -6,10 +6,12 @@ import contextlib
 import json
 import math
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from das3d_cli.errors import DataError
+from das3d_cli.errors import DataError, UsageError
 
 _TEMPORARY = ".das3d-tmp"
 
@@ -50,10 +52,31 @@ def check_folder(path: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what a killed process left half written in a folder and below it."""
+    """Remove what a killed process left half written in a folder and below it, which is to be `held`."""
     for path in folder.rglob(f".*{_TEMPORARY}"):
         with contextlib.suppress(OSError):
             path.unlink()
+
+
+@contextlib.contextmanager
+def held(folder: Path, work: str) -> Iterator[None]:
+    """Keep other processes from doing such work in a folder, until the block or the process ends, where files can be locked.
+
+    Raises:
+        UsageError: another process is at it.
+    """
+    with contextlib.ExitStack() as at_end:
+        if sys.platform != "win32":
+            import fcntl
+
+            with contextlib.suppress(OSError):
+                opened = os.open(folder, os.O_RDONLY)
+                at_end.callback(os.close, opened)
+                try:
+                    fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise UsageError(f"{folder}: another process {work} it; end that one first") from None
+        yield
 
 
 def make_folder(path: Path) -> None:

@@ -9,11 +9,8 @@ runs/tire-001/settings.json      resolved settings
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,27 +47,6 @@ def claim(base: Path, category: str) -> Path:
                 return run
     except OSError as error:
         raise DataError(f"{base}: cannot make a run folder here: {reason(error)}") from None
-
-
-@contextlib.contextmanager
-def held(run: Path) -> Iterator[None]:
-    """Keep other processes from training in a run folder, until the block or the process ends, where files can be locked.
-
-    Raises:
-        UsageError: another process trains in it.
-    """
-    with contextlib.ExitStack() as at_end:
-        if sys.platform != "win32":
-            import fcntl
-
-            with contextlib.suppress(OSError):
-                folder = os.open(run, os.O_RDONLY)
-                at_end.callback(os.close, folder)
-                try:
-                    fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    raise UsageError(f"{run}: another process trains in it; end that one first") from None
-        yield
 
 
 def append_metrics(run: Path, record: Mapping[str, Any]) -> None:

@@ -29,6 +29,7 @@ from das3d_cli.data.preprocess import measure, preprocess
 from das3d_cli.data.readers import read_capture, read_ground_truth
 from das3d_cli.data.summary import Summary
 from das3d_cli.errors import DataError, UsageError
+from das3d_cli.files import held
 from das3d_cli.settings import PreprocessSettings
 
 SMALL = PreprocessSettings(size=48)
@@ -297,6 +298,17 @@ def test_stale_samples_go_and_foreign_files_stay(dataset: Path, dst: Path) -> No
     assert foreign.exists()
     assert note.exists()
     assert not (dst / "tire/test/stain/000.npz").exists()
+
+
+def test_one_preprocess_in_a_cache_at_a_time(shared_dataset: Path, dst: Path) -> None:
+    half_written = dst / "tire/.0123.das3d-tmp"
+    half_written.touch()
+    told = pytest.raises(UsageError, match=f"^{dst}/tire: another process preprocesses into it; end that one first$")
+    with held(dst / "tire", "preprocesses into"), told:
+        run(shared_dataset, dst)
+    assert half_written.exists()
+    run(shared_dataset, dst)
+    assert not half_written.exists()
 
 
 def test_source_is_never_written_to(dataset: Path, tmp_path: Path) -> None:

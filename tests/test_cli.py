@@ -22,12 +22,12 @@ import tifffile
 import torch
 import typer
 
-from das3d_cli import runs
 from das3d_cli.commands import predict as predict_command
 from das3d_cli.commands import train as train_command
 from das3d_cli.data.cache import open_cache
 from das3d_cli.engine import training
 from das3d_cli.errors import DataError
+from das3d_cli.files import held
 from das3d_cli.settings import FIELDS, resolve
 
 PACKAGE = Path(__file__).parents[1] / "das3d_cli"
@@ -214,7 +214,7 @@ class TestMainPath:
         for category in ("cookie", "tire"):
             training.start(settings, open_cache(place / "out", category), tmp_path / "left", torch.device("cpu"))
         resume = ("train", "--resume", tmp_path / "left", "--gpus", "cpu", "--json")
-        with runs.held(tmp_path / "left" / "tire-001"):
+        with held(tmp_path / "left" / "tire-001", "trains in"):
             done = das3d(*resume, cwd=place)
         found = json.loads(done.stdout)
         assert done.returncode == 1 and [(one["category"], one["steps"]) for one in found["finished"]] == [

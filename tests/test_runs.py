@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from das3d_cli.errors import DataError, UsageError
-from das3d_cli.runs import by_category, held, newest_finished, unfinished
+from das3d_cli.files import held
+from das3d_cli.runs import by_category, newest_finished, unfinished
 
 
 def make(base: Path, name: str, when: str, category: str = "tire", modality: str = "both") -> Path:
@@ -68,7 +69,8 @@ def test_what_is_to_be_resumed(tmp_path: Path):
 
 
 def test_one_training_in_a_run_at_a_time(tmp_path: Path):
-    with held(tmp_path), pytest.raises(UsageError, match="another process trains in it"), held(tmp_path):
+    told = pytest.raises(UsageError, match=r"another process trains in it; end that one first$")
+    with held(tmp_path, "trains in"), told, held(tmp_path, "trains in"):
         pass
-    with held(tmp_path):
+    with held(tmp_path, "trains in"):
         pass

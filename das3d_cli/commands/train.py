@@ -34,6 +34,7 @@ from das3d_cli.commands.options import (
 from das3d_cli.engine.launch import launch, launched
 from das3d_cli.errors import Das3dError, DataError, UsageError
 from das3d_cli.files import as_json as to_json
+from das3d_cli.files import held
 from das3d_cli.settings import Settings, resolve
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
     from das3d_cli.engine.trainer import Trainer
 
+_TRAINS = "trains in"
 _FEW = 0.5  # of the synthetic defects, some of which hardly show, should be over the threshold at least
 _INTERRUPTED = "interrupted"  # in the last step of a training, which ended all the same
 
@@ -169,11 +171,11 @@ def _train_category(
 
     cache = open_cache(data, category)
     with contextlib.ExitStack() as at_end:
-        trainer = training.start(settings, cache, base, device, lambda run: at_end.enter_context(run_folders.held(run)))
+        trainer = training.start(settings, cache, base, device, lambda run: at_end.enter_context(held(run, _TRAINS)))
         if not cache.samples("validation") and distributed.is_first():
-            kept, held = len(trainer.data.train), len(trainer.data.validation)
+            kept, aside = len(trainer.data.train), len(trainer.data.validation)
             console.say(
-                f"{category}: no validation split; {held} of {kept + held} training samples are held out for it"
+                f"{category}: no validation split; {aside} of {kept + aside} training samples are held out for it"
             )
         return _finish(trainer, data, bar=bar)
 
@@ -183,7 +185,7 @@ def _resume_run(
 ) -> dict[str, Any]:
     from das3d_cli.engine import distributed, training
 
-    with run_folders.held(Path(run)) if distributed.is_first() else contextlib.nullcontext():
+    with held(Path(run), _TRAINS) if distributed.is_first() else contextlib.nullcontext():
         return _finish(training.resume(Path(run), data, device, assignments), data, bar=bar)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections import Counter
@@ -25,7 +26,7 @@ from das3d_cli.data.readers import check_size, read_capture, read_ground_truth
 from das3d_cli.data.summary import Row, Summary, rows_of
 from das3d_cli.data.workers import completed, process_pool
 from das3d_cli.errors import DataError, UsageError, unforeseen
-from das3d_cli.files import make_folder, reason, sweep
+from das3d_cli.files import held, make_folder, reason, sweep
 from das3d_cli.settings import PreprocessSettings
 
 __all__ = ["Progress", "Row", "Summary", "build"]
@@ -73,7 +74,8 @@ def build(
         progress: called with (samples done, samples in all, what is being done).
 
     Raises:
-        UsageError: `dst` lies in the source, which is never written to; the settings do not fit the captures.
+        UsageError: `dst` lies in the source, which is never written to; another process preprocesses into it; the settings
+            do not fit the captures.
         DataError: the cache cannot be written. A capture that cannot be used is a failure in the summary.
     """
     names = sorted({entry.category for entry in layout.entries} | {item.category for item in layout.problems})
@@ -88,17 +90,18 @@ def build(
             progress(done, total, text)
 
     summary = Summary()
-    try:
-        with process_pool(workers, jobs=total) as pool:
-            for category in names:
-                part = _build_category(category, layout, forms[category], dst / category, settings, pool, tell)
-                summary.rows.extend(part.rows)
-                summary.failures.extend(part.failures)
-                summary.forms.update(part.forms)
-                summary.notes.extend(part.notes)
-    finally:
+    with contextlib.ExitStack() as at_end:
+        for folder in (dst / category for category in names):
+            make_folder(folder)
+            at_end.enter_context(held(folder, "preprocesses into"))
+            at_end.callback(sweep, folder)
+        pool = at_end.enter_context(process_pool(workers, jobs=total))
         for category in names:
-            sweep(dst / category)
+            part = _build_category(category, layout, forms[category], dst / category, settings, pool, tell)
+            summary.rows.extend(part.rows)
+            summary.failures.extend(part.failures)
+            summary.forms.update(part.forms)
+            summary.notes.extend(part.notes)
     return summary
 
 
@@ -111,7 +114,6 @@ def _build_category(
     pool: Executor | None,
     tell: Tell,
 ) -> Summary:
-    make_folder(folder)
     files, failures = _stat(category, layout)
     tell(category, len(failures))
     failures += (problem for problem in layout.problems if problem.category == category)

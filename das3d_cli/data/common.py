@@ -20,7 +20,9 @@ from das3d_cli.settings import PreprocessSettings
 
 _PROBES = 32  # train captures that a category's depth range and window are measured on
 _MARGIN = 1.1  # of the window around the largest part
-_ODD = 1.5  # times as wide as the middle one of the parts: two of them in one capture, or the table's edge besides
+# So many times as wide as the middle one of the parts are two of them in one capture, or one with the table's edge beside it: one
+# probe or a small share of them. Where more are, parts differ so much.
+_ODD, _FEW = 1.5, 0.1
 
 
 class Common(NamedTuple):
@@ -88,20 +90,18 @@ def find_common(entries: Sequence[Entry], form: Form, settings: PreprocessSettin
     window_wanted = settings.frame == "part" and form.foreground != "whole"
     if form.modalities == "rgb" or not (window_wanted or settings.scaling == "category"):
         return Common(None, None, form)
-    probes = pick_probes(entries)
-    results = list(completed(pool, _probe, [(entry, form, settings) for entry in probes]))
-    measured = [(entry, found) for entry, found in zip(probes, results, strict=True) if isinstance(found, Extent)]
+    results = list(completed(pool, _probe, [(entry, form, settings) for entry in pick_probes(entries)]))
+    measured = [(path, found) for path, found in results if isinstance(found, Extent)]
     if not results:
         raise DataError("no train/good capture to measure the parts on; add some,"
                         " or set preprocess.scaling=capture and preprocess.frame=image")  # fmt: skip
     if not measured:
         raise DataError(
             f"none of {len(results)} train/good captures can be used to measure the parts on, read as {form.unit};"
-            f" the first: {results[0]}"
+            f" the first: {min(results)[1]}"
         )
-    widest = _ODD * float(np.median([extent.span_px for _, extent in measured]))
-    odd = tuple(entry.files[0] for entry, extent in measured if extent.span_px > widest)
-    extents = [extent for _, extent in measured if extent.span_px <= widest]
+    odd = _odd(measured)
+    extents = [extent for path, extent in measured if path not in odd]
     near, far = min(extent.near_m for extent in extents), max(extent.far_m for extent in extents)
     depth_range = (near - settings.headroom * (far - near), far) if settings.scaling == "category" else None
     if not window_wanted:
@@ -111,13 +111,22 @@ def find_common(entries: Sequence[Entry], form: Form, settings: PreprocessSettin
     return Common(depth_range, window, replace(form, pitch_m=(min(pitches), max(pitches))), odd)
 
 
-def _probe(job: tuple[Entry, Form, PreprocessSettings]) -> Extent | str:
+def _odd(measured: Sequence[tuple[Path, Extent]]) -> tuple[Path, ...]:
+    """The captures in which far more than a part stands, or none."""
+    widest = _ODD * float(np.median([extent.span_px for _, extent in measured]))
+    odd = sorted(path for path, extent in measured if extent.span_px > widest)
+    return tuple(odd) if len(odd) <= max(1, _FEW * len(measured)) else ()
+
+
+def _probe(job: tuple[Entry, Form, PreprocessSettings]) -> tuple[Path, Extent | str]:
+    """The capture's first file, and what was measured or why nothing could be."""
     entry, form, settings = job
+    first = entry.files[0]
     try:
-        return measure(
+        return first, measure(
             read_capture(entry.rgb, entry.xyz, entry.camera, entry.limits, form.unit), foreground=form.foreground,
             plane_distance_m=settings.plane_distance_mm / 1000, depth_axis=settings.depth_axis,
         )  # fmt: skip
     except Exception as error:  # noqa: BLE001  (making its sample meets it again and lists it)
         text = " ".join(str(error).split())
-        return text if any(str(path) in text for path in entry.files) else f"{entry.files[0]}: {text}"
+        return first, text if any(str(path) in text for path in entry.files) else f"{first}: {text}"
