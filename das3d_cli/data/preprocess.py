@@ -23,9 +23,7 @@ _MIN_SPAN_M = 1e-3
 # So far from all its neighbours lies a point that no surface carries: share of the depth range, and at least.
 _STRAY, _STRAY_M = 0.1, 1e-3
 _PITCH_POINTS = 10_000  # of a part, that tell how much of it a pixel shows
-_OTHER_SCALE = (
-    1.3  # times the largest pitch: another resolution or another camera, rather than a part that lies farther away
-)
+_OTHER_SCALE = 1.4  # times the largest pitch, or least: another resolution or camera, not a part that lies farther away
 _NO_DEPTH = 0.5  # of a part without points: the synthesis may then change it both ways
 _NO_COLOUR = 128
 
