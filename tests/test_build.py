@@ -205,24 +205,31 @@ def test_one_capture_of_two_parts_does_not_widen_the_window_of_all(
     summary = run(dataset, tmp_path / "out")
     (note,) = summary.notes
     assert note.startswith(f"{path}: what stands there is much wider than in most captures")
+    assert run(dataset, tmp_path / "out", workers=2).notes == [note]
     made, before = (open_cache(root, "tire").manifest for root in (tmp_path / "out", built[0]))
     assert made.window_px == pytest.approx(before.window_px, abs=2)
     assert made.counts == before.counts
     assert made.depth_range_m == pytest.approx(before.depth_range_m, abs=3e-4)
 
 
+def cut(folder: Path, name: str, places: Any) -> None:
+    """Leave these pixels of a capture."""
+    for kind in ("rgb", "gt"):
+        image = cv2.imread(str(folder / kind / f"{name}.png"), cv2.IMREAD_UNCHANGED)
+        cv2.imwrite(str(folder / kind / f"{name}.png"), image[places])
+    cloud = tifffile.imread(folder / f"xyz/{name}.tiff")
+    tifffile.imwrite(folder / f"xyz/{name}.tiff", cloud[places], photometric="rgb")
+
+
 def test_a_capture_of_another_resolution_is_a_failure(dataset: Path, dst: Path) -> None:
     """It would show a part at half its size; one that is cut to a smaller size shows it as it is."""
-    for name, places in {"bump": np.s_[::2, ::2], "stain": np.s_[:, 4:-3]}.items():
-        folder = dataset / "tire/test" / name
-        for kind in ("rgb", "gt"):
-            image = cv2.imread(str(folder / kind / "000.png"), cv2.IMREAD_UNCHANGED)
-            cv2.imwrite(str(folder / kind / "000.png"), image[places])
-        cloud = tifffile.imread(folder / "xyz/000.tiff")
-        tifffile.imwrite(folder / "xyz/000.tiff", cloud[places], photometric="rgb")
-    (failure,) = run(dataset, dst).failures
-    assert failure.path == dataset / "tire/test/bump/xyz/000.tiff"
-    assert re.match(r"a pixel shows 1.99 mm of the part, .* measured on 0.997 to 0.998 mm: ", failure.reason)
+    cut(dataset / "tire/test/bump", "000", np.s_[::2, ::2])
+    cut(dataset / "tire/test/stain", "000", np.s_[:, 4:-3])
+    cut(dataset / "tire/train/good", "001", np.s_[::2, ::2])
+    test, train = run(dataset, dst).failures
+    assert test.path == dataset / "tire/test/bump/xyz/000.tiff"
+    assert train.path == dataset / "tire/train/good/xyz/001.tiff"
+    assert re.match(r"a pixel shows 1.99 mm of the part, .* measured on 0.996 to 0.996 mm: ", test.reason)
 
 
 def test_ground_truth_of_another_size_is_a_failure(dataset: Path, dst: Path, part: Callable[..., Any]) -> None:

@@ -82,7 +82,8 @@ def test_a_list_keeps_its_order_and_counts_from_its_folder(tmp_path: Path):
         ("xyz,rgb\n", "holds no part"),
         ("depth,rgb,fx\n1.png,1.png,wide\n", "row 2: fx, fy, cx, cy and scale must be numbers"),
         ("depth,rgb,cx\n1.png,1.png,320\n", "row 2: fx, the focal length in pixels, is missing"),
-        ("xyz,rgb\n1.tiff,1.png\n2.tiff,1.png\n", "row 3: the same file as row 2; every part needs its own"),
+        ("xyz,rgb\n1.tiff,1.png\n2.tiff,a/../1.png\n", "row 3: the same file as row 2; every part needs its own"),
+        ("rgb,xyz,name\n1.png,1.tiff,a\n2.png,2.tiff,a\n", "row 3: the same name as row 2; every part needs its own"),
         ("xyz,rgb,name\n1.tiff,1.png,a/b\n", "row 2: a/b: no name for a file; leave out slashes"),
         ('xyz,rgb\n"1.tiff,1.png\n', "is not a CSV text: .*; look for a quotation mark"),
     ],
@@ -112,6 +113,15 @@ def test_a_camera_beside_a_list_is_that_of_its_other_parts(tmp_path: Path):
     (tmp_path / "list.csv").write_text("xyz,rgb,fx\nfar/1.png,1.png,\nfar/2.png,2.png,600\n")
     parts = find_parts(tmp_path / "list.csv", "both")
     assert [part.find_camera() for part in parts] == [Camera(1341, 1341), Camera(600, 600)]
+
+
+def test_the_camera_of_a_part_beyond_a_link_is_not_that_beside_the_link(tmp_path: Path):
+    touch(tmp_path, "real/sub/1_depth.png", "real/2_depth.png")
+    (tmp_path / "link").symlink_to(tmp_path / "real/sub")
+    (tmp_path / "camera.json").write_text('{"fx": 1}')
+    (tmp_path / "real/camera.json").write_text('{"fx": 2}')
+    assert PartFiles(tmp_path / "link/../2_depth.png", None).find_camera() == Camera(2, 2)
+    assert PartFiles(tmp_path / "link/1_depth.png", None).find_camera() == Camera(1, 1)
 
 
 @pytest.mark.parametrize("place", ["valve/test/hole/depth", "valve/test/hole", "valve/test", "valve", ""])
@@ -170,12 +180,17 @@ def test_a_part_of_real_iad_is_paired_whatever_its_name_holds(tmp_path: Path):
 
 
 def test_own_names_that_hold_a_light_are_own_names(tmp_path: Path):
-    touch(tmp_path, *(f"rgb/L1_good_{n}.png" for n in range(2)), *(f"xyz/L1_good_{n}.tiff" for n in range(2)))
-    own = [(tmp_path / f"xyz/L1_good_{n}.tiff", tmp_path / f"rgb/L1_good_{n}.png") for n in range(2)]
-    assert pairs(tmp_path, "both") == own
-    touch(tmp_path, "rgb/L2_good_0.png", "xyz/L2_good_0.tiff")  # by this name it might be a part under two lights
-    found = find_parts(tmp_path, "both", layout="mvtec3d")
-    assert [(part.xyz, part.rgb) for part in found][:2] == own and len(found) == 3
+    names = ("L1_good_0", "L1_good_1", "L2_good_0")
+    touch(tmp_path, *(f"rgb/{name}.png" for name in names), *(f"xyz/{name}.tiff" for name in names))
+    assert pairs(tmp_path, "both") == [(tmp_path / f"xyz/{name}.tiff", tmp_path / f"rgb/{name}.png") for name in names]
+
+
+@pytest.mark.parametrize("layout", ["auto", "realiad"])
+def test_one_light_of_real_iad_is_enough(tmp_path: Path, layout: str):
+    touch(tmp_path, "rgb/0001_L02_RGB.png", "xyz/0001.tiff")
+    (part,) = find_parts(tmp_path, "both", ["L02"], layout=layout)
+    assert part.rgb == tmp_path / "rgb/0001_L02_RGB.png"
+    assert len(find_parts(tmp_path, "both", layout="mvtec3d")) == 2  # which do not belong together
 
 
 def test_two_files_of_one_name(tmp_path: Path):

@@ -301,9 +301,23 @@ def test_images_alone_have_no_parallax() -> None:
 def test_a_peak_beyond_the_image_is_found_at_its_border(spot: tuple[int, int], found: tuple[int, int]) -> None:
     geometry = Geometry(None, None, None, None, 60, 80, 100, 24, 24, 0, (0, 0))
     map_ = np.zeros((100, 100), np.float32)
-    map_[spot], map_[70, 70] = 0.9, 0.5
+    map_[spot], map_[70, 70], map_[12, 20:90] = 0.9, 0.5, 0.3  # the last beyond the image, where no defect has a size
     raw = to_raw(map_, geometry)
     assert (raw[found], raw[46, 46], np.count_nonzero(raw)) == (np.float32(0.9), 0.5, 2)
+
+
+@pytest.mark.parametrize("aside", [0, 40])
+@pytest.mark.parametrize("slope_m", [0, 0.003])
+def test_what_a_pixel_shows_follows_from_the_distance_alone(aside: int, slope_m: float) -> None:
+    """Whatever walls and slopes of a part are in view, and wherever it lies."""
+    part = disc((120, 200), 14, centre=(60, 100 + aside)) > 0
+    height = np.where(part, 0.02 + slope_m * (np.arange(200) - 86 - aside), 0)
+    capture = relief(height)
+    distance = np.median(np.asarray(capture.xyz)[part][:, 2])
+    found = measure(capture, plane_distance_m=0.005, depth_axis="plane").pitch_m
+    assert found == pytest.approx(distance / FOCAL, rel=0.01)
+    turned = RawCapture(np.rot90(capture.rgb), np.rot90(capture.xyz) * np.float32([1, -1, 1]))
+    assert measure(turned, plane_distance_m=0.005, depth_axis="plane").pitch_m == pytest.approx(found, rel=1e-3)
 
 
 def test_to_raw_keeps_a_constant_map() -> None:

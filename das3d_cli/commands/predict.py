@@ -47,7 +47,7 @@ def run(
             "--parts",
             help="Instead of one part many: a folder of NAME.tiff and NAME.png, side by side or in xyz/ and rgb/,"
             " a label's folder of a data set, a data/ folder of Eyecandies, or a CSV file with the columns xyz and rgb,"
-            " or depth, rgb, fx, fy, cx, cy and scale.",
+            " or depth, rgb, fx, fy, cx, cy and scale; name, if they are to have others than their files.",
             show_default=False,
         ),
     ] = None,
@@ -123,7 +123,7 @@ def run(
         if as_json:
             console.result(to_json(about | _record(found, None if undrawn else pictures[part])))
         else:
-            _show(found, f"{part.first}  " if parts else "")
+            _show(found, f"{part.given or part.first}  " if parts else "")
         if undrawn and not parts:
             raise undrawn
     if parts:

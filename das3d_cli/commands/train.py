@@ -231,6 +231,6 @@ def _told(name: str, best: Mapping[str, float]) -> Iterator[str]:
     yield f"{name}: threshold {best['threshold']:.3f}, which {found:.0%} of the synthetic defects reach"
     if found < _FEW:
         yield (
-            f"{name}: that are few; if a defective part is among the good ones, it is one that `das3d predict --parts` tells to score"
-            " highest: remove it, preprocess and train again"
+            f"{name}: these are few. Train for more steps; or a defective part may be among the good ones: `das3d predict --parts` on"
+            " their folder shows which score highest. Remove it, preprocess and train again"
         )

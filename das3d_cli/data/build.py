@@ -125,7 +125,7 @@ def _build_category(
     try:
         if files:
             tell(f"{category}: size of the parts")
-            common = _known(folder, extent_key) or find_common(
+            common = _known(folder, extent_key, layout.root) or find_common(
                 entries, replace(form, unit=find_unit(entries, settings)), settings, pool
             )
     except DataError as error:
@@ -144,7 +144,7 @@ def _build_category(
     cache.write_manifest(folder, Manifest(
         version=cache.VERSION, das3d=__version__, category=category, settings=settings,
         source=_digest(list(files.values())), depth_range_m=common.depth_range_m, window_px=common.window_px, form=common.form,
-        extent_key=extent_key, counts=_counts(records), samples=records,
+        odd=tuple(_relative(path, layout.root) for path in common.odd), extent_key=extent_key, counts=_counts(records), samples=records,
         failures=[(_relative(failure.path, layout.root), failure.reason) for failure in failures],
     ))  # fmt: skip
     forms = {category: common.form} if files else {}
@@ -173,14 +173,15 @@ def _run(
     return [records[task.path] for task in tasks if task.path in records], new
 
 
-def _known(folder: Path, key: str) -> Common | None:
+def _known(folder: Path, key: str, root: Path) -> Common | None:
     try:
         manifest = cache.read_manifest(folder)
     except DataError:
         return None
     if manifest.extent_key != key:
         return None
-    return Common(manifest.depth_range_m, manifest.window_px, manifest.form)
+    odd = tuple(root / path for path in manifest.odd)
+    return Common(manifest.depth_range_m, manifest.window_px, manifest.form, odd)
 
 
 def _make(task: _Task) -> Record | Failure:

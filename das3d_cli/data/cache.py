@@ -66,7 +66,8 @@ class Manifest(BaseModel):
         depth_range_m: depths in metres that became 0 and 1; None where each capture has its own.
         window_px: side in raw pixels of the window around each part; None where the sample shows the whole image.
         form: what the captures consist of, and how they are read.
-        extent_key: stands for all that these three were found from.
+        odd: the train captures that they were not measured on, as of `das3d_cli.data.common.Common`.
+        extent_key: stands for all that these were found from.
         counts: split -> label -> number of samples.
         failures: (file, reason) of every part that could not be used.
     """
@@ -81,6 +82,7 @@ class Manifest(BaseModel):
     depth_range_m: tuple[float, float] | None
     window_px: int | None
     form: Form = Form()
+    odd: tuple[str, ...] = ()
     extent_key: str
     counts: dict[str, dict[str, int]]
     samples: list[Record]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 
 from das3d_cli.data.capture import GOOD, Foreground, Form
 from das3d_cli.data.layouts import Entry
-from das3d_cli.data.preprocess import Extent, measure
+from das3d_cli.data.preprocess import OTHER_SCALE, Extent, measure
 from das3d_cli.data.readers import guess_unit, read_capture
 from das3d_cli.data.workers import completed
 from das3d_cli.errors import DataError, UsageError
@@ -20,9 +20,8 @@ from das3d_cli.settings import PreprocessSettings
 
 _PROBES = 32  # train captures that a category's depth range and window are measured on
 _MARGIN = 1.1  # of the window around the largest part
-# So many times as wide as the middle one of the parts are two of them in one capture, or one with the table's edge beside it: one
-# probe or a small share of them. Where more are, parts differ so much.
-_ODD, _FEW = 1.5, 0.1
+_ODD = 1.5  # times as wide as the middle one of the parts: two of them in one capture, or the table's edge beside one
+_FEW = 0.1  # share of the probes, or one
 
 
 class Common(NamedTuple):
@@ -43,8 +42,9 @@ class Common(NamedTuple):
 
 
 def pick_probes(entries: Sequence[Entry]) -> list[Entry]:
-    """Good train captures, evenly spread by name."""
-    train = [entry for entry in entries if entry.split == "train" and entry.label == GOOD]
+    """Good train captures, evenly spread by name; of those that show one part, each under another light, one."""
+    good = [entry for entry in entries if entry.split == "train" and entry.label == GOOD]
+    train = list({entry.files[0]: entry for entry in good}.values())
     return [train[int(i)] for i in np.linspace(0, len(train) - 1, min(len(train), _PROBES)).round()]
 
 
@@ -91,7 +91,7 @@ def find_common(entries: Sequence[Entry], form: Form, settings: PreprocessSettin
     if form.modalities == "rgb" or not (window_wanted or settings.scaling == "category"):
         return Common(None, None, form)
     results = list(completed(pool, _probe, [(entry, form, settings) for entry in pick_probes(entries)]))
-    measured = [(path, found) for path, found in results if isinstance(found, Extent)]
+    measured = {path: found for path, found in results if isinstance(found, Extent)}
     if not results:
         raise DataError("no train/good capture to measure the parts on; add some,"
                         " or set preprocess.scaling=capture and preprocess.frame=image")  # fmt: skip
@@ -100,22 +100,27 @@ def find_common(entries: Sequence[Entry], form: Form, settings: PreprocessSettin
             f"none of {len(results)} train/good captures can be used to measure the parts on, read as {form.unit};"
             f" the first: {min(results)[1]}"
         )
-    odd = _odd(measured)
-    extents = [extent for path, extent in measured if path not in odd]
+    pitch = float(np.median([extent.pitch_m for extent in measured.values()]))
+    span = float(np.median([extent.span_px for extent in measured.values()]))
+    other = _few(
+        {path: max(extent.pitch_m / pitch, pitch / extent.pitch_m) for path, extent in measured.items()}, OTHER_SCALE
+    )
+    odd = _few({path: extent.span_px / span for path, extent in measured.items()}, _ODD)
+    extents = [extent for path, extent in measured.items() if path not in odd | other]
     near, far = min(extent.near_m for extent in extents), max(extent.far_m for extent in extents)
     depth_range = (near - settings.headroom * (far - near), far) if settings.scaling == "category" else None
+    told = tuple(sorted(odd - other))  # what is at another scale cannot be used, and is told as that
     if not window_wanted:
-        return Common(depth_range, None, form, odd)
+        return Common(depth_range, None, form, told)
     window = round(_MARGIN * max(extent.span_px for extent in extents))
     pitches = [extent.pitch_m for extent in extents]
-    return Common(depth_range, window, replace(form, pitch_m=(min(pitches), max(pitches))), odd)
+    return Common(depth_range, window, replace(form, pitch_m=(min(pitches), max(pitches))), told)
 
 
-def _odd(measured: Sequence[tuple[Path, Extent]]) -> tuple[Path, ...]:
-    """The captures in which far more than a part stands, or none."""
-    widest = _ODD * float(np.median([extent.span_px for _, extent in measured]))
-    odd = sorted(path for path, extent in measured if extent.span_px > widest)
-    return tuple(odd) if len(odd) <= max(1, _FEW * len(measured)) else ()
+def _few(times: Mapping[Path, float], most: float) -> set[Path]:
+    """The captures in which something is more than so many times what it is in most, if they are few: many are no mistake."""
+    found = {path for path, value in times.items() if value > most}
+    return found if len(found) <= max(1, _FEW * len(times)) else set()
 
 
 def _probe(job: tuple[Entry, Form, PreprocessSettings]) -> tuple[Path, Extent | str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -44,8 +43,9 @@ class PartFiles(NamedTuple):
         """The camera of a depth image `xyz`, as far as the files tell it. Raises DataError: a camera.json that is none."""
         if self.camera or self.xyz is None:
             return self.camera
-        about = Path(os.path.abspath(self.xyz)).parents  # noqa: PTH100  (a link's camera lies about the link)
-        return find_camera(*([self.beside] if self.beside else about[:_ABOVE]))
+        # What is linked has its camera about the link, but a link and ".." lead elsewhere than they read.
+        about = self.xyz.parent.resolve() / self.xyz.name if ".." in self.xyz.parts else self.xyz.absolute()
+        return find_camera(*([self.beside] if self.beside else about.parents[:_ABOVE]))
 
     @property
     def paths(self) -> list[Path]:
@@ -199,10 +199,10 @@ def _listed(path: Path, needs: Needs, category: str) -> list[PartFiles]:
             continue
         try:
             files = {kind: path.parent / _one_of(row, names) for kind, names in sources.items()}
-            for file in files.values():
-                claim(taken, file, number)
             name = row.get("name", "")
             check_name(name)
+            for key in (*(file.resolve() for file in files.values()), *([name] if name else [])):
+                claim(taken, key, number)
             camera = camera_of(row)
         except ValueError as error:
             raise DataError(f"{path}: row {number}: {error}") from None

@@ -23,7 +23,7 @@ _MIN_SPAN_M = 1e-3
 # So far from all its neighbours lies a point that no surface carries: share of the depth range, and at least.
 _STRAY, _STRAY_M = 0.1, 1e-3
 _PITCH_POINTS = 10_000  # of a part, that tell how much of it a pixel shows
-_OTHER_SCALE = 1.4  # times the largest pitch, or least: another resolution or camera, not a part that lies farther away
+OTHER_SCALE = 1.4  # times the largest pitch, or least: another resolution or camera, not a part that lies farther away
 _NO_DEPTH = 0.5  # of a part without points: the synthesis may then change it both ways
 _NO_COLOUR = 128
 
@@ -163,12 +163,18 @@ def preprocess(
 def to_raw(map_: NDArray[np.float32], geometry: Geometry) -> NDArray[np.float32]:
     """An (S, S) map in the raw image's own (H, W): resized to the square and laid where it was cut out, else zero.
 
-    What a part that the image cuts off has beyond the image goes to the nearest pixel within, so that no peak is lost.
+    A peak beyond the image, of a part that the image cuts off, goes to the nearest pixel within.
     """
     square = _resize(np.asarray(map_, dtype=np.float32), geometry.side)
     raw = np.zeros((geometry.raw_height, geometry.raw_width), np.float32)
-    inside, (rows, columns) = _overlap(geometry)
-    raw[inside] = _folded(_folded(square, rows).T, columns).T
+    inside, of_square = _overlap(geometry)
+    raw[inside] = square[of_square]
+    peak = np.unravel_index(int(square.argmax()), square.shape)
+    nearest = tuple(
+        min(max(int(place) - kept.start, 0), kept.stop - kept.start - 1) + shown.start
+        for place, kept, shown in zip(peak, of_square, inside, strict=True)
+    )
+    raw[nearest] = max(raw[nearest], square[peak])
     return raw
 
 
@@ -185,21 +191,40 @@ def _check(capture: RawCapture, *truths: NDArray[np.bool_]) -> None:
 
 
 def _pitch_m(xyz: NDArray[np.float32], part: NDArray[np.bool_]) -> float:
-    """What a pixel shows of the part as seen along the optical axis: the root of its area by least squares, metres."""
-    pixels = np.argwhere(part)
-    pixels = pixels[:: 1 + len(pixels) // _PITCH_POINTS]
-    steps, places = pixels - pixels.mean(axis=0), xyz[tuple(pixels.T)][:, :2].astype(np.float64)
+    """What a pixel shows of a surface across the optical axis at the part's median distance, metres: the root of its area.
+
+    Of parallel rays points tell, of rays through one point their directions, for down a part's walls its points do not move
+    on; what follows the pixels better counts.
+    """
+    where = np.flatnonzero(part)
+    pixels = np.unravel_index(where[:: 1 + len(where) // _PITCH_POINTS], part.shape)
+    points = xyz[pixels].astype(np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):  # heights over a table may be zero
+        directions = points[:, :2] / points[:, 2:] * np.median(points[:, 2])
+    fits = [
+        _area_of_pixel(np.stack(pixels, axis=1), places)
+        for places in (points[:, :2], directions)
+        if np.isfinite(places).all()
+    ]
+    return math.sqrt(min(fits)[1])
+
+
+def _area_of_pixel(pixels: NDArray[np.intp], places: NDArray[np.float64]) -> tuple[float, float]:
+    """How badly places (N, 2) follow their pixels (N, 2), and the area that a pixel is given by least squares."""
+    steps, places = pixels - pixels.mean(axis=0), places - places.mean(axis=0)
     # Summed up one by one: a matrix product's last bits depend on the number of threads.
-    squares, products = (
-        (steps[:, :, None] * other[:, None, :]).sum(axis=0) for other in (steps, places - places.mean(axis=0))
+    squares, products = ((steps[:, :, None] * other[:, None, :]).sum(axis=0) for other in (steps, places))
+    slopes = np.linalg.pinv(squares) @ products
+    off = places - steps[:, :1] * slopes[0] - steps[:, 1:] * slopes[1]
+    return float(np.square(off).sum() / max(np.square(places).sum(), 1e-18)), max(
+        abs(float(np.linalg.det(slopes))), 1e-18
     )
-    return math.sqrt(abs(np.linalg.det(products)) / max(np.linalg.det(squares), 1e-12))
 
 
 def _check_scale(pitch_m: float, usual: tuple[float, float]) -> None:
     """See that a window of so many pixels shows the part at about its usual size."""
     least, most = usual
-    if not least / _OTHER_SCALE < pitch_m < most * _OTHER_SCALE:
+    if not least / OTHER_SCALE < pitch_m < most * OTHER_SCALE:
         raise DataError(
             f"a pixel shows {pitch_m * 1e3:.3g} mm of the part, in the captures that parts were measured on {least * 1e3:.3g} to"
             f" {most * 1e3:.3g} mm: capture it at the same resolution from as far away, and see that its camera is the right one"
@@ -280,14 +305,6 @@ def _overlap(geometry: Geometry) -> tuple[tuple[slice, slice], tuple[slice, slic
         of_image.append(slice(start, stop))
         of_square.append(slice(start + before, stop + before))
     return (of_image[0], of_image[1]), (of_square[0], of_square[1])
-
-
-def _folded(map_: NDArray[np.float32], kept: slice) -> NDArray[np.float32]:
-    """These rows, the first and the last with the largest values of what lies before and behind them."""
-    within = map_[kept].copy()
-    within[0] = map_[: kept.start + 1].max(axis=0)
-    within[-1] = np.maximum(within[-1], map_[kept.stop - 1 :].max(axis=0))
-    return within
 
 
 def _square(image: NDArray[np.float32], geometry: Geometry) -> NDArray[np.float32]:

@@ -85,7 +85,9 @@ def resume(run: Path, cache_root: Path, device: torch.device, assignments: list[
     distributed.check_share(settings.train.batch_size, settings.train.accumulate)
     cache = open_cache(cache_root, state["category"])
     if any(state.get(key) != value for key, value in identity(cache).items()):
-        raise DataError(f"{cache.folder}: changed since {run} began with it; bring it back as it was, or train anew")
+        raise DataError(
+            f"{cache.folder}: changed since {run} began with it, or das3d did; bring it back as it was, or train anew"
+        )
     lower = "go on with a lower --set hardware.cache_share" if device.type == "cuda" else "free some, and go on"
     with within_memory(device, f"before the first step; {lower}"):
         data = load_data(settings, cache, device)

@@ -72,7 +72,7 @@ def find_entries(
     entries = [item for item in found if isinstance(item, Entry)]
     _check_names(entries, source)
     problems = [item for item in found if isinstance(item, Failure)]
-    notes = [item for item in found if isinstance(item, str)]
+    notes = list(dict.fromkeys(item for item in found if isinstance(item, str)))
     if not entries and not problems:
         raise DataError("; ".join([f"{source}: holds no captures; expected {kind.expected}", *notes]))
     return Layout(root, entries, problems, kind.name, why, kind.foreground, notes, source)

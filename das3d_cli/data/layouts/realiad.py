@@ -8,7 +8,6 @@ An image belongs to the part that its own name says, without the light and the w
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -83,13 +82,14 @@ def _chosen(lights: Sequence[str]) -> list[str]:
 def _lit_image_in(label: Path) -> Path | None:
     """The first image with a light in its name, by which these folders are known.
 
-    Directly in rgb/, where an own name may hold such a word as well, it is the usual light or one of a part's several.
+    In an own name, which the part's points have as well, such a word is no light.
     """
-    images = [path for path in _below(label / "rgb") if _light(path)]
-    lights = Counter(_stem(path) for path in images)
+    points = files_in(label / "xyz")
+    own, parts = {path.stem for path in points}, {_stem(path) for path in points}
     return next(
-        (path for path in images if path.parent.name != "rgb" or _light(path) == USUAL or lights[_stem(path)] > 1), None
-    )
+        (path for path in _below(label / "rgb") if _light(path)
+         and (path.parent.name != "rgb" or (path.stem not in own and _stem(path) in parts))), None,
+    )  # fmt: skip
 
 
 def _read_label(place: Place, folder: Path, light: str) -> Iterator[Found]:
