@@ -154,7 +154,6 @@ def _extents_m(region: NDArray[np.bool_], pitch: NDArray[np.float64]) -> tuple[f
     centred = places - places.mean(axis=0)
     scatter, down = centred.T @ centred, pitch[0] / np.linalg.norm(pitch[0])
     _, axes = np.linalg.eigh(scatter + _UPRIGHT * np.trace(scatter) * np.outer(down, down))
-    # The 2nd to 98th percentile, so that a thin tail does not stretch the defect; a place is a pixel wide.
-    low, high = np.percentile(centred @ axes, [2, 98], axis=0)
-    length, width = sorted((high - low + np.linalg.norm(pitch @ axes, axis=0)).tolist(), reverse=True)
+    extents = np.ptp(centred @ axes, axis=0) + np.linalg.norm(pitch @ axes, axis=0)  # a place is a pixel wide
+    length, width = sorted(extents.tolist(), reverse=True)
     return length, width

@@ -65,6 +65,18 @@ def test_a_slanted_bar_is_no_longer():
     assert defect.width_mm == pytest.approx(4, rel=0.15)
 
 
+@pytest.mark.parametrize("angle", [0, 30, 77])
+@pytest.mark.parametrize(("length", "width"), [(20.5, 20.5), (60, 20), (30, 4)])
+def test_all_of_an_ellipse_counts(length, width, angle):
+    """What a rule as "reject over 20 mm" is held against."""
+    rows, columns = (axis - 79.5 for axis in np.indices((160, 160)))
+    turn = math.radians(angle)
+    along, across = columns * math.cos(turn) + rows * math.sin(turn), rows * math.cos(turn) - columns * math.sin(turn)
+    anomaly = (np.hypot(along / length, across / width) <= 0.5 / PITCH_M / 1000).astype(np.float32)
+    (defect,) = find_defects(anomaly, flat((160, 160)), 0.5, 0.5)
+    assert (defect.length_mm, defect.width_mm) == pytest.approx((length, width), abs=0.8)  # of pixels of 0.5 mm
+
+
 def test_strongest_first_and_nothing_below_the_threshold():
     anomaly = np.zeros((80, 100), np.float32)
     anomaly[5:9, 5:9], anomaly[40:44, 40:44], anomaly[60:64, 60:64] = 0.6, 0.9, 0.4
