@@ -1,5 +1,9 @@
 """Errors that a user can mend. `cli.py` alone prints them and exits with their code."""
 
+from collections.abc import Iterable
+
+_SHOWN = 8  # names in one line
+
 
 class Das3dError(Exception):
     """One line for the user: what is wrong, where, and how to mend it."""
@@ -20,3 +24,9 @@ class DataError(Das3dError):
 def unforeseen(error: Exception) -> str:
     """What is said of an error that nobody foresaw, in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def some_of(names: Iterable[str]) -> str:
+    """The names for one line of a message, and dots where there are many."""
+    listed = list(names)
+    return ", ".join([*listed[:_SHOWN], *(["..."] if len(listed) > _SHOWN else [])])

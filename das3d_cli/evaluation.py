@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from das3d_cli.data.cache import Split, begin_split, in_portions, open_cache
+from das3d_cli.data.cache import Split, begin_split, fingerprints, in_portions, open_cache
 from das3d_cli.data.capture import GOOD
 from das3d_cli.detector import TOGETHER, Detector
-from das3d_cli.errors import DataError
+from das3d_cli.errors import DataError, some_of
 from das3d_cli.intervals import Interval, intervals
 from das3d_cli.measure import defective, peak_level
 from das3d_cli.metrics import Metrics, evaluate
@@ -24,12 +25,20 @@ from das3d_cli.sources import flatten
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The test split, what the detector said of it, and how good that is (`metrics`: "all", then each defect type)."""
+    """The test split, what the detector said of it, and how good that is.
+
+    Attributes:
+        metrics: "all", then each defect type.
+        known: places in the split of the parts that the detector was trained on, or its threshold set by.
+        unused: files of the category's captures, of any split, that could not be preprocessed and so count nowhere.
+    """
 
     detector: Detector
     split: Split
     scored: Scored
     metrics: dict[str, Metrics]
+    known: list[int] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
 
     @cached_property
     def intervals(self) -> dict[str, dict[str, Interval]]:
@@ -84,6 +93,9 @@ class Outcome:
         missed: names of the defective parts that were passed, by defect type; a part with several is in each.
         false_alarms: names of the good parts that were rejected.
         verdicts: one plain record per test part.
+        step: of the training, that the weights are of.
+        known: labels and names of the test parts that the detector knew.
+        unused: as of an `Evaluation`.
     """
 
     run: str
@@ -96,6 +108,9 @@ class Outcome:
     missed: dict[str, list[str]]
     false_alarms: list[str]
     verdicts: list[dict[str, Any]]
+    step: int
+    known: list[str]
+    unused: list[str]
 
     @classmethod
     def of(cls, run: Path, evaluation: Evaluation) -> Outcome:
@@ -116,6 +131,9 @@ class Outcome:
             missed=missed,
             false_alarms=[split.names[index] for index in evaluation.false_alarms()],
             verdicts=evaluation.verdicts(),
+            step=detector.step,
+            known=[f"{split.labels[index]}/{split.names[index]}" for index in evaluation.known],
+            unused=evaluation.unused,
         )
 
     @property
@@ -129,13 +147,28 @@ class Outcome:
             "run": self.run,
             "category": self.category,
             "modality": self.modality,
+            "step": self.step,
             "threshold": self.threshold,
             "metrics": {name: metrics._asdict() for name, metrics in self.metrics.items()},
             "intervals": self.intervals,
             "missed": self.missed,
             "false_alarms": self.false_alarms,
             "verdicts": self.verdicts,
+            "known": self.known,
+            "unused": self.unused,
         }
+
+
+def notes(evaluation: Evaluation) -> Iterator[str]:
+    """What is to be known beside the figures, a line each."""
+    labels, names = evaluation.split.labels, evaluation.split.names
+    if known := [f"{labels[index]}/{names[index]}" for index in evaluation.known]:
+        yield (
+            f"{len(known)} of the test parts were there when the run was trained or its threshold set, so that the figures are"
+            f" too good: {some_of(known)}"
+        )
+    if unused := evaluation.unused:
+        yield f"{len(unused)} captures of the data set could not be preprocessed and count nowhere: {some_of(unused)}"
 
 
 def defect_masks(split: Split) -> NDArray[np.bool_]:
@@ -164,4 +197,5 @@ def evaluate_detector(detector: Detector, cache_root: Path) -> Evaluation:
     split, reading = begin_split(cache, "test")
     scored = detector.score_each(in_portions(split.inputs, TOGETHER, reading))
     metrics = evaluate(split.labels, scored.scores, scored.maps, defect_masks(split), split.by_type)
-    return Evaluation(detector, split, scored, metrics)
+    known = [index for index, mark in enumerate(fingerprints(split.inputs)) if mark in detector.seen]
+    return Evaluation(detector, split, scored, metrics, known, [file for file, _ in made.failures])

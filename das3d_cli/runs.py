@@ -89,6 +89,13 @@ def unfinished(path: Path) -> list[Path]:
     return left or [path]
 
 
+def unfinished_note(path: Path, step: int, steps: int) -> str:
+    """What to say beside the name of a run whose training has not come to its end, else ""."""
+    if not path.is_dir() or (path / "summary.json").is_file():
+        return ""
+    return f", unfinished: its best state so far, of step {step} of {steps}"
+
+
 def newest_finished(base: Path) -> Path:
     """The run below `base` that finished last.
 

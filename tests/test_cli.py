@@ -376,6 +376,23 @@ class TestManyParts:
         arguments = ("predict", "--parts", tmp_path / "list.csv", "--run", tmp_path / "model.pt")
         assert ok(das3d(*arguments, cwd=place)).stdout.count("ANOMALOUS") == 2
         assert das3d(*arguments, "--fail-on-anomaly", cwd=place).returncode == 4
+        shutil.copy(tmp_path / "again.png", tmp_path / "third.png")
+        with (tmp_path / "list.csv").open("a") as file:
+            file.write("3,third.png,\n")
+        done = das3d(*arguments, "--json", cwd=place)
+        verdicts = [json.loads(line) for line in done.stdout.splitlines()]
+        assert done.returncode == 1 and [verdict["anomalous"] for verdict in verdicts] == [True, True, None]
+        assert verdicts[2]["error"] == f"{tmp_path}/list.csv: row 4: names no xyz file"
+
+    def test_no_earlier_heat_map_passes_for_that_of_a_part_that_fails(self, place: Path, tmp_path: Path):
+        shutil.copy(place / "part.png", tmp_path)
+        shutil.copy(place / "part.tiff", tmp_path)
+        call = ("predict", tmp_path / "part.tiff", tmp_path / "part.png", "--heatmap", tmp_path / "map.png")
+        ok(das3d(*call, cwd=place))
+        assert (tmp_path / "map.png").is_file()
+        (tmp_path / "part.tiff").write_bytes(b"II")
+        assert das3d(*call, cwd=place).returncode == 1
+        assert not (tmp_path / "map.png").exists()
 
     def test_from_a_program(self, place: Path):
         from das3d_cli.data.readers import read_capture

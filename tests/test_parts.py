@@ -73,18 +73,8 @@ def test_a_list_keeps_its_order_and_counts_from_its_folder(tmp_path: Path):
     [
         ("", "columns xyz and rgb"),
         ("xyz,image\n1.tiff,1.png\n", "columns xyz and rgb"),
-        ("xyz,rgb\n1.tiff,1.png\n\n2.tiff\n", "row 4: names no rgb file"),
-        ("xyz,rgb\n,1.png\n", "row 2: names no xyz file"),
-        ("depth,rgb\n,1.png\n", "row 2: names no depth file"),
-        ("xyz,depth,rgb\n,,1.png\n", "row 2: names no xyz or depth file"),
-        ("xyz,depth,rgb\n1.tiff,2.png,1.png\n", "row 2: names xyz and depth files; keep one"),
         ("xyz,rgb\n1.tiff,1.png,2.png\n", "row 2: has more cells than there are columns"),
         ("xyz,rgb\n", "holds no part"),
-        ("depth,rgb,fx\n1.png,1.png,wide\n", "row 2: fx, fy, cx, cy and scale must be numbers"),
-        ("depth,rgb,cx\n1.png,1.png,320\n", "row 2: fx, the focal length in pixels, is missing"),
-        ("xyz,rgb\n1.tiff,1.png\n2.tiff,a/../1.png\n", "row 3: the same file as row 2; every part needs its own"),
-        ("rgb,xyz,name\n1.png,1.tiff,a\n2.png,2.tiff,a\n", "row 3: the same name as row 2; every part needs its own"),
-        ("xyz,rgb,name\n1.tiff,1.png,a/b\n", "row 2: a/b: no name for a file; leave out slashes"),
         ('xyz,rgb\n"1.tiff,1.png\n', "is not a CSV text: .*; look for a quotation mark"),
     ],
 )
@@ -93,6 +83,29 @@ def test_a_list_that_cannot_be_used(tmp_path: Path, content: str, message: str):
     with pytest.raises(DataError, match=message) as caught:
         find_parts(tmp_path / "list.csv", "both")
     assert str(tmp_path / "list.csv") in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("columns", "row", "problem"),
+    [
+        ("xyz,rgb", "2.tiff", "names no rgb file"),
+        ("xyz,rgb", ",1.png", "names no xyz file"),
+        ("depth,rgb", ",1.png", "names no depth file"),
+        ("xyz,rgb,depth", ",1.png", "names no xyz or depth file"),
+        ("xyz,rgb,depth", "1.tiff,1.png,2.png", "names xyz and depth files; keep one"),
+        ("depth,rgb,fx", "1.png,1.png,wide", "fx, fy, cx, cy and scale must be numbers"),
+        ("depth,rgb,cx", "1.png,1.png,320", "fx, the focal length in pixels, is missing"),
+        ("xyz,rgb", "2.tiff,a/../0.png", "the same file as row 2; every part needs its own files and name"),
+        ("xyz,rgb,name", "2.tiff,2.png,a", "the same name as row 2; every part needs its own files and name"),
+        ("xyz,rgb,name", "1.tiff,1.png,a/b", "a/b: no name for a file; leave out slashes"),
+    ],
+)
+def test_a_row_that_cannot_be_used_costs_no_other(tmp_path: Path, columns: str, row: str, problem: str):
+    (tmp_path / "list.csv").write_text(f"{columns}\n0.tiff,0.png{',a' if 'name' in columns else ''}\n\n{row}\n")
+    good, bad = find_parts(tmp_path / "list.csv", "both")
+    assert (good.paths, good.problem) == ([tmp_path / "0.tiff", tmp_path / "0.png"], "")
+    assert (bad.paths, bad.problem) == ([], f"{tmp_path / 'list.csv'}: row 4: {problem}")
+    assert _pictures([good, bad], tmp_path / "list.csv", tmp_path / "maps")[bad] is None
 
 
 def test_a_list_may_give_names(tmp_path: Path):
@@ -194,9 +207,9 @@ def test_one_light_of_real_iad_is_enough(tmp_path: Path, layout: str):
 
 
 def test_two_files_of_one_name(tmp_path: Path):
-    touch(tmp_path, "1.tif", "1.tiff", "1.png")
-    with pytest.raises(DataError, match=r"1\.tiff: 1\.tif is beside it"):
-        find_parts(tmp_path, "both")
+    touch(tmp_path, "1.tif", "1.tiff", "1.png", "2.tiff", "2.png")
+    problems = [part.problem for part in find_parts(tmp_path, "both")]
+    assert problems == [f"{tmp_path}/1.tiff: 1.tif is beside it; keep one file of each name", ""]
 
 
 def test_a_folder_without_parts(tmp_path: Path):

@@ -108,6 +108,16 @@ def test_every_layout_leads_to_a_table(
         assert ("-" if value is None else f"{value:.3f}") in row, row
 
 
+def test_a_category_that_was_renamed_is_told(tmp_path: Path, das3d: Das3d) -> None:
+    captures.mvtec(tmp_path / "raw")
+    again = ("preprocess", "raw", "out", "--size", 32, "--workers", 1)
+    assert "as well" not in ok(das3d(*again, cwd=tmp_path)).stderr
+    (tmp_path / "raw/hazelnut").rename(tmp_path / "raw/nut")
+    told = "out: holds hazelnut as well, which raw does not; remove what is gone or was renamed"
+    assert told in ok(das3d(*again, cwd=tmp_path)).stderr
+    assert told not in ok(das3d(*again, "--category", "nut", cwd=tmp_path)).stderr
+
+
 class TestImagesAlone:
     @pytest.fixture
     def place(self, tmp_path: Path) -> Path:
@@ -141,7 +151,7 @@ class TestImagesAlone:
         assert picture.shape[0] > raw.shape[0] and picture.shape[1] > raw.shape[1]
         strict = with_threshold(place, 0.0)
         done = ok(das3d("predict", "part.png", "--run", strict, "--gpus", "cpu", cwd=place))
-        assert "size unknown, too few points measured" in done.stdout
+        assert "size unknown, for want of points" in done.stdout
         found = json.loads(
             ok(das3d("predict", "part.png", "--json", "--run", strict, "--gpus", "cpu", cwd=place)).stdout
         )

@@ -10,7 +10,7 @@ import pytest
 
 from das3d_cli.errors import DataError, UsageError
 from das3d_cli.files import held
-from das3d_cli.runs import by_category, newest_finished, unfinished
+from das3d_cli.runs import by_category, newest_finished, unfinished, unfinished_note
 
 
 def make(base: Path, name: str, when: str, category: str = "tire", modality: str = "both") -> Path:
@@ -66,6 +66,13 @@ def test_what_is_to_be_resumed(tmp_path: Path):
         [done],
         [tmp_path / "no-run"],
     ]
+
+
+def test_a_run_whose_training_has_not_ended_is_told(tmp_path: Path):
+    ended = make(tmp_path, "tire-001", "2026-01-01T00:00:00")
+    assert [unfinished_note(path, 5, 9) for path in (ended, ended / "checkpoints/best.pt")] == ["", ""]
+    (ended / "summary.json").unlink()
+    assert unfinished_note(ended, 5, 9) == ", unfinished: its best state so far, of step 5 of 9"
 
 
 def test_one_training_in_a_run_at_a_time(tmp_path: Path):

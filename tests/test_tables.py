@@ -65,6 +65,7 @@ def outcome(category="tire", modality="both", value=0.9, run="runs/x-001", **set
     return Outcome(
         run, category, modality, dict(flatten(Settings().model_dump(mode="json"))) | {"model.modality": modality} | settings,
         0.5, made, {name: dict.fromkeys(FIGURES, (value - 0.1, value + 0.1)) for name in made}, {"hole": ["003"]}, [], [],
+        1, [], [],
     )  # fmt: skip
 
 

@@ -30,7 +30,8 @@ from das3d_cli.engine.feed import Feed, batch_indices, placed
 from das3d_cli.engine.trainer import Data, Trainer, learning_rate
 from das3d_cli.engine.validation import validate
 from das3d_cli.errors import DataError, UsageError
-from das3d_cli.evaluation import evaluate_detector
+from das3d_cli.evaluation import Outcome, evaluate_detector, notes
+from das3d_cli.report.page import write_page
 from das3d_cli.scoring import evaluating
 from das3d_cli.settings import PreprocessSettings, resolve
 from das3d_cli.template import Template
@@ -539,6 +540,28 @@ class TestDetector:
         assert set(evaluation.metrics) == {"all"} | set(evaluation.split.labels) - {"good"}
         assert evaluation.metrics["all"].samples == len(evaluation.split.labels)
         assert len(evaluation.verdicts()) == len(evaluation.split.labels)
+
+    def test_parts_that_it_was_trained_on_are_told(
+        self, finished: Trainer, shared_dataset: Path, cache_root: Path, tmp_path: Path
+    ):
+        """Put aside for the test after the training, under other names, with one that cannot be used."""
+        assert list(notes(evaluate_detector(Detector.load(finished.run, "cpu"), cache_root))) == []
+        own = Path(shutil.copytree(shared_dataset, tmp_path / "mvtec3d")) / "tire"
+        for number, split in enumerate(("train", "validation")):
+            for kind in ("rgb", "xyz", "gt"):
+                suffix = "tiff" if kind == "xyz" else "png"
+                shutil.copy(own / split / f"good/{kind}/001.{suffix}", own / f"test/good/{kind}/99{number}.{suffix}")
+        (own / "test/bump/xyz/000.tiff").write_bytes(b"II")
+        build(find_entries(own), tmp_path / "out", PreprocessSettings(size=64), workers=1)
+        evaluation = evaluate_detector(Detector.load(finished.run, "cpu"), tmp_path / "out")
+        known, unused = notes(evaluation)
+        assert known.startswith("2 of the test parts were there when") and known.endswith(": good/990, good/991")
+        assert unused.endswith("could not be preprocessed and count nowhere: test/bump/xyz/000.tiff")
+        record = Outcome.of(finished.run, evaluation).record()
+        assert (record["known"], record["unused"]) == (["good/990", "good/991"], ["test/bump/xyz/000.tiff"])
+        write_page(tmp_path / "page.html", evaluation, "run")
+        page = (tmp_path / "page.html").read_text()
+        assert "2 of the test parts were there when" in page and "never seen" not in page
 
     def test_a_cache_preprocessed_otherwise_is_refused(self, finished: Trainer, shared_dataset: Path, tmp_path: Path):
         build(

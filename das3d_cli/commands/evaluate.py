@@ -23,7 +23,7 @@ from das3d_cli.errors import Das3dError, UsageError
 from das3d_cli.files import as_json as to_json
 from das3d_cli.files import check_folder
 from das3d_cli.report.formats import check_targets, terminal, write_tables
-from das3d_cli.runs import by_category, newest_finished, write_json
+from das3d_cli.runs import by_category, newest_finished, unfinished_note, write_json
 from das3d_cli.settings import resolve
 
 if TYPE_CHECKING:
@@ -176,16 +176,19 @@ def _evaluate(path: Path, data: Path, gpus: str, pictures: Path | None) -> Evalu
     from das3d_cli.data.cache import open_cache
     from das3d_cli.data.capture import GOOD
     from das3d_cli.detector import Detector
-    from das3d_cli.evaluation import evaluate_detector
+    from das3d_cli.evaluation import evaluate_detector, notes
 
     detector = Detector.load(path, gpus)
-    console.say(f"using {path} ({detector.category})")
+    note = unfinished_note(path, detector.step, detector.settings.train.steps)
+    console.say(f"using {path} ({detector.category}){note}")
     if pictures:
         from das3d_cli.report.gallery import check_gallery
 
         parts = open_cache(data, detector.category).samples("test")
         check_gallery(pictures, ((part.label, part.name) for part in parts))
     evaluation = evaluate_detector(detector, data)
+    for note in notes(evaluation):
+        console.say(f"{detector.category}: {note}")
     good = evaluation.split.labels.count(GOOD)
     if not 0 < good < len(evaluation.split.labels):
         lacking = "defective" if good else "good"

@@ -13,7 +13,7 @@ from das3d_cli import console
 from das3d_cli.commands.options import DEFAULT_RUNS, Gpus, Run, Runs
 from das3d_cli.errors import DataError, UsageError, unforeseen
 from das3d_cli.files import as_json as to_json
-from das3d_cli.runs import newest_finished
+from das3d_cli.runs import newest_finished, unfinished_note
 from das3d_cli.settings import Modality, resolve
 
 if TYPE_CHECKING:
@@ -75,11 +75,13 @@ def run(
         raise UsageError("Missing argument 'PART.tiff'; or give --parts; see das3d --help")
     chosen = model or newest_finished(runs)
     from das3d_cli.data.parts import find_parts, not_read
+    from das3d_cli.data.preprocess import wide
     from das3d_cli.data.workers import in_order
     from das3d_cli.detector import Detector
 
     detector = Detector.load(chosen, settings.hardware.gpus)
-    console.say(f"using {chosen} ({detector.category})")
+    note = unfinished_note(chosen, detector.step, detector.settings.train.steps)
+    console.say(f"using {chosen} ({detector.category}){note}")
     used = detector.settings.preprocess
     files = (
         find_parts(parts, detector.needs, used.light_names(), detector.category, used.layout)
@@ -120,6 +122,8 @@ def run(
             console.say(f"failed: {undrawn}")
             failed += 1
         anomalous += found.anomalous
+        if told := wide(found.sample.geometry, detector.window_px):
+            console.say(f"{part.first}: {told}")
         if as_json:
             console.result(to_json(about | _record(found, None if undrawn else pictures[part])))
         else:
@@ -187,7 +191,8 @@ def _in_folder(files: list[PartFiles], parts: Path, folder: Path) -> dict[PartFi
     taken = {*folders_of_parts(parts), *(path.parent for part in files for path in part.paths)}
     if folder.resolve() in {path.resolve() for path in taken}:  # the next call would take them for photos
         raise UsageError(f"--heatmap {folder}: the files of parts are looked for there; choose another folder")
-    names = [part.name for part in files]
+    usable = [part for part in files if not part.problem]
+    names = [part.name for part in usable]
     if repeated := next((name for name, count in Counter(names).items() if count > 1), None):
         raise UsageError(
             f"--heatmap {folder}: two parts are called {repeated}, and so would their heat maps; rename one"
@@ -196,7 +201,7 @@ def _in_folder(files: list[PartFiles], parts: Path, folder: Path) -> dict[PartFi
     for picture in pictures:
         check_replaceable(f"--heatmap {folder}", picture)
     make_folder(folder)
-    return dict(zip(files, pictures, strict=True))
+    return dict.fromkeys(files) | dict(zip(usable, pictures, strict=True))
 
 
 def _one_thread_each() -> None:
@@ -212,6 +217,13 @@ def _judge(detector: Detector, part: PartFiles, picture: Path | None) -> tuple[P
     """The verdict on a part, and what kept its heat map from being written."""
     from das3d_cli.data.depth import limits_beside
     from das3d_cli.data.readers import read_capture
+
+    if part.problem:
+        raise DataError(part.problem)
+    if picture:
+        from das3d_cli.report.draw import forget
+
+        forget(picture)
 
     def camera() -> Camera | None:
         return part.find_camera() or detector.form.camera
@@ -253,5 +265,5 @@ def _show(found: Prediction, name: str) -> None:
     console.result(f"{name}{verdict}  score {found.score:.3f}  threshold {found.threshold:.3f}")
     for d in found.defects:
         extent = f"{d.length_mm:.1f} x {d.width_mm:.1f} mm, {d.area_mm2:.1f} mm2"
-        measured = extent if d.length_mm == d.length_mm else "size unknown, too few points measured"
+        measured = extent if d.length_mm == d.length_mm else "size unknown, for want of points"
         console.result(f"  defect at row {d.row}, column {d.column}: {measured}, score {d.score:.3f}")

@@ -33,6 +33,7 @@ def run(
     flags = {"preprocess.size": size, "preprocess.layout": layout, "hardware.workers": workers, "preset": preset}
     settings = resolve(flags, assignments, config)
     from das3d_cli.data.build import build
+    from das3d_cli.data.cache import categories
     from das3d_cli.data.layouts import find_entries
     from das3d_cli.report.tables import preprocess_table
 
@@ -52,6 +53,13 @@ def run(
         )
     for line in (*_told(summary.forms, settings.preprocess.units), *summary.notes):
         console.say(line)
+    others = sorted(
+        set(categories(dst)) - {row.category for row in summary.rows} - {item.category for item in summary.failures}
+    )
+    if others and not split_names(category):
+        console.say(
+            f"{dst}: holds {', '.join(others)} as well, which {src} does not; remove what is gone or was renamed"
+        )
     if as_json:
         failures = [asdict(failure) | {"path": str(failure.path)} for failure in summary.failures]
         forms = {category: asdict(form) for category, form in summary.forms.items()}

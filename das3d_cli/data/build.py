@@ -21,7 +21,7 @@ from das3d_cli.data.cache import Manifest, Record
 from das3d_cli.data.capture import GOOD, Form, Geometry, RawCapture
 from das3d_cli.data.common import Common, find_common, find_unit, form_of, pick_probes
 from das3d_cli.data.layouts import SPLITS, Entry, Failure, Layout
-from das3d_cli.data.preprocess import preprocess
+from das3d_cli.data.preprocess import preprocess, wide
 from das3d_cli.data.readers import check_size, read_capture, read_ground_truth
 from das3d_cli.data.summary import Row, Summary, rows_of
 from das3d_cli.data.workers import completed, process_pool
@@ -125,7 +125,7 @@ def _build_category(
     try:
         if files:
             tell(f"{category}: size of the parts")
-            common = _known(folder, extent_key, layout.root) or find_common(
+            common = _known(folder, extent_key) or find_common(
                 entries, replace(form, unit=find_unit(entries, settings)), settings, pool
             )
     except DataError as error:
@@ -144,12 +144,13 @@ def _build_category(
     cache.write_manifest(folder, Manifest(
         version=cache.VERSION, das3d=__version__, category=category, settings=settings,
         source=_digest(list(files.values())), depth_range_m=common.depth_range_m, window_px=common.window_px, form=common.form,
-        odd=tuple(_relative(path, layout.root) for path in common.odd), extent_key=extent_key, counts=_counts(records), samples=records,
+        extent_key=extent_key, counts=_counts(records), samples=records,
         failures=[(_relative(failure.path, layout.root), failure.reason) for failure in failures],
     ))  # fmt: skip
     forms = {category: common.form} if files else {}
-    notes = [f"{path}: what stands there is much wider than in most captures, so the parts' window and depth range were not"
-             " measured on it; remove it if it shows more than one part" for path in common.odd]  # fmt: skip
+    firsts = {task.path: task.entry.files[0] for task in tasks}
+    notes = [f"{firsts[record.path]}: {told}" for record in records
+             if (told := wide(record.geometry, common.window_px))]  # fmt: skip
     return Summary(rows_of(category, records, new), failures, forms, notes)
 
 
@@ -173,15 +174,14 @@ def _run(
     return [records[task.path] for task in tasks if task.path in records], new
 
 
-def _known(folder: Path, key: str, root: Path) -> Common | None:
+def _known(folder: Path, key: str) -> Common | None:
     try:
         manifest = cache.read_manifest(folder)
     except DataError:
         return None
     if manifest.extent_key != key:
         return None
-    odd = tuple(root / path for path in manifest.odd)
-    return Common(manifest.depth_range_m, manifest.window_px, manifest.form, odd)
+    return Common(manifest.depth_range_m, manifest.window_px, manifest.form)
 
 
 def _make(task: _Task) -> Record | Failure:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import io
 import itertools
 import json
@@ -66,8 +67,7 @@ class Manifest(BaseModel):
         depth_range_m: depths in metres that became 0 and 1; None where each capture has its own.
         window_px: side in raw pixels of the window around each part; None where the sample shows the whole image.
         form: what the captures consist of, and how they are read.
-        odd: the train captures that they were not measured on, as of `das3d_cli.data.common.Common`.
-        extent_key: stands for all that these were found from.
+        extent_key: stands for all that these three were found from.
         counts: split -> label -> number of samples.
         failures: (file, reason) of every part that could not be used.
     """
@@ -82,7 +82,6 @@ class Manifest(BaseModel):
     depth_range_m: tuple[float, float] | None
     window_px: int | None
     form: Form = Form()
-    odd: tuple[str, ...] = ()
     extent_key: str
     counts: dict[str, dict[str, int]]
     samples: list[Record]
@@ -231,6 +230,15 @@ def _read_into(stack: Split, by_type: dict[int, Masks], folder: Path, records: l
         if sample.by_type:
             by_type[index] = sample.by_type
         yield index
+
+
+def fingerprints(inputs: Inputs) -> list[str]:
+    """What tells each of N samples from others, wherever its files lie and whatever they are called."""
+    rgb, depth, foreground, _ = inputs
+    return [
+        hashlib.blake2b(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays), digest_size=8).hexdigest()
+        for arrays in zip(rgb, depth, foreground, strict=True)
+    ]
 
 
 def in_portions(inputs: Inputs, count: int, reading: Iterator[int] | None = None) -> Iterator[Inputs]:

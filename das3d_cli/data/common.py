@@ -31,14 +31,11 @@ class Common(NamedTuple):
         depth_range_m: depths in metres that become 0 and 1; None where each capture has its own, or has no points.
         window_px: side in raw pixels of the window about each part; None where the sample shows the whole image.
         form: how the captures are read.
-        odd: the train captures, by their first files, that these were not measured on, for what stands there is much wider than in
-            most.
     """
 
     depth_range_m: tuple[float, float] | None
     window_px: int | None
     form: Form
-    odd: tuple[Path, ...] = ()
 
 
 def pick_probes(entries: Sequence[Entry]) -> list[Entry]:
@@ -109,12 +106,11 @@ def find_common(entries: Sequence[Entry], form: Form, settings: PreprocessSettin
     extents = [extent for path, extent in measured.items() if path not in odd | other]
     near, far = min(extent.near_m for extent in extents), max(extent.far_m for extent in extents)
     depth_range = (near - settings.headroom * (far - near), far) if settings.scaling == "category" else None
-    told = tuple(sorted(odd - other))  # what is at another scale cannot be used, and is told as that
     if not window_wanted:
-        return Common(depth_range, None, form, told)
+        return Common(depth_range, None, form)
     window = round(_MARGIN * max(extent.span_px for extent in extents))
     pitches = [extent.pitch_m for extent in extents]
-    return Common(depth_range, window, replace(form, pitch_m=(min(pitches), max(pitches))), told)
+    return Common(depth_range, window, replace(form, pitch_m=(min(pitches), max(pitches))))
 
 
 def _few(times: Mapping[Path, float], most: float) -> set[Path]:

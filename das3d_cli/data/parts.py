@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -19,6 +19,7 @@ _ABOVE = (
     5  # folders that may hold a camera.json: of xyz/, its label, split and category, and the one with all categories
 )
 _KINDS = ("xyz", "depth", "rgb")  # folders, where each kind of file has one
+_LOOKS_AT = {"xyz": "depth", "rgb": "rgb"}  # what a detector needs that looks at this kind alone
 _COLUMNS = {"xyz": ("xyz", "depth"), "rgb": ("rgb",)}  # of a list
 _DEPTH, _MASK = "_depth", "_mask"
 _BESIDE = (".json", ".yaml", ".csv")  # cameras, limits of depth images and lists
@@ -31,6 +32,7 @@ class PartFiles(NamedTuple):
         camera: of a depth image `xyz`, where the list tells it.
         beside: the folder whose camera.json describes it otherwise, if there is one; None: the nearest about the file.
         given: the name that the list gives it, else "".
+        problem: why its files cannot be told, if they cannot, as an error says it.
     """
 
     xyz: Path | None
@@ -38,6 +40,7 @@ class PartFiles(NamedTuple):
     camera: Camera | None = None
     beside: Path | None = None
     given: str = ""
+    problem: str = ""
 
     def find_camera(self) -> Camera | None:
         """The camera of a depth image `xyz`, as far as the files tell it. Raises DataError: a camera.json that is none."""
@@ -58,7 +61,8 @@ class PartFiles(NamedTuple):
 
     @property
     def name(self) -> str:
-        return self.given or _name(self.first)
+        """Empty where no file is told."""
+        return self.given or (_name(self.first) if self.paths else "")
 
     @property
     def folder(self) -> str:
@@ -74,9 +78,9 @@ def find_parts(
 
     A folder holds NAME.tiff (or .pcd, .ply, or NAME_depth.png) and NAME.png side by side, or in xyz/ (or depth/) and rgb/ as
     a data set does; or it is one of Eyecandies' data/ or of Real-IAD D3's labels. A file without its partner makes a part
-    all the same, so that reading it says what is missing. A CSV file has the columns xyz (or depth) and rgb; its
-    paths count from its own folder. As a table for preprocess it may give names to parts and describe the cameras of depth images; a
-    camera.json beside the list describes those of all others. Rows that name another category are left out.
+    all the same, so that reading it says what is missing, and so do two files that claim one name. A CSV file has the columns xyz (or
+    depth) and rgb; its paths count from its own folder. As a table for preprocess it may give names to parts and describe the cameras
+    of depth images; a camera.json beside the list describes those of all others. Rows that name another category are left out.
 
     Args:
         where: the folder or the file.
@@ -87,8 +91,7 @@ def find_parts(
         layout: of the training's data, if it was chosen rather than recognised.
 
     Raises:
-        DataError: neither, no part in it, parts both in it and in its folders of kinds, two files that claim one name, or a
-            row that cannot be used.
+        DataError: neither, no part in it, or parts both in it and in its folders of kinds.
         UsageError: there is no such light.
     """
     parts = _in_folder(where, needs, lights, layout) if where.is_dir() else _listed(where, needs, category)
@@ -126,15 +129,17 @@ def _in_folder(folder: Path, needs: Needs, lights: Sequence[str], layout: str) -
     several = {"eyecandies": eyecandies.unlabelled, "realiad": realiad.unlabelled}  # data with an image per light
     readers = [read for name, read in several.items() if layout in ("auto", name)]
     found = next((found for read in readers if (found := read(folder, lights))), None) or _side_by_side(folder)
-    xyz = _single(found.xyz) if needs != "rgb" else {}
-    rgb = _single(found.rgb) if needs != "depth" else {}
-    return [
-        PartFiles(
-            None if needs == "rgb" else xyz.get(name) or found.partner("xyz", name),
-            None if needs == "depth" else rgb.get(name) or found.partner("rgb", name),
-        )
-        for name in sorted(xyz.keys() | rgb.keys())
-    ]
+    files = {
+        kind: named for kind, named in (("xyz", found.xyz), ("rgb", found.rgb)) if needs in ("both", _LOOKS_AT[kind])
+    }
+    parts = []
+    for name in sorted(set().union(*files.values())):
+        claims = {kind: named.get(name) or [found.partner(kind, name)] for kind, named in files.items()}
+        first = {kind: paths[0] for kind, paths in claims.items()}
+        doubled = next((paths for paths in claims.values() if len(paths) > 1), None)
+        problem = f"{doubled[1]}: {doubled[0].name} is beside it; keep one file of each name" if doubled else ""
+        parts.append(PartFiles(first.get("xyz"), first.get("rgb"), problem=problem))
+    return parts
 
 
 def _side_by_side(folder: Path) -> Unlabelled:
@@ -176,13 +181,6 @@ def _is_cloud(path: Path) -> bool:
     return path.suffix.lower() in CLOUDS or path.stem.endswith(_DEPTH)
 
 
-def _single(files: Mapping[str, Sequence[Path]]) -> dict[str, Path]:
-    for paths in files.values():
-        if len(paths) > 1:
-            raise DataError(f"{paths[1]}: {paths[0].name} is beside it; keep one file of each name")
-    return {name: paths[0] for name, paths in files.items()}
-
-
 def _listed(path: Path, needs: Needs, category: str) -> list[PartFiles]:
     wanted = {"both": ["xyz", "rgb"], "rgb": ["rgb"], "depth": ["xyz"]}[needs]
     text = f"{path}: a folder, or a CSV file with the column{'s' * (len(wanted) > 1)} {' and '.join(wanted)}, is wanted here"
@@ -205,8 +203,9 @@ def _listed(path: Path, needs: Needs, category: str) -> list[PartFiles]:
                 claim(taken, key, number)
             camera = camera_of(row)
         except ValueError as error:
-            raise DataError(f"{path}: row {number}: {error}") from None
-        parts.append(PartFiles(files.get("xyz"), files.get("rgb"), camera, path.parent, name))
+            parts.append(PartFiles(None, None, problem=f"{path}: row {number}: {error}"))
+        else:
+            parts.append(PartFiles(files.get("xyz"), files.get("rgb"), camera, path.parent, name))
     return parts
 
 

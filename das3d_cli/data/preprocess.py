@@ -23,6 +23,7 @@ _MIN_SPAN_M = 1e-3
 # So far from all its neighbours lies a point that no surface carries: share of the depth range, and at least.
 _STRAY, _STRAY_M = 0.1, 1e-3
 _PITCH_POINTS = 10_000  # of a part, that tell how much of it a pixel shows
+_WIDE = 1.25  # times the window's side
 OTHER_SCALE = 1.4  # times the largest pitch, or least: another resolution or camera, not a part that lies farther away
 _NO_DEPTH = 0.5  # of a part without points: the synthesis may then change it both ways
 _NO_COLOUR = 128
@@ -158,6 +159,15 @@ def preprocess(
     for mask in masks.values():  # the pixel that a tiny defect keeps may be its type's alone
         truth = mask if truth is None else truth | mask
     return Sample(rgb, small.astype(np.float32), inside, inside & (known >= 0.5 * coverage), geometry, truth, masks)
+
+
+def wide(geometry: Geometry, window_px: int | None) -> str:
+    """What to say of a sample for which the window had to grow much, else ""."""
+    times = geometry.side / window_px if window_px else 1
+    return (
+        f"what stands there is too wide for the parts' window by a factor of {times:.1f}, and so shown smaller than others; look whether"
+        " it is more than one part" if times > _WIDE else ""
+    )  # fmt: skip
 
 
 def to_raw(map_: NDArray[np.float32], geometry: Geometry) -> NDArray[np.float32]:

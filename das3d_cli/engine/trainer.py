@@ -39,11 +39,13 @@ Samples = list[tuple[Batch, Augmented]]  # good parts as they were turned and re
 
 @dataclass(frozen=True)
 class Data:
-    """What a training reads: good parts to learn from, good parts to validate on, and, on the device, textures."""
+    """What a training reads: good parts to learn from, good parts to validate on, and, on the device, textures; and the
+    fingerprints of all these parts."""
 
     train: Parts
     validation: Parts
     textures: Tensor
+    fingerprints: tuple[str, ...] = ()
 
 
 class Trainer:
@@ -251,6 +253,7 @@ class Trainer:
             "network": self.network.state_dict(),
             "threshold": self.best["threshold"],
             "step": self.best["step"],
+            "seen": list(self.data.fingerprints),
         }
 
     def save_state(self) -> None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from das3d_cli import __version__, runs
 from das3d_cli import settings as setting_files
 from das3d_cli.batch import Parts
-from das3d_cli.data.cache import VERSION, Cache, Split, load_split, open_cache
+from das3d_cli.data.cache import VERSION, Cache, Inputs, Split, fingerprints, load_split, open_cache
 from das3d_cli.data.capture import GOOD
 from das3d_cli.device import within_memory
 from das3d_cli.engine import distributed
@@ -162,16 +162,17 @@ def load_data(settings: Settings, cache: Cache, device: torch.device) -> Data:
         validation = _good(load_split(cache, "validation"))
     else:
         held = _held_out(cache, settings.seed)
-        train, validation = tuple(a[~held] for a in train), tuple(a[held] for a in train)
+        train, validation = _some(train, ~held), _some(train, held)
     if len(train[0]) == 0 or len(validation[0]) == 0:
         raise DataError(f"{cache.folder}: needs at least two good parts in train, or one each in train and validation")
     s = settings.synthesis
     make = procedural_textures if s.textures is None else lambda *args: folder_textures(s.textures, *args)
     textures = torch.from_numpy(make(s.texture_count, size, settings.seed)).permute(0, 3, 1, 2).contiguous()
+    seen = (*fingerprints(train), *fingerprints(validation))
     stacked = [Parts.stack(*arrays, size=size, device=torch.device("cpu")) for arrays in (train, validation)]
     if device.type == "cuda":
         stacked = placed(stacked, device, settings.hardware.cache_share * torch.cuda.mem_get_info(device)[0])
-    return Data(train=stacked[0], validation=stacked[1], textures=textures.to(device))
+    return Data(train=stacked[0], validation=stacked[1], textures=textures.to(device), fingerprints=seen)
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -267,8 +268,13 @@ def _held_out(cache: Cache, seed: int) -> NDArray[np.bool_]:
     return np.array([name in held for name in names], bool)
 
 
-def _good(split: Split) -> tuple[Any, ...]:
+def _good(split: Split) -> Inputs:
     good = np.array([label == GOOD for label in split.labels])
     if good.all():  # a copy of thousands of samples takes gigabytes
         return split.inputs
-    return tuple(array[good] for array in split.inputs)
+    return _some(split.inputs, good)
+
+
+def _some(inputs: Inputs, chosen: NDArray[np.bool_]) -> Inputs:
+    rgb, depth, foreground, parallax = inputs
+    return rgb[chosen], depth[chosen], foreground[chosen], parallax[chosen]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import threading
 import zlib
@@ -102,6 +103,13 @@ def write_png(path: Path, picture: Picture) -> None:
     _, encoded = cv2.imencode(".png", np.ascontiguousarray(picture[..., ::-1]))
     data = encoded.tobytes()
     write_whole(path, data[:_START] + _MARK + data[_START:])
+
+
+def forget(path: Path) -> None:
+    """Remove what `write_png` wrote there, if it did, before another picture is begun that may never be: it would pass for that one."""
+    if _is_own(path):
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def check_replaceable(option: str, picture: Path, *beside: Path) -> None:

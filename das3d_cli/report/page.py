@@ -7,7 +7,7 @@ from xml.etree.ElementTree import Element
 
 from das3d_cli import __version__
 from das3d_cli.data.capture import GOOD
-from das3d_cli.evaluation import Evaluation
+from das3d_cli.evaluation import Evaluation, notes
 from das3d_cli.files import check_folder, write_whole
 from das3d_cli.intervals import LEVEL, share_interval
 from das3d_cli.report.accuracy import charts, figures
@@ -60,10 +60,11 @@ def _head(evaluation: Evaluation, groups: tuple[Outcome, ...], run: str) -> Elem
         tag("h1", ", ".join(said)),
         tag(
             "p",
-            f"A detector that was trained on good parts only judged {defective + good} test parts that it had never seen."
-            " This page tells how often it was right, and shows every part.",
+            f"A detector that was trained on good parts only judged {defective + good} test parts"
+            f"{'' if evaluation.known else ' that it had never seen'}. This page tells how often it was right, and shows every part.",
             class_="lead",
         ),
+        *(tag("p", f"{note[0].upper()}{note[1:]}.", class_="lead") for note in notes(evaluation)),
         tag("ul", *tiles, class_="tiles"),
         tag(
             "p",

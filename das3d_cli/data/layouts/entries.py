@@ -10,7 +10,7 @@ from unicodedata import normalize
 
 from das3d_cli.data.capture import GOOD, Camera, Foreground
 from das3d_cli.data.depth import CAMERA_FILE, EXAMPLE, find_camera
-from das3d_cli.errors import DataError
+from das3d_cli.errors import DataError, some_of
 
 SPLITS = ("train", "validation", "test")
 SPLIT_NAMES = {**{split: split for split in SPLITS}, "val": "validation"}  # as data sets call them
@@ -20,7 +20,6 @@ IMAGES = (".png", ".jpg", ".jpeg")
 MASKS = (".png",)
 _JUNK_NAMES = ("thumbs.db", "desktop.ini", "__macosx", "calibration")
 _JUNK_SUFFIXES = (".txt", ".md", ".tmp", ".bak")
-_FEW = 8  # names in one note
 
 Files = Mapping[str, Mapping[str, list[Path]]]  # kind -> name of the part -> its files of that kind
 
@@ -220,8 +219,7 @@ def unread(note: str, children: Iterable[Path], known: Collection[str]) -> Itera
         f"{path.name}/" if path.is_dir() else path.name for path in children if path.name not in known
     )
     if names:
-        shown = [*list(names)[:_FEW], *(["..."] if len(names) > _FEW else [])]
-        yield f"{note}: {', '.join(shown)}"
+        yield f"{note}: {some_of(names)}"
 
 
 def label_of(folder: Path) -> str:
