@@ -97,13 +97,7 @@ def find_common(entries: Sequence[Entry], form: Form, settings: PreprocessSettin
             f"none of {len(results)} train/good captures can be used to measure the parts on, read as {form.unit};"
             f" the first: {min(results)[1]}"
         )
-    pitch = float(np.median([extent.pitch_m for extent in measured.values()]))
-    span = float(np.median([extent.span_px for extent in measured.values()]))
-    other = _few(
-        {path: max(extent.pitch_m / pitch, pitch / extent.pitch_m) for path, extent in measured.items()}, OTHER_SCALE
-    )
-    odd = _few({path: extent.span_px / span for path, extent in measured.items()}, _ODD)
-    extents = [extent for path, extent in measured.items() if path not in odd | other]
+    extents = _usual(measured)
     near, far = min(extent.near_m for extent in extents), max(extent.far_m for extent in extents)
     depth_range = (near - settings.headroom * (far - near), far) if settings.scaling == "category" else None
     if not window_wanted:
@@ -111,6 +105,17 @@ def find_common(entries: Sequence[Entry], form: Form, settings: PreprocessSettin
     window = round(_MARGIN * max(extent.span_px for extent in extents))
     pitches = [extent.pitch_m for extent in extents]
     return Common(depth_range, window, replace(form, pitch_m=(min(pitches), max(pitches))))
+
+
+def _usual(measured: Mapping[Path, Extent]) -> list[Extent]:
+    """Without the few captures that are at another scale than most, or in which far more than a part stands."""
+    pitch, span = (
+        float(np.median(values)) for values in zip(*((e.pitch_m, e.span_px) for e in measured.values()), strict=True)
+    )
+    scales = {path: max(extent.pitch_m / pitch, pitch / extent.pitch_m) for path, extent in measured.items()}
+    widths = {path: extent.span_px / span for path, extent in measured.items()}
+    odd = _few(scales, OTHER_SCALE) | _few(widths, _ODD)
+    return [extent for path, extent in measured.items() if path not in odd] or list(measured.values())
 
 
 def _few(times: Mapping[Path, float], most: float) -> set[Path]:

@@ -15,9 +15,7 @@ from das3d_cli.errors import DataError
 
 Needs = Literal["both", "rgb", "depth"]
 
-_ABOVE = (
-    5  # folders that may hold a camera.json: of xyz/, its label, split and category, and the one with all categories
-)
+_ABOVE = 5  # folders that may hold a camera.json: xyz/, its label, split and category, and the one of all categories
 _KINDS = ("xyz", "depth", "rgb")  # folders, where each kind of file has one
 _LOOKS_AT = {"xyz": "depth", "rgb": "rgb"}  # what a detector needs that looks at this kind alone
 _COLUMNS = {"xyz": ("xyz", "depth"), "rgb": ("rgb",)}  # of a list

@@ -102,11 +102,11 @@ class Study(NamedTuple):
 STUDIES: tuple[Study, ...] = (
     Study(
         "Against the baseline",
-        "BTF is a memory bank of FPFH features, without training. Of das3d the first two seeds are of today's synthesis, in"
-        " float32, cookies judged on all 45 defective parts, and the first of today's preprocessing, for which single points amid missing"
-        " ones count as missing; the fourth seed is of synthesis in as few passes, but of noise that stays below t_p it took 0.9 of the"
+        "BTF is a memory bank of FPFH features, without training. Of das3d the first two seeds are of today's synthesis and"
+        " preprocessing, the first in float32, the second in bfloat16, cookies judged on all 45 defective parts; the fourth seed is"
+        " of synthesis in as few passes, but of noise that stays below t_p it took 0.9 of the"
         " peak (now 0.6); the third is of synthesis in more passes, which draws other defects by the same rules. Two trainings"
-        " shared two cores; one alone took 9 minutes of both.",
+        " shared two cores, with other work beside them with the second seed; one alone took 9 minutes of both.",
         ("btf", "das3d"),
     ),
     Study(
@@ -150,10 +150,10 @@ STUDIES: tuple[Study, ...] = (
         "What reconstruction is worth",
         "The same number of minutes without the reconstruction networks and with them: 760 steps and 600, and below 9230 (8870 for"
         " tires, cookies and blocks of seed 0, when a step took a quarter more time) and the preset's 7000. At that length the"
-        " reconstruction is ahead in the mean of the families with three of the four seeds in pixel AUROC and AUPRO, with two in image"
-        " AUROC. Of the same synthesis are both detectors with seed 3 (0.964 / 0.970 with it, 0.952 / 0.968 without) and, with today's"
+        " reconstruction is ahead in the mean of the families with three of the four seeds in AUPRO, with two in image AUROC. Of the"
+        " same synthesis are both detectors with seed 3 (0.964 / 0.970 with it, 0.952 / 0.968 without) and, with today's"
         " preprocessing, those of caps and potatoes with seed 0 (caps 0.938 / 0.950 and 0.939 / 0.953, potatoes 0.945 / 0.961 and 0.974 /"
-        " 0.965); with seed 1 and the rest of seed 0 the one with it is of newer synthesis, with seed 2 of older.",
+        " 0.965); with seed 1 and the rest of seed 0 the one with it is of newer synthesis or preprocessing, with seed 2 of older.",
         ("no-reconstruction", "both", "no-reconstruction-at-length", "das3d"),
     ),
     Study(
