@@ -72,14 +72,14 @@ def advance(trainer: Trainer) -> None:
 
 
 def make_models(cache: Path, folder: Path) -> dict[str, Path]:
-    """Preset -> model file of a network that learnt nothing but its template, and calls every part anomalous."""
+    """Preset -> model file of a network that learnt nothing but its template, and calls every part anomalous, at any scale."""
     files = {}
     for preset in PRESETS:
         made = make_trainer(cache, settings_of(preset), torch.device("cpu"))
         files[preset] = folder / f"{preset}.pt"
         checkpoint.save(files[preset], {
-            **made.identity, "settings": made.settings.model_dump_json(), "network": made.network.state_dict(),
-            "threshold": 0.3, "step": 0,
+            **made.identity, "form": made.identity["form"] | {"pitch_m": None}, "settings": made.settings.model_dump_json(),
+            "network": made.network.state_dict(), "threshold": 0.3, "step": 0,
         })  # fmt: skip
     return files
 
