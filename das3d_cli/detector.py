@@ -69,9 +69,8 @@ class Detector:
         self.category: str = model_file["category"]
         self.threshold: float = model_file["threshold"]
         self.step: int = model_file["step"]  # of its training
-        self.seen: frozenset[str] = frozenset(
-            model_file.get("seen", ())
-        )  # fingerprints of what it learnt by, if the file tells
+        # Fingerprints of the parts that it was trained on, or its threshold set by; a file of an earlier version has none.
+        self.seen: frozenset[str] = frozenset(model_file.get("seen", ()))
         depth_range = model_file["depth_range_m"]
         self.depth_range: tuple[float, float] | None = (depth_range[0], depth_range[1]) if depth_range else None
         self.window_px: int | None = model_file["window_px"]

@@ -29,7 +29,7 @@ class Evaluation:
 
     Attributes:
         metrics: "all", then each defect type.
-        known: places in the split of the parts that the detector was trained on, or its threshold set by.
+        known: labels and names, as good/003, of the parts that the detector was trained on, or its threshold set by.
         unused: files of the category's captures, of any split, that could not be preprocessed and so count nowhere.
     """
 
@@ -37,7 +37,7 @@ class Evaluation:
     split: Split
     scored: Scored
     metrics: dict[str, Metrics]
-    known: list[int] = field(default_factory=list)
+    known: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
 
     @cached_property
@@ -94,8 +94,7 @@ class Outcome:
         false_alarms: names of the good parts that were rejected.
         verdicts: one plain record per test part.
         step: of the training, that the weights are of.
-        known: labels and names of the test parts that the detector knew.
-        unused: as of an `Evaluation`.
+        known, unused: as of an `Evaluation`.
     """
 
     run: str
@@ -132,7 +131,7 @@ class Outcome:
             false_alarms=[split.names[index] for index in evaluation.false_alarms()],
             verdicts=evaluation.verdicts(),
             step=detector.step,
-            known=[f"{split.labels[index]}/{split.names[index]}" for index in evaluation.known],
+            known=evaluation.known,
             unused=evaluation.unused,
         )
 
@@ -161,8 +160,7 @@ class Outcome:
 
 def notes(evaluation: Evaluation) -> Iterator[str]:
     """What is to be known beside the figures, a line each."""
-    labels, names = evaluation.split.labels, evaluation.split.names
-    if known := [f"{labels[index]}/{names[index]}" for index in evaluation.known]:
+    if known := evaluation.known:
         yield (
             f"{len(known)} of the test parts were there when the run was trained or its threshold set, so that the figures are"
             f" too good: {some_of(known)}"
@@ -197,5 +195,6 @@ def evaluate_detector(detector: Detector, cache_root: Path) -> Evaluation:
     split, reading = begin_split(cache, "test")
     scored = detector.score_each(in_portions(split.inputs, TOGETHER, reading))
     metrics = evaluate(split.labels, scored.scores, scored.maps, defect_masks(split), split.by_type)
-    known = [index for index, mark in enumerate(fingerprints(split.inputs)) if mark in detector.seen]
+    marks = zip(split.labels, split.names, fingerprints(split.inputs), strict=True)
+    known = [f"{label}/{name}" for label, name, mark in marks if mark in detector.seen]
     return Evaluation(detector, split, scored, metrics, known, [file for file, _ in made.failures])

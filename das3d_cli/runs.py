@@ -89,11 +89,11 @@ def unfinished(path: Path) -> list[Path]:
     return left or [path]
 
 
-def unfinished_note(path: Path, step: int, steps: int) -> str:
-    """What to say beside the name of a run whose training has not come to its end, else ""."""
-    if not path.is_dir() or (path / "summary.json").is_file():
-        return ""
-    return f", unfinished: its best state so far, of step {step} of {steps}"
+def using(path: Path, category: str, step: int, steps: int) -> str:
+    """The line that says which run or model file is used, and that its training has not come to its end, if so."""
+    ended = not path.is_dir() or (path / "summary.json").is_file()
+    state = "" if ended else f", unfinished: its best state so far, of step {step} of {steps}"
+    return f"using {path} ({category}){state}"
 
 
 def newest_finished(base: Path) -> Path:

@@ -10,7 +10,7 @@ import pytest
 
 from das3d_cli.errors import DataError, UsageError
 from das3d_cli.files import held
-from das3d_cli.runs import by_category, newest_finished, unfinished, unfinished_note
+from das3d_cli.runs import by_category, newest_finished, unfinished, using
 
 
 def make(base: Path, name: str, when: str, category: str = "tire", modality: str = "both") -> Path:
@@ -70,9 +70,10 @@ def test_what_is_to_be_resumed(tmp_path: Path):
 
 def test_a_run_whose_training_has_not_ended_is_told(tmp_path: Path):
     ended = make(tmp_path, "tire-001", "2026-01-01T00:00:00")
-    assert [unfinished_note(path, 5, 9) for path in (ended, ended / "checkpoints/best.pt")] == ["", ""]
+    for path in (ended, ended / "checkpoints/best.pt"):
+        assert using(path, "tire", 5, 9) == f"using {path} (tire)"
     (ended / "summary.json").unlink()
-    assert unfinished_note(ended, 5, 9) == ", unfinished: its best state so far, of step 5 of 9"
+    assert using(ended, "tire", 5, 9) == f"using {ended} (tire), unfinished: its best state so far, of step 5 of 9"
 
 
 def test_one_training_in_a_run_at_a_time(tmp_path: Path):

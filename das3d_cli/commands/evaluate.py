@@ -23,7 +23,7 @@ from das3d_cli.errors import Das3dError, UsageError
 from das3d_cli.files import as_json as to_json
 from das3d_cli.files import check_folder
 from das3d_cli.report.formats import check_targets, terminal, write_tables
-from das3d_cli.runs import by_category, newest_finished, unfinished_note, write_json
+from das3d_cli.runs import by_category, newest_finished, using, write_json
 from das3d_cli.settings import resolve
 
 if TYPE_CHECKING:
@@ -179,8 +179,7 @@ def _evaluate(path: Path, data: Path, gpus: str, pictures: Path | None) -> Evalu
     from das3d_cli.evaluation import evaluate_detector, notes
 
     detector = Detector.load(path, gpus)
-    note = unfinished_note(path, detector.step, detector.settings.train.steps)
-    console.say(f"using {path} ({detector.category}){note}")
+    console.say(using(path, detector.category, detector.step, detector.settings.train.steps))
     if pictures:
         from das3d_cli.report.gallery import check_gallery
 

@@ -13,7 +13,7 @@ from das3d_cli import console
 from das3d_cli.commands.options import DEFAULT_RUNS, Gpus, Run, Runs
 from das3d_cli.errors import DataError, UsageError, unforeseen
 from das3d_cli.files import as_json as to_json
-from das3d_cli.runs import newest_finished, unfinished_note
+from das3d_cli.runs import newest_finished, using
 from das3d_cli.settings import Modality, resolve
 
 if TYPE_CHECKING:
@@ -80,8 +80,7 @@ def run(
     from das3d_cli.detector import Detector
 
     detector = Detector.load(chosen, settings.hardware.gpus)
-    note = unfinished_note(chosen, detector.step, detector.settings.train.steps)
-    console.say(f"using {chosen} ({detector.category}){note}")
+    console.say(using(chosen, detector.category, detector.step, detector.settings.train.steps))
     used = detector.settings.preprocess
     files = (
         find_parts(parts, detector.needs, used.light_names(), detector.category, used.layout)

@@ -1,6 +1,9 @@
-"""Which way a camera sees what is high moved against what is low: the relief displacement of photogrammetry."""
+"""What points tell of the rays that took them: how large they show a part, and which way what is high is moved against what is
+low, the relief displacement of photogrammetry."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +37,24 @@ def displacement(
     return moved[0], moved[1]
 
 
+def pixel_pitch(xyz: NDArray[np.float32], part: NDArray[np.bool_]) -> float:
+    """What a pixel shows of a surface across the optical axis at the part's median distance, metres: the root of its area.
+
+    Of parallel rays points tell, of rays through one point their directions, for down a part's walls its points do not move
+    on; what follows the pixels better counts, however the image is turned.
+
+    Args:
+        xyz, part: as for `displacement`.
+    """
+    where = np.flatnonzero(part)
+    pixels = np.stack(np.unravel_index(where[:: 1 + len(where) // _POINTS], part.shape), axis=1)
+    points = xyz[tuple(pixels.T)].astype(np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):  # heights over a table may be zero
+        directions = points[:, :2] / points[:, 2:] * np.median(points[:, 2])
+    fits = [_area_of_pixel(pixels, places) for places in (points[:, :2], directions) if np.isfinite(places).all()]
+    return math.sqrt(min(fits)[1])
+
+
 def are_parallel(xyz: NDArray[np.float32]) -> bool:
     """Whether the rays to points (H, W, 3) are so along both axes: then nothing says which way z grows."""
     return all(off < error for _, off, _, error in _fits(xyz) or [(0.0, 0.0, 0.0, 0.0)])
@@ -53,6 +74,17 @@ def _fits(xyz: NDArray[np.float32]) -> list[tuple[float, float, float, float]]:
         for axis, pixel in enumerate(pixels)
         if len(there)
     ]
+
+
+def _area_of_pixel(pixels: NDArray[np.intp], places: NDArray[np.float64]) -> tuple[float, float]:
+    """How badly places (N, 2) follow their pixels (N, 2), and the area that a pixel is given by least squares."""
+    steps, places = pixels - pixels.mean(axis=0), places - places.mean(axis=0)
+    # Summed up one by one: a matrix product's last bits depend on the number of threads.
+    squares, products = ((steps[:, :, None] * other[:, None, :]).sum(axis=0) for other in (steps, places))
+    slopes = np.linalg.pinv(squares) @ products
+    off = places - steps[:, :1] * slopes[0] - steps[:, 1:] * slopes[1]
+    error = float(np.square(off).sum() / max(np.square(places).sum(), 1e-18))
+    return error, max(abs(float(np.linalg.det(slopes))), 1e-18)
 
 
 def _scale(coordinate: NDArray[np.float64], pixel: NDArray[np.float64]) -> tuple[float, float]:

@@ -197,7 +197,7 @@ def _listed(path: Path, needs: Needs, category: str) -> list[PartFiles]:
             files = {kind: path.parent / _one_of(row, names) for kind, names in sources.items()}
             name = row.get("name", "")
             check_name(name)
-            for key in (*(file.resolve() for file in files.values()), *([name] if name else [])):
+            for key in (*files.values(), *([name] if name else [])):
                 claim(taken, key, number)
             camera = camera_of(row)
         except ValueError as error:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from das3d_cli.data.capture import Foreground, Geometry, Masks, RawCapture, Sample
 from das3d_cli.data.fill import enclosed, fill, part_coloured, stray
 from das3d_cli.data.foreground import find_foreground
-from das3d_cli.data.parallax import displacement
+from das3d_cli.data.parallax import displacement, pixel_pitch
 from das3d_cli.data.plane import Table
 from das3d_cli.errors import DataError
 
@@ -22,7 +22,6 @@ _TAIL_PERCENT = 0.5  # of the part's points, left out of the range at either end
 _MIN_SPAN_M = 1e-3
 # So far from all its neighbours lies a point that no surface carries: share of the depth range, and at least.
 _STRAY, _STRAY_M = 0.1, 1e-3
-_PITCH_POINTS = 10_000  # of a part, that tell how much of it a pixel shows
 _WIDE = 1.25  # times the window's side
 OTHER_SCALE = 1.4  # times the largest pitch, or least: another resolution or camera, not a part that lies farther away
 _NO_DEPTH = 0.5  # of a part without points: the synthesis may then change it both ways
@@ -79,7 +78,7 @@ def measure(
     table = find_foreground(capture.xyz, foreground, plane_distance_m=plane_distance_m, seed=_SEED)
     near, far = _range_of(_depth(capture.xyz, table, depth_axis)[table.foreground])
     part = table.foreground | _missing_part(capture.rgb, capture.xyz, table)
-    return Extent(near, far, 2 * _circle(part)[2], _pitch_m(capture.xyz, table.foreground))
+    return Extent(near, far, 2 * _circle(part)[2], pixel_pitch(capture.xyz, table.foreground))
 
 
 def preprocess(
@@ -129,7 +128,7 @@ def preprocess(
     else:
         table = find_foreground(capture.xyz, foreground, plane_distance_m=plane_distance_m, seed=_SEED)
         if pitch_m:
-            _check_scale(_pitch_m(capture.xyz, table.foreground), pitch_m)
+            _check_scale(pixel_pitch(capture.xyz, table.foreground), pitch_m)
         part = _on_table(capture.rgb, capture.xyz, table, depth_axis, depth_range)
     side, top, left = _frame(part.mask, window_px)
     height, width = capture.shape
@@ -163,11 +162,13 @@ def preprocess(
 
 def wide(geometry: Geometry, window_px: int | None) -> str:
     """What to say of a sample for which the window had to grow much, else ""."""
-    times = geometry.side / window_px if window_px else 1
+    times = geometry.side / window_px if window_px else 1.0
+    if times <= _WIDE:
+        return ""
     return (
         f"what stands there is too wide for the parts' window by a factor of {times:.1f}, and so shown smaller than others; look whether"
-        " it is more than one part" if times > _WIDE else ""
-    )  # fmt: skip
+        " it is more than one part"
+    )
 
 
 def to_raw(map_: NDArray[np.float32], geometry: Geometry) -> NDArray[np.float32]:
@@ -198,37 +199,6 @@ def _check(capture: RawCapture, *truths: NDArray[np.bool_]) -> None:
     for truth in truths:
         if truth.shape != shapes[0][:2]:
             raise DataError(f"the ground truth is of shape {truth.shape}, the capture of {shapes[0][:2]}")
-
-
-def _pitch_m(xyz: NDArray[np.float32], part: NDArray[np.bool_]) -> float:
-    """What a pixel shows of a surface across the optical axis at the part's median distance, metres: the root of its area.
-
-    Of parallel rays points tell, of rays through one point their directions, for down a part's walls its points do not move
-    on; what follows the pixels better counts.
-    """
-    where = np.flatnonzero(part)
-    pixels = np.unravel_index(where[:: 1 + len(where) // _PITCH_POINTS], part.shape)
-    points = xyz[pixels].astype(np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):  # heights over a table may be zero
-        directions = points[:, :2] / points[:, 2:] * np.median(points[:, 2])
-    fits = [
-        _area_of_pixel(np.stack(pixels, axis=1), places)
-        for places in (points[:, :2], directions)
-        if np.isfinite(places).all()
-    ]
-    return math.sqrt(min(fits)[1])
-
-
-def _area_of_pixel(pixels: NDArray[np.intp], places: NDArray[np.float64]) -> tuple[float, float]:
-    """How badly places (N, 2) follow their pixels (N, 2), and the area that a pixel is given by least squares."""
-    steps, places = pixels - pixels.mean(axis=0), places - places.mean(axis=0)
-    # Summed up one by one: a matrix product's last bits depend on the number of threads.
-    squares, products = ((steps[:, :, None] * other[:, None, :]).sum(axis=0) for other in (steps, places))
-    slopes = np.linalg.pinv(squares) @ products
-    off = places - steps[:, :1] * slopes[0] - steps[:, 1:] * slopes[1]
-    return float(np.square(off).sum() / max(np.square(places).sum(), 1e-18)), max(
-        abs(float(np.linalg.det(slopes))), 1e-18
-    )
 
 
 def _check_scale(pitch_m: float, usual: tuple[float, float]) -> None:

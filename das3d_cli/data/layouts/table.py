@@ -90,10 +90,10 @@ def read_rows(path: Path) -> tuple[list[str], list[tuple[int, Row]]]:
 
 
 def claim(taken: dict[object, int], key: object, number: int) -> None:
-    """Note that a row, by its number, has this file, a path, or name. Raises ValueError: another one has it."""
-    if taken.setdefault(key, number) != number:
-        said = "file" if isinstance(key, Path) else "name"
-        raise ValueError(f"the same {said} as row {taken[key]}; every part needs its own files and name")
+    """Note that a row, by its number, has this file, a path however written, or name. Raises ValueError: another one has it."""
+    said, mark = ("file", key.resolve()) if isinstance(key, Path) else ("name", key)
+    if taken.setdefault(mark, number) != number:
+        raise ValueError(f"the same {said} as row {taken[mark]}; every part needs its own files and name")
 
 
 def check_name(text: str) -> None:
