@@ -166,7 +166,7 @@ def notes(evaluation: Evaluation) -> Iterator[str]:
             f" too good: {some_of(known)}"
         )
     if unused := evaluation.unused:
-        yield f"{len(unused)} captures of the data set could not be preprocessed and count nowhere: {some_of(unused)}"
+        yield f"captures that could not be preprocessed and count nowhere: {len(unused)} ({some_of(unused)})"
 
 
 def defect_masks(split: Split) -> NDArray[np.bool_]:
@@ -197,4 +197,4 @@ def evaluate_detector(detector: Detector, cache_root: Path) -> Evaluation:
     metrics = evaluate(split.labels, scored.scores, scored.maps, defect_masks(split), split.by_type)
     marks = zip(split.labels, split.names, fingerprints(split.inputs), strict=True)
     known = [f"{label}/{name}" for label, name, mark in marks if mark in detector.seen]
-    return Evaluation(detector, split, scored, metrics, known, [file for file, _ in made.failures])
+    return Evaluation(detector, split, scored, metrics, known, cache.unused)

@@ -118,6 +118,14 @@ def test_a_category_that_was_renamed_is_told(tmp_path: Path, das3d: Das3d) -> No
     assert told not in ok(das3d(*again, "--category", "nut", cwd=tmp_path)).stderr
 
 
+def test_captures_that_training_lacks_are_told(tmp_path: Path, das3d: Das3d) -> None:
+    damaged = next((own_parts(tmp_path / "raw") / "valve/good").glob("*.tiff"))
+    damaged.write_bytes(b"II")
+    assert das3d("preprocess", "raw", "out", "--size", 32, "--workers", 1, cwd=tmp_path).code == 1
+    told = ok(das3d("train", *TINY, cwd=tmp_path)).stderr
+    assert f"valve: captures that could not be preprocessed and are left out: 1 (valve/good/{damaged.name})" in told
+
+
 class TestImagesAlone:
     @pytest.fixture
     def place(self, tmp_path: Path) -> Path:

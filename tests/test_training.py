@@ -556,7 +556,7 @@ class TestDetector:
         evaluation = evaluate_detector(Detector.load(finished.run, "cpu"), tmp_path / "out")
         known, unused = notes(evaluation)
         assert known.startswith("2 of the test parts were there when") and known.endswith(": good/990, good/991")
-        assert unused.endswith("could not be preprocessed and count nowhere: test/bump/xyz/000.tiff")
+        assert unused.endswith("that could not be preprocessed and count nowhere: 1 (test/bump/xyz/000.tiff)")
         record = Outcome.of(finished.run, evaluation).record()
         assert (record["known"], record["unused"]) == (["good/990", "good/991"], ["test/bump/xyz/000.tiff"])
         write_page(tmp_path / "page.html", evaluation, "run")

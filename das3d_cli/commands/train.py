@@ -32,7 +32,7 @@ from das3d_cli.commands.options import (
     pick_categories,
 )
 from das3d_cli.engine.launch import launch, launched
-from das3d_cli.errors import Das3dError, DataError, UsageError
+from das3d_cli.errors import Das3dError, DataError, UsageError, some_of
 from das3d_cli.files import as_json as to_json
 from das3d_cli.files import held
 from das3d_cli.settings import Settings, resolve
@@ -176,6 +176,11 @@ def _train_category(
             kept, aside = len(trainer.data.train), len(trainer.data.validation)
             console.say(
                 f"{category}: no validation split; {aside} of {kept + aside} training samples are held out for it"
+            )
+        if cache.unused and distributed.is_first():
+            console.say(
+                f"{category}: captures that could not be preprocessed and are left out: {len(cache.unused)}"
+                f" ({some_of(cache.unused)})"
             )
         return _finish(trainer, data, bar=bar)
 

@@ -99,6 +99,11 @@ class Cache:
         """The split's records in their fixed order; empty if there are none."""
         return [record for record in self.manifest.samples if record.split == split]
 
+    @property
+    def unused(self) -> list[str]:
+        """Files of the captures, of any split, that could not be preprocessed."""
+        return [file for file, _ in self.manifest.failures]
+
     def require(self, modality: Modality) -> None:
         """Raise a UsageError unless the captures hold what a detector of this modality looks at."""
         there = self.manifest.form.modalities

@@ -105,11 +105,13 @@ def write_png(path: Path, picture: Picture) -> None:
     write_whole(path, data[:_START] + _MARK + data[_START:])
 
 
-def forget(path: Path) -> None:
-    """Remove what `write_png` wrote there, if it did, before another picture is begun that may never be: it would pass for that one."""
+def forget(path: Path) -> bool:
+    """Remove what `write_png` wrote there, if it did: it would pass for a picture that is not made, or never comes to be."""
     if _is_own(path):
         with contextlib.suppress(OSError):
             path.unlink()
+            return True
+    return False
 
 
 def check_replaceable(option: str, picture: Path, *beside: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 from das3d_cli.data.capture import GOOD
 from das3d_cli.evaluation import Evaluation
 from das3d_cli.files import make_folder, write_whole
-from das3d_cli.report.draw import Picture, check_replaceable, write_png
+from das3d_cli.report.draw import Picture, check_replaceable, forget, write_png
 from das3d_cli.report.heatmap import blend
 from das3d_cli.report.pictures import Brightening, depth_picture, mask_picture, shaded_relief
 from das3d_cli.report.sheet import Tile, contact_sheet
@@ -37,11 +38,14 @@ def check_gallery(folder: Path, parts: Iterable[tuple[str, str]]) -> None:
 def write_gallery(folder: Path, evaluation: Evaluation, advance: Callable[[], None]) -> None:
     """Write folder/<label>/<name>.png and .npy, and folder/overview.png; creates the folder.
 
+    Those of parts that an earlier evaluation showed there and this one does not are removed.
+
     Raises:
         DataError: the folder cannot be written.
     """
     split = evaluation.split
     light = Brightening.of(split.rgb, split.foreground)
+    _forget_others(folder, [_files(folder, *part) for part in zip(split.labels, split.names, strict=True)])
     for index, (label, name) in enumerate(zip(split.labels, split.names, strict=True)):
         picture, raw = _files(folder, label, name)
         make_folder(picture.parent)
@@ -56,6 +60,15 @@ def write_gallery(folder: Path, evaluation: Evaluation, advance: Callable[[], No
     )
     title = f"{evaluation.detector.category}: the highest scores of each kind of part"
     write_png(folder / _OVERVIEW, _sheet(evaluation, list(shown), title, light))
+
+
+def _forget_others(folder: Path, kept: Iterable[tuple[Path, Path]]) -> None:
+    wanted = {picture for picture, _ in kept}
+    for raw in folder.glob("*/*.npy"):  # what else lies there has no map beside it
+        picture = raw.with_suffix(".png")
+        if picture not in wanted and forget(picture):
+            with contextlib.suppress(OSError):
+                raw.unlink()
 
 
 def _files(folder: Path, label: str, name: str) -> tuple[Path, Path]:
