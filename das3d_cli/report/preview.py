@@ -29,7 +29,8 @@ from das3d_cli.synthesis.pose import turn
 from das3d_cli.synthesis.random import ItemRandom
 
 _COLUMNS = (
-    "RGB I", "depth Z", "mask M_t", "change p_z Δ_Z", "mask M*", "RGB I_a", "depth Z_a", "relief of Z", "relief of Z_a",
+    "good part: RGB", "good part: depth", "ternary mask", "change of depth", "defect mask",
+    "with defects: RGB", "with defects: depth", "good part: relief", "with defects: relief",
 )  # fmt: skip
 # What each row of the settings sheet varies, and the values that it shows.
 _VARIED: tuple[tuple[str, str, tuple[float, ...]], ...] = (
@@ -81,9 +82,10 @@ def _samples_sheet(category: str, batch: Batch, textures: Tensor, random: ItemRa
                                            ("depth", _differs(made.depth[i], batch.depth[i]))) if changed]  # fmt: skip
         titles.append(f"{i + 1}: {' + '.join(seen) or 'normal'}")
     note = (
-        "M_t: blue is nearer to the camera (-1), red is farther (+1), Eq. 1 and 2. Change: the same"
-        " colours; its peak is a share of the depth range. M*: Eq. 7. I_a and Z_a: Eq. 8 and 6 after augmentation dropout"
-        " (Eq. 12); the row's title says which modalities kept a defect. Relief: the depth, lit from the upper left."
+        "Ternary mask M_t (Eq. 1 and 2): blue is to come nearer to the camera, red to go farther. Change of depth p_z Δ_Z: the same"
+        " colours; its peak is a share of the depth range. Defect mask: the refined one, M* (Eq. 7). RGB and depth with defects (Eq. 8"
+        " and 6) are shown after augmentation dropout (Eq. 12); the row's title says which of them kept a defect. Relief: the depth,"
+        " lit from the upper left."
     )
     return contact_sheet(
         rows,
@@ -129,8 +131,8 @@ def _settings_sheet(category: str, one: Batch, textures: Tensor, settings: Setti
             row += [Tile(picture, f"{value:g}"), Tile(mask_picture(made.refined[0, 0].numpy() > 0, part))]
         rows.append(row)
     note = (
-        "One draw throughout; each row changes one setting, the value stands below. Left: relief of Z_a"
-        " (RGB I_a in the last row), right: the refined mask M*."
+        "One draw throughout; each row changes one setting, the value stands below. Left: relief of the part with defects"
+        " (its RGB in the last row), right: where its defects are, the refined mask M*."
     )
     titles = [title for _, title, _ in _VARIED]
     return contact_sheet(
