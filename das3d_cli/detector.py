@@ -74,7 +74,10 @@ class Detector:
         depth_range = model_file["depth_range_m"]
         self.depth_range: tuple[float, float] | None = (depth_range[0], depth_range[1]) if depth_range else None
         self.window_px: int | None = model_file["window_px"]
-        form = dict(model_file["form"])
+        form = {
+            "plane_distance_m": settings.preprocess.plane_distance_m(),
+            **model_file["form"],
+        }  # it was not always there
         self.form = Form(**{**form, "camera": form["camera"] and Camera(**form["camera"])})
         self.network = build_network(settings)
         self.network.load_state_dict(model_file["network"])
@@ -196,7 +199,7 @@ class Detector:
         return preprocess(
             capture,
             size=p.size,
-            plane_distance_m=p.plane_distance_mm / 1000,
+            plane_distance_m=self.form.plane_distance_m,
             depth_axis=p.depth_axis,
             depth_range=self.depth_range,
             window_px=self.window_px,

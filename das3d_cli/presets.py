@@ -15,6 +15,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "train.batch_size": 4,
     },
     "paper": {
+        "preprocess.plane_distance_mm": 5.0,
         "preprocess.depth_axis": "camera",
         "preprocess.frame": "image",
         "preprocess.scaling": "capture",

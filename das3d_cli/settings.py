@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -21,6 +21,7 @@ from das3d_cli.sources import Value
 Modality = Literal["both", "rgb", "depth"]
 LayoutName = Literal["auto", "eyecandies", "realiad", "flat", "mvtec3d", "table"]
 Preset = Literal["auto", "cpu", "default", "paper"]
+PLANE_DISTANCE_MM = 5.0
 
 
 def setting(default: Any, text: str, *, why: str = "", **limits: Any) -> Any:
@@ -39,38 +40,39 @@ class PreprocessSettings(Section):
         why="auto: Eyecandies' image_4 and Real-IAD's L05, on which the published figures stand; the paper counts five",
         pattern=r"^\w+(,\w+)*$",
     )  # fmt: skip
-    units: Literal["auto", "m", "cm", "mm", "um"] = setting(
-        "auto",
-        "unit of the point clouds and depth images; auto tells by their size, of 16-bit depth images without a scale takes mm",
-    )
+    units: Literal["auto", "m", "cm", "mm", "um"] = setting("auto", "unit of the point clouds and depth images;"
+        " auto tells by their size, of 16-bit depth images without a scale takes mm")  # fmt: skip
     foreground: Literal["auto", "table", "border", "whole"] = setting(
         "auto", "the part is what stands on the table, what is before the surface at the image's border, or the whole image",
         why="auto: border for Eyecandies, whole for images without points, table for all others",
     )  # fmt: skip
-    size: int = setting(
-        256, "side of the square cached sample, pixels (the paper's 256)", ge=32, le=1024, multiple_of=16
-    )
-    plane_distance_mm: float = setting(5.0, "points this close to the table plane are background, millimetres (the paper's 0.005 m);"
-        " three times the sensor's noise where that is more", gt=0, le=100)  # fmt: skip
+    size: int = setting(256, "side of the square cached sample, pixels (the paper's 256)", ge=32, le=1024,
+                        multiple_of=16)  # fmt: skip
+    plane_distance_mm: Annotated[float, Field(gt=0, le=100)] | Literal["auto"] = setting(
+        "auto", "points this close to the table plane are background, millimetres, or three times the sensor's noise; auto takes"
+        f" {PLANE_DISTANCE_MM:g}, of training parts whose flat side is lower half their height",
+        why="the paper's 0.005 m; of a board on a table it would leave only what stands on it",
+    )  # fmt: skip
     depth_axis: Literal["camera", "plane"] = setting(
-        "plane",
-        "depth along the camera's optical axis, or straight down to the table plane",
+        "plane", "depth along the camera's optical axis, or straight down to the table plane",
         why="a table tilted from capture to capture tilts the part's camera depth, but not its height",
-    )
+    )  # fmt: skip
     frame: Literal["part", "image"] = setting(
-        "part",
-        "what the square sample shows: a window around the part, of one size for the category, or the whole image",
+        "part", "what the square sample shows: a window around the part, of one size for the category, or the whole image",
         why="the same network sees the part larger: a defect of a few pixels becomes one of twice as many",
-    )
+    )  # fmt: skip
     scaling: Literal["category", "capture"] = setting(
-        "category",
-        "scope of the depth range that is scaled to (0, 1); of a capture without the half percent of points at either end",
+        "category", "scope of the depth range that is scaled to (0, 1); of a capture without the half percent of points at either end",
         why="a category's fixed range keeps millimetres comparable: a defect cannot rescale its own part",
-    )
+    )  # fmt: skip
     headroom: float = setting(
         0.25, "free share of the category's depth range over the tallest part, for bumps", ge=0, le=1,
         why="a bump higher than any good part must not be clipped away",
     )  # fmt: skip
+
+    def plane_distance_m(self) -> float:
+        """As it is set; where it is to be found, the most that it can be."""
+        return (PLANE_DISTANCE_MM if self.plane_distance_mm == "auto" else self.plane_distance_mm) / 1000
 
     def light_names(self) -> list[str]:
         """The lights by name; none for the usual ones."""
@@ -82,13 +84,8 @@ class SynthesisSettings(Section):
         3, "defects made on a sample, each of a shape, a texture and a dropout of its own", ge=1, le=8,
         why="three times the defects to learn from, for a seventh more time",
     )  # fmt: skip
-    perlin_scale_max: int = setting(
-        5,
-        "the noise lattice has 2^0 to 2^N cells along each axis",
-        ge=1,
-        le=6,
-        why="as in DRAEM, which the paper follows",
-    )
+    perlin_scale_max: int = setting(5, "the noise lattice has 2^0 to 2^N cells along each axis", ge=1, le=6,
+                                    why="as in DRAEM, which the paper follows")  # fmt: skip
     mask_threshold: float = setting(
         0.5, "t_p of Eq. 1, on noise of unit range; where that on the part stays below, 0.6 of its peak", gt=0, lt=0.9,
         why="DRAEM's value; 11 % of a sample at two signs, and one in 30 that stays below",

@@ -12,7 +12,7 @@ import typer
 from das3d_cli import console
 from das3d_cli.commands.options import AsJson, Assignments, Categories, Config, PresetName, Workers, option, split_names
 from das3d_cli.files import as_json as to_json
-from das3d_cli.settings import LayoutName, resolve
+from das3d_cli.settings import LayoutName, PreprocessSettings, resolve
 
 if TYPE_CHECKING:
     from das3d_cli.data.capture import Form
@@ -51,7 +51,7 @@ def run(
             workers=settings.hardware.workers,
             progress=lambda done, total, text: bar.update(task, completed=done, description=text),
         )
-    for line in (*_told(summary.forms, settings.preprocess.units), *summary.notes):
+    for line in (*_told(summary.forms, settings.preprocess), *summary.notes):
         console.say(line)
     others = sorted(
         set(categories(dst)) - {row.category for row in summary.rows} - {item.category for item in summary.failures}
@@ -79,12 +79,17 @@ def run(
         raise typer.Exit(1)
 
 
-def _told(forms: Mapping[str, Form], units: str) -> list[str]:
-    """What was recognised of the captures: which of them have no points or no colours, and the points' units."""
+def _told(forms: Mapping[str, Form], settings: PreprocessSettings) -> list[str]:
+    """What was recognised of the captures: which have no points or no colours, the points' units, and flat parts."""
     lines: dict[str, list[str]] = {}
     for category, form in forms.items():
         if form.modalities != "both":
             lines.setdefault({"rgb": "RGB images alone", "depth": "points alone"}[form.modalities], []).append(category)
-        if form.modalities != "rgb" and units == "auto":
+        if form.modalities != "rgb" and settings.units == "auto":
             lines.setdefault(f"coordinates taken to be in {form.unit}", []).append(category)
+        if form.plane_distance_m < settings.plane_distance_m():
+            cut = f"{form.plane_distance_m * 1000:.2g} mm"
+            lines.setdefault(f"flat parts, which begin {cut} over the table (preprocess.plane_distance_mm)", []).append(
+                category
+            )
     return [f"{text}: {', '.join(names)}" for text, names in lines.items()]

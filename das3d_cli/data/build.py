@@ -192,7 +192,7 @@ def _make(task: _Task) -> Record | Failure:
         if truth is not None:
             _check_label(entry, defective=bool(truth.any()))
         sample = preprocess(
-            capture, size=settings.size, plane_distance_m=settings.plane_distance_mm / 1000,
+            capture, size=settings.size, plane_distance_m=common.form.plane_distance_m,
             depth_axis=settings.depth_axis, depth_range=common.depth_range_m, window_px=common.window_px,
             pitch_m=common.form.pitch_m, foreground=common.form.foreground, ground_truth=truth,
             by_type={name: _mask(path, entry, capture) for name, path in entry.by_type},

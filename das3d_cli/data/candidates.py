@@ -82,7 +82,7 @@ def find_candidates(cells: Cells, distance: float, seed: int) -> list[Candidate]
     found: list[Candidate] = []
     left, total = cells.measured.copy(), cells.measured.sum()
     # a band as wide as the distance would take a thin part's top and the table for one plane
-    band = float(np.clip(4 * _depth_noise(cells), distance / 5, distance))
+    band = float(np.clip(4 * depth_noise(cells), distance / 5, distance))
     while len(found) < _CANDIDATES and left.sum() >= max(12, _MIN_TABLE * total):
         plane = _ransac(cells.points[left], band, seed)
         if plane is None:
@@ -96,7 +96,7 @@ def find_candidates(cells: Cells, distance: float, seed: int) -> list[Candidate]
     return found
 
 
-def _depth_noise(cells: Cells) -> float:
+def depth_noise(cells: Cells) -> float:
     """Standard deviation of the cells' depths in metres, from second differences, which no plane has."""
     z = cells.points[..., 2]
     bends = np.abs(z[:, :-2] - 2 * z[:, 1:-1] + z[:, 2:])

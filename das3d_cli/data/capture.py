@@ -46,6 +46,7 @@ class Form:
         unit: key of `UNITS`, of the stored coordinates.
         camera: of the depth images; None where the captures are point clouds or where several cameras took them.
         pitch_m: the least and the most that a pixel shows of a part, metres; None where parts are shown with the whole image.
+        plane_distance_m: points this near to the table belong to it, metres.
     """
 
     modalities: Modalities = "both"
@@ -53,6 +54,7 @@ class Form:
     unit: str = "m"
     camera: Camera | None = None
     pitch_m: tuple[float, float] | None = None
+    plane_distance_m: float = 0.005
 
 
 @dataclass(frozen=True)

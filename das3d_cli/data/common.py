@@ -14,6 +14,7 @@ from das3d_cli.data.capture import GOOD, Foreground, Form
 from das3d_cli.data.layouts import Entry
 from das3d_cli.data.preprocess import OTHER_SCALE, Extent, measure
 from das3d_cli.data.readers import guess_unit, read_capture
+from das3d_cli.data.thin import flat_height
 from das3d_cli.data.workers import completed
 from das3d_cli.errors import DataError, UsageError
 from das3d_cli.settings import PreprocessSettings
@@ -85,9 +86,11 @@ def find_common(entries: Sequence[Entry], form: Form, settings: PreprocessSettin
         DataError: it is needed, and no probe can be used.
     """
     window_wanted = settings.frame == "part" and form.foreground != "whole"
+    probes = pick_probes(entries)
+    form = replace(form, plane_distance_m=_plane_distance(probes, form, settings, pool))
     if form.modalities == "rgb" or not (window_wanted or settings.scaling == "category"):
         return Common(None, None, form)
-    results = list(completed(pool, _probe, [(entry, form, settings) for entry in pick_probes(entries)]))
+    results = list(completed(pool, _probe, [(entry, form, settings) for entry in probes]))
     measured = {path: found for path, found in results if isinstance(found, Extent)}
     if not results:
         raise DataError("no train/good capture to measure the parts on; add some,"
@@ -105,6 +108,25 @@ def find_common(entries: Sequence[Entry], form: Form, settings: PreprocessSettin
     window = round(_MARGIN * max(extent.span_px for extent in extents))
     pitches = [extent.pitch_m for extent in extents]
     return Common(depth_range, window, replace(form, pitch_m=(min(pitches), max(pitches))))
+
+
+def _plane_distance(probes: Sequence[Entry], form: Form, settings: PreprocessSettings, pool: Executor | None) -> float:
+    """As the settings say, or half the height of parts whose flat side is lower than that, if most are; metres."""
+    usual = settings.plane_distance_m()
+    if settings.plane_distance_mm != "auto" or form.foreground != "table":
+        return usual
+    heights = completed(pool, _flat_height, [(entry, form, usual) for entry in probes])
+    low = [height for height in heights if height is not None]
+    return round(float(np.median(low)) / 2, 5) if len(low) > len(probes) / 2 else usual
+
+
+def _flat_height(job: tuple[Entry, Form, float]) -> float | None:
+    entry, form, usual = job
+    try:
+        xyz = read_capture(None, entry.xyz, entry.camera, entry.limits, form.unit).xyz
+    except Exception:  # noqa: BLE001  (making its sample meets it again and lists it)
+        return None
+    return None if xyz is None else flat_height(xyz, usual)
 
 
 def _usual(measured: Mapping[Path, Extent]) -> list[Extent]:
@@ -131,7 +153,7 @@ def _probe(job: tuple[Entry, Form, PreprocessSettings]) -> tuple[Path, Extent | 
     try:
         return first, measure(
             read_capture(entry.rgb, entry.xyz, entry.camera, entry.limits, form.unit), foreground=form.foreground,
-            plane_distance_m=settings.plane_distance_mm / 1000, depth_axis=settings.depth_axis,
+            plane_distance_m=form.plane_distance_m, depth_axis=settings.depth_axis,
         )  # fmt: skip
     except Exception as error:  # noqa: BLE001  (making its sample meets it again and lists it)
         text = " ".join(str(error).split())

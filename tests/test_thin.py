@@ -1,0 +1,148 @@
+"""Parts lower than what counts as table by default: found by their flat side, and by nothing that only looks alike."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import captures
+import cv2
+import numpy as np
+import pytest
+from test_plane import Box, Scene, iou
+
+from das3d_cli.cli import main
+from das3d_cli.data.cache import open_cache, read_sample
+from das3d_cli.data.plane import find_part
+from das3d_cli.data.thin import flat_height
+from das3d_cli.detector import Detector
+from das3d_cli.engine import checkpoint
+
+ABOVE: dict[str, Any] = {"pitch": 80.0, "distance": 0.4, "noise": 0.0005, "dropped": 0.02}  # 0.08 mm on the table
+BOARD = Box(0, 0, (0.1, 0.07, 0.0016), yaw=0.2)
+ON_BOARD = [
+    Box(-0.02, 0.01, (0.02, 0.02, 0.012), bottom=0.0016),
+    Box(0.03, -0.01, (0.012, 0.02, 0.007), bottom=0.0016),
+]
+
+
+def scene(*parts: Box, **options: Any) -> Scene:
+    return Scene(list(parts), **(ABOVE | options))
+
+
+@pytest.mark.parametrize(
+    ("found", "height"),
+    [
+        (scene(BOARD, *ON_BOARD), 0.0016),
+        (scene(BOARD), 0.0016),
+        (scene(replace(BOARD, size=(0.1, 0.07, 0.0012))), 0.0012),
+        (scene(replace(BOARD, size=(0.1, 0.07, 0.0035)), pitch=60.0), 0.0035),
+        (scene(Box(0.02, 0.01, (0.05, 0.05, 0.002), round=True)), 0.002),
+    ],
+    ids=["board with parts on it", "bare board", "1.2 mm", "3.5 mm at a slant", "disc"],
+)
+def test_the_height_of_a_flat_part(found: Scene, height: float):
+    xyz, shown = found.render()
+    assert flat_height(xyz, 0.005) == pytest.approx(height, rel=0.08)
+    assert iou(find_part(xyz, plane_distance_m=height / 2).foreground, xyz, shown) > 0.93
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        scene(Box(0, 0, (0.06, 0.06, 0.03))),
+        scene(Box(0, 0, (0.06, 0.06, 0.006), round=True)),
+        scene(Box(0, 0, (0.09, 0.09, 0.002)), Box(0, 0, (0.085, 0.085, 0.02))),
+        scene(replace(BOARD, size=(5, 0.2, 0.002)), Box(0, 0, (0.06, 0.06, 0.03), bottom=0.002)),
+        scene(BOARD, *ON_BOARD, noise=0.005),
+        scene(replace(BOARD, size=(0.1, 0.07, 0.0006))),
+    ],
+    ids=["block", "6 mm", "foot of a tall part", "mat across the image", "noise of 0.8 mm", "0.6 mm"],
+)
+def test_what_is_no_flat_part_or_cannot_be_told(other: Scene):
+    assert flat_height(other.render()[0], 0.005) is None
+
+
+def test_neither_an_uneven_table_nor_a_shallow_dome_is_a_flat_part():
+    rows, columns = np.mgrid[-1:1:240j, -1:1:320j]
+    for rise in (
+        0.002 * np.sin(4 * columns) * np.cos(3 * rows),
+        0.0045 * np.clip(1 - 2 * (rows**2 + columns**2), 0, 1),
+    ):
+        z = 0.4 - rise + np.random.default_rng(0).normal(size=rise.shape) * 5e-5
+        xyz = np.stack([columns * z * 0.5, rows * z * 0.4, z], axis=-1).astype(np.float32)
+        assert flat_height(xyz, 0.005) is None
+
+
+def boards(folder: Path) -> Path:
+    """A data set of boards at different places, one lot in training and one with a broken corner to test."""
+    rng = np.random.default_rng(5)
+    for label, count in (("train/good", 6), ("test/broken", 1)):
+        for number in range(count):
+            x, y = rng.uniform(-0.02, 0.02, 2)
+            parts = [replace(box, x=box.x + x, y=box.y + y) for box in (replace(BOARD, yaw=0.0), *ON_BOARD)]
+            xyz, shown = scene(*parts, pitch=85.0).render(seed=number)
+            xyz[np.isnan(xyz)] = 0
+            stem = folder / "board" / label
+            captures.save_tiff(stem / "xyz" / f"{number:03}.tiff", xyz)
+            captures.save_image(stem / "rgb" / f"{number:03}.png", np.full((*shown.shape, 3), 90, np.uint8))
+            if label == "test/broken":
+                mask = np.zeros(shown.shape, np.bool_)
+                mask[110:114, 150:154] = True
+                captures.save_mask(stem / "gt" / f"{number:03}.png", mask)
+    return folder
+
+
+@pytest.fixture
+def das3d(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Types a command in this process, beside the boards, and returns what it tells."""
+    boards(tmp_path / "raw")
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str, code: int = 0) -> str:
+        monkeypatch.setattr(sys, "argv", ["das3d", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        told = capsys.readouterr().err
+        assert int(caught.value.code or 0) == code, told
+        return told
+
+    return run
+
+
+PREPROCESS = ("preprocess", "raw", "out", "--size", "64", "--workers", "1")
+TRAIN = ("train", "--gpus", "cpu", "--steps", "2", "--batch-size", "2", "--set", "model.size=32",
+         "--set", "synthesis.texture_count=4")  # fmt: skip
+
+
+def test_a_category_of_boards_is_cut_at_half_their_height(das3d: Callable[..., str]):
+    told = "flat parts, which begin 0.8 mm over the table (preprocess.plane_distance_mm): board"
+    assert told in das3d(*PREPROCESS)
+    cache = open_cache(Path("out"), "board")
+    assert cache.manifest.form.plane_distance_m == pytest.approx(0.0008, rel=0.08)
+    sample = read_sample(cache.folder / cache.samples("train")[0].path)
+    outline, _ = cv2.findContours(sample.foreground.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    _, sides, _ = cv2.minAreaRect(max(outline, key=cv2.contourArea))
+    assert min(sides) / max(sides) == pytest.approx(0.7, abs=0.06)  # the board's, not those of what stands on it
+
+    das3d(*TRAIN)
+    (run,) = Path("runs").iterdir()
+    assert Detector.load(run, "cpu").form.plane_distance_m == cache.manifest.form.plane_distance_m
+    assert told not in das3d(*PREPROCESS, "--set", "preprocess.plane_distance_mm=5")
+    assert open_cache(Path("out"), "board").manifest.form.plane_distance_m == 0.005
+    assert "preprocessed otherwise than this run's training data" in das3d("evaluate", "--gpus", "cpu", code=1)
+
+
+def test_a_model_that_was_trained_before_cuts_where_it_did(das3d: Callable[..., str]):
+    """Its settings hold the distance, and what it knows of the captures does not."""
+    das3d(*PREPROCESS, "--set", "preprocess.plane_distance_mm=2")
+    das3d(*TRAIN)
+    (run,) = Path("runs").iterdir()
+    content = checkpoint.load(run / "checkpoints/best.pt")
+    form = {key: value for key, value in content["form"].items() if key != "plane_distance_m"}
+    checkpoint.save(Path("old.pt"), content | {"form": form})
+    assert form.keys() | {"plane_distance_m"} == content["form"].keys()
+    assert Detector.load("old.pt", "cpu").form.plane_distance_m == 0.002
