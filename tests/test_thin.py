@@ -41,8 +41,9 @@ def scene(*parts: Box, **options: Any) -> Scene:
         (scene(replace(BOARD, size=(0.1, 0.07, 0.0012))), 0.0012),
         (scene(replace(BOARD, size=(0.1, 0.07, 0.0035)), pitch=60.0), 0.0035),
         (scene(Box(0.02, 0.01, (0.05, 0.05, 0.002), round=True)), 0.002),
+        (scene(Box(0, 0, (0.33, 0.24, 0.0016)), *ON_BOARD, pitch=88.0, distance=0.3), 0.0016),
     ],
-    ids=["board with parts on it", "bare board", "1.2 mm", "3.5 mm at a slant", "disc"],
+    ids=["board with parts on it", "bare board", "1.2 mm", "3.5 mm at a slant", "disc", "most of the image"],
 )
 def test_the_height_of_a_flat_part(found: Scene, height: float):
     xyz, shown = found.render()
