@@ -9,10 +9,8 @@ from das3d_cli.data.candidates import Cells, cell_means, depth_noise, find_candi
 
 _BAND = 0.1  # of the distance: what this near to the table is the table in any case
 _SHARE = 0.25  # of all that stands on the table: less than that is a tall part's foot
-_EVEN, _MOST = (
-    0.2,
-    0.6,
-)  # so many of the low points lie within this share of their height: else they are a slope or an uneven table
+_EVEN = 0.2  # of its height: what a flat side differs from that at most
+_MOST = 0.6  # of the low points lie on it: fewer are those of a slope or of an uneven table
 _AT_BORDER = 0.05  # of the border: a mat or a tray reaches it, a part lies within the image
 
 
