@@ -74,10 +74,8 @@ class Detector:
         depth_range = model_file["depth_range_m"]
         self.depth_range: tuple[float, float] | None = (depth_range[0], depth_range[1]) if depth_range else None
         self.window_px: int | None = model_file["window_px"]
-        form = {
-            "plane_distance_m": settings.preprocess.plane_distance_m(),
-            **model_file["form"],
-        }  # it was not always there
+        # Models of an earlier version have the distance in their settings alone.
+        form = {"plane_distance_m": settings.preprocess.plane_distance_m()} | model_file["form"]
         self.form = Form(**{**form, "camera": form["camera"] and Camera(**form["camera"])})
         self.network = build_network(settings)
         self.network.load_state_dict(model_file["network"])
