@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from das3d_cli import device as devices
 from das3d_cli import settings as setting_files
 from das3d_cli.batch import Batch, Parts
-from das3d_cli.data.cache import VERSION, Inputs, in_portions
+from das3d_cli.data.cache import VERSION, Inputs, in_portions, with_distance
 from das3d_cli.data.capture import Camera, Form, RawCapture, Sample
 from das3d_cli.data.preprocess import preprocess, to_raw
 from das3d_cli.data.readers import as_points, as_rgb, check_size
@@ -74,8 +74,7 @@ class Detector:
         depth_range = model_file["depth_range_m"]
         self.depth_range: tuple[float, float] | None = (depth_range[0], depth_range[1]) if depth_range else None
         self.window_px: int | None = model_file["window_px"]
-        # Models of an earlier version have the distance in their settings alone.
-        form = {"plane_distance_m": settings.preprocess.plane_distance_m()} | model_file["form"]
+        form = with_distance(model_file["form"], settings.preprocess)
         self.form = Form(**{**form, "camera": form["camera"] and Camera(**form["camera"])})
         self.network = build_network(settings)
         self.network.load_state_dict(model_file["network"])

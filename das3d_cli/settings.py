@@ -49,8 +49,8 @@ class PreprocessSettings(Section):
     size: int = setting(256, "side of the square cached sample, pixels (the paper's 256)", ge=32, le=1024,
                         multiple_of=16)  # fmt: skip
     plane_distance_mm: Annotated[float, Field(gt=0, le=100)] | Literal["auto"] = setting(
-        "auto", "points this close to the table plane are background, millimetres, or three times the sensor's noise; auto takes"
-        f" {PLANE_DISTANCE_MM:g}, of training parts whose flat side is lower half their height",
+        "auto", "points this close to the table plane are background, millimetres, or three times the sensor's noise; auto:"
+        f" {PLANE_DISTANCE_MM:g}, or half the height of training parts whose flat side is lower",
         why="the paper's 0.005 m; of a board on a table it would leave only what stands on it",
     )  # fmt: skip
     depth_axis: Literal["camera", "plane"] = setting(

@@ -276,11 +276,17 @@ class TestGallery:
         label, name, _ = PARTS[0]
         own, lone = tmp_path / label / "own.npy", tmp_path / label / "lone.png"
         own.touch(), own.with_suffix(".png").touch()
+        shutil.copy(tmp_path / label / f"{name}.png", tmp_path / label / "raw.png")  # a heat map beside what it is of
+        np.save(tmp_path / label / "raw.npy", np.full((32, 32, 3), 0.5, np.float32))
         shutil.copy(tmp_path / label / f"{name}.png", lone)  # as a heat map is, without a raw map beside it
         gallery.write_gallery(tmp_path, evaluation_of(detector, PARTS[1:-1]), lambda: None)
         left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")}
         shown = {f"{label}/{name}{kind}" for label, name, _ in PARTS[1:-1] for kind in (".png", ".npy")}
-        assert left == {"overview.png", *shown, *(f"{label}/{other}" for other in ("own.npy", "own.png", "lone.png"))}
+        assert left == {
+            "overview.png",
+            *shown,
+            *(f"{label}/{other}" for other in ("own.npy", "own.png", "lone.png", "raw.npy", "raw.png")),
+        }
 
     @pytest.mark.parametrize("taken", ["hole/001.png", "hole/001.npy", "overview.png", "evaluation.json"])
     def test_spares_what_lies_there(self, tmp_path: Path, taken: str):

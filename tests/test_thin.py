@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,6 +13,7 @@ import captures
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from test_plane import Box, Scene, iou
 
 from das3d_cli.cli import main
@@ -120,7 +122,10 @@ TRAIN = ("train", "--gpus", "cpu", "--steps", "2", "--batch-size", "2", "--set",
 
 
 def test_a_category_of_boards_is_cut_at_half_their_height(das3d: Callable[..., str]):
-    told = "flat parts, which begin 0.8 mm over the table (preprocess.plane_distance_mm): board"
+    told = (
+        "flat parts: what is less than 0.8 mm over the table is table; if these are mats or trays,"
+        " set preprocess.plane_distance_mm=5: board"
+    )
     assert told in das3d(*PREPROCESS)
     cache = open_cache(Path("out"), "board")
     assert cache.manifest.form.plane_distance_m == pytest.approx(0.0008, rel=0.08)
@@ -137,13 +142,39 @@ def test_a_category_of_boards_is_cut_at_half_their_height(das3d: Callable[..., s
     assert "preprocessed otherwise than this run's training data" in das3d("evaluate", "--gpus", "cpu", code=1)
 
 
-def test_a_model_that_was_trained_before_cuts_where_it_did(das3d: Callable[..., str]):
-    """Its settings hold the distance, and what it knows of the captures does not."""
+def test_what_was_made_before_is_cut_where_it_was(das3d: Callable[..., str]):
+    """Models, caches and states of trainings held the distance in their settings, and not in what they know of the captures."""
     das3d(*PREPROCESS, "--set", "preprocess.plane_distance_mm=2")
     das3d(*TRAIN)
     (run,) = Path("runs").iterdir()
-    content = checkpoint.load(run / "checkpoints/best.pt")
-    form = {key: value for key, value in content["form"].items() if key != "plane_distance_m"}
-    checkpoint.save(Path("old.pt"), content | {"form": form})
-    assert form.keys() | {"plane_distance_m"} == content["form"].keys()
-    assert Detector.load("old.pt", "cpu").form.plane_distance_m == 0.002
+    for name in ("best.pt", "last.pt"):
+        content = checkpoint.load(run / "checkpoints" / name)
+        assert content["form"].pop("plane_distance_m") == 0.002
+        checkpoint.save(run / "checkpoints" / name, content)
+    manifest = Path("out/board/manifest.json")
+    tree = json.loads(manifest.read_text())
+    assert tree["form"].pop("plane_distance_m") == 0.002
+    manifest.write_text(json.dumps(tree))
+
+    assert open_cache(Path("out"), "board").manifest.form.plane_distance_m == 0.002
+    assert Detector.load(run, "cpu").form.plane_distance_m == 0.002
+    das3d("evaluate", "--gpus", "cpu")
+    (run / "summary.json").unlink()
+    das3d("train", "--gpus", "cpu", "--resume", str(run))
+
+
+def test_height_maps_are_left_alone():
+    rows, columns = np.mgrid[:120, :160] * 1e-3
+    board = (abs(rows - 0.06) < 0.03) & (abs(columns - 0.08) < 0.04)
+    z = 0.0016 * board + np.random.default_rng(0).normal(size=board.shape) * 2e-5
+    for lift in (0.0, 0.3, -0.3):
+        assert flat_height(np.stack([columns, rows, z + lift], axis=-1).astype(np.float32), 0.005) is None
+
+
+def test_point_clouds_that_take_their_size_from_the_image(das3d: Callable[..., str], tmp_path: Path):
+    for file in (tmp_path / "raw").rglob("*.tiff"):
+        points = np.asarray(tifffile.imread(file))
+        captures.save_ply(file.with_suffix(".ply"), points, size="none")
+        file.unlink()
+    das3d(*PREPROCESS)
+    assert open_cache(Path("out"), "board").manifest.form.plane_distance_m == pytest.approx(0.0008, rel=0.08)

@@ -12,7 +12,7 @@ import typer
 from das3d_cli import console
 from das3d_cli.commands.options import AsJson, Assignments, Categories, Config, PresetName, Workers, option, split_names
 from das3d_cli.files import as_json as to_json
-from das3d_cli.settings import LayoutName, PreprocessSettings, resolve
+from das3d_cli.settings import PLANE_DISTANCE_MM, LayoutName, PreprocessSettings, resolve
 
 if TYPE_CHECKING:
     from das3d_cli.data.capture import Form
@@ -79,6 +79,9 @@ def run(
         raise typer.Exit(1)
 
 
+_DISTANCE = f"preprocess.plane_distance_mm={PLANE_DISTANCE_MM:g}"
+
+
 def _told(forms: Mapping[str, Form], settings: PreprocessSettings) -> list[str]:
     """What was recognised of the captures: which have no points or no colours, the points' units, and flat parts."""
     lines: dict[str, list[str]] = {}
@@ -89,7 +92,6 @@ def _told(forms: Mapping[str, Form], settings: PreprocessSettings) -> list[str]:
             lines.setdefault(f"coordinates taken to be in {form.unit}", []).append(category)
         if form.plane_distance_m < settings.plane_distance_m():
             cut = f"{form.plane_distance_m * 1000:.2g} mm"
-            lines.setdefault(f"flat parts, which begin {cut} over the table (preprocess.plane_distance_mm)", []).append(
-                category
-            )
+            told = f"flat parts: what is less than {cut} over the table is table; if these are mats or trays, set {_DISTANCE}"
+            lines.setdefault(told, []).append(category)
     return [f"{text}: {', '.join(names)}" for text, names in lines.items()]

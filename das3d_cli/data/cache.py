@@ -349,6 +349,11 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     write_whole(folder / MANIFEST, (text + "\n").encode())
 
 
+def with_distance(form: dict[str, Any], settings: PreprocessSettings) -> dict[str, Any]:
+    """A `Form` as it was saved; before it held the distance to the table, that stood in the settings alone."""
+    return {"plane_distance_m": settings.plane_distance_m()} | form
+
+
 def read_manifest(folder: Path) -> Manifest:
     """Read and check the manifest of a category's folder.
 
@@ -359,7 +364,8 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         tree = json.loads(path.read_bytes())
         if tree["version"] == VERSION:
-            return Manifest.model_validate(tree)
+            form = with_distance(tree["form"], PreprocessSettings(**tree["settings"]))
+            return Manifest.model_validate(tree | {"form": form})
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; run das3d preprocess first") from None
     except OSError as error:

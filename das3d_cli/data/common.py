@@ -123,7 +123,7 @@ def _plane_distance(probes: Sequence[Entry], form: Form, settings: PreprocessSet
 def _flat_height(job: tuple[Entry, Form, float]) -> float | None:
     entry, form, usual = job
     try:
-        xyz = read_capture(None, entry.xyz, entry.camera, entry.limits, form.unit).xyz
+        xyz = read_capture(entry.rgb, entry.xyz, entry.camera, entry.limits, form.unit).xyz
         return None if xyz is None else flat_height(xyz, usual)
     except Exception:  # noqa: BLE001  (making its sample meets it again and lists it)
         return None

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from das3d_cli.data.candidates import Cells, cell_means, depth_noise, find_candidates
+from das3d_cli.data.parallax import are_parallel
 
 _BAND = 0.1  # of the distance: what this near to the table is the table in any case
 _SHARE = 0.25  # of all that stands on the table: less than that is a tall part's foot
@@ -23,8 +24,11 @@ def flat_height(xyz: NDArray[np.float32], distance: float, *, seed: int = 0) -> 
         seed: of the RANSAC.
 
     Returns:
-        The height of the part's flat side; None where there is none, or the sensor is too noisy to tell.
+        The height of the part's flat side; None where there is none, or the sensor is too noisy to tell. Of parallel rays it
+        is not sought: which side of a plane is up is then unknown, and a wide pocket would do for a part.
     """
+    if are_parallel(xyz):
+        return None
     cells = cell_means(xyz, ~np.isnan(xyz[..., 2]))
     band = max(4 * depth_noise(cells), _BAND * distance)
     tables = [candidate for candidate in find_candidates(cells, band, seed) if candidate.score > 0]

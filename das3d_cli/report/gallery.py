@@ -66,9 +66,19 @@ def _forget_others(folder: Path, kept: Iterable[tuple[Path, Path]]) -> None:
     wanted = {picture for picture, _ in kept}
     for raw in folder.glob("*/*.npy"):  # what else lies there has no map beside it
         picture = raw.with_suffix(".png")
-        if picture not in wanted and forget(picture):
+        if picture not in wanted and _is_map(raw) and forget(picture):
             with contextlib.suppress(OSError):
                 raw.unlink()
+
+
+def _is_map(raw: Path) -> bool:
+    """Whether it can be a part's raw map: people keep arrays of their own."""
+    try:
+        found = np.load(raw, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return False
+    square = found.ndim == 2 and found.shape[0] == found.shape[1]
+    return bool(square and found.dtype == np.float32 and found.min() >= 0 and found.max() <= 1)
 
 
 def _files(folder: Path, label: str, name: str) -> tuple[Path, Path]:
