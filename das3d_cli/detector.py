@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from das3d_cli import device as devices
 from das3d_cli import settings as setting_files
 from das3d_cli.batch import Batch, Parts
-from das3d_cli.data.cache import VERSION, Inputs, in_portions, with_distance
-from das3d_cli.data.capture import Camera, Form, RawCapture, Sample
+from das3d_cli.data.cache import VERSION, Inputs, in_portions
+from das3d_cli.data.capture import Form, RawCapture, Sample
 from das3d_cli.data.preprocess import preprocess, to_raw
 from das3d_cli.data.readers import as_points, as_rgb, check_size
 from das3d_cli.data.workers import in_order
@@ -74,8 +74,7 @@ class Detector:
         depth_range = model_file["depth_range_m"]
         self.depth_range: tuple[float, float] | None = (depth_range[0], depth_range[1]) if depth_range else None
         self.window_px: int | None = model_file["window_px"]
-        form = with_distance(model_file["form"], settings.preprocess)
-        self.form = Form(**{**form, "camera": form["camera"] and Camera(**form["camera"])})
+        self.form = Form.of_saved(model_file["form"], settings.preprocess.plane_distance_m())
         self.network = build_network(settings)
         self.network.load_state_dict(model_file["network"])
         self.network.fold()

@@ -388,10 +388,13 @@ def _validate(given: Mapping[str, Value]) -> Settings:
     try:
         return Settings.model_validate(tree)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"] if str(part) in _KEY_PARTS)  # beside names of types
+        wrong: dict[str, list[str]] = {}  # of a setting that may be one thing or another, all that it is not
+        for found in error.errors():
+            key = ".".join(str(part) for part in found["loc"] if str(part) in _KEY_PARTS)  # beside names of types
+            wrong.setdefault(key, []).append(found["msg"])
+        key, reasons = next(iter(wrong.items()))
         if key not in given:
-            raise UsageError(f"settings: {first['msg'].removeprefix('Value error, ')}") from None
+            raise UsageError(f"settings: {reasons[0].removeprefix('Value error, ')}") from None
         value, source = given[key]
-        reason = first["msg"].replace("Input should be", "must be").replace("String should", "must")
+        reason = "; or ".join(reasons).replace("Input should be", "must be").replace("String should", "must")
         raise UsageError(f"settings.{key}: {reason} (got {value}, from {source})") from None

@@ -93,7 +93,9 @@ class TestFromRawFolderToCache:
         found = cached(layout, tmp_path / "out")
         assert_alike(found["train"], reference["train"], depth=1e-5)
         assert found["test"].labels == ["bump"]
-        assert replace(forms(tmp_path / "out", "valve"), pitch_m=None) == Form("both", "table", "mm")
+        assert replace(forms(tmp_path / "out", "valve"), pitch_m=None) == Form(
+            "both", "table", "mm", plane_distance_m=0.005
+        )
 
     def test_table_of_depth_images(self, reference: dict[str, Split], tmp_path: Path) -> None:
         layout = find_entries(captures.depth_table(tmp_path / "raw"))
@@ -141,7 +143,9 @@ class TestFromRawFolderToCache:
         found = cached(layout, tmp_path / "out")
         assert found["test"].labels == ["good", "bumps+colors"]
         manifest = open_cache(tmp_path / "out", "GummyBear").manifest
-        assert replace(manifest.form, pitch_m=None) == Form("both", "border", "m", Camera(711.11, 711.11))
+        assert replace(manifest.form, pitch_m=None) == Form(
+            "both", "border", "m", Camera(711.11, 711.11), plane_distance_m=0.005
+        )
         assert manifest.counts == {
             "train": {"good": 3},
             "validation": {"good": 1},
@@ -231,7 +235,11 @@ class TestFromRawFolderToCache:
         assert layout.name == ("flat" if make == "mvtec" else "mvtec3d")
         found = cached(layout, tmp_path / "out")
         manifest = open_cache(tmp_path / "out", "hazelnut").manifest
-        assert (manifest.form, manifest.depth_range_m, manifest.window_px) == (Form("rgb", "whole"), None, None)
+        assert (manifest.form, manifest.depth_range_m, manifest.window_px) == (
+            Form("rgb", "whole", plane_distance_m=0.005),
+            None,
+            None,
+        )
         train, record = found["train"], manifest.samples[0]
         top = SIZE * record.geometry.pad_top // 120
         seen = slice(top + 1, SIZE - top - 1)

@@ -57,7 +57,8 @@ def detector() -> Detector:
         {"model.size": 32, "model.reconstruction_width": 4, "model.discriminator_width": 4}, environment={}
     )
     content = {
-        "category": "tire", "step": 1, "threshold": THRESHOLD, "depth_range_m": None, "window_px": None, "form": asdict(Form()),
+        "category": "tire", "step": 1, "threshold": THRESHOLD, "depth_range_m": None, "window_px": None,
+        "form": asdict(Form(plane_distance_m=0.005)),
         "network": build_network(settings).state_dict(),
     }  # fmt: skip
     return Detector(content, settings, torch.device("cpu"))

@@ -17,6 +17,8 @@ from das3d_cli.settings import PLANE_DISTANCE_MM, LayoutName, PreprocessSettings
 if TYPE_CHECKING:
     from das3d_cli.data.capture import Form
 
+_DISTANCE = f"preprocess.plane_distance_mm={PLANE_DISTANCE_MM:g}"  # of all parts but flat ones
+
 
 def run(
     src: Annotated[Path, typer.Argument(metavar="SRC", help="Data set, or CSV table of captures; it is only read.")],
@@ -77,9 +79,6 @@ def run(
             + (f"the rest is in {dst}" if summary.rows else "nothing could be preprocessed")
         )
         raise typer.Exit(1)
-
-
-_DISTANCE = f"preprocess.plane_distance_mm={PLANE_DISTANCE_MM:g}"
 
 
 def _told(forms: Mapping[str, Form], settings: PreprocessSettings) -> list[str]:

@@ -81,7 +81,7 @@ class Manifest(BaseModel):
     source: str
     depth_range_m: tuple[float, float] | None
     window_px: int | None
-    form: Form = Form()
+    form: Form
     extent_key: str
     counts: dict[str, dict[str, int]]
     samples: list[Record]
@@ -349,11 +349,6 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     write_whole(folder / MANIFEST, (text + "\n").encode())
 
 
-def with_distance(form: dict[str, Any], settings: PreprocessSettings) -> dict[str, Any]:
-    """A `Form` as it was saved; before it held the distance to the table, that stood in the settings alone."""
-    return {"plane_distance_m": settings.plane_distance_m()} | form
-
-
 def read_manifest(folder: Path) -> Manifest:
     """Read and check the manifest of a category's folder.
 
@@ -364,8 +359,8 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         tree = json.loads(path.read_bytes())
         if tree["version"] == VERSION:
-            form = with_distance(tree["form"], PreprocessSettings(**tree["settings"]))
-            return Manifest.model_validate(tree | {"form": form})
+            form = Form.of_saved(tree["form"], PreprocessSettings(**tree["settings"]).plane_distance_m())
+            return Manifest.model_validate(tree | {"form": dataclasses.asdict(form)})
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; run das3d preprocess first") from None
     except OSError as error:

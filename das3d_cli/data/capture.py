@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,12 +49,18 @@ class Form:
         plane_distance_m: points this near to the table belong to it, metres.
     """
 
+    plane_distance_m: float = field(kw_only=True)
     modalities: Modalities = "both"
     foreground: Foreground = "table"
     unit: str = "m"
     camera: Camera | None = None
     pitch_m: tuple[float, float] | None = None
-    plane_distance_m: float = 0.005
+
+    @classmethod
+    def of_saved(cls, tree: Mapping[str, Any], plane_distance_m: float) -> Form:
+        """As `dataclasses.asdict` made a tree of it; earlier versions, whose trees hold no distance, had this one."""
+        camera = tree["camera"] and Camera(**tree["camera"])
+        return cls(**{"plane_distance_m": plane_distance_m, **tree, "camera": camera})
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,14 @@ class Common(NamedTuple):
     form: Form
 
 
+class _Probed(NamedTuple):
+    """What a probe, told by its first file, shows: its extent, or why that cannot be measured, and its flat side's height in metres."""
+
+    path: Path
+    extent: Extent | str
+    flat_m: float | None
+
+
 def pick_probes(entries: Sequence[Entry]) -> list[Entry]:
     """Good train captures, evenly spread by name; of those that show one part, each under another light, one."""
     good = [entry for entry in entries if entry.split == "train" and entry.label == GOOD]
@@ -57,12 +65,13 @@ def form_of(entries: Sequence[Entry], foreground: Foreground, settings: Preproce
             raise UsageError(
                 f"settings.preprocess.foreground: {settings.foreground} needs point clouds; there are none"
             )
-        return Form("rgb", "whole")
+        return Form("rgb", "whole", plane_distance_m=settings.plane_distance_m())
     cameras = {entry.camera for entry in entries}
     return Form(
         "both" if any(entry.rgb for entry in entries) else "depth",
         foreground if settings.foreground == "auto" else settings.foreground,
         camera=cameras.pop() if len(cameras) == 1 else None,
+        plane_distance_m=settings.plane_distance_m(),
     )
 
 
@@ -86,21 +95,18 @@ def find_common(entries: Sequence[Entry], form: Form, settings: PreprocessSettin
         DataError: it is needed, and no probe can be used.
     """
     window_wanted = settings.frame == "part" and form.foreground != "whole"
-    probes = pick_probes(entries)
-    form = replace(form, plane_distance_m=_plane_distance(probes, form, settings, pool))
-    if form.modalities == "rgb" or not (window_wanted or settings.scaling == "category"):
+    extent_wanted = window_wanted or settings.scaling == "category"
+    flat_sought = settings.plane_distance_mm == "auto" and form.foreground == "table"
+    if form.modalities == "rgb" or not (extent_wanted or flat_sought):
         return Common(None, None, form)
-    results = list(completed(pool, _probe, [(entry, form, settings) for entry in probes]))
-    measured = {path: found for path, found in results if isinstance(found, Extent)}
-    if not results:
-        raise DataError("no train/good capture to measure the parts on; add some,"
-                        " or set preprocess.scaling=capture and preprocess.frame=image")  # fmt: skip
-    if not measured:
-        raise DataError(
-            f"none of {len(results)} train/good captures can be used to measure the parts on, read as {form.unit};"
-            f" the first: {min(results)[1]}"
-        )
-    extents = _usual(measured)
+    probes = pick_probes(entries)
+    found = list(completed(pool, _probe, [(entry, form, settings, flat_sought) for entry in probes]))
+    if flat := _height_of_most(found):
+        form = replace(form, plane_distance_m=round(flat / 2, 5))
+        found = list(completed(pool, _probe, [(entry, form, settings, False) for entry in probes]))
+    if not extent_wanted:
+        return Common(None, None, form)
+    extents = _usual(_measured(found, form.unit))
     near, far = min(extent.near_m for extent in extents), max(extent.far_m for extent in extents)
     depth_range = (near - settings.headroom * (far - near), far) if settings.scaling == "category" else None
     if not window_wanted:
@@ -110,23 +116,24 @@ def find_common(entries: Sequence[Entry], form: Form, settings: PreprocessSettin
     return Common(depth_range, window, replace(form, pitch_m=(min(pitches), max(pitches))))
 
 
-def _plane_distance(probes: Sequence[Entry], form: Form, settings: PreprocessSettings, pool: Executor | None) -> float:
-    """As the settings say, or half the height of parts whose flat side is lower than that, if most are; metres."""
-    usual = settings.plane_distance_m()
-    if settings.plane_distance_mm != "auto" or form.foreground != "table":
-        return usual
-    heights = completed(pool, _flat_height, [(entry, form, usual) for entry in probes])
-    low = [height for height in heights if height is not None]
-    return round(float(np.median(low)) / 2, 5) if len(low) > len(probes) / 2 else usual
+def _height_of_most(found: Sequence[_Probed]) -> float | None:
+    """The middle height of the flat sides, metres, if most probes have one."""
+    flat = [probed.flat_m for probed in found if probed.flat_m is not None]
+    return float(np.median(flat)) if len(flat) > len(found) / 2 else None
 
 
-def _flat_height(job: tuple[Entry, Form, float]) -> float | None:
-    entry, form, usual = job
-    try:
-        xyz = read_capture(entry.rgb, entry.xyz, entry.camera, entry.limits, form.unit).xyz
-        return None if xyz is None else flat_height(xyz, usual)
-    except Exception:  # noqa: BLE001  (making its sample meets it again and lists it)
-        return None
+def _measured(found: Sequence[_Probed], unit: str) -> dict[Path, Extent]:
+    extents = {probed.path: probed.extent for probed in found if isinstance(probed.extent, Extent)}
+    if not found:
+        raise DataError("no train/good capture to measure the parts on; add some,"
+                        " or set preprocess.scaling=capture and preprocess.frame=image")  # fmt: skip
+    if not extents:
+        first = min(found, key=lambda probed: probed.path)
+        raise DataError(
+            f"none of {len(found)} train/good captures can be used to measure the parts on, read as {unit};"
+            f" the first: {first.extent}"
+        )
+    return extents
 
 
 def _usual(measured: Mapping[Path, Extent]) -> list[Extent]:
@@ -146,15 +153,16 @@ def _few(times: Mapping[Path, float], most: float) -> set[Path]:
     return found if len(found) <= max(1, _FEW * len(times)) else set()
 
 
-def _probe(job: tuple[Entry, Form, PreprocessSettings]) -> tuple[Path, Extent | str]:
-    """The capture's first file, and what was measured or why nothing could be."""
-    entry, form, settings = job
-    first = entry.files[0]
+def _probe(job: tuple[Entry, Form, PreprocessSettings, bool]) -> _Probed:
+    entry, form, settings, flat_sought = job
+    first, flat = entry.files[0], None
     try:
-        return first, measure(
-            read_capture(entry.rgb, entry.xyz, entry.camera, entry.limits, form.unit), foreground=form.foreground,
-            plane_distance_m=form.plane_distance_m, depth_axis=settings.depth_axis,
-        )  # fmt: skip
+        capture = read_capture(entry.rgb, entry.xyz, entry.camera, entry.limits, form.unit)
+        if flat_sought and capture.xyz is not None:
+            flat = flat_height(capture.xyz, form.plane_distance_m)
+        distance, axis = form.plane_distance_m, settings.depth_axis
+        extent = measure(capture, foreground=form.foreground, plane_distance_m=distance, depth_axis=axis)
+        return _Probed(first, extent, flat)
     except Exception as error:  # noqa: BLE001  (making its sample meets it again and lists it)
         text = " ".join(str(error).split())
-        return first, text if any(str(path) in text for path in entry.files) else f"{first}: {text}"
+        return _Probed(first, text if any(str(path) in text for path in entry.files) else f"{first}: {text}", flat)
