@@ -8,7 +8,9 @@ if prediction.anomalous:
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,6 +82,8 @@ class Detector:
         self.network.fold()
         self.network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         look = evaluating(self.network)
+        # Threads that share a GPU gain nothing by side-by-side passes, and each would need memory for its own.
+        self._turn = threading.Lock() if device.type == "cuda" else contextlib.nullcontext()
         self._look: Pass = Recorded(look) if cuda_graphs and device.type == "cuda" else look
 
     @classmethod
@@ -239,7 +243,7 @@ class Detector:
                 size = portion[1].shape[-1]
                 yield Parts.stack(*portion, size=self.settings.model.size, device=self.device).unpacked()
 
-        with devices.within_memory(self.device, f"judging {together} parts at once; free some"):
+        with self._turn, devices.within_memory(self.device, f"judging {together} parts at once; free some"):
             maps, scores = score_each(self._look, batches(), self.settings.score.smoothing, self.settings.views)
         if maps.shape[-1] == size:
             return Scored(maps, scores)

@@ -112,17 +112,31 @@ def test_a_step_does_not_wait_for_the_gpu(shared_dataset: Path, tmp_path: Path):
             torch.cuda.set_sync_debug_mode("default")
 
 
-@pytest.mark.parametrize("share", [0.5, 0.0], ids=["parts on the GPU", "parts in main memory"])
-def test_as_one_cuda_graph_the_same_is_learnt_and_judged(shared_dataset: Path, tmp_path: Path, share: float):
+@pytest.mark.parametrize(
+    ("assignments", "compared"),
+    [
+        pytest.param(["hardware.cache_share=0.5"], True, id="parts on the GPU"),
+        pytest.param(["hardware.cache_share=0"], True, id="parts in main memory"),
+        pytest.param([], False, id="parts of no shape in common"),
+        pytest.param(["model.modality=rgb"], True, id="RGB alone"),
+        pytest.param(["model.modality=depth"], True, id="depth alone"),
+        pytest.param(["model.reconstruction_width=0"], True, id="no reconstruction"),
+    ],
+)
+def test_as_one_cuda_graph_the_same_is_learnt_and_judged(
+    shared_dataset: Path, tmp_path: Path, assignments: list[str], compared: bool
+):
     build(find_entries(shared_dataset, ["tire"]), tmp_path / "out", PreprocessSettings(size=64), workers=1)
     cache = open_cache(tmp_path / "out", "tire")
     small = ["model.size=64", "model.reconstruction_width=4", "model.discriminator_width=4", "train.steps=12",
              "train.batch_size=4", "train.accumulate=2", "train.validate_every=6", "synthesis.texture_count=8"]  # fmt: skip
     losses, scores = [], []
     for wanted in (False, True):
-        more = [f"hardware.cuda_graphs={str(wanted).lower()}", f"hardware.cache_share={share}"]
-        made = resolve({}, [*small, *more], environment={})
+        made = resolve({}, [*small, f"hardware.cuda_graphs={str(wanted).lower()}", *assignments], environment={})
         trainer = training.start(made, cache, tmp_path / "runs", torch.device("cuda", 0))
+        assert trainer.network.template is not None
+        assert bool(trainer.network.template.shared)
+        trainer.network.template.compare(compared)
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # "not recorded"
             losses.append([])

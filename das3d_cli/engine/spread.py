@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import multiprocessing
 import os
@@ -30,7 +31,8 @@ def one_after_another(
     for name in names:
         yield name, _outcome(work, name, device)
         gc.collect()  # what one training held, in cycles too, must not be in the next one's way
-        torch.cuda.empty_cache()
+        with contextlib.suppress(RuntimeError):  # of a GPU that failed: whatever works on it next tells so itself
+            torch.cuda.empty_cache()
 
 
 def side_by_side(
