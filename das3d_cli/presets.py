@@ -9,8 +9,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "cpu": {
         "model.size": 128,
         "model.reconstruction_width": 8,
-        "model.discriminator_width": 16,
-        "train.steps": 7000,
+        "model.discriminator_width": 32,
+        "train.steps": 4500,
         "train.lr": 6e-3,
         "train.batch_size": 4,
     },
@@ -25,6 +25,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "synthesis.kernel_norm": "sum",
         "synthesis.strength_scale": "uniform",
         "synthesis.pierced_share": 0.0,
+        "synthesis.soft_share": 0.0,
         "synthesis.dropout": 0.5,
         "synthesis.normal_share": 0.0,
         "synthesis.relight": 0.0,

@@ -38,37 +38,30 @@ class PreprocessSettings(Section):
     lights: str = setting(
         "auto", "of data with an image per light, which to use, as 4 or 0,1,2,3,4: a train sample each, elsewhere the first",
         why="auto: Eyecandies' image_4 and Real-IAD's L05, on which the published figures stand; the paper counts five",
-        pattern=r"^\w+(,\w+)*$",
-    )  # fmt: skip
+        pattern=r"^\w+(,\w+)*$")  # fmt: skip
     units: Literal["auto", "m", "cm", "mm", "um"] = setting("auto", "unit of the point clouds and depth images;"
         " auto tells by their size, of 16-bit depth images without a scale takes mm")  # fmt: skip
     foreground: Literal["auto", "table", "border", "whole"] = setting(
         "auto", "the part is what stands on the table, what is before the surface at the image's border, or the whole image",
-        why="auto: border for Eyecandies, whole for images without points, table for all others",
-    )  # fmt: skip
+        why="auto: border for Eyecandies, whole for images without points, table for all others")  # fmt: skip
     size: int = setting(256, "side of the square cached sample, pixels (the paper's 256)", ge=32, le=1024,
                         multiple_of=16)  # fmt: skip
     plane_distance_mm: Annotated[float, Field(gt=0, le=100)] | Literal["auto"] = setting(
         "auto", "points this close to the table plane are background, millimetres, or three times the sensor's noise; auto:"
         f" {PLANE_DISTANCE_MM:g}, or half the height of training parts whose flat side is lower",
-        why="the paper's 0.005 m; of a board on a table it would leave only what stands on it",
-    )  # fmt: skip
+        why="the paper's 0.005 m; of a board on a table it would leave only what stands on it")  # fmt: skip
     depth_axis: Literal["camera", "plane"] = setting(
         "plane", "depth along the camera's optical axis, or straight down to the table plane",
-        why="a table tilted from capture to capture tilts the part's camera depth, but not its height",
-    )  # fmt: skip
+        why="a table tilted from capture to capture tilts the part's camera depth, but not its height")  # fmt: skip
     frame: Literal["part", "image"] = setting(
         "part", "what the square sample shows: a window around the part, of one size for the category, or the whole image",
-        why="the same network sees the part larger: a defect of a few pixels becomes one of twice as many",
-    )  # fmt: skip
+        why="the same network sees the part larger: a defect of a few pixels becomes one of twice as many")  # fmt: skip
     scaling: Literal["category", "capture"] = setting(
         "category", "scope of the depth range that is scaled to (0, 1); of a capture without the half percent of points at either end",
-        why="a category's fixed range keeps millimetres comparable: a defect cannot rescale its own part",
-    )  # fmt: skip
+        why="a category's fixed range keeps millimetres comparable: a defect cannot rescale its own part")  # fmt: skip
     headroom: float = setting(
         0.25, "free share of the category's depth range over the tallest part, for bumps", ge=0, le=1,
-        why="a bump higher than any good part must not be clipped away",
-    )  # fmt: skip
+        why="a bump higher than any good part must not be clipped away")  # fmt: skip
 
     def plane_distance_m(self) -> float:
         """As it is set; where it is to be found, the most that it can be."""
@@ -127,6 +120,12 @@ class SynthesisSettings(Section):
         0.15, "share of defects that reach through the part to the table", ge=0, le=1,
         why="drilled holes and broken edges show the table, which is no part of the foreground",
     )  # fmt: skip
+    soft_share: float = setting(
+        0.18, "share of defects that are wide and fade to their rim: two in three a dent or a bump, one in three a tint", ge=0, le=1,
+        why="bruises and soft dents have no edge, and who learns by edges alone misses them",
+    )  # fmt: skip
+    soft_radius_min: float = setting(0.04, "smallest half length of a soft defect, share of the image side", gt=0, le=1)
+    soft_radius_max: float = setting(0.16, "largest half length of a soft defect, share of the image side", gt=0, le=1)
     beta_max: float = setting(0.8, "beta of Eq. 8 is drawn from U(0, b)", ge=0, le=1)
     dropout: float = setting(
         0.45, "p_d of Eq. 12: chance that a modality keeps its normal image", ge=0, lt=1,
@@ -274,7 +273,7 @@ class Settings(Section):
     @model_validator(mode="after")
     def _fitting(self) -> Self:
         s, m, t = self.synthesis, self.model, self.train
-        for low, high in (("blob_radius_min", "blob_radius_max"), ("sigma_min", "sigma_max"),
+        for low, high in (("blob_radius_min", "blob_radius_max"), ("sigma_min", "sigma_max"), ("soft_radius_min", "soft_radius_max"),
                           ("strength_min", "strength_max"), ("change_threshold", "strength_max")):  # fmt: skip
             if getattr(s, low) > getattr(s, high):
                 raise ValueError(

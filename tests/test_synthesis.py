@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from scipy import integrate, signal, stats
 
 from das3d_cli.batch import Batch
@@ -45,7 +46,7 @@ def make(parts, textures, random=None, **changed):
     return augment(*parts.images, textures, random or streams(), **(SynthesisSettings().augmentation() | changed))
 
 
-ALWAYS = {"dropout": 0.0, "pierced_share": 0.0}
+ALWAYS = {"dropout": 0.0, "pierced_share": 0.0, "soft_share": 0.0}
 
 
 class TestPerlin:
@@ -223,6 +224,7 @@ class TestAugment:
                 ItemRandom.of(0, step, torch.arange(16)),
                 dropout=0.5,
                 pierced_share=0.0,
+                soft_share=0.0,
             )
             for step in range(40)
         ]
@@ -239,6 +241,33 @@ class TestAugment:
         assert torch.equal(getattr(made, untouched), getattr(parts, untouched))
         changed = getattr(made, modality) != getattr(parts, modality)
         assert torch.equal(changed.any(1).any(-1).any(-1), made.mask.any(1).any(-1).any(-1))
+
+    def test_a_soft_defect_fades_to_its_rim_in_one_modality(self, parts, textures):
+        """Its mask ends at a quarter of its peak, or where so little of it is left that Eq. 7 counts it as none."""
+        shape = {"soft_radius_min": 0.14, "soft_radius_max": 0.14}
+        made = make(parts, textures, **(ALWAYS | {"soft_share": 1.0, "pierced_share": 1.0} | shape))
+        dent, tint = ((a != b).any(1).any(-1).any(-1) for a, b in ((made.depth, parts.depth), (made.rgb, parts.rgb)))
+        assert torch.equal(dent, ~tint)
+        assert 0 < dent.sum() < len(dent)
+        assert torch.equal(made.foreground, parts.foreground)  # nothing reaches through the part
+        height = made.change.abs()
+        peak = height.amax(dim=(1, 2, 3), keepdim=True)
+        reached = parts.depth + made.change
+        whole = ((reached > 0.01) & (reached < 0.99)).all(1).all(-1).all(-1)  # of these the range cuts nothing off
+        least = (peak / 4).clamp_min(SynthesisSettings().change_threshold)
+        assert torch.equal(made.mask[whole] > 0, (height >= least)[whole])
+        assert (made.rgb - parts.rgb).abs().amax(dim=1, keepdim=True)[whole][(height < 0.05 * peak)[whole]].max() < 0.05
+        steps = torch.stack([height.diff(dim=axis).amax(dim=(1, 2, 3)) for axis in (2, 3)]).amax(dim=0)
+        inner = -F.max_pool2d(-parts.foreground.float(), 3, 1, 1) > 0
+        uncut = whole & ((made.ternary == 0) | inner).all(1).all(-1).all(-1)  # nor does the part's outline
+        assert uncut.sum() > 4
+        assert (steps < 0.5 * peak.flatten())[uncut].all()
+
+    @pytest.mark.parametrize(("modality", "untouched"), [("rgb", "depth"), ("depth", "rgb")])
+    def test_a_soft_defect_shows_in_what_is_trained_on(self, parts, textures, modality, untouched):
+        made = make(parts, textures, soft_share=1.0, modality=modality)
+        assert made.mask.any(1).any(-1).any(-1).all()
+        assert torch.equal(getattr(made, untouched), getattr(parts, untouched))
 
     def test_an_item_does_not_depend_on_its_batch(self, parts, textures):
         together = make(parts, textures)

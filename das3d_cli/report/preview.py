@@ -118,7 +118,7 @@ def _sample_row(batch: Batch, made: Augmented, i: int, light: Brightening) -> li
 
 
 def _settings_sheet(category: str, one: Batch, textures: Tensor, settings: Settings) -> Picture:
-    always = {"dropout": 0.0, "pierced_share": 0.0}
+    always = {"dropout": 0.0, "pierced_share": 0.0, "soft_share": 0.0}
     plain = settings.synthesis.augmentation() | always | _arguments("strength", 0.3) | _arguments("sigma", 0.012)
     part, light = one.foreground[0, 0].numpy(), _light(one)
     rows = []

@@ -24,6 +24,11 @@ Modality = Literal["both", "rgb", "depth"]
 
 _TO_TABLE = 1.5  # times the depth range: through any part, with a narrow rim
 _OF_LOW_PEAK = 0.6  # as t_p is of a usual peak: patches are then as large, and not specks that teach to guess
+_TINTS = 1 / 3  # of the soft defects
+_SOFT_ASPECT = 3.0  # at most: longer ones are dents no more
+_STEEP = 0.75  # strength for the radius, in shares of range and side, at least: flatter ones teach to guess
+_FADED = 0.25  # of a soft defect's peak: where less is left, people mark nothing
+_TINT_BETA = 0.6  # times beta, for a faint tint without an edge is not to be seen
 
 
 class Augmented(NamedTuple):
@@ -58,6 +63,7 @@ class Defect(NamedTuple):
         texture: float32, (B, 3, S, S), I_u of Eq. 8, in [0, 1].
         beta: float32, (B, 1, 1, 1), the part's share in the colour of Eq. 8.
         keep_rgb, keep_depth: bool, (B, 1, 1, 1), the signals d_I and d_Z of Eq. 12.
+        soft: bool, (B, 1, 1, 1), whether it fades to its rim, in colour as in depth.
     """
 
     ternary: Tensor
@@ -67,6 +73,7 @@ class Defect(NamedTuple):
     beta: Tensor
     keep_rgb: Tensor
     keep_depth: Tensor
+    soft: Tensor
 
 
 def augment(
@@ -143,6 +150,9 @@ def draw(
     strength_scale: Literal["log", "uniform"],
     change_threshold: float,
     pierced_share: float,
+    soft_share: float,
+    soft_radius_min: float,
+    soft_radius_max: float,
     beta_max: float,
     dropout: float,
     modality: Modality = "both",
@@ -169,7 +179,32 @@ def draw(
     beta = random.uniform(1, 1, 1, high=beta_max)
     ternary = torch.where(pierced, ternary.abs(), ternary)
     dropped = _dropped(random, dropout, modality)
-    return Defect(ternary[:, None], change[:, None], pierced[:, None], texture, beta, *dropped)
+    hard = torch.zeros_like(pierced[:, None])
+    defect = Defect(ternary[:, None], change[:, None], pierced[:, None], texture, beta, *dropped, soft=hard)
+    if soft_share == 0:
+        return defect
+    dome, radius = _dome(random.fork(1), part, soft_radius_min, soft_radius_max)
+    steep = torch.maximum(strength, _STEEP * radius)
+    change = _strengthened(dome, part, steep, torch.zeros_like(pierced), change_threshold, to_peak=True)
+    return _softened(random.fork(2), defect, dome.sign()[:, None], change[:, None], soft_share, modality)
+
+
+def _softened(
+    random: ItemRandom, defect: Defect, ternary: Tensor, change: Tensor, share: float, modality: Modality
+) -> Defect:
+    """A share of the defects made soft ones: dents and bumps in depth alone, tints in colour alone."""
+    soft = random.bernoulli(1, 1, 1, probability=share)
+    tint = random.bernoulli(1, 1, 1, probability={"rgb": 1.0, "depth": 0.0}.get(modality, _TINTS))
+    return Defect(
+        ternary=torch.where(soft, ternary, defect.ternary),
+        change=torch.where(soft, change, defect.change),
+        pierced=defect.pierced & ~soft,
+        texture=defect.texture,
+        beta=torch.where(soft, _TINT_BETA * defect.beta, defect.beta),
+        keep_rgb=torch.where(soft, ~tint, defect.keep_rgb),
+        keep_depth=torch.where(soft, tint, defect.keep_depth),
+        soft=soft,
+    )
 
 
 def _picked(noise: Tensor, part: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
@@ -213,10 +248,13 @@ def _make(
     gone = (deeper >= 1) & (defect.change >= change_threshold) & foreground & defect.pierced
     # The range ends at 0 and 1: a change that it cuts off is none, and must not be marked as one.
     change = torch.where(foreground, deeper.clamp(0, 1) - depth, 0.0)
-    refined = ((change.abs() >= change_threshold) | gone).to(depth.dtype)
+    height, peak = change.abs(), defect.change.abs().amax(dim=(2, 3), keepdim=True).clamp_min(1e-6)
+    least = torch.where(defect.soft, _FADED * peak, 0.0).clamp_min(change_threshold)
+    refined = ((height >= least) | gone).to(depth.dtype)
+    opacity = torch.where(defect.soft, height / peak, refined)
     gone &= ~defect.keep_depth  # the foreground is cut out by the depth
     return Augmented(
-        rgb=torch.lerp(rgb, defect.texture, refined * ((1 - defect.beta) * ~defect.keep_rgb)),
+        rgb=torch.lerp(rgb, defect.texture, opacity * ((1 - defect.beta) * ~defect.keep_rgb)),
         depth=torch.where(gone, background, torch.addcmul(depth, change, (~defect.keep_depth).to(depth.dtype))),
         foreground=foreground & ~gone,
         mask=refined * ~(defect.keep_rgb & defect.keep_depth),
@@ -249,21 +287,41 @@ def _keep_blobs(
     """Keep the mask within 1 to `count` ellipses centred on it; 0 keeps all of it."""
     if count == 0:
         return picked
-    size = picked.shape[-1]
-    rank = picked.flatten(1).cumsum(dim=1, dtype=torch.int32)
+    ellipses = _ellipses(random, picked, count, radius_min, radius_max, aspect_max)
+    used = torch.arange(count, device=picked.device) <= random.integers(high=count)[:, None]
+    return _within(picked, *ellipses, used)
+
+
+def _dome(random: ItemRandom, part: Tensor, radius_min: float, radius_max: float) -> tuple[Tensor, Tensor]:
+    """A smooth dome on each part, up or down by 1 and level at its rim, (B, S, S), and its radius as share of the side, (B, 1, 1)."""
+    centre, radius, aspect, angle = _ellipses(random, part, 1, radius_min, radius_max, _SOFT_ASPECT)
+    beyond = _beyond(part.shape[-1], centre, radius, aspect, angle, torch.ones_like(centre, dtype=torch.bool))[:, 0]
+    radius, up = radius[..., None], random.bernoulli(1, 1, probability=0.5)
+    dome = (-beyond / radius**2).clamp_min(0) ** 2
+    return torch.where(up, -dome, dome), radius / part.shape[-1]
+
+
+def _ellipses(
+    random: ItemRandom, mask: Tensor, count: int, radius_min: float, radius_max: float, aspect_max: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Middles in the mask, as places in all its pixels, half lengths in pixels, lengths over widths and angles, (B, count) each."""
+    size = mask.shape[-1]
+    rank = mask.flatten(1).cumsum(dim=1, dtype=torch.int32)
     ticket = (random.uniform(count) * rank[:, -1:]).int() + 1
     centre = torch.searchsorted(rank, ticket).clamp_max(size * size - 1)
     radius = random.log_uniform(count, low=radius_min * size, high=radius_max * size)
     aspect = random.log_uniform(count, low=1.0, high=aspect_max)
-    angle = random.uniform(count, high=math.pi)
-    used = torch.arange(count, device=picked.device) <= random.integers(high=count)[:, None]
-    return _within(picked, centre, radius, aspect, angle, used)
+    return centre, radius, aspect, random.uniform(count, high=math.pi)
 
 
 def _within(picked: Tensor, centre: Tensor, radius: Tensor, aspect: Tensor, angle: Tensor, used: Tensor) -> Tensor:
     """What of the mask is within the used ones of K ellipses: (B, S, S), and (B, K) each."""
-    size = picked.shape[-1]
-    axis = torch.arange(size, device=picked.device, dtype=radius.dtype)
+    return picked & (_beyond(picked.shape[-1], centre, radius, aspect, angle, used).amin(dim=1) <= 0)
+
+
+def _beyond(size: int, centre: Tensor, radius: Tensor, aspect: Tensor, angle: Tensor, used: Tensor) -> Tensor:
+    """How far each pixel is from K ellipses' middles, along and `aspect` times across, squared, less the radius squared: (B, K, S, S)."""
+    axis = torch.arange(size, device=radius.device, dtype=radius.dtype)
     row = (axis - (centre // size)[..., None])[..., :, None]
     column = (axis - (centre % size)[..., None])[..., None, :]
     cos, sin, squeezed = (of[..., None, None] for of in (angle.cos(), angle.sin(), aspect**2))
@@ -272,8 +330,7 @@ def _within(picked: Tensor, centre: Tensor, radius: Tensor, aspect: Tensor, angl
     of_columns = (cos**2 + squeezed * sin**2) * column**2
     of_both = 2 * cos * sin * (1 - squeezed) * row
     one_column, one_row = torch.ones_like(row), torch.ones_like(column)
-    beyond = torch.cat((of_rows, one_column, of_both), dim=-1) @ torch.cat((one_row, of_columns, column), dim=-2)
-    return picked & (beyond.amin(dim=1) <= 0)
+    return torch.cat((of_rows, one_column, of_both), dim=-1) @ torch.cat((one_row, of_columns, column), dim=-2)
 
 
 def _smooth(random: ItemRandom, ternary: Tensor, alpha_max: float, sigma_min: float, sigma_max: float) -> Tensor:
