@@ -164,7 +164,7 @@ class ModelSettings(Section):
     reconstruction_width: int = setting(32, "channels of the reconstruction networks' first layer; 0 leaves them out, for comparison",
         ge=0, le=256, why="four times as wide at the cpu preset detects no better")  # fmt: skip
     discriminator_width: int = setting(48, "channels of the discriminator's first layer", ge=4, le=256,
-        why="half as wide again at the cpu preset detects no better, in 1.3 times the time")  # fmt: skip
+        why="half of the cpu preset's 32 has no room for soft defects beside scratches")  # fmt: skip
     discriminator_levels: int = setting(
         2, "halvings of the resolution within the discriminator", ge=2, le=4,
         why="with three or four it costs more and detects no more",

@@ -197,12 +197,12 @@ STUDIES: tuple[Study, ...] = (
     ),
     Study(
         "How the preset came to be",
-        "From row to row the design changed, and the number of steps. Two halvings instead of four begin with no-surroundings; das3d-hard alone"
-        " compares parts with the mean part against their surroundings as well. Up to laid-as-seen parts were laid on each other as the"
-        " camera saw them, caps in one of six ways. The row earlier is of 4000 steps, before parts were looked at twice and the"
-        " reconstruction looked a quarter as finely and started from the mean part; 2000-steps is older than the cache's version 3,"
-        " compares potatoes with a template as well, and lays most tires on it the wrong way round. Trainings ran two at a time, a core"
-        " each, some paused or with other work beside them.",
+        "From row to row the design changed, and the number of steps. Two halvings instead of four begin with no-surroundings;"
+        " das3d-hard alone compares parts with the mean part against their surroundings as well. Up to laid-as-seen parts were"
+        " laid on each other as the camera saw them, caps in one of six ways. The row earlier is of 4000 steps, before parts"
+        " were looked at twice and the reconstruction looked a quarter as finely and started from the mean part; 2000-steps is"
+        " older than the cache's version 3, compares potatoes with a template as well, and lays most tires on it the wrong way"
+        " round. Trainings ran two at a time, a core each, some paused or with other work beside them.",
         ("2000-steps", "earlier", "4000-steps", "laid-as-seen", "four-levels", "no-surroundings", *_hard("das3d")),
     ),
     Study(
