@@ -24,7 +24,7 @@ def install(session: nox.Session, *groups: str) -> None:
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """Preprocess, preview, train, evaluate and predict on sample_data/: 5 to 12 minutes on 2 CPU cores."""
+    """Preprocess, preview, train, evaluate and predict on sample_data/: 10 minutes at most on 2 CPU cores."""
     install(session)
     folder = ROOT / "demo"
     if folder.exists():

@@ -75,18 +75,20 @@ EXPERIMENTS: dict[str, tuple[str, ...]] = {
 _AS_SEEN = ("t_p=0.65", "t_h=0.03", "p_max=0.25", "p_z-uniform", "alpha=0", "beta-to-0.4", "p_d=0.6", "untouched=0.6", "no-rotation",
             "no-relighting", "ssim=1", "focal=1", "gamma=0", "lr=3e-3", "weight-decay=0")  # fmt: skip
 
+
+def _hard(*names: str) -> tuple[str, ...]:
+    """Rows from before soft defects, when the cpu preset's discriminator was half as wide."""
+    return tuple(f"{name}-hard" for name in names)
+
+
 # Rows of designs that the code no longer has. What is measured today never joins one of them.
 EARLIER = (
     "2000-steps", "earlier", "4000-steps", "laid-as-seen", "four-levels", "no-surroundings", "no-reconstruction-5000",
     "no-reconstruction-8750", "no-reconstruction-740", "both-as-seen", "both-no-surroundings",
     "no-reconstruction-no-surroundings", *(f"{name}-as-seen" for name in _AS_SEEN),
     *(f"{name}-four-levels" for name in ("both", "discriminator-alone", "no-template", "one-defect", *PREPARED)),
-    *(f"{name}-hard" for name in EXPERIMENTS),  # before soft defects; the cpu preset's discriminator was half as wide
+    *_hard(*EXPERIMENTS),
 )  # fmt: skip
-
-
-def _hard(*names: str) -> tuple[str, ...]:
-    return tuple(f"{name}-hard" for name in names)
 
 
 def cache_of(experiment: str, common: Path) -> Path:
