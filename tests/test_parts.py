@@ -34,6 +34,12 @@ def test_files_of_one_name_are_one_part(tmp_path: Path, xyz: str, rgb: str):
     ]  # fmt: skip
 
 
+def test_in_folders_of_their_own_images_may_have_any_name(tmp_path: Path):
+    touch(tmp_path, "rgb/gas_mask.png", "xyz/gas_mask.tiff", "rgb/left_depth.png", "xyz/left_depth.tiff")
+    images = [tmp_path / "rgb/gas_mask.png", tmp_path / "rgb/left_depth.png"]
+    assert [rgb for _, rgb in pairs(tmp_path, "rgb")] == images
+
+
 @pytest.mark.parametrize(
     ("path", "folder", "name"),
     [

@@ -102,6 +102,7 @@ class TestFolder:
         for colour, name in zip(COLOURS, ["a/red.png", "b/c/green.BMP", "blue.tiff"], strict=True):
             write(tmp_path / name, np.full((90, 150, 3), colour, np.uint8))
         (tmp_path / "readme.txt").write_text("not an image")
+        (tmp_path / "a" / "._red.png").write_text("what a Mac leaves beside a copy")
         return tmp_path
 
     def test_every_image_is_used_before_one_is_used_twice(self, folder):

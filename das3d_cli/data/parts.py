@@ -151,7 +151,7 @@ def _side_by_side(folder: Path) -> Unlabelled:
     for_xyz = folder / ("xyz" if marked else "depth") if kinds else folder
     for_rgb = folder / "rgb" if kinds else folder
     clouds = _without_depths([path for path in files_in(for_xyz) if not marked or _is_cloud(path)])
-    images = [path for path in files_in(for_rgb) if not path.stem.endswith((_DEPTH, _MASK))]
+    images = [path for path in files_in(for_rgb) if kinds or not path.stem.endswith((_DEPTH, _MASK))]
     return Unlabelled(
         by_name(clouds, (*CLOUDS, *DEPTHS), _name),
         by_name(images, IMAGES),

@@ -48,7 +48,7 @@ def folder_textures(folder: Path, count: int, size: int, seed: int) -> Textures:
     Every image is used before one is used twice.
 
     Args:
-        folder: searched recursively for JPEG, PNG, BMP and TIFF files.
+        folder: searched recursively for JPEG, PNG, BMP and TIFF files; hidden ones are passed over.
         count: number of textures.
         size: side in pixels.
         seed: any non-negative integer.
@@ -61,7 +61,9 @@ def folder_textures(folder: Path, count: int, size: int, seed: int) -> Textures:
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder of textures; name a folder with images in it")
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+    paths = sorted(
+        p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != "." and p.is_file()
+    )
     if not paths:
         raise DataError(f"{folder}: no texture images (jpg, png, bmp or tiff) in it or below it")
     rng = np.random.default_rng(seed)
