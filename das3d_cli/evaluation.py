@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from das3d_cli.data.cache import Split, begin_split, fingerprints, in_portions, open_cache
+from das3d_cli.data.cache import Split, begin_split, essential, fingerprints, in_portions, open_cache
 from das3d_cli.data.capture import GOOD
 from das3d_cli.detector import TOGETHER, Detector
 from das3d_cli.errors import DataError, some_of
@@ -183,7 +183,8 @@ def evaluate_detector(detector: Detector, cache_root: Path) -> Evaluation:
     """
     cache = open_cache(cache_root, detector.category)
     made = cache.manifest
-    if (made.settings, made.form.foreground) != (detector.settings.preprocess, detector.form.foreground):
+    wanted = essential(detector.settings.preprocess), detector.form.foreground
+    if (essential(made.settings), made.form.foreground) != wanted:
         raise DataError(
             f"{cache.folder}: preprocessed otherwise than this run's training data;"
             " preprocess again with the run's settings, or train again on this cache"

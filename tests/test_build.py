@@ -131,6 +131,12 @@ def test_what_is_done_and_unchanged_is_skipped(dataset: Path, dst: Path, monkeyp
     assert contents(dst) == before
 
 
+def test_what_was_recognised_may_be_chosen(dataset: Path, dst: Path) -> None:
+    assert counts(run(dataset, dst, SMALL.model_copy(update={"layout": "mvtec3d", "units": "m"}))) == (0, 9)
+    assert open_cache(dst, "tire").manifest.settings.units == "m"
+    assert counts(run(dataset, dst)) == (0, 9)
+
+
 def test_changes_are_done_again(dataset: Path, dst: Path) -> None:
     before = contents(dst)
     test_file = dataset / "tire/test/bump/rgb/000.png"

@@ -88,6 +88,11 @@ class Manifest(BaseModel):
     failures: list[tuple[str, str]]
 
 
+def essential(settings: PreprocessSettings) -> PreprocessSettings:
+    """What samples depend on, once their files are found and the unit of their points: these are alike, chosen or recognised."""
+    return settings.model_copy(update={"layout": "auto", "units": "auto"})
+
+
 @dataclass(frozen=True)
 class Cache:
     """One category's cache, opened."""
