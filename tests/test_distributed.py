@@ -434,6 +434,6 @@ class TestCommand:
         process.send_signal(signal.SIGINT)
         out, text = process.communicate(timeout=120)
         assert process.returncode == 130 and out == "", text
-        assert text.splitlines()[-1] == "interrupted; go on with: das3d train --resume long/tire-001"
+        assert text.splitlines()[-1] == "interrupted; go on with: das3d train --resume long/tire-001 --gpus cpu"
         step = Trainer.read_state(place / "long" / "tire-001")["step"]
         assert step >= 3 and training.resume(place / "long" / "tire-001", place / "out", CPU).step == step

@@ -95,7 +95,7 @@ def run(
         if given or config or category:
             raise UsageError("--resume: goes on with the run's own settings and category; give no others beside it")
         names = [str(run) for run in run_folders.unfinished(resume)]
-        work = functools.partial(_resume_run, data, assignments)
+        work = functools.partial(_resume_run, data, assignments, gpus)
     else:
         settings = resolve(flags, assignments, config, preset="cpu" if chosen[0].type == "cpu" else "default")
         names = pick_categories(caches.categories(data), category, data)
@@ -182,20 +182,24 @@ def _train_category(
                 f"{category}: captures that could not be preprocessed and are left out: {len(cache.unused)}"
                 f" ({some_of(cache.unused)})"
             )
-        return _finish(trainer, data, bar=bar)
+        return _finish(trainer, data, settings.hardware.gpus, bar=bar)
 
 
 def _resume_run(
-    data: Path, assignments: list[str] | None, run: str, device: torch.device, *, bar: bool = True
+    data: Path, assignments: list[str] | None, gpus: str, run: str, device: torch.device, *, bar: bool = True
 ) -> dict[str, Any]:
     from das3d_cli.engine import distributed, training
 
     with held(Path(run), _TRAINS) if distributed.is_first() else contextlib.nullcontext():
-        return _finish(training.resume(Path(run), data, device, assignments), data, bar=bar)
+        return _finish(training.resume(Path(run), data, device, assignments), data, gpus, bar=bar)
 
 
-def _finish(trainer: Trainer, data: Path, *, bar: bool) -> dict[str, Any]:
-    """Train to the end; returns the run folder and what its summary.json holds, and whether others are not to be begun."""
+def _finish(trainer: Trainer, data: Path, gpus: str, *, bar: bool) -> dict[str, Any]:
+    """Train to the end; returns the run folder and what its summary.json holds, and whether others are not to be begun.
+
+    Args:
+        data, gpus: as this command has them, for the one that goes on after an interruption.
+    """
     from das3d_cli.engine import distributed
     from das3d_cli.engine.training import finish
 
@@ -226,6 +230,7 @@ def _finish(trainer: Trainer, data: Path, *, bar: bool) -> dict[str, Any]:
             return ended | {_INTERRUPTED: True} if trainer.interrupted else ended
         except KeyboardInterrupt:
             beside = [] if data == DEFAULT_CACHE else ["--data", str(data)]
+            beside += [] if gpus == "auto" else ["--gpus", gpus]
             say(f"interrupted; go on with: {shlex.join(['das3d', 'train', '--resume', str(trainer.run), *beside])}")
             raise
 
