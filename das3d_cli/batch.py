@@ -12,6 +12,8 @@ from torch import Tensor
 
 from das3d_cli.device import send
 
+_AT_ONCE = 64  # samples averaged down together
+
 
 class Batch(NamedTuple):
     """B samples. rgb: float32, (B, 3, S, S), in [0, 1], black off the part; depth: float32, (B, 1, S, S), in [0, 1]; foreground: bool,
@@ -83,6 +85,12 @@ class Parts(NamedTuple):
         return sum(tensor.nbytes for tensor in self)
 
     def _shrunk(self, factor: int) -> Parts:
+        """Averaged down, some at a time, for on the way a sample takes several times its room."""
+        some = zip(*(torch.split(tensor, _AT_ONCE) for tensor in self), strict=True)
+        shrunk = [Parts(*tensors)._averaged(factor) for tensors in some]
+        return Parts(*(torch.cat(tensors) for tensors in zip(*shrunk, strict=True)))
+
+    def _averaged(self, factor: int) -> Parts:
         """Average over the part alone, so that its edge takes on nothing of the background."""
         weight = F.avg_pool2d(self.foreground.float(), factor)
         inside = weight >= 0.5

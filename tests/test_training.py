@@ -259,7 +259,9 @@ class TestRun:
         evaluate_detector(Detector.load(trainer.run, "cpu"), tmp_path)
 
     def test_size_that_does_not_divide_the_cache(self, cache: Cache, tmp_path: Path):
-        with pytest.raises(UsageError, match=r"settings\.model\.size: 96 does not divide the cache's 64"):
+        with pytest.raises(
+            UsageError, match=r"96 does not divide the cache's 64 pixels; use 64, or preprocess with --size 96"
+        ):
             training.start(settings("model.size=96"), cache, tmp_path, CPU)
         assert not list(tmp_path.iterdir())
 
@@ -308,12 +310,21 @@ class TestRun:
         assert went_on.settings.train == finished.settings.train.model_copy(update={"accumulate": 2})
         assert training.resume(run, cache_root, CPU).settings == went_on.settings
         monkeypatch.setenv("DAS3D_TRAIN_ACCUMULATE", "1")
-        monkeypatch.setenv("DAS3D_TRAIN_STEPS", str(finished.settings.train.steps))
+        monkeypatch.setenv("DAS3D_TRAIN_STEPS", "7")  # as it may have been when --steps overruled it
         assert training.resume(run, cache_root, CPU).settings == finished.settings
-        monkeypatch.setenv("DAS3D_TRAIN_STEPS", "7")
-        with pytest.raises(
-            UsageError, match=r"train\.steps: a run keeps its own.*got 7, from environment DAS3D_TRAIN_STEPS"
-        ):
+
+    def test_a_run_from_before_a_setting_is_not_turned_into_another(
+        self, finished: Trainer, cache_root: Path, tmp_path: Path
+    ):
+        run = Path(shutil.copytree(finished.run, tmp_path / "tire-009"))
+        (run / "summary.json").unlink()
+        saved = json.loads((run / "settings.json").read_text())
+        del saved["hardware"]["cache_share"]  # which changes nothing that is learnt
+        (run / "settings.json").write_text(json.dumps(saved))
+        training.resume(run, cache_root, CPU)
+        del saved["synthesis"]["soft_share"]
+        (run / "settings.json").write_text(json.dumps(saved))
+        with pytest.raises(DataError, match=r"that had no synthesis\.soft_share; train anew"):
             training.resume(run, cache_root, CPU)
 
 
@@ -375,6 +386,15 @@ class TestFeed:
         needed = 2 * parts.halved().size_bytes
         assert [some.depth.device for some in placed([parts, parts], meta, needed)] == [meta, meta]
         assert [some.depth.device for some in placed([parts, parts], meta, needed - 1)] == [CPU, CPU]
+
+    def test_many_are_averaged_down_as_each_is_alone(self):
+        draw = np.random.default_rng(0)
+        images = draw.integers(0, 256, (150, 8, 8, 3), np.uint8), draw.random((150, 8, 8), np.float32)
+        arrays = *images, draw.random((150, 8, 8)) < 0.7, draw.random((150, 2), np.float32)
+        together = Parts.stack(*arrays, size=4, device=CPU)
+        for place in (0, 63, 64, 149):
+            alone = Parts.stack(*(array[place : place + 1] for array in arrays), size=4, device=CPU)
+            assert all(torch.equal(a[place], b[0]) for a, b in zip(together, alone, strict=True))
 
     def test_half_the_precision_of_the_depth_is_a_tenth_of_a_sensors_noise(self):
         depth = torch.linspace(0, 1, 100_003).view(1, 1, 1, -1)
@@ -572,6 +592,13 @@ class TestDetector:
         )
         with pytest.raises(DataError, match="preprocessed otherwise"):
             evaluate_detector(Detector.load(finished.run, "cpu"), tmp_path)
+
+    def test_a_cache_whose_layout_and_unit_were_chosen_is_none_preprocessed_otherwise(
+        self, finished: Trainer, shared_dataset: Path, tmp_path: Path
+    ):
+        chosen = PreprocessSettings(size=64, layout="mvtec3d", units="m")
+        build(find_entries(shared_dataset, ["tire"]), tmp_path, chosen, workers=1)
+        assert evaluate_detector(Detector.load(finished.run, "cpu"), tmp_path).metrics["all"].samples == 3
 
     def test_a_cache_of_other_training_captures_is_told_from_other_settings(self, finished: Trainer, cache_root: Path):
         detector = Detector.load(finished.run, "cpu")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib.metadata
+import json
 import operator
 import platform
 from collections.abc import Callable
@@ -25,9 +26,10 @@ from das3d_cli.device import within_memory
 from das3d_cli.engine import distributed
 from das3d_cli.engine.feed import placed
 from das3d_cli.engine.trainer import Data, Progress, Trainer
-from das3d_cli.errors import DataError, UsageError
+from das3d_cli.errors import DataError, UsageError, some_of
 from das3d_cli.files import sweep
-from das3d_cli.settings import FIELDS, Settings
+from das3d_cli.settings import ADAPTABLE, FIELDS, Settings
+from das3d_cli.sources import flatten
 from das3d_cli.synthesis.textures import folder_textures, procedural_textures
 
 _HELD_OUT = 0.15  # share of the training parts that stands in for a missing validation split
@@ -153,9 +155,9 @@ def load_data(settings: Settings, cache: Cache, device: torch.device) -> Data:
     """
     size, cached = settings.model.size, cache.manifest.settings.size
     if cached % size:
+        instead = "" if cached % (16 * settings.model.stem) else f"use {cached}, or "
         raise UsageError(
-            f"settings.model.size: {size} does not divide the cache's {cached} pixels;"
-            f" use {cached}, or preprocess with --size {size}"
+            f"settings.model.size: {size} does not divide the cache's {cached} pixels; {instead}preprocess with --size {size}"
         )
     cache.require(settings.model.modality)
     train = _good(load_split(cache, "train"))
@@ -244,7 +246,11 @@ def _left(run: Path) -> tuple[Settings, dict[str, Any]]:
         raise DataError(f"{run}: not a run folder; `das3d train` makes them below runs/")
     if (run / "summary.json").is_file():
         raise UsageError(f"{run}: this run is finished; start a new one without --resume")
-    settings = setting_files.load((run / "settings.json").read_text(encoding="utf-8"), run / "settings.json")
+    text = (run / "settings.json").read_text(encoding="utf-8")
+    settings = setting_files.load(text, run / "settings.json")
+    lacking = FIELDS.keys() - dict(flatten(json.loads(text))).keys() - set(ADAPTABLE)
+    if lacking:  # today's defaults would turn the training into another one halfway
+        raise DataError(f"{run}: begun by a version of das3d that had no {some_of(sorted(lacking))}; train anew")
     sweep(run)
     return settings, Trainer.read_state(run)
 
