@@ -279,7 +279,7 @@ class TestShortOfMemory:
         monkeypatch.setattr("das3d_cli.template.Template.learn", fails)
         with pytest.raises(
             DataError,
-            match=r"^cpu: out of memory before the first step; train anew with a lower --set synthesis\.texture_count",
+            match=r"^cpu: out of memory before the first step; free some, or preprocess with a lower --size and train anew$",
         ):
             start(cache, tmp_path)
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from das3d_cli.data.capture import Camera
+from das3d_cli.data.capture import Camera, Modalities
 from das3d_cli.data.depth import find_camera
 from das3d_cli.data.layouts import eyecandies, realiad
 from das3d_cli.data.layouts.entries import CLOUDS, DEPTHS, IMAGES, Unlabelled, by_name, files_in, listing, unread
 from das3d_cli.data.layouts.table import Row, camera_of, check_name, claim, read_rows
 from das3d_cli.errors import DataError
-
-Needs = Literal["both", "rgb", "depth"]
 
 _ABOVE = 5  # folders that may hold a camera.json: xyz/, its label, split and category, and the one of all categories
 _KINDS = ("xyz", "depth", "rgb")  # folders, where each kind of file has one
@@ -70,7 +68,7 @@ class PartFiles(NamedTuple):
 
 
 def find_parts(
-    where: Path, needs: Needs, lights: Sequence[str] = (), category: str = "", layout: str = "auto"
+    where: Path, needs: Modalities, lights: Sequence[str] = (), category: str = "", layout: str = "auto"
 ) -> list[PartFiles]:
     """The parts in a folder, by name, or those that a CSV file lists, in its order.
 
@@ -104,7 +102,7 @@ def folders_of_parts(where: Path) -> tuple[Path, ...]:
     return where, *(where / kind for kind in _KINDS)
 
 
-def not_read(where: Path, needs: Needs, category: str = "") -> Iterator[str]:
+def not_read(where: Path, needs: Modalities, category: str = "") -> Iterator[str]:
     """What a folder of parts holds that no part can consist of, or a list of other categories, as notes, if there is any."""
     if where.is_file():
         others = {row["category"] for _, row in read_rows(where)[1] if _of_another(row, category)}
@@ -123,7 +121,7 @@ def not_read(where: Path, needs: Needs, category: str = "") -> Iterator[str]:
     yield from unread(f"{where}: {what}, so not judged", children, known)
 
 
-def _in_folder(folder: Path, needs: Needs, lights: Sequence[str], layout: str) -> list[PartFiles]:
+def _in_folder(folder: Path, needs: Modalities, lights: Sequence[str], layout: str) -> list[PartFiles]:
     several = {"eyecandies": eyecandies.unlabelled, "realiad": realiad.unlabelled}  # data with an image per light
     readers = [read for name, read in several.items() if layout in ("auto", name)]
     found = next((found for read in readers if (found := read(folder, lights))), None) or _side_by_side(folder)
@@ -179,7 +177,7 @@ def _is_cloud(path: Path) -> bool:
     return path.suffix.lower() in CLOUDS or path.stem.endswith(_DEPTH)
 
 
-def _listed(path: Path, needs: Needs, category: str) -> list[PartFiles]:
+def _listed(path: Path, needs: Modalities, category: str) -> list[PartFiles]:
     wanted = {"both": ["xyz", "rgb"], "rgb": ["rgb"], "depth": ["xyz"]}[needs]
     text = f"{path}: a folder, or a CSV file with the column{'s' * (len(wanted) > 1)} {' and '.join(wanted)}, is wanted here"
     if path.is_file() and path.suffix.lower() != ".csv":

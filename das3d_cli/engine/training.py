@@ -125,8 +125,11 @@ def _check_same(settings: Settings) -> None:
 
 
 def _memory_advice(device: torch.device) -> str:
-    share = "--set hardware.cache_share or " if device.type == "cuda" else ""
-    return f"before the first step; train anew with a lower {share}--set synthesis.texture_count"
+    if device.type == "cuda":
+        return (
+            "before the first step; train anew with a lower --set hardware.cache_share or --set synthesis.texture_count"
+        )
+    return "before the first step; free some, or preprocess with a lower --size and train anew"
 
 
 def finish(trainer: Trainer, progress: Progress) -> dict[str, Any]:
