@@ -104,7 +104,7 @@ class Detector:
         path = Path(path)
         file = path / "checkpoints" / "best.pt" if path.is_dir() else path
         if path.is_dir() and not file.is_file():
-            raise DataError(f"{path}: no checkpoint in this run folder; its training did not come so far: train again")
+            raise DataError(f"{path}: {_lacking(path)}")
         device = devices.choose(gpus)
         content = checkpoint.load(file)
         if "optimizer" in content:
@@ -131,7 +131,7 @@ class Detector:
         """Judge one raw capture.
 
         Args:
-            rgb: uint8, (H, W, 3); None where the detector `needs` depth alone.
+            rgb: uint8, (H, W, 3), or (H, W) where it needs RGB alone; None where the detector `needs` depth alone.
             xyz: float32, (H, W, 3), metres; missing points are (0, 0, 0) or NaN. None where it needs RGB alone.
 
         Raises:
@@ -167,7 +167,10 @@ class Detector:
             raise DataError(f"this detector of {self.category} needs {wanted}")
         if self.needs == "depth":  # colours would help to find the part, as they did not in training
             rgb = None
-        rgb, xyz = None if rgb is None else as_rgb(rgb, "rgb"), None if xyz is None else as_points(xyz, "xyz")
+        rgb, xyz = (
+            None if rgb is None else as_rgb(rgb, "rgb", grey=self.needs == "rgb"),
+            None if xyz is None else as_points(xyz, "xyz"),
+        )
         if rgb is not None and xyz is not None:
             check_size("rgb", rgb, xyz.shape[:2])
         capture = RawCapture(rgb, xyz)
@@ -251,6 +254,17 @@ class Detector:
             torch.from_numpy(maps)[:, None], size=(size, size), mode="bilinear", align_corners=False
         )
         return Scored(grown[:, 0].numpy(), scores)
+
+
+def _lacking(folder: Path) -> str:
+    """Why a folder gives no detector, and what would."""
+    if (folder / "summary.json").is_file():
+        return "this run's model, checkpoints/best.pt, is gone; bring it back, or train again"
+    if (folder / "checkpoints" / "last.pt").is_file():
+        return f"no model in this run folder yet; go on with its training: das3d train --resume {folder}"
+    if (folder / "settings.json").is_file():
+        return "no checkpoint in this run folder; its training did not come so far: train again"
+    return "not a run folder; name one, as runs/tire-001, or a model file, as its checkpoints/best.pt"
 
 
 def _points(capture: RawCapture) -> NDArray[np.float32]:

@@ -19,11 +19,14 @@ _TEMPORARY = ".das3d-tmp"
 def write_whole(path: Path, data: bytes) -> None:
     """Put `data` at `path` in one step, by way of a temporary file in the same folder.
 
-    Even if the machine loses power, the old file is there or the new one.
+    Even if the machine loses power, the old file is there or the new one. A link stays one: what it leads to is written.
 
     Raises:
-        DataError: the folder is missing or not writable, or the disk is full; nothing is left behind.
+        DataError: the folder is missing or not writable, the disk is full, or a device or a pipe has that name; nothing is left
+            behind.
     """
+    path = real(path) if path.is_symlink() else path
+    _check_no_device(path)
     # Without the file's own name, which may be as long as names can be.
     temporary = path.with_name(f".{os.urandom(8).hex()}{_TEMPORARY}")
     try:
@@ -43,12 +46,24 @@ def check_folder(path: Path) -> None:
     """See that the folder that a file is to go into is there, and no folder in the file's place.
 
     Raises:
-        DataError: it is not, or one is.
+        DataError: it is not, or one is, or a device or a pipe.
     """
     if path.is_dir():
         raise DataError(f"{path}: cannot be written: is a folder; name a file in it")
+    _check_no_device(path)
     if not path.parent.is_dir():
         raise DataError(f"{path}: cannot be written: there is no folder {path.parent}; make it first")
+
+
+def _check_no_device(path: Path) -> None:
+    """What is written takes the place of what has its name, which /dev/null must not lose."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise DataError(f"{path}: cannot be written: is a device or a pipe; name a file")
+
+
+def real(path: Path) -> Path:
+    """Where a path leads, as `Path.resolve`, which fails on links that lead to each other."""
+    return Path(os.path.realpath(path))
 
 
 def sweep(folder: Path) -> None:

@@ -29,12 +29,8 @@ def claim(base: Path, category: str) -> Path:
     Raises:
         DataError: the folder cannot be made.
     """
-    taken = [
-        int(path.name.rpartition("-")[2])
-        for path in base.glob(f"{category}-*")
-        if path.name.rpartition("-")[2].isdigit()
-    ]
-    number = max(taken, default=0) + 1
+    ends = [path.name.rpartition("-")[2] for path in base.glob(f"{category}-*")]
+    number = max((int(end) for end in ends if end.isascii() and end.isdecimal()), default=0) + 1
     try:
         while True:
             run = base / f"{category}-{number:03d}"

@@ -568,7 +568,7 @@ class TestBadRuns:
     @pytest.mark.parametrize(
         ("spoil", "part"),
         [
-            (lambda run: (run / "checkpoints/best.pt").unlink(), "no checkpoint"),
+            (lambda run: (run / "checkpoints/best.pt").unlink(), r"best.pt, is gone; bring it back"),
             (lambda run: _change_model(run, das3d_format=99), "format 99"),
             (lambda run: _change_model(run, settings='{"unheard_of": 1}'), "do not fit this version"),
             (lambda run: _change_model(run, preprocessing=-1), "another version"),

@@ -24,7 +24,7 @@ from das3d_cli.engine import checkpoint, training
 from das3d_cli.engine import trainer as trainer_module
 from das3d_cli.engine.trainer import Trainer
 from das3d_cli.errors import DataError
-from das3d_cli.files import write_whole
+from das3d_cli.files import check_folder, write_whole
 from das3d_cli.settings import PreprocessSettings, resolve
 
 CPU = torch.device("cpu")
@@ -180,6 +180,21 @@ def test_a_name_may_be_as_long_as_names_can_be(tmp_path: Path):
     path = tmp_path / ("x" * 251 + ".png")
     write_whole(path, b"whole")
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [(path.name, b"whole")]
+
+
+def test_a_link_stays_one_and_a_device_or_a_pipe_is_kept(tmp_path: Path):
+    (tmp_path / "link").symlink_to("file")
+    for text in (b"first", b"second"):
+        write_whole(tmp_path / "link", text)
+        assert (tmp_path / "link").is_symlink() and (tmp_path / "file").read_bytes() == text
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "to-pipe").symlink_to("pipe")
+    for name in ("pipe", "to-pipe"):
+        with pytest.raises(DataError, match=r"pipe: cannot be written: is a device or a pipe; name a file"):
+            write_whole(tmp_path / name, b"")
+        with pytest.raises(DataError, match=rf"{name}: cannot be written: is a device or a pipe; name a file"):
+            check_folder(tmp_path / name)
+    assert (tmp_path / "pipe").is_fifo() and len(list(tmp_path.iterdir())) == 4
 
 
 class TestFullDisk:

@@ -14,7 +14,7 @@ from captures import save_camera, save_depth, save_image, save_pcd, save_ply, sa
 
 from das3d_cli.data.capture import Camera
 from das3d_cli.data.depth import find_camera, read_limits
-from das3d_cli.data.readers import guess_unit, read_capture, read_rgb, read_xyz
+from das3d_cli.data.readers import as_rgb, guess_unit, read_capture, read_rgb, read_xyz
 from das3d_cli.errors import DataError
 
 XYZ = np.random.default_rng(0).uniform(0.2, 0.9, (6, 8, 3)).astype(np.float32)
@@ -47,8 +47,11 @@ class TestClouds:
         assert np.array_equal(read_xyz(path, size=(6, 8)), XYZ, equal_nan=True)
         rgb = save_image(tmp_path / "a.png", RGB)
         assert np.array_equal(np.asarray(read_capture(rgb, path).xyz), XYZ, equal_nan=True)
-        for size in (None, (6, 7)):
-            assert "48 points without order" in refusal(lambda size=size: read_xyz(path, size=size), path)
+        for size, told in (
+            (None, "order; export"),
+            ((6, 7), "order, and the image beside it has 7 x 6 pixels; export"),
+        ):
+            assert f"48 points without {told}" in refusal(lambda size=size: read_xyz(path, size=size), path)
 
     @pytest.mark.parametrize("form", ["binary", "ascii", "binary_compressed"])
     def test_no_pcd_that_was_cut_gets_through(
@@ -228,4 +231,5 @@ class TestImages:
         capture = read_capture(path, None)
         assert capture.xyz is None and capture.shape == (6, 8)
         assert np.array_equal(np.asarray(capture.rgb), np.repeat(RGB[..., :1], 3, axis=2))
+        assert np.array_equal(as_rgb(RGB[..., 0], "rgb", grey=True), np.asarray(capture.rgb))
         assert "grey" in refusal(lambda: read_capture(path, save_tiff(tmp_path / "a.tiff", XYZ)), path)

@@ -247,6 +247,16 @@ def test_what_no_part_can_consist_of_is_told(tmp_path: Path):
     assert list(not_read(tmp_path / "clean", "both")) == []
 
 
+@pytest.mark.parametrize(
+    "names", [("1.tiff", "1.png", "monday/2.tiff"), ("rgb/1.png", "xyz/1.tiff", "gt/1.png", "monday/2.tiff")]
+)
+def test_folders_in_a_folder_of_parts_are_told(tmp_path: Path, names: tuple[str, ...]):
+    touch(tmp_path, *names)
+    parts = find_parts(tmp_path, "both")
+    told = f"{tmp_path}: folders in it, whose files are not judged: monday/"
+    assert len(parts) == 1 and list(not_read(tmp_path, "both", parts=parts)) == [told]
+
+
 def test_parts_beside_folders_of_parts_are_refused_rather_than_left_out(tmp_path: Path):
     touch(tmp_path, "000.tiff", "000.png", "xyz/001.tiff", "rgb/001.png")
     with pytest.raises(DataError, match=r"holds parts itself, as 000, and folders of others, as rgb/"):

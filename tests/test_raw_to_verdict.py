@@ -160,6 +160,8 @@ class TestImagesAlone:
         strict = with_threshold(place, 0.0)
         done = ok(das3d("predict", "part.png", "--run", strict, "--gpus", "cpu", cwd=place))
         assert "size unknown, for want of points" in done.stdout
+        detector, grey = Detector.load(strict, "cpu"), raw[..., 1]
+        assert detector.predict(grey).score == detector.predict(np.repeat(grey[..., None], 3, axis=2)).score
         found = json.loads(
             ok(das3d("predict", "part.png", "--json", "--run", strict, "--gpus", "cpu", cwd=place)).stdout
         )

@@ -77,6 +77,12 @@ def test_a_bad_config_file_is_named(tmp_path, text, part):
     assert str(config) in str(error.value) and part in str(error.value)
 
 
+def test_a_config_file_may_begin_with_a_byte_order_mark(tmp_path):
+    config = tmp_path / "das3d.toml"
+    config.write_bytes(b"\xef\xbb\xbf[train]\r\nsteps = 5\r\n")
+    assert resolved(config=config).train.steps == 5
+
+
 def test_saved_settings_come_back_and_foreign_ones_are_refused(tmp_path):
     settings = resolved(assignments=["train.steps=7", "synthesis.textures=/some/where"])
     assert load(settings.model_dump_json(), tmp_path) == settings

@@ -13,6 +13,7 @@ from das3d_cli import console
 from das3d_cli.commands.options import DEFAULT_RUNS, Gpus, Run, Runs
 from das3d_cli.errors import DataError, UsageError, unforeseen
 from das3d_cli.files import as_json as to_json
+from das3d_cli.files import real
 from das3d_cli.runs import newest_finished, using
 from das3d_cli.settings import Modality, resolve
 
@@ -88,7 +89,7 @@ def run(
         else [_one_part(first, second, detector.needs)]
     )
     pictures = _pictures(files, parts, heatmap)
-    for note in not_read(parts, detector.needs, detector.category) if parts else ():
+    for note in not_read(parts, detector.needs, detector.category, files) if parts else ():
         console.say(note)
     if len(files) > 1:
         _one_thread_each()
@@ -163,9 +164,9 @@ def _pictures(files: list[PartFiles], parts: Path | None, heatmap: Path | None) 
     """
     if parts and heatmap:
         return _in_folder(files, parts, heatmap)
-    own = [path.resolve() for part in files for path in part.paths]
+    own = [real(path) for part in files for path in part.paths]
     if heatmap:
-        if heatmap.resolve() in own:
+        if real(heatmap) in own:
             raise UsageError(f"--heatmap {heatmap}: is the part's own file; choose another")
         _check_place(heatmap)
     return dict.fromkeys(files, heatmap)
@@ -188,7 +189,7 @@ def _in_folder(files: list[PartFiles], parts: Path, folder: Path) -> dict[PartFi
     from das3d_cli.report.draw import check_replaceable
 
     taken = {*folders_of_parts(parts), *(path.parent for part in files for path in part.paths)}
-    if folder.resolve() in {path.resolve() for path in taken}:  # the next call would take them for photos
+    if real(folder) in {real(path) for path in taken}:  # the next call would take them for photos
         raise UsageError(f"--heatmap {folder}: the files of parts are looked for there; choose another folder")
     usable = [part for part in files if not part.problem]
     names = [part.name for part in usable]

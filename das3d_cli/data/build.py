@@ -26,7 +26,7 @@ from das3d_cli.data.readers import check_size, read_capture, read_ground_truth
 from das3d_cli.data.summary import Row, Summary, rows_of
 from das3d_cli.data.workers import completed, process_pool
 from das3d_cli.errors import DataError, UsageError, unforeseen
-from das3d_cli.files import held, make_folder, reason, sweep
+from das3d_cli.files import held, make_folder, real, reason, sweep
 from das3d_cli.settings import PreprocessSettings
 
 __all__ = ["Progress", "Row", "Summary", "build"]
@@ -275,6 +275,6 @@ def _digest(*values: Any) -> str:
 
 
 def _check_outside(source: Path, dst: Path, names: list[str]) -> None:
-    root, target = source.resolve(), dst.resolve()
+    root, target = real(source), real(dst)
     if target.is_relative_to(root) or any(root.is_relative_to(target / name) for name in names):
         raise UsageError(f"{dst}: lies in the data set {source}, which is never written to; choose another folder")

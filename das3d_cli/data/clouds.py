@@ -49,8 +49,9 @@ def read_cloud(path: Path, data: bytes, size: tuple[int, ...] | None = None) -> 
     if height <= 1 and size and size[0] * size[1] == len(points):
         height, width = size[0], size[1]
     if height <= 1 or height * width != len(points):
+        beside = f", and the image beside it has {size[1]} x {size[0]} pixels" if size else ""
         raise DataError(
-            f"{path}: holds {len(points)} points without order; export it organised, with width and height"
+            f"{path}: holds {len(points)} points without order{beside}; export it organised, with width and height"
             " and missing points as NaN or (0, 0, 0)"
         )
     return points.reshape(height, width, 3)

@@ -12,9 +12,11 @@ from das3d_cli.data.layouts import eyecandies, realiad
 from das3d_cli.data.layouts.entries import CLOUDS, DEPTHS, IMAGES, Unlabelled, by_name, files_in, listing, unread
 from das3d_cli.data.layouts.table import Row, camera_of, check_name, claim, read_rows
 from das3d_cli.errors import DataError
+from das3d_cli.files import real
 
 _ABOVE = 5  # folders that may hold a camera.json: xyz/, its label, split and category, and the one of all categories
 _KINDS = ("xyz", "depth", "rgb")  # folders, where each kind of file has one
+_TRUTH = "gt"  # beside them in a data set
 _LOOKS_AT = {"xyz": "depth", "rgb": "rgb"}  # what a detector needs that looks at this kind alone
 _COLUMNS = {"xyz": ("xyz", "depth"), "rgb": ("rgb",)}  # of a list
 _DEPTH, _MASK = "_depth", "_mask"
@@ -43,7 +45,7 @@ class PartFiles(NamedTuple):
         if self.camera or self.xyz is None:
             return self.camera
         # What is linked has its camera about the link, but a link and ".." lead elsewhere than they read.
-        about = self.xyz.parent.resolve() / self.xyz.name if ".." in self.xyz.parts else self.xyz.absolute()
+        about = real(self.xyz.parent) / self.xyz.name if ".." in self.xyz.parts else self.xyz.absolute()
         return find_camera(*([self.beside] if self.beside else about.parents[:_ABOVE]))
 
     @property
@@ -102,8 +104,8 @@ def folders_of_parts(where: Path) -> tuple[Path, ...]:
     return where, *(where / kind for kind in _KINDS)
 
 
-def not_read(where: Path, needs: Modalities, category: str = "") -> Iterator[str]:
-    """What a folder of parts holds that no part can consist of, or a list of other categories, as notes, if there is any."""
+def not_read(where: Path, needs: Modalities, category: str = "", parts: Sequence[PartFiles] = ()) -> Iterator[str]:
+    """What a folder of `parts` holds that is none of theirs, or a list of other categories, as notes, if there is any."""
     if where.is_file():
         others = {row["category"] for _, row in read_rows(where)[1] if _of_another(row, category)}
         if others:
@@ -119,6 +121,9 @@ def not_read(where: Path, needs: Modalities, category: str = "") -> Iterator[str
     known = {path.name for path in children if path.suffix.lower() in read}
     what = "no images" if needs == "rgb" else "neither images nor point clouds"
     yield from unread(f"{where}: {what}, so not judged", children, known)
+    within = {folder for part in parts for path in part.paths for folder in path.parents}
+    apart = [path for path in listing(where) if path.is_dir() and path not in within]
+    yield from unread(f"{where}: folders in it, whose files are not judged", apart, (*_KINDS, _TRUTH))
 
 
 def _in_folder(folder: Path, needs: Modalities, lights: Sequence[str], layout: str) -> list[PartFiles]:

@@ -131,13 +131,11 @@ def read_rgb(path: Path, *, grey: bool = False) -> NDArray[np.uint8]:
         DataError: missing, truncated or of another kind; grey, 16-bit or with an alpha channel.
     """
     image = decode_image(path, read_bytes(path, "colour image"), "colour image")
-    if grey and image.ndim == 2:
-        image = np.repeat(image[..., None], 3, axis=2)
-    return np.ascontiguousarray(as_rgb(image, str(path))[..., ::-1])
+    return np.ascontiguousarray(as_rgb(image, str(path), grey=grey)[..., ::-1])
 
 
-def as_rgb(image: ArrayLike, name: str) -> NDArray[np.uint8]:
-    """An array as an 8-bit colour image of three channels; `name` is what errors call it.
+def as_rgb(image: ArrayLike, name: str, *, grey: bool = False) -> NDArray[np.uint8]:
+    """An array as an 8-bit colour image of three channels; `name` is what errors call it, `grey` as for `read_rgb`.
 
     Raises:
         DataError: as `read_rgb`.
@@ -147,6 +145,8 @@ def as_rgb(image: ArrayLike, name: str) -> NDArray[np.uint8]:
         raise DataError(f"{name}: is {_extent(image.shape)}, which holds no pixel")
     if image.dtype != np.uint8:
         raise DataError(f"{name}: holds {image.dtype} values; convert it to 8-bit RGB (uint8)")
+    if image.ndim == 2 and grey:
+        return np.repeat(image[..., None], 3, axis=2)
     if image.ndim == 2:
         raise DataError(f"{name}: is a grey image; 8-bit RGB is wanted")
     if image.ndim != 3 or image.shape[2] != 3:

@@ -14,7 +14,7 @@ from das3d_cli.data.capture import GOOD, Camera
 from das3d_cli.data.depth import EXAMPLE, as_camera, find_camera
 from das3d_cli.data.layouts.entries import SPLIT_NAMES, Entry, Failure, Found
 from das3d_cli.errors import DataError
-from das3d_cli.files import reason
+from das3d_cli.files import real, reason
 
 EXPECTED = "a CSV file with a column rgb, xyz or depth"
 _FILES = ("rgb", "xyz", "depth", "gt")
@@ -91,7 +91,7 @@ def read_rows(path: Path) -> tuple[list[str], list[tuple[int, Row]]]:
 
 def claim(taken: dict[object, int], key: object, number: int) -> None:
     """Note that a row, by its number, has this file, a path however written, or name. Raises ValueError: another one has it."""
-    said, mark = ("file", key.resolve()) if isinstance(key, Path) else ("name", key)
+    said, mark = ("file", real(key)) if isinstance(key, Path) else ("name", key)
     if taken.setdefault(mark, number) != number:
         raise ValueError(f"the same {said} as row {taken[mark]}; every part needs its own files and name")
 
