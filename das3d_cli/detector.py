@@ -167,10 +167,8 @@ class Detector:
             raise DataError(f"this detector of {self.category} needs {wanted}")
         if self.needs == "depth":  # colours would help to find the part, as they did not in training
             rgb = None
-        rgb, xyz = (
-            None if rgb is None else as_rgb(rgb, "rgb", grey=self.needs == "rgb"),
-            None if xyz is None else as_points(xyz, "xyz"),
-        )
+        rgb = None if rgb is None else as_rgb(rgb, "rgb", grey=self.needs == "rgb")
+        xyz = None if xyz is None else as_points(xyz, "xyz")
         if rgb is not None and xyz is not None:
             check_size("rgb", rgb, xyz.shape[:2])
         capture = RawCapture(rgb, xyz)

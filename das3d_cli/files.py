@@ -25,8 +25,7 @@ def write_whole(path: Path, data: bytes) -> None:
         DataError: the folder is missing or not writable, the disk is full, or a device or a pipe has that name; nothing is left
             behind.
     """
-    path = real(path) if path.is_symlink() else path
-    _check_no_device(path)
+    path = _written_at(path)
     # Without the file's own name, which may be as long as names can be.
     temporary = path.with_name(f".{os.urandom(8).hex()}{_TEMPORARY}")
     try:
@@ -50,15 +49,22 @@ def check_folder(path: Path) -> None:
     """
     if path.is_dir():
         raise DataError(f"{path}: cannot be written: is a folder; name a file in it")
-    _check_no_device(path)
+    _written_at(path)
     if not path.parent.is_dir():
         raise DataError(f"{path}: cannot be written: there is no folder {path.parent}; make it first")
 
 
-def _check_no_device(path: Path) -> None:
-    """What is written takes the place of what has its name, which /dev/null must not lose."""
-    if path.exists() and not (path.is_file() or path.is_dir()):
-        raise DataError(f"{path}: cannot be written: is a device or a pipe; name a file")
+def _written_at(path: Path) -> Path:
+    """The file that a name stands for: of a link what it leads to.
+
+    Raises:
+        DataError: it is a device or a pipe, whose place the file would take.
+    """
+    with contextlib.suppress(OSError):  # what cannot be looked at, writing will tell of
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise DataError(f"{path}: cannot be written: is a device or a pipe; name a file")
+        return real(path) if path.is_symlink() else path
+    return path
 
 
 def real(path: Path) -> Path:

@@ -365,9 +365,8 @@ def adapted(settings: Settings, assignments: list[str], environment: Mapping[str
             says of these is passed over, for options may have overruled it when the run began.
     """
     around = sources.from_environment(os.environ if environment is None else environment, FIELDS)
-    changes = {key: around[key] for key in around.keys() & set(ADAPTABLE)} | sources.from_assignments(
-        assignments, FIELDS
-    )
+    changes = {key: value for key, value in around.items() if key in ADAPTABLE}
+    changes |= sources.from_assignments(assignments, FIELDS)
     kept = {key: Value(value, "the run") for key, value in sources.flatten(settings.model_dump())}
     wanted = _validate(kept | changes)
     values, beside = dict(sources.flatten(wanted.model_dump())), ", ".join(ADAPTABLE)
