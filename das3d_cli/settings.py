@@ -361,11 +361,10 @@ def adapted(settings: Settings, assignments: list[str], environment: Mapping[str
     """A run's settings, some of the `ADAPTABLE` ones replaced; the other arguments as for `resolve`.
 
     Raises:
-        UsageError: unknown key, bad value, or another one than the run's where a run must keep its own; what the environment
-            says of these is passed over, for options may have overruled it when the run began.
+        UsageError: unknown key, bad value, or, but in the environment, another one than the run's where a run must keep its own.
     """
     around = sources.from_environment(os.environ if environment is None else environment, FIELDS)
-    changes = {key: value for key, value in around.items() if key in ADAPTABLE}
+    changes = {key: value for key, value in around.items() if key in ADAPTABLE}  # options may have overruled the others
     changes |= sources.from_assignments(assignments, FIELDS)
     kept = {key: Value(value, "the run") for key, value in sources.flatten(settings.model_dump())}
     wanted = _validate(kept | changes)
