@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from das3d_cli import configure
 from das3d_cli import device as devices
-from das3d_cli import settings as setting_files
 from das3d_cli.batch import Batch, Parts
 from das3d_cli.data.cache import VERSION, Inputs, in_portions
 from das3d_cli.data.capture import Form, RawCapture, Sample
@@ -113,7 +113,7 @@ class Detector:
             raise DataError(f"{file}: its training data were preprocessed by another version of das3d; train again")
         try:
             with devices.within_memory(device, "for the network; free some"):
-                settings = setting_files.load(content["settings"], file)
+                settings = configure.load(content["settings"], file)
                 return cls(content, settings, device, cuda_graphs=cuda_graphs)
         except (KeyError, TypeError, RuntimeError):
             raise DataError(f"{file}: not a model of this version of das3d; train again") from None

@@ -12,8 +12,8 @@ import torch
 from bench import clock, dsr, growth, peers, plain, ready, steps, table
 from torch.utils.flop_counter import FlopCounterMode
 
+from das3d_cli.configure import resolve
 from das3d_cli.metrics import aupro
-from das3d_cli.settings import resolve
 from das3d_cli.synthesis.augment import augment
 from das3d_cli.synthesis.random import ItemRandom
 

@@ -24,11 +24,12 @@ import typer
 
 from das3d_cli.commands import predict as predict_command
 from das3d_cli.commands import train as train_command
+from das3d_cli.configure import resolve
 from das3d_cli.data.cache import open_cache
 from das3d_cli.engine import training
 from das3d_cli.errors import DataError
 from das3d_cli.files import held
-from das3d_cli.settings import FIELDS, resolve
+from das3d_cli.settings import FIELDS
 
 PACKAGE = Path(__file__).parents[1] / "das3d_cli"
 TINY = ("--set", "model.size=64", "--set", "model.reconstruction_width=4", "--set", "model.discriminator_width=4",

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from das3d_cli import device, runs
+from das3d_cli.configure import resolve
 from das3d_cli.data.build import build
 from das3d_cli.data.cache import Cache, load_split, open_cache
 from das3d_cli.data.layouts import find_entries
@@ -25,7 +26,7 @@ from das3d_cli.engine import trainer as trainer_module
 from das3d_cli.engine.trainer import Trainer
 from das3d_cli.errors import DataError
 from das3d_cli.files import check_folder, write_whole
-from das3d_cli.settings import PreprocessSettings, resolve
+from das3d_cli.settings import PreprocessSettings
 
 CPU = torch.device("cpu")
 TINY = ["model.size=32", "model.reconstruction_width=4", "model.discriminator_width=4", "train.steps=6", "train.batch_size=2",

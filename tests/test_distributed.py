@@ -23,6 +23,7 @@ from torch import nn
 from das3d_cli import device as devices
 from das3d_cli import losses, runs
 from das3d_cli.commands import train as train_command
+from das3d_cli.configure import resolve
 from das3d_cli.data.build import build
 from das3d_cli.data.cache import open_cache
 from das3d_cli.data.layouts import find_entries
@@ -30,7 +31,7 @@ from das3d_cli.engine import distributed, spread, training
 from das3d_cli.engine import trainer as trainer_module
 from das3d_cli.engine.trainer import Trainer
 from das3d_cli.errors import DataError, UsageError
-from das3d_cli.settings import PreprocessSettings, resolve
+from das3d_cli.settings import PreprocessSettings
 
 CPU = torch.device("cpu")
 TINY = ["model.size=32", "model.reconstruction_width=4", "model.discriminator_width=4", "train.steps=6", "train.batch_size=8",

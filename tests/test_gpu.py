@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from das3d_cli.configure import resolve
 from das3d_cli.data.build import build
 from das3d_cli.data.cache import load_split, open_cache
 from das3d_cli.data.layouts import find_entries
@@ -18,7 +19,7 @@ from das3d_cli.engine import training
 from das3d_cli.engine.feed import Feed
 from das3d_cli.evaluation import evaluate_detector
 from das3d_cli.registration import Pose, displacements, find_pose, laid, lay_together, marks
-from das3d_cli.settings import PreprocessSettings, SynthesisSettings, resolve
+from das3d_cli.settings import PreprocessSettings, SynthesisSettings
 from das3d_cli.synthesis.augment import augment_often
 from das3d_cli.synthesis.random import ItemRandom
 

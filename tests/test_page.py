@@ -26,6 +26,7 @@ import numpy as np
 import pytest
 import torch
 
+from das3d_cli.configure import resolve
 from das3d_cli.data.cache import Split
 from das3d_cli.data.capture import Form
 from das3d_cli.detector import Detector
@@ -39,7 +40,6 @@ from das3d_cli.report.markup import percent
 from das3d_cli.report.page import write_page
 from das3d_cli.report.tables import run_tables
 from das3d_cli.scoring import Scored
-from das3d_cli.settings import resolve
 
 THRESHOLD = 0.5
 NASTY = "cut <b>&\"'</b>", 'x"><img src=x onerror=alert(1)>' + 60 * "0"

@@ -27,7 +27,7 @@ from generator import __main__ as generator
 from jobs import Job, write
 from second_generator import scene
 
-from das3d_cli.settings import resolve
+from das3d_cli.configure import resolve
 
 
 def test_every_category_has_parts_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from das3d_cli.configure import load, resolve
 from das3d_cli.errors import DataError, UsageError
 from das3d_cli.presets import PRESETS
-from das3d_cli.settings import FIELDS, Settings, load, resolve
+from das3d_cli.settings import FIELDS, Settings
 
 
 def resolved(**given):

@@ -20,6 +20,7 @@ import torch
 from das3d_cli import runs
 from das3d_cli.batch import Parts
 from das3d_cli.commands.train import _told
+from das3d_cli.configure import resolve
 from das3d_cli.data.build import build
 from das3d_cli.data.cache import Cache, load_split, open_cache
 from das3d_cli.data.layouts import find_entries
@@ -33,7 +34,7 @@ from das3d_cli.errors import DataError, UsageError
 from das3d_cli.evaluation import Outcome, evaluate_detector, notes
 from das3d_cli.report.page import write_page
 from das3d_cli.scoring import evaluating
-from das3d_cli.settings import PreprocessSettings, resolve
+from das3d_cli.settings import PreprocessSettings
 from das3d_cli.template import Template
 
 CPU = torch.device("cpu")

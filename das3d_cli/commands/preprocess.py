@@ -11,8 +11,9 @@ import typer
 
 from das3d_cli import console
 from das3d_cli.commands.options import AsJson, Assignments, Categories, Config, PresetName, Workers, option, split_names
+from das3d_cli.configure import resolve
 from das3d_cli.files import as_json as to_json
-from das3d_cli.settings import PLANE_DISTANCE_MM, LayoutName, PreprocessSettings, resolve
+from das3d_cli.settings import PLANE_DISTANCE_MM, LayoutName, PreprocessSettings
 
 if TYPE_CHECKING:
     from das3d_cli.data.capture import Form

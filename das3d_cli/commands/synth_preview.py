@@ -19,7 +19,7 @@ from das3d_cli.commands.options import (
     Textures,
     pick_category,
 )
-from das3d_cli.settings import resolve
+from das3d_cli.configure import resolve
 
 
 def run(

@@ -31,11 +31,12 @@ from das3d_cli.commands.options import (
     option,
     pick_categories,
 )
+from das3d_cli.configure import resolve
 from das3d_cli.engine.launch import launch, launched
 from das3d_cli.errors import Das3dError, DataError, UsageError, some_of
 from das3d_cli.files import as_json as to_json
 from das3d_cli.files import held
-from das3d_cli.settings import Settings, resolve
+from das3d_cli.settings import Settings
 
 if TYPE_CHECKING:
     import torch

@@ -17,8 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from das3d_cli import __version__, runs
-from das3d_cli import settings as setting_files
+from das3d_cli import __version__, configure, runs
 from das3d_cli.batch import Parts
 from das3d_cli.data.cache import VERSION, Cache, Inputs, Split, fingerprints, load_split, open_cache
 from das3d_cli.data.capture import GOOD, Form
@@ -75,7 +74,7 @@ def resume(run: Path, cache_root: Path, device: torch.device, assignments: list[
     """Make ready to go on with an unfinished run.
 
     Args:
-        assignments: settings that are to be others from now on, as for `settings.adapted`, which the environment may hold too.
+        assignments: settings that are to be others from now on, as for `configure.adapted`, which the environment may hold too.
 
     Raises:
         DataError: not a run folder, without checkpoint, its cache or textures have changed since, or memory is too small.
@@ -83,7 +82,7 @@ def resume(run: Path, cache_root: Path, device: torch.device, assignments: list[
     """
     begun, state = distributed.from_first(lambda: _left(run))
     state["form"] = dataclasses.asdict(Form.of_saved(state["form"], begun.preprocess.plane_distance_m()))
-    settings = setting_files.adapted(begun, assignments or [])
+    settings = configure.adapted(begun, assignments or [])
     _check_same(settings)
     distributed.check_share(settings.train.batch_size, settings.train.accumulate)
     cache = open_cache(cache_root, state["category"])
@@ -250,7 +249,7 @@ def _left(run: Path) -> tuple[Settings, dict[str, Any]]:
     if (run / "summary.json").is_file():
         raise UsageError(f"{run}: this run is finished; start a new one without --resume")
     text = (run / "settings.json").read_text(encoding="utf-8")
-    settings = setting_files.load(text, run / "settings.json")
+    settings = configure.load(text, run / "settings.json")
     lacking = FIELDS.keys() - dict(flatten(json.loads(text))).keys() - set(ADAPTABLE)
     if lacking:  # today's defaults would turn the training into another one halfway
         raise DataError(f"{run}: begun by a version of das3d that had no {some_of(sorted(lacking))}; train anew")

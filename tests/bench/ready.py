@@ -10,6 +10,7 @@ import numpy as np
 import tifffile
 import torch
 
+from das3d_cli.configure import resolve
 from das3d_cli.data.build import build
 from das3d_cli.data.cache import open_cache
 from das3d_cli.data.layouts import find_entries
@@ -17,7 +18,7 @@ from das3d_cli.data.readers import read_capture
 from das3d_cli.detector import Detector
 from das3d_cli.engine import checkpoint, training
 from das3d_cli.engine.trainer import Trainer
-from das3d_cli.settings import PreprocessSettings, Settings, resolve
+from das3d_cli.settings import PreprocessSettings, Settings
 
 SAMPLES = Path(__file__).parents[2] / "sample_data" / "mvtec3d"
 CATEGORY = "tire"

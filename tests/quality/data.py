@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from second_generator import parts, scene
 
+from das3d_cli.configure import resolve
 from das3d_cli.data.build import build
 from das3d_cli.data.cache import MANIFEST, Manifest, open_cache, read_sample, write_manifest, write_sample
 from das3d_cli.data.capture import Sample
 from das3d_cli.data.layouts import find_entries
-from das3d_cli.settings import resolve
 
 # Organic and machined, turned and not, textured and plain, dark and light.
 CATEGORIES = ("tire", "cookie", "block", "cap", "potato")

@@ -64,11 +64,11 @@ def run(
     if time.monotonic() > deadline:
         return None
     from das3d_cli import device as devices
+    from das3d_cli.configure import resolve
     from das3d_cli.data.cache import open_cache
     from das3d_cli.detector import Detector
     from das3d_cli.engine import training
     from das3d_cli.evaluation import evaluate_detector
-    from das3d_cli.settings import resolve
 
     assignments = [*EXPERIMENTS[job.experiment], *extra]
     settings = resolve({"seed": job.seed}, assignments, environment={}, preset=job.preset)
