@@ -151,6 +151,8 @@ class Detector:
         """
 
         def checked(place: int) -> tuple[RawCapture, Sample]:
+            if len(captures[place]) != 2:
+                raise DataError(f"captures[{place}]: must be a pair (rgb, xyz), of which one may be None")
             try:
                 return self._checked(*captures[place])
             except DataError as error:

@@ -414,6 +414,8 @@ class TestManyParts:
         assert detector.predict_many([]) == []
         with pytest.raises(DataError, match=r"captures\[1\]: xyz: every point is missing"):
             detector.predict_many([captures[0], (captures[1][0], 0 * captures[1][1])])
+        with pytest.raises(DataError, match=r"captures\[0\]: must be a pair \(rgb, xyz\)"):
+            detector.predict_many(captures[0])
 
 
 @pytest.fixture(scope="class")
