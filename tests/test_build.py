@@ -291,6 +291,17 @@ def test_no_train_captures_no_common_range(dataset: Path, tmp_path: Path) -> Non
     )
 
 
+def test_captures_in_another_unit_are_looked_at_anew_without_good_ones_to_train_on(
+    dataset: Path, tmp_path: Path
+) -> None:
+    shutil.rmtree(dataset / "tire/train")
+    settings = PreprocessSettings(size=48, scaling="capture", frame="image")
+    assert counts(run(dataset, tmp_path / "out", settings)) == (5, 0)
+    for path in (dataset / "tire").rglob("xyz/*.tiff"):
+        tifffile.imwrite(path, 1000 * tifffile.imread(path), photometric="rgb")
+    assert counts(run(dataset, tmp_path / "out", settings)) == (5, 0)
+
+
 def test_a_whole_category_that_cannot_be_used_is_told_by_its_first_capture(dataset: Path, tmp_path: Path) -> None:
     for path in (dataset / "tire/train/good/xyz").iterdir():
         path.write_bytes(path.read_bytes()[:5000])

@@ -10,12 +10,16 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from captures import save_camera, save_depth, save_image, save_pcd, save_ply, save_tiff
 
 from das3d_cli.data.capture import Camera
+from das3d_cli.data.common import find_unit
 from das3d_cli.data.depth import find_camera, read_limits
+from das3d_cli.data.layouts import Entry
 from das3d_cli.data.readers import as_rgb, guess_unit, read_capture, read_rgb, read_xyz
 from das3d_cli.errors import DataError
+from das3d_cli.settings import PreprocessSettings
 
 XYZ = np.random.default_rng(0).uniform(0.2, 0.9, (6, 8, 3)).astype(np.float32)
 XYZ[2, 3] = np.nan
@@ -154,6 +158,11 @@ class TestDepthImages:
         path = save_image(tmp_path / "a.png", image)
         assert "a depth image is H x W, 16-bit" in refusal(lambda: read_xyz(path, CAMERA), path)
 
+    def test_one_channel_is_a_depth_image(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.tiff"
+        tifffile.imwrite(path, DEPTH[..., None])
+        assert np.array_equal(read_xyz(path, CAMERA)[..., 2], DEPTH, equal_nan=True)
+
     def test_a_camera_beside_point_clouds_does_no_harm(self, tmp_path: Path) -> None:
         for path in (save_tiff(tmp_path / "a.tiff", XYZ), save_pcd(tmp_path / "a.pcd", XYZ)):
             assert np.array_equal(read_xyz(path, CAMERA), XYZ, equal_nan=True)
@@ -194,16 +203,30 @@ class TestUnits:
         ("factor", "unit"), [(1, "m"), (20, "m"), (0.1, "m"), (1e3, "mm"), (1e4, "mm"), (1e6, "um")]
     )
     def test_recognised(self, tmp_path: Path, factor: float, unit: str) -> None:
-        assert guess_unit(None, save_tiff(tmp_path / "a.tiff", XYZ * np.float32(factor))) == unit
+        assert guess_unit(None, save_tiff(tmp_path / "a.tiff", XYZ * np.float32(factor))) == (unit, False)
 
     def test_recognised_where_heights_are_measured_from_a_table(self, tmp_path: Path) -> None:
         profile = XYZ * np.float32([200, 200, 3])  # a laser profiler's millimetres: z is small
-        assert guess_unit(None, save_tiff(tmp_path / "a.tiff", profile)) == "mm"
+        assert guess_unit(None, save_tiff(tmp_path / "a.tiff", profile)) == ("mm", False)
 
     def test_16_bits_are_millimetres_by_custom(self, tmp_path: Path) -> None:
         path = save_depth(tmp_path / "a.png", XYZ, 1e-1)
-        assert guess_unit(None, path, CAMERA) == "mm"
-        assert guess_unit(None, path, Camera(10, 10, scale=1e-4)) == "m"
+        assert guess_unit(None, path, CAMERA) == ("mm", True)
+        assert guess_unit(None, path, Camera(10, 10, scale=1e-4)) == ("m", True)
+
+    @pytest.mark.parametrize("order", ["ab", "ba"])
+    @pytest.mark.parametrize(("factor", "unit"), [(1, "m"), (1e3, "mm")])
+    def test_depth_images_among_clouds_say_nothing_of_these(
+        self, tmp_path: Path, order: str, factor: float, unit: str
+    ) -> None:
+        save_depth(tmp_path / f"{order[0]}.png", XYZ, 1e-3)
+        save_tiff(tmp_path / f"{order[1]}.tiff", XYZ * np.float32(factor))
+        entries = [
+            Entry("v", "train", "good", path.stem, None, path, None, CAMERA if path.suffix == ".png" else None)
+            for path in sorted(tmp_path.iterdir())
+        ]
+        assert find_unit(entries, PreprocessSettings()) == unit
+        assert find_unit([entry for entry in entries if entry.camera], PreprocessSettings()) == "mm"
 
     @pytest.mark.parametrize(("factor", "unit", "likely"), [(1000, "m", "millimetres"), (1, "mm", "metres")])
     def test_what_cannot_be_is_refused(self, tmp_path: Path, factor: float, unit: str, likely: str) -> None:

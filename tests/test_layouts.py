@@ -139,6 +139,19 @@ def test_names_that_mean_something_else(tmp_path: Path, category: str, label: st
         find_entries(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("category", "told"),
+    [("../../nut", "no name for a file; leave out slashes"), ("/nut", "no name"), ("..", "no name"), ("nut/train", "no name"),
+     ("n" * 201, "too long for a file's name; shorten it"), ("all", "all is no name for a category; rename it")],
+)  # fmt: skip
+@pytest.mark.parametrize("file", ["a.png", "lost.png"])
+def test_a_table_cannot_send_a_category_elsewhere(tmp_path: Path, category: str, told: str, file: str) -> None:
+    touch(tmp_path, "a.png", "b.png")
+    (tmp_path / "t.csv").write_text(f"category,rgb\n{category},{file}\nnut,b.png\n")
+    with pytest.raises(DataError, match=f"^{tmp_path}/t.csv: .*{told}"):
+        find_entries(tmp_path / "t.csv")
+
+
 def test_a_folder_too_high_up_is_told_the_right_one(tmp_path: Path) -> None:
     touch(tmp_path, "papers/a.pdf", "unpacked/tire/train/good/rgb/1.png")
     with pytest.raises(DataError, match=rf"is not a data set; .*; did you mean {tmp_path}/unpacked\?$"):
@@ -239,6 +252,10 @@ class TestEyecandies:
         assert told["10_mask.png"].startswith("marks a defect that no 10_<type>_mask.png marks")
         assert told["00_mask.png"].startswith("is not a PNG file")
 
+    def test_what_lies_beside_the_data_is_told(self, tmp_path: Path) -> None:
+        touch(captures.eyecandies(tmp_path) / "GummyBear/train", "001_depth.png", "old/001_depth.png")
+        assert "GummyBear/train: not read: 001_depth.png, old/" in find_entries(tmp_path).notes
+
     def test_data_without_lights(self, shared_dataset: Path) -> None:
         with pytest.raises(UsageError, match=r"preprocess\.lights: 4: mvtec3d data have one image per part"):
             find_entries(shared_dataset, lights=["4"])
@@ -267,6 +284,10 @@ class TestRealIad:
             ("a_1_L05", "a_1", "a_1_RGB_L05.jpg"), ("a_2_L05", "a_2", "a_2_RGB_L05.jpg"),
             ("a_1_L01", "a_1", "a_1_RGB_L01.jpg"), ("a_2_L01", "a_2", "a_2_RGB_L01.jpg"),
         ]  # fmt: skip
+
+    def test_what_lies_beside_the_labels_is_told(self, tmp_path: Path) -> None:
+        touch(captures.realiad(tmp_path) / "fuse_holder/test", "S000.tiff")
+        assert "fuse_holder/test: not read: S000.tiff" in find_entries(tmp_path).notes
 
     def test_nothing_is_paired_by_its_place_in_the_list(self, tmp_path: Path) -> None:
         good, bad = "fuse/train/GOOD", "fuse/test/pit"
@@ -364,6 +385,16 @@ class TestFlat:
         assert find_entries(tmp_path).notes == [
             "v: not read: depth images, for there are point clouds", "v: not read: b.png",
         ]  # fmt: skip
+
+    def test_what_lies_beside_the_labels_is_told(self, tmp_path: Path) -> None:
+        touch(tmp_path, "v/train/a.png", "v/train/b.png", "v/test/good/c.png", "v/test/camera.json")
+        assert find_entries(tmp_path).notes == ["v/train: not read: a.png, b.png", "v/test: not read: camera.json"]
+
+    def test_a_camera_above_a_folder_that_is_called_here(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        touch(tmp_path, "v/good/a_depth.png")
+        captures.save_camera(tmp_path, fx=500)
+        monkeypatch.chdir(tmp_path / "v")
+        assert [entry.camera for entry in find_entries(Path()).entries] == [Camera(500, 500)]
 
     def test_a_name_that_a_layout_does_not_fit(self, tmp_path: Path) -> None:
         touch(tmp_path, "valve/good/a.png")
@@ -464,6 +495,12 @@ class TestTable:
         assert (third.category, third.name, third.xyz) == ("bolt", "c", None)
         assert [entry.name for entry in find_entries(path, ["bolt"]).entries] == ["c"]
 
+    def test_the_scale_of_a_row_beside_the_camera_of_all(self, tmp_path: Path) -> None:
+        path = self.table(tmp_path, "depth,scale\na_depth.png,0.0001\nb_depth.png,\n")
+        captures.save_camera(tmp_path, fx=500, cx=80, scale=0.001)
+        cameras = [entry.camera for entry in find_entries(path).entries]
+        assert cameras == [Camera(500, 500, 80, scale=0.0001), Camera(500, 500, 80, scale=0.001)]
+
     @pytest.mark.parametrize(
         ("text", "complaint"),
         [
@@ -503,6 +540,8 @@ class TestTable:
             ("rgb,depth,fx\na.png,a_depth.png,600\nb.png,b_depth.png,-1\n", "row 3: fx, fy and scale must be positive numbers"),
             ("rgb,depth,fx,cx\na.png,a_depth.png,600,\nb.png,b_depth.png,,320\n", "row 3: fx, the focal length in pixels, is missing"),
             ("rgb,name\na.png,1\nb.png,../up\n", "row 3: ../up: no name for a file; leave out slashes"),
+            ("rgb,name\na.png,1\nb.png,2\0\n", "row 3: 2: no name for a file"),
+            ("rgb,name\na.png,1\nb.png," + 201 * "b" + "\n", "row 3: bbbbbbbbbbbbbbbbbbbb...: too long for a file's name; shorten it"),
         ],
     )  # fmt: skip
     def test_a_bad_row_is_named_and_the_rest_is_used(self, tmp_path: Path, rows: str, complaint: str) -> None:

@@ -19,7 +19,7 @@ from das3d_cli import __version__
 from das3d_cli.data import cache
 from das3d_cli.data.cache import Manifest, Record
 from das3d_cli.data.capture import GOOD, Form, Geometry, RawCapture
-from das3d_cli.data.common import Common, find_common, find_unit, form_of, pick_probes
+from das3d_cli.data.common import Common, find_common, find_unit, form_of, to_look_at
 from das3d_cli.data.layouts import SPLITS, Entry, Failure, Layout
 from das3d_cli.data.preprocess import preprocess, wide
 from das3d_cli.data.readers import check_size, read_capture, read_ground_truth
@@ -119,7 +119,7 @@ def _build_category(
     failures += (problem for problem in layout.problems if problem.category == category)
 
     entries = list(files)
-    probes = [(files[entry], entry.camera and asdict(entry.camera)) for entry in pick_probes(entries)]
+    probes = [(files[entry], entry.camera and asdict(entry.camera)) for entry in to_look_at(entries)]
     extent_key = _digest(settings.model_dump(mode="json"), asdict(form), probes)
     common = Common(None, None, form)
     try:

@@ -75,17 +75,29 @@ def form_of(entries: Sequence[Entry], foreground: Foreground, settings: Preproce
     )
 
 
+def to_look_at(entries: Sequence[Entry]) -> list[Entry]:
+    """Those that all that a category's samples have in common follows from: its probes, then the first of all."""
+    return list(dict.fromkeys((*pick_probes(entries), *entries[:_PROBES])))
+
+
 def find_unit(entries: Sequence[Entry], settings: PreprocessSettings) -> str:
-    """The unit of the category's points: as the settings say, or as the first capture that can be read tells."""
+    """The unit of the category's points: as the settings say, or as the first capture that can be read tells.
+
+    Files whose kind has a unit of its own, as 16-bit depth images have, say nothing of those of another kind.
+    """
     if settings.units != "auto":
         return settings.units
-    for entry in (*pick_probes(entries), *entries[:_PROBES]):
-        if entry.xyz is not None:
+    known: dict[str, str] = {}  # suffix -> unit
+    for entry in to_look_at(entries):
+        if entry.xyz is not None and entry.xyz.suffix not in known:
             try:
-                return guess_unit(entry.rgb, entry.xyz, entry.camera, entry.limits)
+                unit, by_kind = guess_unit(entry.rgb, entry.xyz, entry.camera, entry.limits)
             except Exception:  # noqa: BLE001, S112  (making its sample meets it again and lists it)
                 continue
-    return "m"
+            if not by_kind:
+                return unit
+            known[entry.xyz.suffix] = unit
+    return next(iter(known.values()), "m")
 
 
 def find_common(entries: Sequence[Entry], form: Form, settings: PreprocessSettings, pool: Executor | None) -> Common:

@@ -9,8 +9,18 @@ from typing import NamedTuple
 from das3d_cli.data.capture import Camera, Modalities
 from das3d_cli.data.depth import find_camera
 from das3d_cli.data.layouts import eyecandies, realiad
-from das3d_cli.data.layouts.entries import CLOUDS, DEPTHS, IMAGES, Unlabelled, by_name, files_in, listing, unread
-from das3d_cli.data.layouts.table import Row, camera_of, check_name, claim, read_rows
+from das3d_cli.data.layouts.entries import (
+    CLOUDS,
+    DEPTHS,
+    IMAGES,
+    Unlabelled,
+    by_name,
+    check_name,
+    files_in,
+    listing,
+    unread,
+)
+from das3d_cli.data.layouts.table import Row, camera_of, claim, read_rows
 from das3d_cli.errors import DataError
 from das3d_cli.files import real
 
@@ -202,7 +212,7 @@ def _listed(path: Path, needs: Modalities, category: str) -> list[PartFiles]:
             check_name(name)
             for key in (*files.values(), *([name] if name else [])):
                 claim(taken, key, number)
-            camera = camera_of(row)
+            camera = camera_of(row, path.parent)
         except ValueError as error:
             parts.append(PartFiles(None, None, problem=f"{path}: row {number}: {error}"))
         else:

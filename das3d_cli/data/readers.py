@@ -90,17 +90,19 @@ def read_xyz(
     return _of_size(points, str(path), unit, "convert it, or tell preprocess the unit of all by --set preprocess.units")
 
 
-def guess_unit(rgb_path: Path | None, xyz_path: Path, camera: Camera | None = None, limits: Path | None = None) -> str:
-    """The unit of a part's coordinates: that of the kind of file, or by their size; no scene is 20 m large.
+def guess_unit(
+    rgb_path: Path | None, xyz_path: Path, camera: Camera | None = None, limits: Path | None = None
+) -> tuple[str, bool]:
+    """The unit of a part's coordinates, and whether the kind of file tells it: else their size does, for no scene is 20 m large.
 
     Raises:
         DataError: as `read_capture`.
     """
     points, known = _read_stored(xyz_path, camera, limits, read_rgb(rgb_path).shape[:2] if rgb_path else None)
     if known:
-        return known
+        return known, True
     extent = _extent_of(points)
-    return next(unit for unit in ("m", "mm", "um") if unit == "um" or extent * UNITS[unit] <= FARTHEST_M)
+    return next(unit for unit in ("m", "mm", "um") if unit == "um" or extent * UNITS[unit] <= FARTHEST_M), False
 
 
 def as_points(xyz: ArrayLike, name: str) -> NDArray[np.float32]:
@@ -178,6 +180,8 @@ def _read_stored(
     if path.suffix.lower() in (*PCD_SUFFIXES, *PLY_SUFFIXES):
         return _clean(read_cloud(path, data, size), str(path)), ""
     stored = decode_tiff(path, data) if data.startswith(TIFF_MAGICS) else None
+    if stored is not None and stored.ndim == 3 and stored.shape[2] == 1:
+        stored = stored[..., 0]
     of_depth = stored is None or stored.ndim == 2
     camera = camera() if of_depth and callable(camera) else camera
     if of_depth and isinstance(camera, Camera):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from das3d_cli.data.capture import MEAN, OVERALL, Foreground
 from das3d_cli.data.layouts import eyecandies, flat, mvtec3d, realiad, table
-from das3d_cli.data.layouts.entries import SPLITS, Entry, Failure, Found, Layout, listing, unread
+from das3d_cli.data.layouts.entries import SPLITS, Entry, Failure, Found, Layout, check_name, listing, unread
 from das3d_cli.errors import DataError, UsageError
 from das3d_cli.files import reason
 
@@ -70,8 +70,8 @@ def find_entries(
         raise DataError(f"{error.filename}: cannot be read: {reason(error)}") from None
     found = list(_without_doubles(found))
     entries = [item for item in found if isinstance(item, Entry)]
-    _check_names(entries, source)
     problems = [item for item in found if isinstance(item, Failure)]
+    _check_names([*entries, *problems], source)
     notes = list(dict.fromkeys(item for item in found if isinstance(item, str)))
     if not entries and not problems:
         raise DataError("; ".join([f"{source}: holds no captures; expected {kind.expected}", *notes]))
@@ -101,14 +101,20 @@ def _rows(source: Path, categories: Sequence[str]) -> list[Found]:
     return [item for item in found if isinstance(item, str) or item.category in wanted]
 
 
-def _check_names(entries: Iterable[Entry], source: Path) -> None:
-    """See that options can name every category, and that none, nor a kind of defect, is called as all are, or their mean."""
-    for entry in entries:
-        if entry.category in (OVERALL, MEAN) or "," in entry.category:
-            raise DataError(f"{source}: {entry.category} is no name for a category; rename it")
-        if entry.label == OVERALL:
+def _check_names(found: Iterable[Entry | Failure], source: Path) -> None:
+    """See that folders can be called as categories are, that options can name these, and that none, nor a kind of defect, is called
+    as all are, or their mean."""
+    for item in found:
+        category = item.category
+        try:
+            check_name(category)
+        except ValueError as error:
+            raise DataError(f"{source}: category {error}") from None
+        if category in (OVERALL, MEAN) or "," in category:
+            raise DataError(f"{source}: {category} is no name for a category; rename it")
+        if isinstance(item, Entry) and item.label == OVERALL:
             raise DataError(
-                f"{source}: {entry.category}: {OVERALL} is no name for a kind of defect, for all kinds are called so; rename it"
+                f"{source}: {category}: {OVERALL} is no name for a kind of defect, for all kinds are called so; rename it"
             )
 
 

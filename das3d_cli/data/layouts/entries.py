@@ -18,6 +18,7 @@ CLOUDS = (".tif", ".tiff", ".pcd", ".ply")
 DEPTHS = (".png", ".tif", ".tiff")
 IMAGES = (".png", ".jpg", ".jpeg")
 MASKS = (".png",)
+_LONGEST = 200  # bytes of a name, of 255 that most systems take, suffix included
 _JUNK_NAMES = ("thumbs.db", "desktop.ini", "__macosx", "calibration")
 _JUNK_SUFFIXES = (".txt", ".md", ".tmp", ".bak")
 
@@ -175,22 +176,22 @@ def _problem(
     return None
 
 
-def camera_of(wanted: Collection[str], *folders: Path) -> tuple[Camera | None, list[str]]:
-    """The camera of a category's depth images, from the first of the folders that holds a camera.json, and a note on one that is
-    none where no depth image needs it.
+def camera_of(wanted: Collection[str], folder: Path) -> tuple[Camera | None, list[str]]:
+    """The camera of a category's depth images, from a camera.json in its folder or in the one above, and a note on one that is none
+    where no depth image needs it.
 
     Raises:
         DataError: depth images are wanted and there is none, or it is damaged.
     """
     try:
-        camera = find_camera(*folders) if {"xyz", "depth"} & set(wanted) else None
+        camera = find_camera(folder, folder.absolute().parent) if {"xyz", "depth"} & set(wanted) else None
     except DataError as error:
         if "depth" in wanted:
             raise
         return None, [f"not used: {error}"]
     if camera is None and "depth" in wanted:
         raise DataError(
-            f"{folders[0]}: depth images need their camera; write {folders[0] / CAMERA_FILE}, for instance {EXAMPLE}"
+            f"{folder}: depth images need their camera; write {folder / CAMERA_FILE}, for instance {EXAMPLE}"
         )
     return camera, []
 
@@ -220,6 +221,14 @@ def unread(note: str, children: Iterable[Path], known: Collection[str]) -> Itera
     )
     if names:
         yield f"{note}: {some_of(names)}"
+
+
+def check_name(text: str) -> None:
+    """Raise ValueError unless a file, or a folder, can be called so."""
+    if text in (".", "..") or set("/\\\0") & set(text):
+        raise ValueError(f"{text}: no name for a file; leave out slashes".replace("\0", ""))
+    if len(text.encode(errors="replace")) > _LONGEST:
+        raise ValueError(f"{text[:20]}...: too long for a file's name; shorten it")
 
 
 def label_of(folder: Path) -> str:

@@ -47,6 +47,7 @@ def read(category: str, folder: Path, lights: Sequence[str]) -> Iterator[Found]:
     chosen = _chosen(lights)
     yield from unread(f"{category}: not read", listing(folder), (*_SPLITS, _PRIVATE))
     for name, split in _SPLITS.items():
+        yield from unread(f"{category}/{name}: not read", listing(folder / name), ("data",))
         yield from _read_split(category, split, folder / name / "data", chosen if split == "train" else chosen[:1])
     if folders_in(folder / _PRIVATE):
         place = folder / _PRIVATE / "data"

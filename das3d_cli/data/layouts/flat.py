@@ -68,7 +68,9 @@ def read(category: str, folder: Path, _lights: Sequence[str]) -> Iterator[Found]
         wanted.discard("depth")
         yield f"{category}: not read: depth images, for there are point clouds"
     yield from unread(f"{category}: not read", listing(folder), beside)
-    camera, notes = camera_of(wanted, folder, folder.parent)
+    for _, place in split_folders(folder):
+        yield from unread(f"{category}/{place.name}: not read", files_in(place), ())
+    camera, notes = camera_of(wanted, folder)
     yield from notes
     for split, label in places:
         yield from _read_label(Place(category, split, label_of(label)), label, wanted, camera, folder / _TRUTH)

@@ -54,6 +54,7 @@ def read(category: str, folder: Path, lights: Sequence[str]) -> Iterator[Found]:
     chosen = _chosen(lights)
     yield from unread(f"{category}: not read", listing(folder), SPLIT_NAMES)
     for split, place in split_folders(folder):
+        yield from unread(f"{category}/{place.name}: not read", files_in(place), ())
         for label in folders_in(place):
             used = chosen if split == "train" else chosen[:1]
             found = [

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from das3d_cli.data.capture import GOOD, Camera
 from das3d_cli.data.depth import EXAMPLE, as_camera, find_camera
-from das3d_cli.data.layouts.entries import SPLIT_NAMES, Entry, Failure, Found
+from das3d_cli.data.layouts.entries import SPLIT_NAMES, Entry, Failure, Found, check_name
 from das3d_cli.errors import DataError
 from das3d_cli.files import real, reason
 
@@ -96,15 +98,17 @@ def claim(taken: dict[object, int], key: object, number: int) -> None:
         raise ValueError(f"the same {said} as row {taken[mark]}; every part needs its own files and name")
 
 
-def check_name(text: str) -> None:
-    """Raise ValueError unless a file can be called so."""
-    if text in (".", "..") or "/" in text or "\\" in text:
-        raise ValueError(f"{text}: no name for a file; leave out slashes")
+def camera_of(row: Row, folder: Path) -> Camera | None:
+    """The camera that a row describes, where it gives no focal length that of the folder's camera.json but for what it gives; None if
+    it gives nothing.
 
-
-def camera_of(row: Row) -> Camera | None:
-    """The camera that a row describes; None if it has none. Raises ValueError: what is wrong with it."""
-    given = {name: row[name] for name in _INTRINSICS if row.get(name)}
+    Raises:
+        ValueError: what is wrong with it.
+        DataError: the camera.json is damaged.
+    """
+    given: dict[str, Any] = {name: row[name] for name in _INTRINSICS if row.get(name)}
+    if given and "fx" not in given and (beside := find_camera(folder)):
+        given = asdict(beside) | given
     return as_camera(given) if given else None
 
 
@@ -132,11 +136,11 @@ def _entry(row: Row, category: str, folder: Path, wanted: set[str], camera: Came
         if not path.is_file():
             raise ValueError(f"{kind} {path}: no such file")
     if "depth" in files:
-        camera = camera_of(row) or camera
+        camera = camera_of(row, folder) or camera
         if camera is None:
             raise ValueError(f"a depth image needs its camera: a column fx, or a camera.json as {EXAMPLE}")
     name = row.get("name") or files.get("rgb", files.get("xyz", files.get("depth", folder))).stem
-    for text in (category, label, name):
+    for text in (label, name):
         check_name(text)
     return Entry(category, split, label, name, files.get("rgb"), files.get("xyz") or files.get("depth"),
                  files.get("gt"), camera if "depth" in files else None)  # fmt: skip
