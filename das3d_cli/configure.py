@@ -93,7 +93,9 @@ def adapted(settings: Settings, assignments: list[str], environment: Mapping[str
 
 def _validate(given: Mapping[str, Value]) -> Settings:
     tree: dict[str, Any] = {}
-    for key, (value, _) in given.items():
+    for key, (value, source) in given.items():
+        if value == "":  # as a path it would be the working folder
+            raise UsageError(f"settings.{key}: is empty (from {source}); perhaps it is a variable that is not set")
         *parents, name = key.split(".")
         node = tree
         for parent in parents:

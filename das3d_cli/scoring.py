@@ -18,6 +18,7 @@ from das3d_cli.model import Das3d, Output
 
 Pass = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # of a `Batch`'s tensors, to logits (B, 2, S, S)
 
+_ROUNDING = 1e-5  # of a score: alone a part is judged otherwise than among others by so much at most
 _CHUNK = {"cpu": 16, "cuda": 64}  # images in one forward pass: as many as a device needs to be busy
 
 
@@ -138,7 +139,7 @@ def good_threshold(scores: NDArray[np.float64], good_share: float) -> float:
     at least that share is expected to pass, as far as N is large enough; else just over the largest.
     """
     rank = min(len(scores), math.ceil((len(scores) + 1) * good_share))
-    return float(np.nextafter(np.sort(scores)[rank - 1], np.inf))
+    return float(np.nextafter(np.sort(scores)[rank - 1] * (1 + _ROUNDING), np.inf))
 
 
 def threshold(held_out: NDArray[np.float64], trained: NDArray[np.float64], good_share: float) -> float:

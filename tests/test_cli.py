@@ -211,12 +211,12 @@ class TestMainPath:
 
     def test_the_unfinished_runs_of_a_folder_go_on(self, place: Path, tmp_path: Path):
         tiny = [text for text in TINY if "=" in text]
-        settings = resolve({"train.steps": 4, "train.batch_size": 2}, tiny, None, preset="cpu")
+        settings = resolve({"train.steps": 4, "train.batch_size": 3}, tiny, None, preset="cpu")
         for category in ("cookie", "tire"):
             training.start(settings, open_cache(place / "out", category), tmp_path / "left", torch.device("cpu"))
         resume = ("train", "--resume", tmp_path / "left", "--gpus", "cpu", "--json")
         with held(tmp_path / "left" / "tire-001", "trains in"):
-            done = das3d(*resume, cwd=place)
+            done = das3d(*resume, cwd=place, environment={"DAS3D_TRAIN_ACCUMULATE": "3"})  # divides the runs' batches
         found = json.loads(done.stdout)
         assert done.returncode == 1 and [(one["category"], one["steps"]) for one in found["finished"]] == [
             ("cookie", 4)
@@ -493,6 +493,7 @@ class TestUsage:
             (["evaluate", "--out", "no/table.md"], 1, ["no/table.md"]),
             (["benchmark", "--batch-sizes", "1,none"], 2, ["--batch-sizes 1,none", "1,4,16"]),
             (["benchmark", "--run", "nowhere"], 1, ["nowhere"]),
+            (["benchmark", "--batch-sizes", "9000000000", "--gpus", "cpu"], 1, ["out of memory making 9000000000 parts", "--batch-sizes"]),
             (["predict", "part.png", "part.tiff"], 1, ["part.tiff", "swapped"]),
             (["predict", "absent.tiff", "part.png"], 1, ["absent.tiff"]),
             (["predict", "part.tiff", "part.png", "--heatmap", "no/where.png"], 1, ["no/where.png"]),
@@ -695,7 +696,7 @@ def imports_of(path: Path) -> set[str]:
 class TestStructure:
     # Each layer may import from its own and the ones below it.
     LAYERS = (
-        ("errors", "presets"), ("files", "sources"), ("settings", "runs"),
+        ("errors", "presets"), ("files", "sources"), ("settings", "configure", "runs"),
         ("data", "device", "memory", "affine", "batch", "contrast", "registration", "template",
          "model", "losses", "synthesis", "scoring", "curves", "metrics", "intervals",
          "measure"),

@@ -289,7 +289,8 @@ def test_each_type_of_an_eyecandies_part_has_its_row(tmp_path: Path, das3d: Das3
     ok(das3d("preprocess", "raw", "out", "--size", 32, "--workers", 1, "--set", "preprocess.frame=image", cwd=tmp_path))
     ok(das3d("train", *TINY, cwd=tmp_path))
     lax = with_threshold(tmp_path, 1.1)
-    done = ok(das3d("evaluate", "--run", lax, "--pictures", "shown", "--report", "page.html", "--out", "table.csv",
+    done = ok(das3d("evaluate", "--run", lax, "--pictures", "shown", "--report", "page.html",
+                    "--out", tmp_path / "shown" / "table.csv",
                     "--gpus", "cpu", cwd=tmp_path))  # fmt: skip
     found = json.loads((tmp_path / "shown/evaluation.json").read_text())
     counts = {name: metrics["samples"] for name, metrics in found["metrics"].items()}
@@ -309,7 +310,7 @@ def test_each_type_of_an_eyecandies_part_has_its_row(tmp_path: Path, das3d: Das3
     bumps, colors, marked = (shrunk(folder / f"10_{name}.png") for name in ("bumps_mask", "colors_mask", "mask"))
     assert bumps.any() and colors.any() and (marked & ~bumps & ~colors).sum() > 2
     nothing, stain = np.zeros_like(marked), shrunk(folder / "11_mask.png")
-    with (tmp_path / "table.csv").open(encoding="utf-8") as file:
+    with (tmp_path / "shown/table.csv").open(encoding="utf-8") as file:
         rows = {row["defect type"]: row for row in csv.DictReader(file) if row["P-AP"] and not row["95 %"]}
     for kind, defects in (
         ("all", {"00": nothing, "01": nothing, "10": marked, "11": stain}),

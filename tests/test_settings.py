@@ -53,6 +53,8 @@ def test_every_setting_explains_itself():
         ({"assignments": ["model.reconstruction_shrink=3"]}, ["model.reconstruction_shrink (3)", "1, 2 or 4"]),
         ({"assignments": ["synthesis.sigma_min=0.1"]}, ["synthesis.sigma_min (0.1)", "synthesis.sigma_max"]),
         ({"assignments": ["preprocess.plane_distance_mm=AUTO"]}, ["plane_distance_mm", "number; or must be 'auto'"]),
+        ({"assignments": ["synthesis.textures="]}, ["settings.synthesis.textures: is empty (from --set)", "not set"]),
+        ({"environment": {"DAS3D_SYNTHESIS_TEXTURES": ""}}, ["textures: is empty (from environment DAS3D_SYNTHESIS_TEXTURES)"]),
         ({"assignments": ["hardware.gpus=first"]}, ["settings.hardware.gpus", "first"]),
         ({"flags": {"train.batch_size": 0}}, ["settings.train.batch_size", "got 0", "--batch-size"]),
         ({"environment": {"DAS3D_TRAIN_STEPS": "many"}}, ["settings.train.steps", "many", "DAS3D_TRAIN_STEPS"]),

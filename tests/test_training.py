@@ -33,7 +33,7 @@ from das3d_cli.engine.validation import validate
 from das3d_cli.errors import DataError, UsageError
 from das3d_cli.evaluation import Outcome, evaluate_detector, notes
 from das3d_cli.report.page import write_page
-from das3d_cli.scoring import evaluating
+from das3d_cli.scoring import evaluating, good_threshold
 from das3d_cli.settings import PreprocessSettings
 from das3d_cli.template import Template
 
@@ -486,6 +486,22 @@ def test_each_process_validates_on_its_share(
 
 
 class TestDetector:
+    def test_judges_good_parts_as_when_its_threshold_was_set(
+        self, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        coarse = torch.autocast("cpu", dtype=torch.bfloat16)  # so that it would show
+        monkeypatch.setattr("das3d_cli.scoring.autocast", lambda _: coarse)
+        run = trained(cache, tmp_path, "score.good_share=1").run
+        detector, good = (
+            Detector.load(run, "cpu"),
+            [load_split(cache, split).inputs for split in ("train", "validation")],
+        )
+        scores = [
+            detector.score(*(array[[i]] for array in inputs)).scores for inputs in good for i in range(len(inputs[0]))
+        ]
+        assert np.max(scores) < detector.threshold
+        assert detector.threshold == pytest.approx(good_threshold(np.concatenate(scores), 1.0), rel=1e-9)
+
     def test_scores_do_not_depend_on_the_batch(self, finished: Trainer, cache: Cache):
         split = load_split(cache, "test")
         detector = Detector.load(finished.run, "cpu")

@@ -22,7 +22,7 @@ from das3d_cli.commands.options import (
 from das3d_cli.configure import resolve
 from das3d_cli.errors import Das3dError, UsageError
 from das3d_cli.files import as_json as to_json
-from das3d_cli.files import check_folder
+from das3d_cli.files import check_folder, real
 from das3d_cli.report.formats import check_targets, terminal, write_tables
 from das3d_cli.runs import by_category, newest_finished, using, write_json
 
@@ -82,9 +82,10 @@ def run(
                 f"{name} {target}: shows one run, but {why}; give one, as in --run {runs / 'tire-001'} {name} {target},"
                 " and call again for each further run"
             )
-    if report and report.parent != pictures:  # which is made below
-        check_folder(report)  # a mistake is told before the work, which may take minutes
-    check_targets(out or [])
+    # A mistake is told before the work, which may take minutes; the pictures' folder is made below.
+    if report and not (pictures and real(report.parent) == real(pictures)):
+        check_folder(report)
+    check_targets(out or [], pictures)
     wanted, chosen = _choose(models, category, data, runs)
     from das3d_cli.evaluation import Outcome
 

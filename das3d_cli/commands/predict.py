@@ -240,11 +240,11 @@ def _judge(detector: Detector, part: PartFiles, picture: Path | None) -> tuple[P
         from das3d_cli.report.pictures import picture_of
 
         told = [name for name in (detector.category, part.folder, part.name) if name]
-        length = found.defects[0].length_mm if found.defects else math.nan
+        lengths = [defect.length_mm for defect in found.defects if not math.isnan(defect.length_mm)]
         drawn = overlay(
             picture_of(capture), found.anomaly_map, threshold=found.threshold, outline=detector.settings.score.outline,
             score=found.score, anomalous=found.anomalous,
-            defect_mm=None if math.isnan(length) else length, title=" / ".join(told),
+            defect_mm=max(lengths, default=None), title=" / ".join(told),
         )  # fmt: skip
         try:
             write_png(picture, drawn)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -83,8 +84,10 @@ def run(
         "train.lr": lr,
         "synthesis.textures": textures,
     }
+    # A mistake is told before torch is imported; what the run that is resumed decides, is told with it.
     of_now = [text for text in assignments or [] if not resume or text.startswith("hardware.")]
-    settings = resolve(flags, of_now, config)  # a mistake is told before torch is imported
+    around = {name: text for name, text in os.environ.items() if not resume or name.startswith("DAS3D_HARDWARE_")}
+    settings = resolve(flags, of_now, config, around)
     from das3d_cli import device as devices
     from das3d_cli.data import cache as caches
     from das3d_cli.engine import distributed, spread
@@ -149,7 +152,8 @@ def _collect(
         raise
     _tell_failed(failed)
     if failed:
-        console.say(f"{len(failed)} of {len(names)} trainings failed; the others are finished")
+        others = "; the others are finished" if finished else ""
+        console.say(f"{len(failed)} of {len(names)} trainings failed{others}")
     if as_json:
         errors = [{of: name, "error": failed[name]} for name in names if name in failed]
         console.result(to_json({"finished": [finished[name] for name in names if name in finished], "failed": errors}))

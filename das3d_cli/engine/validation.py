@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -57,7 +58,10 @@ def validate(
         image_auroc and pixel_ap; quality, their mean; threshold, from the scores of good parts as they are; defects_found, the
         share of the synthetic defects whose score reaches it. None in all processes but the first.
     """
-    look, device = evaluating(network), textures.device
+    judging = copy.deepcopy(network)  # as a detector judges, which rounds otherwise than the network that learns
+    judging.fold()
+    judging.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    look, device = evaluating(judging), textures.device
     judged = [
         _judge(look, places, batch, textures, settings)
         for places, batch in _batches(parts, torch.arange(len(parts)), device, settings)

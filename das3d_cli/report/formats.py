@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from das3d_cli.errors import UsageError
-from das3d_cli.files import as_json, check_folder, encodable, write_whole
+from das3d_cli.files import as_json, check_folder, encodable, real, write_whole
 
 DASH = "-"  # for a figure that is undefined
 
@@ -151,8 +151,11 @@ def _markdown_text(text: str) -> str:
 _WRITERS = {".md": markdown, ".csv": comma_separated, ".tex": latex}
 
 
-def check_targets(paths: Sequence[Path]) -> None:
+def check_targets(paths: Sequence[Path], made: Path | None = None) -> None:
     """Make sure that each file can be made and that its format follows from its name.
+
+    Args:
+        made: a folder that will be there by then.
 
     Raises:
         UsageError: another ending.
@@ -161,7 +164,8 @@ def check_targets(paths: Sequence[Path]) -> None:
     for path in paths:
         if path.suffix not in (*_WRITERS, ".json"):
             raise UsageError(f"--out {path}: the name must end in {', '.join(_WRITERS)} or .json")
-        check_folder(path)
+        if made is None or real(path.parent) != real(made):
+            check_folder(path)
 
 
 def write_tables(path: Path, tables: Sequence[FigureTable], record: Any) -> None:

@@ -111,7 +111,7 @@ def overlay(
         outline: value of the map at which a defect is outlined.
         score: the part's anomaly score.
         anomalous: the verdict.
-        defect_mm: longest extent of the defect in millimetres, if there is one.
+        defect_mm: longest extent of a defect in millimetres, if one is known.
         title: what part this is.
 
     Returns:
