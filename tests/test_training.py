@@ -200,6 +200,18 @@ class TestRun:
         ).run
         assert found == [(True, [])] and (run / "settings.json").is_file()
 
+    @pytest.mark.parametrize("failing", ["_write_settings", "Trainer"])
+    def test_one_that_ends_before_its_first_checkpoint_leaves_nothing(
+        self, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+    ):
+        def interrupted(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(training, failing, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            training.start(settings(), cache, tmp_path, CPU)
+        assert not list(tmp_path.iterdir())
+
     def test_settings_of_preprocessing_must_be_those_of_the_cache(self, cache: Cache, tmp_path: Path):
         with pytest.raises(UsageError, match=r"settings\.preprocess\.frame: image asked for.*made with part"):
             training.start(settings("preprocess.frame=image"), cache, tmp_path, CPU)

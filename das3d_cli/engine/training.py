@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
 import json
 import operator
 import platform
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -64,9 +66,10 @@ def start(
             f"{cache.folder}: not the cache, or not the textures, that the other machine has; copy both from it"
         )
     run = distributed.from_first(lambda: _claim(settings, cache, base, device, claimed))
-    with within_memory(device, _memory_advice(device)):
-        trainer = Trainer(settings, data, own, run)
-    trainer.save_state()  # whatever happens from here on, the run can be resumed
+    with _begun(run):
+        with within_memory(device, _memory_advice(device)):
+            trainer = Trainer(settings, data, own, run)
+        trainer.save_state()  # whatever happens from here on, the run can be resumed
     return trainer
 
 
@@ -232,10 +235,22 @@ def _of_textures(settings: Settings, data: Data) -> dict[str, Any]:
 
 def _claim(settings: Settings, cache: Cache, base: Path, device: torch.device, claimed: Callable[[Path], None]) -> Path:
     run = runs.claim(base, cache.manifest.category)
-    claimed(run)
-    _write_settings(run, settings)
-    runs.write_json(run / "environment.json", environment(device))
+    with _begun(run):
+        claimed(run)
+        _write_settings(run, settings)
+        runs.write_json(run / "environment.json", environment(device))
     return run
+
+
+@contextlib.contextmanager
+def _begun(run: Path) -> Iterator[None]:
+    """Remove the run folder again where what follows fails: without a checkpoint nobody could go on with it."""
+    try:
+        yield
+    except BaseException:
+        if distributed.is_first():
+            shutil.rmtree(run, ignore_errors=True)
+        raise
 
 
 def _write_settings(run: Path, settings: Settings) -> None:
