@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "sample_data"))
 import btf
 import data
 import table
-from experiments import EARLIER, EXPERIMENTS, PREPARED, STUDIES, cache_of
+from experiments import EARLIER, EXPERIMENTS, PREPARED, STUDIES, cache_of, larger
 from generator import __main__ as generator
 from jobs import Job, write
 from second_generator import scene
@@ -40,6 +41,26 @@ def test_every_category_has_parts_enough(tmp_path: Path, monkeypatch: pytest.Mon
         found = [(job.split, job.label == "good") for job in jobs]
         assert 60 <= found.count(("train", True)) <= 100 and found.count(("validation", True)) > 0
         assert found.count(("test", True)) >= 20 and found.count(("test", False)) >= 40
+
+
+def test_larger_test_sets_hold_other_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    commands: list[list[str]] = []
+    written: list[tuple[str, str, int]] = []
+    monkeypatch.setattr(data.subprocess, "run", lambda command, check: commands.append(command))
+    monkeypatch.setattr(scene, "write", lambda _, __, *part: written.append(part))
+    monkeypatch.setattr(scene, "ProcessPoolExecutor", lambda _: ThreadPoolExecutor(1))
+    monkeypatch.setattr(data, "preprocess", lambda *_: None)
+    for category in ("tire", "gland"):
+        for split in ("train", "validation"):
+            (tmp_path / "captures" / category / split / "good").mkdir(parents=True)
+        (tmp_path / "larger" / category).mkdir(parents=True)
+    data.make_larger(tmp_path / "captures", tmp_path / "larger", tmp_path / "cache", ["tire", "gland"], 1)
+    options = commands[0][commands[0].index("--seed") + 1], commands[0][commands[0].index("--test-good") + 1]
+    assert options == ("7", "60") and str(data.COUNTS["seed"]) == "1"
+    assert {split for split, _, _ in written} == {"test"}
+    assert sorted(index for _, label, index in written if label == "good") == list(range(20, 80))
+    assert sorted(index for _, label, index in written if label == "hole") == list(range(5, 17))
+    assert (tmp_path / "larger/gland/train/good").is_dir() and (tmp_path / "larger/tire/validation").is_symlink()
 
 
 def test_packed_caches_come_back(shared_dataset: Path, tmp_path: Path):
@@ -79,13 +100,15 @@ def test_every_experiment_is_of_settings_that_exist(name, preset):
 
 
 def test_studies_show_known_experiments():
-    assert {name for study in STUDIES for name in study.experiments} <= {"btf", *EARLIER, *EXPERIMENTS}
+    known = {"btf", *EARLIER, *EXPERIMENTS}
+    assert {name for study in STUDIES for name in study.experiments} <= {*known, *larger(*known)}
 
 
 def test_every_row_is_of_a_known_experiment_of_today_or_of_an_earlier_design():
     with (Path(table.__file__).with_name("results.csv")).open(newline="", encoding="utf-8") as file:
         measured = {row["experiment"] for row in csv.DictReader(file)}
-    assert measured <= {"btf", *EARLIER, *EXPERIMENTS}
+    known = {"btf", *EARLIER, *EXPERIMENTS}
+    assert measured <= {*known, *larger(*known)}
     assert not set(EARLIER) & set(EXPERIMENTS)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import data
 import table
 from experiments import EXPERIMENTS, PREPARED, STUDIES, cache_of
-from jobs import Job, run_all, write
+from jobs import Job, retest, run_all, write
 from pictures import false_alarms
 
 HERE = Path(__file__).parent
@@ -52,6 +52,10 @@ def main() -> int:
     left = run_all(jobs, cache, results, gpus=args.gpus, parallel=args.parallel, minutes=minutes, extra=args.set)
     if left:
         print(f"{left} trainings failed or had no time left; the same command goes on with them", file=sys.stderr)
+    if args.larger:
+        larger = args.work / "cache-larger"
+        data.make_larger(captures, args.work / "captures-larger", larger, args.categories, args.parallel)
+        retest([job for job in jobs if job.experiment not in PREPARED], larger, results, args.gpus)
     if args.pictures:
         pairs = [Job(name, category, args.seeds[0], args.preset) for category in args.categories
                  for name in args.pictures]  # fmt: skip
@@ -100,6 +104,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting for all trainings")
     parser.add_argument(
         "--pictures", type=names, metavar="BEFORE,AFTER", help="draw false_alarms.png of two experiments"
+    )
+    parser.add_argument(
+        "--larger", action="store_true", help="judge what was trained by more and other test parts as well"
     )
     parser.add_argument("--gpus", default="auto", help="as for das3d train")
     parser.add_argument("--parallel", type=int, default=2, help="trainings at a time")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -27,6 +28,13 @@ _PER_DEFECT = {
     "cookie": 5
 }  # of the others 4: 40 to 45 defective test parts each, for 9 kinds of defect suit a cookie, others more
 RESOLUTION, SIZE = "224x272", 256
+_LARGER = {
+    "train": 1,
+    "validation": 1,
+    "test-good": 60,
+    "per-defect": 10,
+    "seed": 7,
+}  # test parts that no other set holds
 
 # Of the second generator, on which nothing but what counts as missing was tuned; those of it are the figures to expect of other parts.
 HELD_OUT = tuple(parts.PARTS)
@@ -44,11 +52,28 @@ def make(captures: Path, cache: Path, categories: list[str], workers: int) -> No
         if category in HELD_OUT:
             scene.make(captures, category, workers)
             continue
-        counts = COUNTS | {"per-defect": _PER_DEFECT.get(category, 4)}
-        options = [text for name, count in counts.items() for text in (f"--{name}", str(count))]
-        command = [sys.executable, str(_GENERATOR), "--out", str(captures), "--categories", category]
-        subprocess.run([*command, *options, "--resolution", RESOLUTION, "--workers", str(workers)], check=True)
+        _render(captures, category, COUNTS | {"per-defect": _PER_DEFECT.get(category, 4)}, workers)
     preprocess(captures, cache, wanted, workers)
+
+
+def make_larger(captures: Path, larger: Path, cache: Path, categories: list[str], workers: int) -> None:
+    """Render other and more test parts of the categories, and preprocess them as the captures that are trained on."""
+    wanted = _missing(cache, categories)
+    for category in wanted:
+        if category in HELD_OUT:
+            scene.make(larger, category, workers, more=True)
+        else:
+            _render(larger, category, _LARGER, workers)
+        for split in ("train", "validation"):
+            shutil.rmtree(larger / category / split, ignore_errors=True)
+            (larger / category / split).symlink_to((captures / category / split).resolve())
+    preprocess(larger, cache, wanted, workers)
+
+
+def _render(captures: Path, category: str, counts: Mapping[str, int], workers: int) -> None:
+    options = [text for name, count in counts.items() for text in (f"--{name}", str(count))]
+    command = [sys.executable, str(_GENERATOR), "--out", str(captures), "--categories", category]
+    subprocess.run([*command, *options, "--resolution", RESOLUTION, "--workers", str(workers)], check=True)
 
 
 def preprocess(

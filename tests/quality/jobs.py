@@ -7,11 +7,11 @@ import multiprocessing
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from experiments import EXPERIMENTS, cache_of
+from experiments import EXPERIMENTS, cache_of, larger
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,21 @@ def run(
     metrics = {kind: figures._asdict() for kind, figures in evaluation.metrics.items()}
     write(job, results, metrics, minutes, settings=assignments, run=trainer.run.name)
     return metrics
+
+
+def retest(jobs: list[Job], cache: Path, results: Path, gpus: str) -> None:
+    """Judge the runs of finished jobs by another cache, each as an experiment called NAME-larger, unless that is done."""
+    from das3d_cli.detector import Detector
+    from das3d_cli.evaluation import evaluate_detector
+
+    for job in jobs:
+        again = replace(job, experiment=larger(job.experiment)[0])
+        if again.file(results).exists() or not job.file(results).exists():
+            continue
+        record = json.loads(job.file(results).read_text(encoding="utf-8"))
+        evaluation = evaluate_detector(Detector.load(results.with_name("runs") / record["run"], gpus), cache)
+        metrics = {kind: figures._asdict() for kind, figures in evaluation.metrics.items()}
+        write(again, results, metrics, record["minutes"], settings=record["settings"], run=record["run"])
 
 
 def write(

@@ -167,10 +167,14 @@ def write(folder: Path, category: str, split: str, label: str, index: int) -> No
         cv2.imwrite(str(at / "gt" / f"{index:03}.png"), truth.astype(np.uint8) * 255)
 
 
-def make(folder: Path, category: str, workers: int) -> None:
-    """Write a category in the layout of MVTec 3D-AD."""
+def make(folder: Path, category: str, workers: int, *, more: bool = False) -> None:
+    """Write a category in the layout of MVTec 3D-AD; or more test parts, and none of these, in a folder of their own."""
     counts = COUNTS | {("test", kind): PER_DEFECT for kind in DEFECTS}
-    jobs = [(split, label, index) for (split, label), count in counts.items() for index in range(count)]
+    ranges = {place: range(count) for place, count in counts.items()}
+    if more:
+        tested = {place: count for place, count in counts.items() if place[0] == "test"}
+        ranges = {place: range(count, count + (60 if place[1] == "good" else 12)) for place, count in tested.items()}
+    jobs = [(split, label, index) for (split, label), indices in ranges.items() for index in indices]
     one = functools.partial(write, folder, category)
     with ProcessPoolExecutor(workers) as pool:
         list(pool.map(one, *zip(*jobs, strict=True)))
