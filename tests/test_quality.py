@@ -7,6 +7,7 @@ import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,15 +47,26 @@ def test_every_category_has_parts_enough(tmp_path: Path, monkeypatch: pytest.Mon
 def test_larger_test_sets_hold_other_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     commands: list[list[str]] = []
     written: list[tuple[str, str, int]] = []
-    monkeypatch.setattr(data.subprocess, "run", lambda command, check: commands.append(command))
-    monkeypatch.setattr(scene, "write", lambda _, __, *part: written.append(part))
+
+    def render(command: list[str], check: bool) -> None:
+        commands.append(command)
+        (tmp_path / "larger/tire/train/good/rgb").mkdir(parents=True)
+
+    def write(folder: Path, category: str, *part: Any) -> None:
+        written.append(part)
+        (folder / category / "test").mkdir(parents=True, exist_ok=True)
+
+    monkeypatch.setattr(data.subprocess, "run", render)
+    monkeypatch.setattr(scene, "write", write)
     monkeypatch.setattr(scene, "ProcessPoolExecutor", lambda _: ThreadPoolExecutor(1))
     monkeypatch.setattr(data, "preprocess", lambda *_: None)
     for category in ("tire", "gland"):
         for split in ("train", "validation"):
             (tmp_path / "captures" / category / split / "good").mkdir(parents=True)
-        (tmp_path / "larger" / category).mkdir(parents=True)
-    data.make_larger(tmp_path / "captures", tmp_path / "larger", tmp_path / "cache", ["tire", "gland"], 1)
+    for _ in range(2):  # as if the first call had been interrupted
+        written.clear()
+        data.make_larger(tmp_path / "captures", tmp_path / "larger", tmp_path / "cache", ["tire", "gland"], 1)
+    assert not list((tmp_path / "captures/tire/train/good").iterdir())
     options = commands[0][commands[0].index("--seed") + 1], commands[0][commands[0].index("--test-good") + 1]
     assert options == ("7", "60") and str(data.COUNTS["seed"]) == "1"
     assert {split for split, _, _ in written} == {"test"}

@@ -66,7 +66,7 @@ def start(
             f"{cache.folder}: not the cache, or not the textures, that the other machine has; copy both from it"
         )
     run = distributed.from_first(lambda: _claim(settings, cache, base, device, claimed))
-    with _begun(run):
+    with _removed_on_failure(run):
         with within_memory(device, _memory_advice(device)):
             trainer = Trainer(settings, data, own, run)
         trainer.save_state()  # whatever happens from here on, the run can be resumed
@@ -235,7 +235,7 @@ def _of_textures(settings: Settings, data: Data) -> dict[str, Any]:
 
 def _claim(settings: Settings, cache: Cache, base: Path, device: torch.device, claimed: Callable[[Path], None]) -> Path:
     run = runs.claim(base, cache.manifest.category)
-    with _begun(run):
+    with _removed_on_failure(run):
         claimed(run)
         _write_settings(run, settings)
         runs.write_json(run / "environment.json", environment(device))
@@ -243,7 +243,7 @@ def _claim(settings: Settings, cache: Cache, base: Path, device: torch.device, c
 
 
 @contextlib.contextmanager
-def _begun(run: Path) -> Iterator[None]:
+def _removed_on_failure(run: Path) -> Iterator[None]:
     """Remove the run folder again where what follows fails: without a checkpoint nobody could go on with it."""
     try:
         yield

@@ -28,13 +28,8 @@ _PER_DEFECT = {
     "cookie": 5
 }  # of the others 4: 40 to 45 defective test parts each, for 9 kinds of defect suit a cookie, others more
 RESOLUTION, SIZE = "224x272", 256
-_LARGER = {
-    "train": 1,
-    "validation": 1,
-    "test-good": 60,
-    "per-defect": 10,
-    "seed": 7,
-}  # test parts that no other set holds
+# Test parts that no other set holds; the generator makes one of the others at least.
+_LARGER = {"train": 1, "validation": 1, "test-good": 60, "per-defect": 10, "seed": 7}
 
 # Of the second generator, on which nothing but what counts as missing was tuned; those of it are the figures to expect of other parts.
 HELD_OUT = tuple(parts.PARTS)
@@ -60,6 +55,8 @@ def make_larger(captures: Path, larger: Path, cache: Path, categories: list[str]
     """Render other and more test parts of the categories, and preprocess them as the captures that are trained on."""
     wanted = _missing(cache, categories)
     for category in wanted:
+        # What an interrupted call left has links, through which the captures would be written over.
+        shutil.rmtree(larger / category, ignore_errors=True)
         if category in HELD_OUT:
             scene.make(larger, category, workers, more=True)
         else:
