@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 _SURROUNDINGS = ((0.25, 0.02, 0.15), (0.5, 0.02, 0.15), (1.0, 0.02, 0.15), (1.0, 0.0, 1.0))
 _SHORTEST = 16  # pixels; a smaller region has the surroundings of one as long as this
 _SPREAD = 0.2  # of the region's own in every direction: the least that points must have to tell its size
+_POINTS = 20_000  # at most that a pitch is fitted to
 _UPRIGHT = 0.01  # of its scatter, added along the image's columns: a region as long as wide is else turned by rounding
 
 
@@ -101,7 +102,7 @@ def _pitch_m(
     Returns:
         (2, 2): x and y of a step one pixel down and of one to the right, metres; nan where too few points tell.
     """
-    size, own = max(_SHORTEST, *(line.stop - line.start for line in box)), np.argwhere(labels[box] == label)
+    size, own = max(_SHORTEST, *(line.stop - line.start for line in box)), _covariance(labels[box] == label)
     for reach, first, last in _SURROUNDINGS:
         margin = round(reach * size)
         window = tuple(slice(max(0, line.start - margin), line.stop + margin) for line in box)
@@ -110,7 +111,8 @@ def _pitch_m(
         if not around.any():
             continue
         around &= cv2.dilate(region.astype(np.uint8), np.ones((2 * margin + 1,) * 2, np.uint8)) > 0
-        pixels, points = np.argwhere(around), points[around].astype(np.float64)
+        pixels = _some_of(around)
+        points = points[tuple(pixels.T)].astype(np.float64)
         on = _ranked_between(np.abs(points[:, 2]), first, last)
         if _spread_enough(pixels[on], own):
             steps, places = (v[on] - v[on].mean(axis=0) for v in (pixels, points[:, :2]))
@@ -127,6 +129,13 @@ def _distinct(points: NDArray[np.float32]) -> NDArray[np.bool_]:
     return distinct
 
 
+def _some_of(mask: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Pixels (N, 2) of a mask (h, w), evenly spaced where there are more than `_POINTS`."""
+    where = np.flatnonzero(mask)
+    chosen = np.linspace(0, len(where) - 1, min(len(where), _POINTS)).astype(np.intp)
+    return np.stack(np.unravel_index(where[chosen], mask.shape), axis=1)
+
+
 def _ranked_between(values: NDArray[np.float64], first: float, last: float) -> NDArray[np.bool_]:
     """Which of N values, (N,), lie between these two shares of them, from the least on."""
     if not len(values):
@@ -135,12 +144,18 @@ def _ranked_between(values: NDArray[np.float64], first: float, last: float) -> N
     return np.asarray((low <= values) & (values <= high))
 
 
-def _spread_enough(pixels: NDArray[np.intp], region: NDArray[np.intp]) -> bool:
-    """Whether pixels (N, 2) tell the size of a region's (M, 2): they are neither few nor in a line nor all at one end."""
+def _spread_enough(pixels: NDArray[np.intp], covariance: NDArray[np.float64]) -> bool:
+    """Whether pixels (N, 2) tell the size of a region of this covariance: they are neither few nor in a line nor all at one end."""
     if len(pixels) < 3:
         return False
-    own = np.cov(region.T, bias=True) + np.eye(2) / 12  # a region of one pixel has its breadth
+    own = covariance + np.eye(2) / 12  # a region of one pixel has its breadth
     return bool(np.linalg.eigvalsh(np.cov(pixels.T, bias=True) - _SPREAD**2 * own)[0] > 0)
+
+
+def _covariance(region: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Of the rows and the columns of a region's pixels: (2, 2)."""
+    sums = cv2.moments(region.astype(np.uint8), binaryImage=True)
+    return np.array([[sums["mu02"], sums["mu11"]], [sums["mu11"], sums["mu20"]]]) / sums["m00"]
 
 
 def _extents_m(region: NDArray[np.bool_], pitch: NDArray[np.float64]) -> tuple[float, float]:
@@ -150,10 +165,10 @@ def _extents_m(region: NDArray[np.bool_], pitch: NDArray[np.float64]) -> tuple[f
     """
     if np.isnan(pitch).any():
         return float("nan"), float("nan")
-    places = np.argwhere(region) @ pitch
-    centred = places - places.mean(axis=0)
-    scatter, down = centred.T @ centred, pitch[0] / np.linalg.norm(pitch[0])
+    scatter, down = pitch.T @ _covariance(region) @ pitch, pitch[0] / np.linalg.norm(pitch[0])
     _, axes = np.linalg.eigh(scatter + _UPRIGHT * np.trace(scatter) * np.outer(down, down))
-    extents = np.ptp(centred @ axes, axis=0) + np.linalg.norm(pitch @ axes, axis=0)  # a place is a pixel wide
+    outlines, _ = cv2.findContours(region.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    places = np.concatenate(outlines)[:, 0, ::-1] @ pitch  # rows and columns
+    extents = np.ptp(places @ axes, axis=0) + np.linalg.norm(pitch @ axes, axis=0)  # a place is a pixel wide
     length, width = sorted(extents.tolist(), reverse=True)
     return length, width

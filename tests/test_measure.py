@@ -77,6 +77,14 @@ def test_all_of_an_ellipse_counts(length, width, angle):
     assert (defect.length_mm, defect.width_mm) == pytest.approx((length, width), abs=0.8)  # of pixels of 0.5 mm
 
 
+@pytest.mark.parametrize("enlarged", [1, 2, 3])
+def test_a_defect_as_large_as_the_part_of_a_large_capture_is_measured_by_some_of_its_points(enlarged):
+    anomaly = region(slice(60, 660), slice(45, 945), (720, 990))
+    xyz = flat((720 // enlarged, 990 // enlarged), PITCH_M * enlarged).repeat(enlarged, 0).repeat(enlarged, 1)
+    (defect,) = find_defects(anomaly, xyz, 0.5, 0.5)
+    assert_size(defect, 450, 300, rel=0.001 if enlarged == 1 else 0.01)
+
+
 def test_strongest_first_and_nothing_below_the_threshold():
     anomaly = np.zeros((80, 100), np.float32)
     anomaly[5:9, 5:9], anomaly[40:44, 40:44], anomaly[60:64, 60:64] = 0.6, 0.9, 0.4

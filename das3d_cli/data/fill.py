@@ -21,11 +21,7 @@ def enclosed(measured: NDArray[np.bool_], foreground: NDArray[np.bool_]) -> NDAr
     pixel; seven of eight views that end at the part make it the part's. A shadow on the table beside the part
     or inside a ring sees the table in two or more; what leaves the image counts as table.
     """
-    rows, columns = np.nonzero(foreground)
-    inside = np.zeros_like(foreground)
-    if not len(rows):
-        return inside
-    box = (slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1))
+    inside, box = np.zeros_like(foreground), _box(foreground)
     missing = ~measured[box]
     if not missing.any():
         return inside
@@ -51,12 +47,8 @@ def part_coloured(
         measured: bool, (H, W): has a point.
         foreground: bool, (H, W): the part as far as it was measured.
     """
-    found = np.zeros_like(foreground)
-    rows, columns = np.nonzero(foreground)
-    if not len(rows):
-        return found
-    margin = 8 + int(_MARGIN * max(np.ptp(rows), np.ptp(columns)))
-    box = tuple(slice(max(0, line.min() - margin), line.max() + 1 + margin) for line in (rows, columns))
+    found, tight = np.zeros_like(foreground), _box(foreground)
+    box = _box(foreground, 8 + int(_MARGIN * max(line.stop - line.start - 1 for line in tight)))
     missing, part = ~measured[box], foreground[box]
     if not missing.any():
         return found
@@ -66,6 +58,16 @@ def part_coloured(
     touching[regions[part]] = True
     found[box] = missing & touching[regions]
     return found
+
+
+def _box(mask: NDArray[np.bool_], margin: int = 0) -> tuple[slice, slice]:
+    """The rows and columns that a mask (H, W) takes up, and as many more on every side; none of an empty one."""
+    left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    around = margin if width else 0
+    return (
+        slice(max(0, top - around), top + height + around),
+        slice(max(0, left - around), left + width + around),
+    )
 
 
 def _told_apart(rgb: NDArray[np.uint8], part: NDArray[np.bool_], table: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -103,7 +105,7 @@ def _likelihood(colours: NDArray[np.float64], mixture: NDArray[np.float64]) -> N
     for weight, mean, covariance in zip(weights, means.reshape(-1, 3), covariances.reshape(-1, 3, 3), strict=True):
         if weight > 0:
             apart = colours - mean
-            distance = np.einsum("ni,ij,nj->n", apart, np.linalg.inv(covariance), apart)
+            distance = np.einsum("ni,ni->n", apart @ np.linalg.inv(covariance), apart)
             total += weight * np.exp(-distance / 2) / np.sqrt(np.linalg.det(covariance))
     return total
 
@@ -159,14 +161,9 @@ def fill(values: NDArray[np.float32], known: NDArray[np.bool_], wanted: NDArray[
     Averages of the known pixels are taken on ever coarser grids until none is empty, and each finer grid
     takes what it lacks from the next coarser one.
     """
-    rows, columns = np.nonzero(wanted)
-    if not len(rows):
+    if not wanted.any():
         return values
-    margin = 16
-    box = (
-        slice(max(0, rows.min() - margin), rows.max() + 1 + margin),
-        slice(max(0, columns.min() - margin), columns.max() + 1 + margin),
-    )
+    box = _box(wanted, 16)
     if not known[box].any():
         box = (slice(None), slice(None))
     weight = known[box].astype(np.float32)
