@@ -79,9 +79,9 @@ _AS_SEEN = ("t_p=0.65", "t_h=0.03", "p_max=0.25", "p_z-uniform", "alpha=0", "bet
             "no-relighting", "ssim=1", "focal=1", "gamma=0", "lr=3e-3", "weight-decay=0")  # fmt: skip
 
 
-def _hard(*names: str) -> tuple[str, ...]:
+def _before_soft(*names: str) -> tuple[str, ...]:
     """Rows from before soft defects, when the cpu preset's discriminator was half as wide."""
-    return tuple(f"{name}-hard" for name in names)
+    return tuple(f"{name}-before-soft" for name in names)
 
 
 def larger(*names: str) -> tuple[str, ...]:
@@ -95,7 +95,7 @@ EARLIER = (
     "no-reconstruction-8750", "no-reconstruction-740", "both-as-seen", "both-no-surroundings",
     "no-reconstruction-no-surroundings", *(f"{name}-as-seen" for name in _AS_SEEN),
     *(f"{name}-four-levels" for name in ("both", "discriminator-alone", "no-template", "one-defect", *PREPARED)),
-    *_hard(*EXPERIMENTS),
+    *_before_soft(*EXPERIMENTS),
 )  # fmt: skip
 
 
@@ -118,14 +118,14 @@ STUDIES: tuple[Study, ...] = (
     Study(
         "Against the baseline",
         "BTF is a memory bank of FPFH features, without training. das3d is the preset as it is, 4500 steps, in bfloat16, two"
-        " trainings side by side. das3d-hard is the preset before soft defects, 7000 steps of a discriminator half as wide: the"
+        " trainings side by side. das3d-before-soft is the preset before soft defects, 7000 steps of a discriminator half as wide: the"
         " first two seeds are of today's preprocessing, the first in float32, the second in bfloat16, cookies judged on all 45"
         " defective parts; the fourth seed is of synthesis in as few passes, but of noise that stays below t_p it took 0.9 of"
         " the peak (now 0.6); the third is of synthesis in more passes, which draws other defects by the same rules. Two"
         " trainings shared two cores, with other work beside them with the second seed; one alone took 9 minutes of both. The rows"
-        " that end in -larger are the same trainings (of das3d-hard the second seed) judged by other parts, 60 good and 90 to 110"
+        " that end in -larger are the same trainings (of das3d-before-soft the second seed) judged by other parts, 60 good and 90 to 110"
         " defective ones, ten of each kind (`--larger`).",
-        ("btf", *_hard("das3d"), "das3d", *larger(*_hard("das3d"), "das3d")),
+        ("btf", *_before_soft("das3d"), "das3d", *larger(*_before_soft("das3d"), "das3d")),
     ),
     Study(
         "Parts of another generator",
@@ -134,9 +134,9 @@ STUDIES: tuple[Study, ...] = (
         " was changed after they were seen: single points amid missing ones count as missing. Glands and carrots were trained with that,"
         " before 0.941 / 0.906 and 0.880 / 0.950; all others, and those without reconstruction, without it. Some scratches and bumps of"
         " bagels nobody sees. One seed, in float32, two trainings side by side, beside other work. Without reconstruction 9230 steps took"
-        " as long as 7000 with it; of all five before that change, das3d-hard has 0.926 / 0.935. das3d, with soft defects and in bfloat16,"
-        " is of glands and plates alone, and below judged by 60 other good and 108 defective parts.",
-        ("btf", *_hard("no-reconstruction-at-length", "das3d"), "das3d", *larger("das3d")),
+        " as long as 7000 with it; of all five before that change, das3d-before-soft has 0.926 / 0.935. das3d, with soft"
+        " defects and in bfloat16, is of glands and plates alone, and below judged by 60 other good and 108 defective parts.",
+        ("btf", *_before_soft("no-reconstruction-at-length", "das3d"), "das3d", *larger("das3d")),
         categories=HELD_OUT,
     ),
     Study(
@@ -145,7 +145,7 @@ STUDIES: tuple[Study, ...] = (
         " second seed of synthesis made in fewer passes. One H200, which two to eight trainings shared at a time: alone, a step"
         " takes 13 ms, with three halvings of the resolution instead of two 14. Of potatoes, colours alone have 0.855 / 0.831"
         " after 6000 steps, with the second seed.",
-        ("das3d", *_hard("6000-steps", "12000-steps", "three-levels", "three-levels-15000-steps")),
+        ("das3d", *_before_soft("6000-steps", "12000-steps", "three-levels", "three-levels-15000-steps")),
         preset="default",
     ),
     Study(
@@ -156,14 +156,14 @@ STUDIES: tuple[Study, ...] = (
         " their defects worse; cookies, blocks and caps they rank far worse, and depth alone ranks all five worse (that of all families"
         " but caps, and colours alone of caps, in float32). In 6000 steps of the default preset on a GPU they rank"
         " potatoes at 0.855 where both rank them at 0.969.",
-        _hard("rgb", "depth", "both", "rgb-at-length", "depth-at-length", "das3d"),
+        _before_soft("rgb", "depth", "both", "rgb-at-length", "depth-at-length", "das3d"),
     ),
     Study(
         "Table 6",
         "Synthesis with and without the skew Gaussian filter and the augmentation dropout; the first row has neither, as DRAEM has"
         " not, and all else that the preset had before soft defects. 600 steps; the first seed is of float32 arithmetic, on a processor"
         " without bfloat16, the second of synthesis in more passes and bfloat16.",
-        _hard("neither", "skew-filter", "dropout", "both"),
+        _before_soft("neither", "skew-filter", "dropout", "both"),
     ),
     Study(
         "What reconstruction is worth",
@@ -175,8 +175,8 @@ STUDIES: tuple[Study, ...] = (
         " 0.949 / 0.965, potatoes 0.934 / 0.962 and 0.962 / 0.968); with the rest of these seeds the one with it is of newer"
         " synthesis or preprocessing, with seed 2 of older. By the larger test sets those of seed 1 that are of one preprocessing are"
         " judged once more.",
-        (*_hard("no-reconstruction", "both", "no-reconstruction-at-length", "das3d"),
-         *larger(*_hard("no-reconstruction-at-length", "das3d"))),
+        (*_before_soft("no-reconstruction", "both", "no-reconstruction-at-length", "das3d"),
+         *larger(*_before_soft("no-reconstruction-at-length", "das3d"))),
     ),
     Study(
         "What each part of the design is worth",
@@ -195,14 +195,14 @@ STUDIES: tuple[Study, ...] = (
         "One choice at a time",
         "Before soft defects. One setting changed, 600 steps; seed 0 in float32."
         " A mean that differs by less than 0.02 says little; CHOICES.md draws the conclusions.",
-        _hard("both", *CHOICES, "nothing-pierced", "paper-losses"),
+        _before_soft("both", *CHOICES, "nothing-pierced", "paper-losses"),
     ),
     Study(
         "No sample untouched",
         "Before soft defects. 7000 steps, the first row of later code with seed 3, of caps with seed 2 as well, in float32, the other in"
         " bfloat16 but for the first two seeds."
-        " With seed 3 alone das3d-hard has 0.964 / 0.970 in the mean. CHOICES.md draws the conclusions.",
-        _hard("untouched=0-at-length", "das3d"),
+        " With seed 3 alone das3d-before-soft has 0.964 / 0.970 in the mean. CHOICES.md draws the conclusions.",
+        _before_soft("untouched=0-at-length", "das3d"),
     ),
     Study(
         "One choice at a time, on an earlier design",
@@ -215,12 +215,12 @@ STUDIES: tuple[Study, ...] = (
     Study(
         "How the preset came to be",
         "From row to row the design changed, and the number of steps. Two halvings instead of four begin with no-surroundings;"
-        " das3d-hard alone compares parts with the mean part against their surroundings as well. Up to laid-as-seen parts were"
+        " das3d-before-soft alone compares parts with the mean part against their surroundings as well. Up to laid-as-seen parts were"
         " laid on each other as the camera saw them, caps in one of six ways. The row earlier is of 4000 steps, before parts"
         " were looked at twice and the reconstruction looked a quarter as finely and started from the mean part; 2000-steps is"
         " older than the cache's version 3, compares potatoes with a template as well, and lays most tires on it the wrong way"
         " round. Trainings ran two at a time, a core each, some paused or with other work beside them.",
-        ("2000-steps", "earlier", "4000-steps", "laid-as-seen", "four-levels", "no-surroundings", *_hard("das3d")),
+        ("2000-steps", "earlier", "4000-steps", "laid-as-seen", "four-levels", "no-surroundings", *_before_soft("das3d")),
     ),
     Study(
         "Reconstruction with four halvings",
