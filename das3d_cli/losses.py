@@ -1,4 +1,4 @@
-"""The losses of Eq. 9 to 11, and the two that keep good parts dark."""
+"""The losses of Eq. 9 to 11, one for small defects and one that keeps good parts dark."""
 
 from __future__ import annotations
 

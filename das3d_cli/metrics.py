@@ -223,7 +223,7 @@ def evaluate(
         maps: (N, H, W) float32 anomaly maps.
         masks: (N, H, W) bool ground truth; all false for a good part.
         by_type: place among the parts -> defect type -> its (H, W) bool mask, within `masks`, of the parts with several
-            types; their labels are not looked at.
+            types; their labels tell no more than that they are not good.
 
     Returns:
         Figures under "all", then under each defect type in sorted order.

@@ -48,7 +48,9 @@ class Block(nn.Sequential):
         """Make the normalisations part of the convolutions before them, as they are in evaluation."""
         for place in (0, 3):
             conv, norm = self[place], self[place + 1]
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            if isinstance(conv, nn.Conv2d) and isinstance(
+                norm, nn.modules.batchnorm._BatchNorm
+            ):  # of several GPUs as well
                 self[place], self[place + 1] = fuse_conv_bn_eval(conv, norm), nn.Identity()
 
 

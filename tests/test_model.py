@@ -85,6 +85,26 @@ def test_every_parameter_learns():
     assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().any()] == []
 
 
+def test_the_features_are_of_the_first_two_and_the_last_two_layers():
+    unet, seen = UNet(3, 1, 4, skips=False, levels=4).eval(), []
+    for block in (unet.down[0], unet.down[1], unet.up[-2], unet.up[-1]):
+        block.register_forward_hook(lambda module, given, output: seen.append(output))
+    _, features = unet(torch.rand(1, 3, 64, 64))
+    assert [f.shape[1:] for f in features] == [(4, 64, 64), (8, 32, 32), (8, 32, 32), (4, 64, 64)]
+    assert len(seen) == 4 and all(torch.equal(a, b) for a, b in zip(features, seen, strict=True))
+
+
+def test_the_discriminator_is_shown_what_the_reconstruction_undid():
+    model, given, shown = network().eval(), images(), []
+    model.fuse.register_forward_pre_hook(lambda module, arguments: shown.extend(arguments[0]))
+    output = model(*given)
+    rgb, depth, foreground, _ = given
+    of_rgb, of_depth = shown[-2]
+    assert output.rgb.std() > 0.01 and output.depth.std() > 0.01
+    assert torch.equal(of_rgb, (rgb - output.rgb) * foreground)
+    torch.testing.assert_close(of_depth, 20 * (depth - output.depth) * foreground)
+
+
 def test_reconstruction_has_no_way_around_its_bottleneck():
     """With the bottleneck's output cut off, nothing of the input may reach the output."""
     torch.manual_seed(0)
@@ -159,12 +179,19 @@ def test_training_begins_with_the_images_and_lets_the_reconstruction_in():
     assert all(mix.weight.grad.abs().max() > 0 for mix in net.fuse.mix)
 
 
+NORMS = (torch.nn.BatchNorm2d, torch.nn.SyncBatchNorm)
+
+
+@pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("modality", ["both", "rgb", "depth"])
-def test_folded_it_gives_the_same(modality):
+def test_folded_it_gives_the_same(modality, shared):
+    """Normalisations that several GPUs share as well."""
     model = network(modality=modality)
+    if shared:
+        model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
     with torch.no_grad():
         for module in model.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):  # as after a training
+            if isinstance(module, NORMS):  # as after a training
                 for tensor in (module.running_mean, module.weight, module.bias):
                     tensor.normal_()
                 module.running_var.uniform_(0.2, 3)
@@ -177,7 +204,7 @@ def test_folded_it_gives_the_same(modality):
         assert (one is None) == (other is None)
         if one is not None:
             assert one.std() > 0.01 and torch.allclose(one, other, rtol=1e-4, atol=1e-4 * float(one.std()))
-    left = [name for name, module in model.named_modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    left = [name for name, module in model.named_modules() if isinstance(module, NORMS)]
     assert left == ["fuse.norm"]
 
 

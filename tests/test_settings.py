@@ -36,6 +36,33 @@ def test_every_preset_is_valid_and_names_known_settings(name):
     assert resolved(assignments=[f"preset={name}"]).preset == name
 
 
+def test_the_papers_preset_is_the_papers():
+    """Whoever adds a setting that changes what is learnt has to say here what the paper does."""
+    found = resolved(assignments=["preset=paper"]).model_dump(
+        include={"preprocess": {"plane_distance_mm", "size", "depth_axis", "frame", "scaling", "headroom"},
+                 "synthesis": True, "model": True, "loss": True, "score": {"smoothing", "views"}}
+    )  # fmt: skip
+    assert found == {
+        "preprocess": {
+            "size": 256, "plane_distance_mm": 5.0, "depth_axis": "camera", "frame": "image", "scaling": "capture", "headroom": 0.0,
+        },
+        "synthesis": {
+            "defects": 1, "perlin_scale_max": 5, "mask_threshold": 0.5, "blobs_max": 0, "blob_radius_min": 0.02,
+            "blob_radius_max": 0.15, "blob_aspect_max": 20.0, "skew_filter": True, "alpha_max": 0.5, "sigma_min": 0.002,
+            "sigma_max": 0.024, "kernel_norm": "sum", "strength_min": 0.04, "strength_max": 0.6, "strength_scale": "uniform",
+            "change_threshold": 0.012, "pierced_share": 0.0, "soft_share": 0.0, "soft_radius_min": 0.04, "soft_radius_max": 0.16,
+            "beta_max": 0.8, "dropout": 0.5, "normal_share": 0.0, "rotate": True, "flip": False, "relight": 0.0,
+            "textures": None, "texture_count": 256,
+        },
+        "model": {
+            "modality": "both", "size": 256, "stem": 1, "reconstruction_shrink": 1, "reconstruction_width": 64,
+            "discriminator_width": 64, "discriminator_levels": 4, "direct_inputs": False, "template": False,
+        },
+        "loss": {"reconstruction": 1.0, "ssim": 1.0, "focal": 1.0, "focal_gamma": 2.0, "dice": 0.0, "false_alarm": 0.0},
+        "score": {"smoothing": 0.02, "views": 1},
+    }  # fmt: skip
+
+
 def test_every_setting_explains_itself():
     assert [key for key, field in FIELDS.items() if not field.description] == []
 

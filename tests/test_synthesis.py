@@ -13,7 +13,7 @@ from scipy import integrate, signal, stats
 from das3d_cli.batch import Batch
 from das3d_cli.scoring import quarter_turned
 from das3d_cli.settings import SynthesisSettings
-from das3d_cli.synthesis.augment import _texture, augment, augment_often, draw
+from das3d_cli.synthesis.augment import _texture, _within, augment, augment_often, draw
 from das3d_cli.synthesis.light import relight
 from das3d_cli.synthesis.perlin import _noise, perlin
 from das3d_cli.synthesis.pose import turn
@@ -147,11 +147,59 @@ class TestAugment:
         made = make(parts, textures, **ALWAYS)
         assert torch.allclose(made.depth, (parts.depth + made.change).clamp(0, 1))
 
-    def test_colour_is_a_blend_of_part_and_texture(self, parts, textures):
-        """Eq. 8 with beta 0 pastes a texture; all its pixels are 8-bit values."""
-        made = make(parts, textures, **ALWAYS, beta_max=0.0)
-        inside = made.rgb[(made.mask > 0).expand_as(made.rgb)] * 255
-        assert (inside - inside.round()).abs().max() < 1e-3
+    @pytest.mark.parametrize("beta_max", [0.0, 0.8])
+    def test_colour_is_a_blend_of_part_and_texture(self, parts, textures, beta_max):
+        """Eq. 8, with beta uniform between 0 and its limit."""
+        arguments = SynthesisSettings().augmentation() | ALWAYS | {"beta_max": beta_max}
+        drawn, made = draw(parts.foreground, textures, streams(), **arguments), make(parts, textures, **arguments)
+        blend = drawn.beta * parts.rgb + (1 - drawn.beta) * drawn.texture
+        assert torch.allclose(made.rgb, torch.where(made.mask > 0, blend, parts.rgb), atol=1e-6)
+        many = draw(parts.foreground.repeat(20, 1, 1, 1), textures, streams(320), **arguments).beta.flatten()
+        assert (stats.kstest(many / beta_max, "uniform").pvalue > 1e-3) if beta_max else not many.any()
+
+    def test_each_is_filtered_by_a_skew_gaussian_of_its_own(self, parts, textures, monkeypatch):
+        """Eq. 3 to 5: alpha within its limits, both deviations within theirs and at most 4 : 1, correlated either way."""
+        used = []
+
+        def noted(alpha, sigma, radius):
+            used.append((alpha, sigma, skew_kernel(alpha, sigma, radius)))
+            return used[-1][-1]
+
+        monkeypatch.setattr("das3d_cli.synthesis.augment.skew_kernel", noted)
+        drawn = draw(parts.foreground.repeat(8, 1, 1, 1), textures, streams(128),
+                     **(SynthesisSettings().augmentation() | ALWAYS))  # fmt: skip
+        ((alpha, sigma, kernel),) = used
+        change = filter_each(drawn.ternary[:, 0], kernel) * parts.foreground[:1, 0]
+        peak, strength = (of.abs().amax(dim=(1, 2), keepdim=True) for of in (change, drawn.change[:, 0]))
+        assert torch.allclose(drawn.change[:, 0], change / peak * strength, atol=1e-5)
+        defaults = SynthesisSettings()
+        assert stats.kstest(alpha.flatten() / defaults.alpha_max, stats.uniform(-1, 2).cdf).pvalue > 1e-3
+        deviations = sigma.diagonal(dim1=1, dim2=2).sqrt() / SIZE
+        assert deviations.min() < 0.003 and deviations.max() > 0.012
+        assert defaults.sigma_min - 1e-6 <= deviations.min() and deviations.max() <= defaults.sigma_max + 1e-6
+        ratio = deviations.amax(dim=1) / deviations.amin(dim=1)
+        assert 3.9 < ratio.max() < 4.01
+        correlation = sigma[:, 0, 1] / sigma.diagonal(dim1=1, dim2=2).prod(dim=1).sqrt()
+        assert correlation.min() < -0.5 and correlation.max() > 0.5
+
+    def test_a_defect_too_faint_for_its_mask_is_strengthened(self, parts, textures):
+        """Else all of it would fall to Eq. 7."""
+        faint = {"kernel_norm": "sum", "sigma_min": 0.024, "strength_min": 0.013, "strength_max": 0.013}
+        made = make(parts, textures, **(ALWAYS | faint))
+        assert (made.mask.amax(dim=(1, 2, 3)) == 1).all()
+        peak, threshold = made.change.abs().amax(dim=(1, 2, 3)), SynthesisSettings().change_threshold
+        assert ((peak >= threshold) & (peak < 0.0131)).all() and (peak < 1.002 * threshold).sum() > 8
+
+    def test_a_defect_has_one_patch_or_several(self, parts, textures, monkeypatch):
+        counts = []
+
+        def noted(picked, centre, radius, aspect, angle, used):
+            counts.extend(used.sum(dim=1).tolist())
+            return _within(picked, centre, radius, aspect, angle, used)
+
+        monkeypatch.setattr("das3d_cli.synthesis.augment._within", noted)
+        draw(parts.foreground.repeat(8, 1, 1, 1), textures, streams(128), **SynthesisSettings().augmentation())
+        assert np.bincount(counts, minlength=5)[1:].min() > 15 and max(counts) == SynthesisSettings().blobs_max
 
     def test_textures_are_turned_and_mirrored(self, textures):
         found = _texture(textures, torch.tensor([4, 2, 2, 7]), torch.tensor([3, 1, 2, 0]))
@@ -262,6 +310,17 @@ class TestAugment:
         uncut = whole & ((made.ternary == 0) | inner).all(1).all(-1).all(-1)  # nor does the part's outline
         assert uncut.sum() > 4
         assert (steps < 0.5 * peak.flatten())[uncut].all()
+
+    def test_soft_defects_are_dents_and_bumps_steep_enough_and_tints_strong_enough_to_be_seen(self, parts, textures):
+        arguments = SynthesisSettings().augmentation() | ALWAYS
+        faint = {"strength_min": 0.02, "strength_max": 0.02, "soft_radius_min": 0.14, "soft_radius_max": 0.14}
+        soft, hard = (
+            draw(parts.foreground, textures, streams(), **(arguments | faint | {"soft_share": share}))
+            for share in (1.0, 0.0)
+        )
+        assert soft.change.abs().amax(dim=(1, 2, 3)) == pytest.approx(0.75 * 0.14, rel=0.01)
+        assert (soft.change.amin(dim=(1, 2, 3)) < -0.1).any() and (soft.change.amax(dim=(1, 2, 3)) > 0.1).any()
+        assert torch.allclose(soft.beta, 0.6 * hard.beta)
 
     @pytest.mark.parametrize(("modality", "untouched"), [("rgb", "depth"), ("depth", "rgb")])
     def test_a_soft_defect_shows_in_what_is_trained_on(self, parts, textures, modality, untouched):

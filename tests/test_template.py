@@ -27,20 +27,20 @@ def rotated(images, angle, shift=None):
     return laid(images, Pose(angle, torch.zeros(len(images), 2) if shift is None else shift))
 
 
-def bracket(count=12, seed=0):
-    """The same L-shaped part with two bores, lying at random angles, with a little noise: rgb, depth, foreground."""
+def bracket(count=12, seed=0, *, turned=True):
+    """The same L-shaped part with two bores, lying at random angles or alike, with a little noise: rgb, depth, foreground."""
     generator = torch.Generator().manual_seed(seed)
     y, x = torch.meshgrid(*[torch.linspace(-1, 1, SIZE)] * 2, indexing="ij")
     shape = ((x.abs() < 0.6) & (y.abs() < 0.5) & ~((x > 0.1) & (y > 0.0)) & (((x + 0.3) ** 2 + y**2) > 0.01)).float()
     tone = 0.4 + 0.2 * (x > 0)
     images = torch.stack((shape * tone, shape * 0.5, shape * (1 - tone), shape * (0.3 + 0.2 * (y > -0.2)), shape))
-    angle = torch.rand(count, generator=generator) * 2 * math.pi
+    angle = torch.rand(count, generator=generator) * 2 * math.pi * turned
     shift = 0.1 * torch.rand(count, 2, generator=generator) - 0.05
-    turned = rotated(images.expand(count, -1, -1, -1), angle, shift)
-    part = turned[:, 4:] > 0.5
-    share = turned[:, 4:].clamp_min(0.5)
+    laid_out = rotated(images.expand(count, -1, -1, -1), angle, shift)
+    part = laid_out[:, 4:] > 0.5
+    share = laid_out[:, 4:].clamp_min(0.5)
     noise = 0.01 * torch.randn(count, 4, SIZE, SIZE, generator=generator)
-    rgb, depth = turned[:, :3] / share * part, torch.where(part, turned[:, 3:4] / share, 0.5)
+    rgb, depth = laid_out[:, :3] / share * part, torch.where(part, laid_out[:, 3:4] / share, 0.5)
     return (rgb + noise[:, :3] * part).clamp(0, 1), (depth + noise[:, 3:] * part).clamp(0, 1), part
 
 
@@ -64,6 +64,46 @@ def test_the_same_part_turned_is_compared_with_the_template_turned(degrees):
         turned[:, :3] / share * inside, turned[:, 3:4] / share, inside.float(), straight(inside)
     ).deviations
     assert found.abs().mean() < 0.5 * inside.float().mean()
+
+
+def test_parts_under_other_light_teach_the_same():
+    """A lamp that ages must not spread what is usual, nor must the mean be of whichever light was there more often."""
+    rgb, depth, part = bracket()
+    light = torch.tensor([0.7, 1.3, 0.7])[torch.arange(len(rgb)) % 3].view(-1, 1, 1, 1)
+    template = Template(SIZE, uses_rgb=True, uses_depth=True)
+    template.learn((rgb * light * 255).round().byte(), depth, part, straight(part))
+    mean, spread, coverage = torch.split(template.images, [4, 8, 1])
+    whole = coverage[0] > 0.99
+    plain, usual, _ = torch.split(learnt().images, [4, 8, 1])
+    assert (mean[:3] / plain[:3])[:, whole].mean() == pytest.approx(0.9, abs=0.01)
+    assert (spread[:3] / usual[:3])[:, whole].median() < 1.3
+    deviations = template(rgb * 1.3, depth, part.float(), straight(part)).deviations
+    alike = learnt()(rgb, depth, part.float(), straight(part)).deviations
+    assert deviations.abs().mean() < 1.3 * alike.abs().mean()
+
+
+def test_what_few_parts_show_has_the_light_of_all():
+    """The image's border may cut off those that the lamp shone on."""
+    rgb, depth, part = bracket(turned=False)
+    bright = torch.arange(len(rgb)) % 3 == 1
+    part = part & ~(bright.view(-1, 1, 1, 1) & (torch.arange(SIZE) < 36))
+    light = torch.where(bright, 1.4, 0.7).view(-1, 1, 1, 1)
+    template = Template(SIZE, uses_rgb=True, uses_depth=True)
+    template.learn((rgb * light * part * 255).round().byte(), torch.where(part, depth, 0.5), part, straight(part))
+    green, coverage = template.images[1], template.images[12]
+    of_all, of_some = green[coverage > 0.95], green[(coverage > 0.55) & (coverage < 0.75)]
+    assert len(of_some) > 500
+    assert float(of_some.mean()) == pytest.approx(float(of_all.mean()), rel=0.03)
+
+
+def test_light_beyond_doubling_is_a_deviation():
+    """An unlit part is not to be turned up until it looks good."""
+    template = learnt()
+    rgb, depth, part = bracket(count=3, seed=5)
+    for factor, allowed in ((0.55, 0.2), (0.2, None)):
+        found = template(rgb * factor, depth, part.float(), straight(part)).deviations[:, :3]
+        share = (found.abs() > 1.5).float().mean() / part.float().mean()
+        assert share < allowed if allowed else share > 0.9, factor
 
 
 def test_a_good_part_hardly_deviates_and_a_defect_does():

@@ -16,9 +16,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
-from das3d_cli import runs
-from das3d_cli.batch import Parts
+from das3d_cli import losses, runs
+from das3d_cli.batch import Batch, Parts
 from das3d_cli.commands.train import _told
 from das3d_cli.configure import resolve
 from das3d_cli.data.build import build
@@ -28,13 +29,14 @@ from das3d_cli.detector import Detector
 from das3d_cli.device import choose
 from das3d_cli.engine import checkpoint, distributed, training
 from das3d_cli.engine.feed import Feed, batch_indices, placed
-from das3d_cli.engine.trainer import Data, Trainer, learning_rate
+from das3d_cli.engine.trainer import Data, Trainer, learning_rate, loss_terms, total_loss
 from das3d_cli.engine.validation import validate
 from das3d_cli.errors import DataError, UsageError
 from das3d_cli.evaluation import Outcome, evaluate_detector, notes
+from das3d_cli.model import Output
 from das3d_cli.report.page import write_page
 from das3d_cli.scoring import evaluating, good_threshold
-from das3d_cli.settings import PreprocessSettings
+from das3d_cli.settings import LossSettings, PreprocessSettings
 from das3d_cli.template import Template
 
 CPU = torch.device("cpu")
@@ -396,7 +398,7 @@ class TestFeed:
 
     def test_parts_move_to_the_device_only_if_all_fit(self, parts: Parts):
         meta = torch.device("meta")
-        needed = 2 * parts.halved().size_bytes
+        needed = 2 * parts.size_bytes
         assert [some.depth.device for some in placed([parts, parts], meta, needed)] == [meta, meta]
         assert [some.depth.device for some in placed([parts, parts], meta, needed - 1)] == [CPU, CPU]
 
@@ -410,12 +412,13 @@ class TestFeed:
             assert all(torch.equal(a[place], b[0]) for a, b in zip(together, alone, strict=True))
 
     def test_half_the_precision_of_the_depth_is_a_tenth_of_a_sensors_noise(self):
-        depth = torch.linspace(0, 1, 100_003).view(1, 1, 1, -1)
-        foreground = torch.ones_like(depth, dtype=torch.bool)
-        parts = Parts(torch.zeros(1, 3, 1, 1, dtype=torch.uint8), depth, foreground, torch.zeros(1, 2))
-        found = parts.halved().unpacked().depth
+        depth = np.linspace(0, 1, 317**2, dtype=np.float32).reshape(1, 317, 317)
+        rgb, everywhere = np.zeros((1, 317, 317, 3), np.uint8), np.ones_like(depth, bool)
+        parts = Parts.stack(rgb, depth, everywhere, np.zeros((1, 2), np.float32), size=317, device=CPU)
+        assert parts.depth.dtype == torch.float16
+        found = parts.unpacked().depth
         assert found.dtype == torch.float32
-        assert float((found - depth).abs().max()) < 0.003 / 10
+        assert float((found - torch.from_numpy(depth)).abs().max()) < 0.003 / 10
         assert bool((found <= 1).all())
 
     def test_training_from_main_memory_is_the_same(
@@ -428,13 +431,58 @@ class TestFeed:
 
     def test_the_template_reckons_with_halved_depths_in_full_precision(self, parts: Parts):
         """Sums of halves would be rounded."""
-        halved = parts.halved()
         learnt = []
-        for depth in (halved.depth, halved.depth.float()):
+        for depth in (parts.depth, parts.depth.float()):
             template = Template(64, uses_rgb=True, uses_depth=True)
-            template.learn(halved.rgb, depth, halved.foreground, halved.parallax)
+            template.learn(parts.rgb, depth, parts.foreground, parts.parallax)
             learnt.append(template.images)
         assert torch.equal(*learnt)
+
+
+def test_the_loss_is_equation_13_with_its_weights_and_the_two_beside_it():
+    draw = torch.Generator().manual_seed(0)
+    normal_rgb, rebuilt_rgb = torch.rand(2, 2, 3, 32, 32, generator=draw)
+    normal_depth, rebuilt_depth = torch.rand(2, 2, 1, 32, 32, generator=draw)
+    logits = torch.randn(2, 2, 32, 32, generator=draw)
+    mask = (torch.rand(2, 1, 32, 32, generator=draw) < 0.2).float()
+    normal = Batch(normal_rgb, normal_depth, torch.ones(2, 1, 32, 32, dtype=torch.bool), torch.zeros(2, 2))
+    found = loss_terms(Output(logits, rebuilt_rgb, rebuilt_depth), normal, mask, 2.0, (1 - mask).sum(), 2)
+
+    anomalous = logits.exp()[:, 1:] / logits.exp().sum(dim=1, keepdim=True)
+    of_truth = torch.where(mask > 0, anomalous, 1 - anomalous)
+    overlap, area = ((anomalous * mask).sum((1, 2, 3)), (anomalous + mask).sum((1, 2, 3)))
+    coarse = [F.avg_pool2d(image, 2) for image in (rebuilt_rgb, normal_rgb)]
+    expected = {
+        "reconstruct_depth": ((rebuilt_depth - normal_depth) ** 2).mean(),
+        "reconstruct_rgb": ((rebuilt_rgb - normal_rgb) ** 2).mean(),
+        "ssim": 1 - losses.ssim_map(*coarse).mean(),
+        "focal": (-((1 - of_truth) ** 2) * of_truth.log()).mean(),
+        "dice": (1 - (2 * overlap + 1) / (area + 1)).mean(),
+        "false_alarm": (anomalous**2)[mask == 0].mean(),
+    }
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, msg=name)
+    weights = LossSettings(reconstruction=2, ssim=3, focal=5, dice=7, false_alarm=11)
+    total = [2.0, 2.0, 3.0, 5.0, 7.0, 11.0] @ torch.stack(list(expected.values())).numpy()
+    assert float(total_loss(found, weights)) == pytest.approx(total, rel=1e-5)
+
+
+@pytest.mark.parametrize(("qualities", "best"), [((0.5, 0.9, 0.7), 4), ((0.9, 0.5, 0.7), 2), ((0.5, 0.7, 0.7), 6)])
+def test_the_best_state_is_kept_and_of_equals_the_latest(cache, tmp_path, monkeypatch, qualities, best):
+    states = []
+
+    def found(network, *arguments):
+        states.append({name: value.clone() for name, value in network.state_dict().items()})
+        return {"quality": qualities[len(states) - 1], "threshold": 0.1 * len(states)}
+
+    monkeypatch.setattr("das3d_cli.engine.trainer.validate", found)
+    run = trained(cache, tmp_path, "train.validate_every=2").run
+    kept = checkpoint.load(run / "checkpoints" / "best.pt")
+    assert (kept["step"], kept["threshold"]) == (best, pytest.approx(0.05 * best))
+    assert same(kept["network"], states[best // 2 - 1])
+    assert not any(same(kept["network"], other) for other in states if other is not states[best // 2 - 1])
+    assert json.loads((run / "summary.json").read_text())["best"]["step"] == best
 
 
 def test_nothing_in_a_step_waits_for_the_device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

@@ -45,11 +45,10 @@ class Feed:
 
 
 def placed(parts: Sequence[Parts], device: torch.device, room: float) -> list[Parts]:
-    """Parts for work on a device: there, if all of them fit into `room` bytes, else where they are; depths halved."""
-    halved = [some.halved() for some in parts]
-    if sum(some.size_bytes for some in halved) > room:
-        return halved
-    return [some.to(device) for some in halved]
+    """Parts for work on a device: there, if all of them fit into `room` bytes, else where they are."""
+    if sum(some.size_bytes for some in parts) > room:
+        return list(parts)
+    return [some.to(device) for some in parts]
 
 
 def batch_indices(seed: int, step: int, batch_size: int, count: int) -> NDArray[np.int64]:

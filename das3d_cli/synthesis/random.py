@@ -66,12 +66,6 @@ class ItemRandom:
         """Streams for the items `indices` (int64, (B,)) at one step of one seed; a step may be an int64 scalar."""
         return cls(torch.full_like(indices, seed)).fork(step).fork(indices)
 
-    @classmethod
-    def from_generator(cls, generator: torch.Generator, count: int) -> ItemRandom:
-        """Streams for `count` items with keys drawn from a torch generator, on the generator's device."""
-        info = torch.iinfo(torch.int64)
-        return cls(torch.randint(info.min, info.max, (count,), generator=generator, device=generator.device))
-
     def fork(self, label: int | Tensor) -> ItemRandom:
         """Streams of their own, told apart by `label` (one for all, or int64, (B,)); this one is not advanced."""
         step = (label + 1) * _FORK if isinstance(label, Tensor) else _wrapped((label + 1) * _FORK)
