@@ -113,10 +113,11 @@ def _check_given(arguments: list[str]) -> None:
     Raises:
         UsageError: one is.
     """
-    if "" in arguments:
-        place = arguments.index("")
-        where = f"what comes after {arguments[place - 1]}" if place else "the first argument"
-        raise UsageError(f"{where} is empty; perhaps it is a variable that is not set")
+    for before, text in zip(["", *arguments], arguments, strict=False):
+        if not text or (text.startswith("--") and text.find("=") == len(text) - 1):
+            option = text or before
+            where = f"what comes after {option}" if option else "the first argument"
+            raise UsageError(f"{where} is empty; perhaps it is a variable that is not set")
 
 
 def _fail(text: str, code: int) -> NoReturn:

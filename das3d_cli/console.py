@@ -74,5 +74,7 @@ def progress(text: str, *, shown: bool = True) -> Iterator[Progress]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=stderr, disable=not (shown and stderr.is_terminal), transient=True) as bar:
+    # Rich takes FORCE_COLOR, which build servers set for the colours alone, for a terminal.
+    drawn = shown and stderr.is_terminal and stderr.file.isatty()
+    with Progress(*columns, console=stderr, disable=not drawn, transient=True) as bar:
         yield bar

@@ -42,16 +42,18 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def check_folder(path: Path) -> None:
-    """See that the folder that a file is to go into is there, and no folder in the file's place.
+    """See that the folder that a file is to go into is there and may be written to, and no folder in the file's place.
 
     Raises:
-        DataError: it is not, or one is, or a device or a pipe.
+        DataError: it is not, or may not, or one is, or a device or a pipe.
     """
     if path.is_dir():
         raise DataError(f"{path}: cannot be written: is a folder; name a file in it")
     _written_at(path)
     if not path.parent.is_dir():
         raise DataError(f"{path}: cannot be written: there is no folder {path.parent}; make it first")
+    if not os.access(path.parent, os.W_OK):
+        raise DataError(f"{path}: cannot be written: no permission to write in {path.parent}; choose another folder")
 
 
 def _written_at(path: Path) -> Path:

@@ -220,6 +220,39 @@ def test_one_capture_of_two_parts_does_not_widen_the_window_of_all(
     assert made.depth_range_m == pytest.approx(before.depth_range_m, abs=3e-4)
 
 
+def test_a_capture_in_which_hardly_anything_stands_is_told(dataset: Path, tmp_path: Path) -> None:
+    path = dataset / "tire/train/good/xyz/002.tiff"
+    cloud = tifffile.imread(path)
+    middle = np.zeros(cloud.shape[:2], bool)
+    middle[44:52, 56:64] = True
+    flat = cloud[4, 4, 2] * 0.99  # a crumb on an empty table, of which nothing but the frame is left
+    cloud[middle] = np.stack((cloud[..., 0], cloud[..., 1], np.full_like(cloud[..., 2], flat)), axis=2)[middle]
+    border = np.ones(cloud.shape[:2], bool)
+    border[8:-8, 8:-8] = False
+    cloud[~border & ~middle] = 0
+    tifffile.imwrite(path, cloud, photometric="rgb")
+    summary = run(dataset, tmp_path / "out")
+    assert summary.failures == []
+    (note,) = summary.notes
+    assert note.startswith(f"{path}: what stands there is ") and "look whether the part is there" in note
+
+
+def test_no_cache_is_made_among_the_captures_of_a_table(tmp_path: Path) -> None:
+    for name, part in captures.parts().items():
+        if name.startswith("train"):
+            captures.save_image(tmp_path / "v" / f"{name}.png", part.capture.rgb)
+            captures.save_tiff(tmp_path / "v" / f"{name}.tiff", part.capture.xyz)
+    files = sorted(path.relative_to(tmp_path).with_suffix("") for path in tmp_path.rglob("*.png"))
+    (tmp_path / "v.csv").write_text("xyz,rgb\n" + "".join(f"{path}.tiff,{path}.png\n" for path in files))
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UsageError, match="which is never written to; choose another folder"):
+        build(find_entries(tmp_path / "v.csv"), tmp_path, PreprocessSettings(size=32), workers=1)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert (
+        build(find_entries(tmp_path / "v.csv"), tmp_path / "out", PreprocessSettings(size=32), workers=1).failures == []
+    )
+
+
 def cut(folder: Path, name: str, places: Any) -> None:
     """Leave these pixels of a capture."""
     for kind in ("rgb", "gt"):

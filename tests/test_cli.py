@@ -134,6 +134,24 @@ class TestMainPath:
         assert report.read_text(encoding="utf-8").count('class="card"') == len(maps)
         assert len(maps) == found["metrics"]["all"]["samples"] == len(found["verdicts"])
 
+    def test_no_bar_is_drawn_into_a_log_that_takes_colours(self, place: Path, tmp_path: Path):
+        done = ok(das3d("preprocess", place / "mvtec3d", tmp_path, "--category", "cookie", "--workers", "1",
+                        cwd=place, environment={"FORCE_COLOR": "1"}))  # fmt: skip
+        assert "\x1b[?25l" not in done.stderr and "\r" not in done.stderr
+
+    def test_what_cannot_be_written_costs_neither_the_figures_nor_the_other_files(self, place: Path, tmp_path: Path):
+        for name in ("lost.md", "lost.html"):
+            (tmp_path / name).symlink_to(tmp_path / "gone" / name)
+        done = das3d("evaluate", "--out", tmp_path / "lost.md", "--out", tmp_path / "kept.md",
+                     "--report", tmp_path / "lost.html", "--json", cwd=place)  # fmt: skip
+        assert done.returncode == 1
+        found = json.loads(done.stdout)
+        assert found["metrics"]["all"]["samples"] and found["report"] is None
+        assert "| all |" in (tmp_path / "kept.md").read_text()
+        told = done.stderr.splitlines()[-2:]
+        assert [line.partition(": ")[0] for line in told] == ["failed", "error"]
+        assert all("gone" in line and "cannot be written" in line for line in told)
+
     def test_evaluate_tells_which_parts_were_missed(self, place: Path, tmp_path: Path):
         text = ok(das3d("evaluate", "--out", tmp_path / "x.json", cwd=place)).stdout
         found = json.loads((tmp_path / "x.json").read_text())
@@ -291,6 +309,8 @@ class TestTables:
         done = das3d("evaluate", "--category", "all", "--runs", "set", "--data", root, "--json", cwd=trained)
         assert done.returncode == 1 and "Traceback" not in done.stderr
         assert [record["run"] for record in json.loads(done.stdout)["runs"]] == ["set/tire-003", "set/tire-002"]
+        (lacking,) = json.loads(done.stdout)["failed"]
+        assert lacking["run"].startswith("set/cookie-") and f"{root}/cookie/test/" in lacking["error"]
         failed, told = done.stderr.splitlines()[-2:]
         assert failed.startswith(f"failed: {root}/cookie/test/") and failed.endswith("run das3d preprocess again")
         assert told == "1 of 3 runs could not be evaluated; the tables show the others"
@@ -475,9 +495,9 @@ class TestUsage:
             (["preprocess", "mvtec3d", "part.png"], 1, ["part.png", "cannot be written"]),
             (["evaluate", "--run", "nowhere"], 1, ["nowhere"]),
             (["evaluate", "--data", "nowhere"], 1, ["nowhere"]),
-            (["evaluate", "--pictures", "part.png"], 1, ["part.png"]),
+            (["evaluate", "--pictures", "part.png"], 2, ["--pictures part.png: is a file"]),
             (["evaluate", "--pictures", "mine"], 2, ["--pictures mine: would replace mine/overview.png", "choose"]),
-            (["evaluate", "--report", "mvtec3d"], 1, ["mvtec3d: cannot be written: is a folder"]),
+            (["evaluate", "--report", "part.png"], 2, ["--report part.png", "end in .html"]),
             (["evaluate", "--report", "no/where.html"], 1, ["no/where.html", "there is no folder no"]),
             (["evaluate", "--pictures", "x", "--category", "tire"], 2, ["--pictures", "--run"]),
             (["evaluate", "--report", "x.html", "--category", "tire"], 2, ["x.html", "--category", "--run runs/", "again"]),
@@ -491,12 +511,17 @@ class TestUsage:
             (["evaluate", "--category", "all", "--data", "nowhere"], 1, ["nowhere", "das3d preprocess"]),
             (["evaluate", "--out", "table.doc"], 2, ["table.doc", ".tex"]),
             (["evaluate", "--out", "no/table.md"], 1, ["no/table.md"]),
+            (["evaluate", "--out", "twice.csv"], 2, ["--out twice.csv: would replace"]),
+            (["evaluate", "--out", "new.md", "--out", "./new.md"], 2, ["new.md: is named twice"]),
+            (["evaluate", "--pictures="], 2, ["after --pictures= is empty", "not set"]),
+            (["train", "--set=synthesis.textures="], 2, ["textures: is empty"]),
             (["benchmark", "--batch-sizes", "1,none"], 2, ["--batch-sizes 1,none", "1,4,16"]),
             (["benchmark", "--run", "nowhere"], 1, ["nowhere"]),
             (["benchmark", "--batch-sizes", "9000000000", "--gpus", "cpu"], 1, ["out of memory making 9000000000 parts", "--batch-sizes"]),
             (["predict", "part.png", "part.tiff"], 1, ["part.tiff", "swapped"]),
             (["predict", "absent.tiff", "part.png"], 1, ["absent.tiff"]),
             (["predict", "part.tiff", "part.png", "--heatmap", "no/where.png"], 1, ["no/where.png"]),
+            (["predict", "part.tiff", "part.png", "--heatmap", "out.jpg"], 2, ["--heatmap out.jpg", "end in .png"]),
             (["predict", "part.tiff", "part.png", "--runs", "mvtec3d"], 2, ["no finished run"]),
             (["predict", "part.tiff", "part.png", "--heatmap", "part.png"], 2, ["--heatmap part.png: is the part's own file"]),
             (["synth-preview", "--category", "tire", "--out", "mine"], 2, ["--out mine: would replace mine/samples.png"]),

@@ -362,7 +362,8 @@ class TestFlat:
     def test_whatever_fits_nothing_is_named(self, tmp_path: Path) -> None:
         touch(tmp_path, "v/good/a.png", "v/good/a.tiff", "v/good/b.png", "v/good/c.tiff", "v/good/d.png", "v/good/d.jpg",
               "v/good/d.tiff", "v/good/e.bmp", "v/good/f_mask.png", "v/good/old/g.png", "v/dent/h.png", "v/dent/h.pcd",
-              "v/good/k.ply", "v/good/k.tif", "v/ground_truth/scratch/i_mask.png")  # fmt: skip
+              "v/good/k.ply", "v/good/k.tif", "v/good/a_mask.jpg",
+              "v/ground_truth/scratch/i_mask.png")  # fmt: skip
         layout = find_entries(tmp_path)
         assert [entry.name for entry in layout.entries] == ["a"]
         assert layout.notes == [
@@ -373,7 +374,7 @@ class TestFlat:
             ("v/good/d.png", "d.jpg is there as well; keep one of the two"),
             ("v/good/k.tif", "k.ply is there as well; keep one of the two; a photo is to be PNG or JPEG"),
             ("v/good/e.bmp", "neither an image nor a point cloud; convert or remove it"),
-            ("v/good/f_mask.png", "its partner f.png is missing"),
+            ("v/good/f_mask.png", "its partner f.png is missing"), ("v/good/a_mask.jpg", "a mask must be a PNG; convert it"),
             ("v/good/old", "a folder among the captures; move it elsewhere"),
             ("v/dent/h.png", "its partner h_mask.png is missing"),
             ("v/ground_truth/scratch", "masks of a label that has no images"),

@@ -80,14 +80,18 @@ def test_a_list_keeps_its_order_and_counts_from_its_folder(tmp_path: Path):
         ("", "columns xyz and rgb"),
         ("xyz,image\n1.tiff,1.png\n", "columns xyz and rgb"),
         ("xyz,rgb\n1.tiff,1.png,2.png\n", "row 2: has more cells than there are columns"),
-        ("xyz,rgb\n", "holds no part"),
+        ("xyz,rgb\n", "lists no part; a row for each"),
+        (
+            "category,xyz,rgb\ncookie,1.tiff,1.png\n",
+            "lists parts of cookie alone, but the run is of tire; name another",
+        ),
         ('xyz,rgb\n"1.tiff,1.png\n', "is not a CSV text: .*; look for a quotation mark"),
     ],
 )
 def test_a_list_that_cannot_be_used(tmp_path: Path, content: str, message: str):
     (tmp_path / "list.csv").write_text(content)
     with pytest.raises(DataError, match=message) as caught:
-        find_parts(tmp_path / "list.csv", "both")
+        find_parts(tmp_path / "list.csv", "both", category="tire")
     assert str(tmp_path / "list.csv") in str(caught.value)
 
 

@@ -163,11 +163,11 @@ class TestFormats:
     @pytest.mark.parametrize("target", ["x.md", "x.csv", "x.tex"])
     def test_a_name_that_is_no_valid_text_costs_no_table(self, tmp_path, target):
         name = os.fsdecode(b"caf\xe9")
-        write_tables(tmp_path / target, [FigureTable("t", ("x",), {"n": 0}, [Row((name,), [1.0])])], {})
+        write_tables([tmp_path / target], [FigureTable("t", ("x",), {"n": 0}, [Row((name,), [1.0])])], {})
         assert "caf?" in (tmp_path / target).read_text(encoding="utf-8")
 
     def test_json_holds_the_record(self, tmp_path):
-        write_tables(tmp_path / "x.json", [TABLE], {"figures": VALUES})
+        assert write_tables([tmp_path / "x.json"], [TABLE], {"figures": VALUES}) == []
         assert json.loads((tmp_path / "x.json").read_text()) == {"figures": [0.98765, None, 1.0]}
 
     @pytest.mark.parametrize(
@@ -306,5 +306,15 @@ def test_time_and_memory_stand_beside_those_of_table_5():
 
 def test_a_whole_file_or_none(tmp_path: Path):
     (tmp_path / "x.md").mkdir()
-    with pytest.raises(DataError, match="cannot be written"):
-        write_tables(tmp_path / "x.md", [TABLE], {})
+    (failed,) = write_tables([tmp_path / "x.md", tmp_path / "y.md"], [TABLE], {})
+    assert isinstance(failed, DataError) and "x.md: cannot be written" in str(failed)
+    assert (tmp_path / "y.md").is_file()  # all the same
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.md", "y.md"]
+
+
+def test_an_earlier_table_is_replaced_and_a_list_is_not(tmp_path: Path):
+    assert write_tables([tmp_path / "x.csv"], [TABLE], {}) == []
+    check_targets([tmp_path / "x.csv"])
+    (tmp_path / "parts.csv").write_text("xyz,rgb\n1.tiff,1.png\n")
+    with pytest.raises(UsageError, match=r"parts.csv: would replace a file that holds no tables"):
+        check_targets([tmp_path / "parts.csv"])

@@ -341,6 +341,9 @@ class TestRun:
         (run / "settings.json").write_text(json.dumps(saved))
         with pytest.raises(DataError, match=r"that had no synthesis\.soft_share; train anew"):
             training.resume(run, cache_root, CPU)
+        (run / "settings.json").write_text(json.dumps(saved), encoding="utf-16")  # as an editor may
+        with pytest.raises(DataError, match=r"settings\.json: damaged or not readable; bring it back"):
+            training.resume(run, cache_root, CPU)
 
 
 def float32(monkeypatch: pytest.MonkeyPatch) -> None:

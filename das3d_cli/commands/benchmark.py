@@ -46,9 +46,10 @@ def run(
         "repeats": repeats,
         "speeds": [speed._asdict() for speed in speeds],
     }
-    for path in out or []:
-        write_tables(path, [table], found)
+    failed = write_tables(out or [], [table], found)
     if as_json:
         console.result(to_json(found))
     else:
         console.show(terminal(table))
+    if failed:
+        raise failed[0]

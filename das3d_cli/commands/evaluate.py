@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,7 +20,7 @@ from das3d_cli.commands.options import (
     split_names,
 )
 from das3d_cli.configure import resolve
-from das3d_cli.errors import Das3dError, UsageError
+from das3d_cli.errors import Das3dError, DataError, UsageError
 from das3d_cli.files import as_json as to_json
 from das3d_cli.files import check_folder, real
 from das3d_cli.report.formats import check_targets, terminal, write_tables
@@ -83,44 +83,60 @@ def run(
                 " and call again for each further run"
             )
     # A mistake is told before the work, which may take minutes; the pictures' folder is made below.
+    if report and report.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"--report {report}: the name must end in .html")
     if report and not (pictures and real(report.parent) == real(pictures)):
         check_folder(report)
     check_targets(out or [], pictures)
     wanted, chosen = _choose(models, category, data, runs)
     from das3d_cli.evaluation import Outcome
 
-    outcomes, failed = [], []
+    outcomes: list[Outcome] = []
+    failed: dict[Path, Das3dError] = {}
+    unwritten: list[DataError] = []
     for path in chosen:
         try:
             evaluation = _evaluate(path, data, settings.hardware.gpus, pictures)
         except Das3dError as error:
-            failed.append(error)
+            failed[path] = error
             continue
         outcomes.append(Outcome.of(path, evaluation))
         if pictures:
-            _write_pictures(pictures, evaluation)
+            pictures = _tried(unwritten, _write_pictures, pictures, evaluation)
         if report:
             from das3d_cli.report.page import write_page
 
-            write_page(report, evaluation, str(path))
+            report = _tried(unwritten, write_page, report, evaluation, str(path))
     if not outcomes:
-        raise failed[0]
-    tables, found = _report(outcomes, wanted) if several else _report_of_one(outcomes[0], pictures, report)
+        raise next(iter(failed.values()))
+    tables, found = _report(outcomes, wanted, failed) if several else _report_of_one(outcomes[0], pictures, report)
     if pictures:
         from das3d_cli.report.gallery import FIGURES
 
-        write_json(pictures / FIGURES, found)
-    for path in out or []:
-        write_tables(path, tables, found)
+        pictures = _tried(unwritten, lambda folder: write_json(folder / FIGURES, found), pictures)
+    unwritten += write_tables(out or [], tables, found)
     if as_json:
         console.result(to_json(found))
     else:
         _show(tables, outcomes, several, pictures, report)
-    for failure in failed:
+    for failure in (*failed.values(), *unwritten[:-1]):
         console.say(f"failed: {failure}")
     if failed:
         console.say(f"{len(failed)} of {len(chosen)} runs could not be evaluated; the tables show the others")
+    if unwritten:
+        raise unwritten[-1]
+    if failed:
         raise typer.Exit(1)
+
+
+def _tried(failed: list[DataError], write: Callable[..., None], target: Path, *arguments: object) -> Path | None:
+    """Where it was written; None where it could not be: what was found took minutes, and there is more to print and to write."""
+    try:
+        write(target, *arguments)
+    except DataError as error:
+        failed.append(error)
+        return None
+    return target
 
 
 def _show(
@@ -207,16 +223,20 @@ def _report_of_one(
     return run_tables(outcome), outcome.record() | written
 
 
-def _report(outcomes: Sequence[Outcome], wanted: Sequence[str]) -> tuple[list[FigureTable], dict[str, Any]]:
+def _report(
+    outcomes: Sequence[Outcome], wanted: Sequence[str], failed: Mapping[Path, Das3dError]
+) -> tuple[list[FigureTable], dict[str, Any]]:
     from das3d_cli.report import paper
     from das3d_cli.report.published import recognise
     from das3d_cli.report.tables import comparison_table, differing_settings
 
     records = [outcome.record() for outcome in outcomes]
+    lacking = [{"run": str(path), "error": str(error)} for path, error in failed.items()]
     if not wanted:
         told = differing_settings(outcomes)
         return [comparison_table(outcomes)], {
-            "runs": [record | {"settings": settings} for record, settings in zip(records, told, strict=True)]
+            "runs": [record | {"settings": settings} for record, settings in zip(records, told, strict=True)],
+            "failed": lacking,
         }
     _tell_unlike(outcomes)
     expected = paper.expected_categories(wanted)
@@ -224,6 +244,7 @@ def _report(outcomes: Sequence[Outcome], wanted: Sequence[str]) -> tuple[list[Fi
         "dataset": recognise(wanted),
         "mean": paper.mean_figures(outcomes, expected),
         "runs": records,
+        "failed": lacking,
     }
 
 

@@ -40,7 +40,7 @@ def run(
         typer.Argument(
             metavar="PART.png",
             show_default=False,
-            help="RGB image of the same size. A run that was trained without one of the two takes the other alone.",
+            help="RGB image of the same size. A run whose data lacked one of the two takes the other alone.",
         ),
     ] = None,
     parts: Annotated[
@@ -77,7 +77,7 @@ def run(
         raise UsageError("Missing argument 'PART.tiff'; or give --parts; see das3d --help")
     chosen = model or newest_finished(runs)
     from das3d_cli.data.parts import find_parts, not_read
-    from das3d_cli.data.preprocess import wide
+    from das3d_cli.data.preprocess import unlike
     from das3d_cli.data.workers import in_order
     from das3d_cli.detector import Detector
 
@@ -123,7 +123,7 @@ def run(
             console.say(f"failed: {undrawn}")
             failed += 1
         anomalous += found.anomalous
-        if told := wide(found.sample.geometry, detector.window_px):
+        if told := unlike(found.sample.geometry, detector.window_px):
             console.say(f"{part.first}: {told}")
         if as_json:
             console.result(to_json(about | _record(found, None if undrawn else pictures[part])))
@@ -152,7 +152,9 @@ def _one_part(first: Path | None, second: Path | None, needs: Modality) -> PartF
             raise UsageError("this run looks at RGB images alone; give PART.png alone")
         return PartFiles(None, first)
     if second is None and needs == "both":
-        raise UsageError(f"{first}: alone is not enough for this run; give PART.tiff and PART.png, in this order")
+        raise UsageError(
+            f"{first}: alone is not enough for this run, which finds the part by both; give PART.tiff and PART.png, in this order"
+        )
     return PartFiles(first, second)
 
 
@@ -179,6 +181,8 @@ def _check_place(heatmap: Path) -> None:
 
     if heatmap.is_dir():
         raise UsageError(f"--heatmap {heatmap}: is a folder; name a file, as {heatmap / 'heatmap.png'}")
+    if heatmap.suffix.lower() != ".png":
+        raise UsageError(f"--heatmap {heatmap}: the name must end in .png")
     check_folder(heatmap)  # a mistake is told before the work
     if heatmap.is_file() and heatmap.stat().st_size:  # one may have been made empty to hold the name
         check_replaceable(f"--heatmap {heatmap}", heatmap)

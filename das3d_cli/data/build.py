@@ -21,7 +21,7 @@ from das3d_cli.data.cache import Manifest, Record
 from das3d_cli.data.capture import GOOD, Form, Geometry, RawCapture
 from das3d_cli.data.common import Common, find_common, find_unit, form_of, to_look_at
 from das3d_cli.data.layouts import SPLITS, Entry, Failure, Layout
-from das3d_cli.data.preprocess import preprocess, wide
+from das3d_cli.data.preprocess import preprocess, unlike
 from das3d_cli.data.readers import check_size, read_capture, read_ground_truth
 from das3d_cli.data.summary import Row, Summary, rows_of
 from das3d_cli.data.workers import completed, process_pool
@@ -79,7 +79,7 @@ def build(
         DataError: the cache cannot be written. A capture that cannot be used is a failure in the summary.
     """
     names = sorted({entry.category for entry in layout.entries} | {item.category for item in layout.problems})
-    _check_outside(layout.source or layout.root, dst, names)
+    _check_outside(layout, dst, names)
     forms = {name: form_of(layout.entries_of(name), layout.foreground, settings) for name in names}
     done, total = 0, len(layout.entries)
 
@@ -150,7 +150,7 @@ def _build_category(
     forms = {category: common.form} if files else {}
     firsts = {task.path: task.entry.files[0] for task in tasks}
     notes = [f"{firsts[record.path]}: {told}" for record in records
-             if (told := wide(record.geometry, common.window_px))]  # fmt: skip
+             if (told := unlike(record.geometry, common.window_px))]  # fmt: skip
     return Summary(rows_of(category, records, new), failures, forms, notes)
 
 
@@ -274,7 +274,14 @@ def _digest(*values: Any) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def _check_outside(source: Path, dst: Path, names: list[str]) -> None:
-    root, target = real(source), real(dst)
-    if target.is_relative_to(root) or any(root.is_relative_to(target / name) for name in names):
+def _check_outside(layout: Layout, dst: Path, names: list[str]) -> None:
+    source, target = layout.source or layout.root, real(dst)
+    # A table lists captures wherever they lie, and a folder of them is as good as one of a data set.
+    folders = {
+        real(source),
+        *(real(path.parent) for entry in layout.entries for path in entry.files if source.is_file()),
+    }
+    if target.is_relative_to(real(source)) or any(
+        folder.is_relative_to(target / name) for folder in folders for name in names
+    ):
         raise UsageError(f"{dst}: lies in the data set {source}, which is never written to; choose another folder")

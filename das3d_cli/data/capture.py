@@ -98,6 +98,7 @@ class Geometry:
         missing_fraction: share of raw points without a measurement.
         parallax: how far a point's image moves as the point rises from depth 1 to depth 0, x and y in half sides of the
             square; zero where there are no points.
+        span_px: diameter of the smallest circle around the part, raw pixels; None where the whole image is shown.
     """
 
     plane: tuple[float, float, float, float] | None
@@ -111,6 +112,7 @@ class Geometry:
     pad_left: int
     missing_fraction: float
     parallax: tuple[float, float]
+    span_px: float | None = None
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""Files into arrays, whole or not at all. Whatever is wrong with a file is one `DataError` that names it."""
+"""Files into arrays, whole or not at all, but for a JPEG that is damaged in its middle, which has no checksum to tell it by.
+
+Whatever is wrong with a file is one `DataError` that names it.
+"""
 
 from __future__ import annotations
 

@@ -103,6 +103,13 @@ def find_parts(
         UsageError: there is no such light.
     """
     parts = _in_folder(where, needs, lights, layout) if where.is_dir() else _listed(where, needs, category)
+    if not parts and where.is_file():
+        others = _others(where, category)
+        raise DataError(
+            f"{where}: lists parts of {', '.join(others)} alone, but the run is of {category}; name another --run"
+            if others
+            else f"{where}: lists no part; a row for each is wanted below the columns' names"
+        )
     if not parts:
         wanted = {"both": "NAME.tiff and NAME.png", "rgb": "NAME.png", "depth": "NAME.tiff"}[needs]
         raise DataError(f"{where}: holds no part; {wanted}, side by side or in xyz/ and rgb/, would be some")
@@ -117,9 +124,8 @@ def folders_of_parts(where: Path) -> tuple[Path, ...]:
 def not_read(where: Path, needs: Modalities, category: str = "", parts: Sequence[PartFiles] = ()) -> Iterator[str]:
     """What a folder of `parts` holds that is none of theirs, or a list of other categories, as notes, if there is any."""
     if where.is_file():
-        others = {row["category"] for _, row in read_rows(where)[1] if _of_another(row, category)}
-        if others:
-            yield f"{where}: of other categories than {category}, so not judged: {', '.join(sorted(others))}"
+        if others := _others(where, category):
+            yield f"{where}: of other categories than {category}, so not judged: {', '.join(others)}"
         return
     read = {*IMAGES, *_BESIDE, *(() if needs == "rgb" else (*CLOUDS, *DEPTHS))}
     folders = folders_of_parts(where)
@@ -228,6 +234,11 @@ def _one_of(row: Row, columns: Sequence[str]) -> str:
             f"names {' and '.join(columns)} files; keep one" if named else f"names no {' or '.join(columns)} file"
         )
     return named[0]
+
+
+def _others(table: Path, category: str) -> list[str]:
+    """The other categories whose parts a list names."""
+    return sorted({row["category"] for _, row in read_rows(table)[1] if _of_another(row, category)})
 
 
 def _of_another(row: Row, category: str) -> bool:

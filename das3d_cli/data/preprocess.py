@@ -22,7 +22,7 @@ _TAIL_PERCENT = 0.5  # of the part's points, left out of the range at either end
 _MIN_SPAN_M = 1e-3
 # So far from all its neighbours lies a point that no surface carries: share of the depth range, and at least.
 _STRAY, _STRAY_M = 0.1, 1e-3
-_WIDE = 1.25  # times the window's side
+_WIDE, _SMALL = 1.25, 1 / 3  # of the window's side
 OTHER_SCALE = 1.4  # times the largest pitch, or least: another resolution or camera, not a part that lies farther away
 _NO_DEPTH = 0.5  # of a part without points: the synthesis may then change it both ways
 _NO_COLOUR = 128
@@ -130,11 +130,11 @@ def preprocess(
         if pitch_m:
             _check_scale(pixel_pitch(capture.xyz, table.foreground), pitch_m)
         part = _on_table(capture.rgb, capture.xyz, table, depth_axis, depth_range)
-    side, top, left = _frame(part.mask, window_px)
+    side, top, left, span = _frame(part.mask, window_px)
     height, width = capture.shape
     parallax = part.rising[0] / (side / 2), part.rising[1] / (side / 2)
     geometry = Geometry(
-        part.plane, part.tilt_deg, part.near_m, part.far_m, height, width, side, top, left, part.missing, parallax
+        part.plane, part.tilt_deg, part.near_m, part.far_m, height, width, side, top, left, part.missing, parallax, span
     )
 
     weight = part.mask.astype(np.float32)
@@ -160,15 +160,19 @@ def preprocess(
     return Sample(rgb, small.astype(np.float32), inside, inside & (known >= 0.5 * coverage), geometry, truth, masks)
 
 
-def wide(geometry: Geometry, window_px: int | None) -> str:
-    """What to say of a sample for which the window had to grow much, else ""."""
-    times = geometry.side / window_px if window_px else 1.0
-    if times <= _WIDE:
-        return ""
-    return (
-        f"what stands there is too wide for the parts' window by a factor of {times:.1f}, and so shown smaller than others; look whether"
-        " it is more than one part"
-    )
+def unlike(geometry: Geometry, window_px: int | None) -> str:
+    """What to say of a sample for which the window had to grow much, or in which hardly anything stands, else ""."""
+    if window_px and geometry.side > _WIDE * window_px:
+        return (
+            f"what stands there is too wide for the parts' window by a factor of {geometry.side / window_px:.1f}, and so shown smaller"
+            " than others; look whether it is more than one part"
+        )
+    if window_px and geometry.span_px and geometry.span_px < _SMALL * window_px:
+        return (
+            f"what stands there is {geometry.span_px:.0f} pixels long, in the parts' window of {window_px}; look whether the part is"
+            " there and was measured"
+        )
+    return ""
 
 
 def to_raw(map_: NDArray[np.float32], geometry: Geometry) -> NDArray[np.float32]:
@@ -266,15 +270,15 @@ def _circle(part: NDArray[np.bool_]) -> tuple[float, float, float]:
     return float(row), float(column), float(radius) + 0.5  # a pixel is half a pixel wider than its middle
 
 
-def _frame(part: NDArray[np.bool_], window_px: int | None) -> tuple[int, int, int]:
-    """Side of the square, and the rows and columns of it before the image begins."""
+def _frame(part: NDArray[np.bool_], window_px: int | None) -> tuple[int, int, int, float | None]:
+    """Side of the square, the rows and columns of it before the image begins, and the diameter of the circle around the part."""
     height, width = part.shape
     whole = max(height, width)
     if window_px is None:
-        return whole, (whole - height) // 2, (whole - width) // 2
+        return whole, (whole - height) // 2, (whole - width) // 2, None
     row, column, radius = _circle(part)
     side = max(window_px, math.ceil(2 * radius))
-    return side, round(side / 2 - row), round(side / 2 - column)
+    return side, round(side / 2 - row), round(side / 2 - column), 2 * radius
 
 
 def _overlap(geometry: Geometry) -> tuple[tuple[slice, slice], tuple[slice, slice]]:

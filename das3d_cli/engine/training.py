@@ -263,7 +263,10 @@ def _left(run: Path) -> tuple[Settings, dict[str, Any]]:
         raise DataError(f"{run}: not a run folder; `das3d train` makes them below runs/")
     if (run / "summary.json").is_file():
         raise UsageError(f"{run}: this run is finished; start a new one without --resume")
-    text = (run / "settings.json").read_text(encoding="utf-8")
+    try:
+        text = (run / "settings.json").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise DataError(f"{run / 'settings.json'}: damaged or not readable; bring it back, or train anew") from None
     settings = configure.load(text, run / "settings.json")
     lacking = FIELDS.keys() - dict(flatten(json.loads(text))).keys() - set(ADAPTABLE)
     if lacking:  # today's defaults would turn the training into another one halfway

@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 from rich.table import Table
 from rich.text import Text
 
-from das3d_cli.errors import UsageError
+from das3d_cli.errors import DataError, UsageError
 from das3d_cli.files import as_json, check_folder, encodable, real, write_whole
 
 DASH = "-"  # for a figure that is undefined
+_FIRST = "table"  # column of a CSV file, by which it is known again
 
 
 class Row(NamedTuple):
@@ -98,7 +99,7 @@ def comma_separated(tables: Sequence[FigureTable]) -> str:
     numbers = list(dict.fromkeys(name for table in tables for name in table.numbers))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["table", *texts, *numbers])
+    writer.writerow([_FIRST, *texts, *numbers])
     for table in tables:
         for row in table.rows:
             figures = ["" if math.isnan(figure) else f"{round(figure, 6):.10g}" for figure in row.figures]
@@ -152,27 +153,45 @@ _WRITERS = {".md": markdown, ".csv": comma_separated, ".tex": latex}
 
 
 def check_targets(paths: Sequence[Path], made: Path | None = None) -> None:
-    """Make sure that each file can be made and that its format follows from its name.
+    """Make sure that each file can be made, that its format follows from its name, and that no list of parts is replaced.
 
     Args:
         made: a folder that will be there by then.
 
     Raises:
-        UsageError: another ending.
+        UsageError: another ending, one file named twice, or a CSV file that holds no tables.
         DataError: its folder is missing.
     """
-    for path in paths:
+    for place, path in enumerate(paths):
         if path.suffix not in (*_WRITERS, ".json"):
             raise UsageError(f"--out {path}: the name must end in {', '.join(_WRITERS)} or .json")
         if made is None or real(path.parent) != real(made):
             check_folder(path)
+        if real(path) in map(real, paths[:place]):
+            raise UsageError(f"--out {path}: is named twice; give it once")
+        if path.suffix == ".csv" and _holds_else(path):
+            raise UsageError(f"--out {path}: would replace a file that holds no tables of das3d; choose another name")
 
 
-def write_tables(path: Path, tables: Sequence[FigureTable], record: Any) -> None:
-    """Write the tables in the format that the file's name asks for; .json holds the record instead.
+def _holds_else(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    start = f"{_FIRST},".encode()
+    with path.open("rb") as file:
+        return file.read(len(start)) not in (b"", start)
 
-    Raises:
-        DataError: the file cannot be written.
+
+def write_tables(paths: Sequence[Path], tables: Sequence[FigureTable], record: Any) -> list[DataError]:
+    """Write the tables in the formats that the files' names ask for; .json holds the record instead.
+
+    Returns:
+        What kept files from being written; the others are.
     """
-    text = as_json(record, indent=2) + "\n" if path.suffix == ".json" else _WRITERS[path.suffix](tables)
-    write_whole(path, encodable(text).encode())
+    failed = []
+    for path in paths:
+        text = as_json(record, indent=2) + "\n" if path.suffix == ".json" else _WRITERS[path.suffix](tables)
+        try:
+            write_whole(path, encodable(text).encode())
+        except DataError as error:
+            failed.append(error)
+    return failed

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from das3d_cli.data.capture import GOOD
+from das3d_cli.errors import UsageError
 from das3d_cli.evaluation import Evaluation
 from das3d_cli.files import make_folder, write_whole
 from das3d_cli.report.draw import Picture, check_replaceable, forget, write_png
@@ -27,9 +28,11 @@ def check_gallery(folder: Path, parts: Iterable[tuple[str, str]]) -> None:
     """See that the gallery of these parts, each a label and a name, will replace nothing but an earlier one.
 
     Raises:
-        UsageError: it would, as where the parts' own images lie.
+        UsageError: it would, as where the parts' own images lie; or it is a file.
     """
     option = f"--pictures {folder}"
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{option}: is a file; name a folder")
     check_replaceable(option, folder / _OVERVIEW, folder / FIGURES)
     for label, name in parts:
         check_replaceable(option, *_files(folder, label, name))

@@ -17,6 +17,9 @@ from das3d_cli.synthesis.structures import STRUCTURES, Field, Structure, fractal
 
 Textures = NDArray[np.uint8]
 
+# What cannot be decoded is one error that names the file; OpenCV would say more, and not which file.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"})
 
 

@@ -88,20 +88,30 @@ def _read_label(place: Place, folder: Path, wanted: set[str], camera: Camera | N
     for name, found in by_name(masks, MASKS, _name).items():
         files["gt"].setdefault(name, []).extend(found)
     yield from pair(place, files, wanted, _partner, camera)
-    for path in [path for path in paths if not _kind(path)] + [
-        path for path in masks if path.suffix.lower() not in MASKS
-    ]:
-        yield Failure(place.category, path, "neither an image nor a point cloud; convert or remove it")
+    for path in [path for path in paths if not _kind(path)] + [path for path in masks if not _is_png(path)]:
+        is_mask = path in masks or path.stem.endswith(_MASK)
+        what = (
+            "a mask must be a PNG; convert it"
+            if is_mask
+            else "neither an image nor a point cloud; convert or remove it"
+        )
+        yield Failure(place.category, path, what)
     for path in folders_in(folder):
         yield Failure(place.category, path, "a folder among the captures; move it elsewhere")
 
 
 def _kind(path: Path) -> str | None:
     """Which of `_KINDS` a file is, by its name."""
+    if path.stem.endswith(_MASK) and not _is_png(path):
+        return None
     for kind in ("gt", "depth", "rgb", "xyz"):
         if path.suffix.lower() in _KINDS[kind] and path.stem.endswith(_MARKS[kind]):
             return kind
     return None
+
+
+def _is_png(path: Path) -> bool:
+    return path.suffix.lower() in MASKS
 
 
 def _name(path: Path) -> str:
