@@ -241,7 +241,7 @@ def _clean(xyz: NDArray[Any], name: str) -> NDArray[np.float32]:
         missing |= beside
     if missing.all():
         raise DataError(f"{name}: every point is missing; capture the part again")
-    np.copyto(points, np.nan, where=missing[..., None])
+    points[missing] = np.nan
     return points
 
 
