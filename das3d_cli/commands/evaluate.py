@@ -73,21 +73,7 @@ def run(
 ) -> None:
     settings = resolve({"hardware.gpus": gpus})
     several = bool(category) or len(models or []) > 1
-    if models and category:
-        raise UsageError("--run and --category: give one of them; --category picks the runs itself")
-    for name, target in (("--pictures", pictures), ("--report", report)):
-        if target and several:
-            why = "--category may pick several" if category else f"{len(models or [])} are given"
-            raise UsageError(
-                f"{name} {target}: shows one run, but {why}; give one, as in --run {runs / 'tire-001'} {name} {target},"
-                " and call again for each further run"
-            )
-    # A mistake is told before the work, which may take minutes; the pictures' folder is made below.
-    if report and report.suffix.lower() not in (".html", ".htm"):
-        raise UsageError(f"--report {report}: the name must end in .html")
-    if report and not (pictures and real(report.parent) == real(pictures)):
-        check_folder(report)
-    check_targets(out or [], pictures)
+    _check_call(models, category, runs, pictures, report, out or [])
     wanted, chosen = _choose(models, category, data, runs)
     from das3d_cli.evaluation import Outcome
 
@@ -127,6 +113,31 @@ def run(
         raise unwritten[-1]
     if failed:
         raise typer.Exit(1)
+
+
+def _check_call(
+    models: list[Path] | None,
+    category: list[str] | None,
+    runs: Path,
+    pictures: Path | None,
+    report: Path | None,
+    out: list[Path],
+) -> None:
+    """Tell of a mistake before the work, which may take minutes; the pictures' folder is made by that."""
+    if models and category:
+        raise UsageError("--run and --category: give one of them; --category picks the runs itself")
+    for name, target in (("--pictures", pictures), ("--report", report)):
+        if target and (category or len(models or []) > 1):
+            why = "--category may pick several" if category else f"{len(models or [])} are given"
+            raise UsageError(
+                f"{name} {target}: shows one run, but {why}; give one, as in --run {runs / 'tire-001'} {name} {target},"
+                " and call again for each further run"
+            )
+    if report and report.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"--report {report}: the name must end in .html")
+    if report and not (pictures and real(report.parent) == real(pictures)):
+        check_folder(report)
+    check_targets(out, pictures)
 
 
 def _tried(failed: list[DataError], write: Callable[..., None], target: Path, *arguments: object) -> Path | None:

@@ -277,11 +277,9 @@ def _digest(*values: Any) -> str:
 def _check_outside(layout: Layout, dst: Path, names: list[str]) -> None:
     source, target = layout.source or layout.root, real(dst)
     # A table lists captures wherever they lie, and a folder of them is as good as one of a data set.
-    folders = {
-        real(source),
-        *(real(path.parent) for entry in layout.entries for path in entry.files if source.is_file()),
-    }
+    listed = {path.parent for entry in layout.entries for path in entry.files} if source.is_file() else set()
+    written = [target / name for name in names]
     if target.is_relative_to(real(source)) or any(
-        folder.is_relative_to(target / name) for folder in folders for name in names
+        real(folder).is_relative_to(own) for folder in (source, *listed) for own in written
     ):
         raise UsageError(f"{dst}: lies in the data set {source}, which is never written to; choose another folder")

@@ -169,8 +169,8 @@ def unlike(geometry: Geometry, window_px: int | None) -> str:
         )
     if window_px and geometry.span_px and geometry.span_px < _SMALL * window_px:
         return (
-            f"what stands there is {geometry.span_px:.0f} pixels long, in the parts' window of {window_px}; look whether the part is"
-            " there and was measured"
+            f"what stands there is {geometry.span_px:.0f} pixels across, in the parts' window of {window_px}; look whether the part"
+            " is there and was measured"
         )
     return ""
 
