@@ -76,6 +76,7 @@ def place(shared_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     shutil.copy(part / label / "rgb" / f"{name}.png", folder / "part.png")
     shutil.copy(part / label / "xyz" / f"{name}.tiff", folder / "part.tiff")
     (folder / "mine").mkdir()
+    (folder / "folder.html").mkdir()
     shutil.copy(folder / "part.png", folder / "mine" / "overview.png")
     shutil.copy(folder / "part.png", folder / "mine" / "samples.png")
     (folder / "twice.csv").write_text("xyz,rgb\npart.tiff,part.png\nelsewhere/part.tiff,elsewhere/part.png\n")
@@ -497,6 +498,7 @@ class TestUsage:
             (["evaluate", "--data", "nowhere"], 1, ["nowhere"]),
             (["evaluate", "--pictures", "part.png"], 2, ["--pictures part.png: is a file"]),
             (["evaluate", "--pictures", "mine"], 2, ["--pictures mine: would replace mine/overview.png", "choose"]),
+            (["evaluate", "--report", "folder.html"], 1, ["folder.html: cannot be written: is a folder"]),
             (["evaluate", "--report", "part.png"], 2, ["--report part.png", "end in .html"]),
             (["evaluate", "--report", "no/where.html"], 1, ["no/where.html", "there is no folder no"]),
             (["evaluate", "--pictures", "x", "--category", "tire"], 2, ["--pictures", "--run"]),

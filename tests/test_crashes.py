@@ -32,6 +32,9 @@ CPU = torch.device("cpu")
 TINY = ["model.size=32", "model.reconstruction_width=4", "model.discriminator_width=4", "train.steps=6", "train.batch_size=2",
         "train.validate_every=2", "train.validation_defects=1", "synthesis.texture_count=2"]  # fmt: skip
 
+# Whether a state is the best yet hangs on the last bits: with a checkpoint at each of ten steps there are files enough for all kills.
+MANY_FILES = ("train.steps=10", "train.validate_every=1")
+
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
@@ -93,13 +96,13 @@ def go_on(cache: Cache, base: Path, fatal: int, moment: str) -> None:
 
     Path.write_bytes, Path.replace = dying_write, dying_replace  # type: ignore[method-assign,assignment]
     left = [path.parents[1] for path in base.glob("*/checkpoints/last.pt")]
-    finish(training.resume(left[0], cache.folder.parent, CPU) if left else start(cache, base))
+    finish(training.resume(left[0], cache.folder.parent, CPU) if left else start(cache, base, *MANY_FILES))
 
 
 @pytest.fixture(scope="module")
 def whole(cache: Cache, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nothing disturbed."""
-    trainer = start(cache, tmp_path_factory.mktemp("whole"))
+    trainer = start(cache, tmp_path_factory.mktemp("whole"), *MANY_FILES)
     finish(trainer)
     return trainer.run
 
@@ -118,7 +121,7 @@ class TestKilled:
         assert process.exitcode in (0, -signal.SIGKILL)
         for path in base.glob("*/checkpoints/*.pt"):
             if path.name == "last.pt":
-                assert 0 <= Trainer.read_state(path.parents[1])["step"] <= 6
+                assert 0 <= Trainer.read_state(path.parents[1])["step"] <= 10
             else:
                 assert Detector.load(path, "cpu").category == "tire"
         finished = list(base.glob("*/summary.json"))
@@ -130,17 +133,12 @@ class TestKilled:
     def test_while_a_file_is_written(self, cache: Cache, tmp_path: Path, whole: Path, forked):
         random = np.random.default_rng(0)
         moments = random.permutation(["before", "half", "after", "after", "half"]).tolist()
-        killed = 0
         for number, moment in zip(random.permutation(5) + 1, moments, strict=True):  # from the run's settings on
             process = forked(go_on, cache, tmp_path, int(number), moment)
-            if self.survives(tmp_path, process, whole):  # what was left had fewer files to write
-                break
-            killed += 1
+            assert not self.survives(tmp_path, process, whole)
             for metrics in tmp_path.glob("*/metrics.jsonl"):
                 metrics.write_text(metrics.read_text() + '{"step": 3, "lo')  # a line cut short
-        else:
-            assert self.survives(tmp_path, forked(go_on, cache, tmp_path, 0, ""), whole)
-        assert killed >= 2
+        assert self.survives(tmp_path, forked(go_on, cache, tmp_path, 0, ""), whole)
 
     def test_before_it_has_learnt_anything(self, cache: Cache, tmp_path: Path, whole: Path, forked):
         for delay in np.random.default_rng(0).uniform(0, 0.4, 4).tolist():
@@ -221,7 +219,7 @@ class TestFullDisk:
         with monkeypatch.context() as patch:
             patch.setattr(Path, call, full)
             with pytest.raises(DataError, match=r"cannot be written: no space left.*make room") as error:
-                finish(start(cache, tmp_path))
+                finish(start(cache, tmp_path, *MANY_FILES))
         assert "\n" not in str(error.value)
         (run,) = tmp_path.iterdir()
         assert list(run.rglob("*tmp*")) == []

@@ -77,7 +77,7 @@ def run(
         raise UsageError("Missing argument 'PART.tiff'; or give --parts; see das3d --help")
     chosen = model or newest_finished(runs)
     from das3d_cli.data.parts import find_parts, not_read
-    from das3d_cli.data.preprocess import unlike
+    from das3d_cli.data.preprocess import oddity
     from das3d_cli.data.workers import in_order
     from das3d_cli.detector import Detector
 
@@ -123,7 +123,7 @@ def run(
             console.say(f"failed: {undrawn}")
             failed += 1
         anomalous += found.anomalous
-        if told := unlike(found.sample.geometry, detector.window_px):
+        if told := oddity(found.sample.geometry, detector.window_px):
             console.say(f"{part.first}: {told}")
         if as_json:
             console.result(to_json(about | _record(found, None if undrawn else pictures[part])))

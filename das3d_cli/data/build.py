@@ -21,7 +21,7 @@ from das3d_cli.data.cache import Manifest, Record
 from das3d_cli.data.capture import GOOD, Form, Geometry, RawCapture
 from das3d_cli.data.common import Common, find_common, find_unit, form_of, to_look_at
 from das3d_cli.data.layouts import SPLITS, Entry, Failure, Layout
-from das3d_cli.data.preprocess import preprocess, unlike
+from das3d_cli.data.preprocess import oddity, preprocess
 from das3d_cli.data.readers import check_size, read_capture, read_ground_truth
 from das3d_cli.data.summary import Row, Summary, rows_of
 from das3d_cli.data.workers import completed, process_pool
@@ -150,7 +150,7 @@ def _build_category(
     forms = {category: common.form} if files else {}
     firsts = {task.path: task.entry.files[0] for task in tasks}
     notes = [f"{firsts[record.path]}: {told}" for record in records
-             if (told := unlike(record.geometry, common.window_px))]  # fmt: skip
+             if (told := oddity(record.geometry, common.window_px))]  # fmt: skip
     return Summary(rows_of(category, records, new), failures, forms, notes)
 
 

@@ -160,7 +160,7 @@ def preprocess(
     return Sample(rgb, small.astype(np.float32), inside, inside & (known >= 0.5 * coverage), geometry, truth, masks)
 
 
-def unlike(geometry: Geometry, window_px: int | None) -> str:
+def oddity(geometry: Geometry, window_px: int | None) -> str:
     """What to say of a sample for which the window had to grow much, or in which hardly anything stands, else ""."""
     if window_px and geometry.side > _WIDE * window_px:
         return (
