@@ -122,10 +122,11 @@ def _pitch_m(
 
 def _distinct(points: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Pixels (h, w) with a point that neither the one above nor the one to the left has: enlarged clouds repeat their points."""
-    places = points[..., 0] + 1j * points[..., 1]
-    distinct = np.zeros(places.shape, np.bool_)
-    own, above, left = places[1:, 1:], places[:-1, 1:], places[1:, :-1]
-    distinct[1:, 1:] = ~np.isnan(own) & (own != above) & (own != left)
+    x, y = (np.ascontiguousarray(points[..., axis]) for axis in (0, 1))
+    distinct = ~np.isnan(x)
+    distinct[0], distinct[:, 0] = False, False
+    distinct[1:] &= (x[1:] != x[:-1]) | (y[1:] != y[:-1])
+    distinct[:, 1:] &= (x[:, 1:] != x[:, :-1]) | (y[:, 1:] != y[:, :-1])
     return distinct
 
 

@@ -68,7 +68,7 @@ def cell_means(xyz: NDArray[np.float32], measured: NDArray[np.bool_]) -> Cells:
     side = max(1, round(max(measured.shape) / _CELLS))
     height, width = max(1, measured.shape[0] // side), max(1, measured.shape[1] // side)
     known = measured[: height * side, : width * side]
-    zeroed = np.where(known[..., None], xyz[: height * side, : width * side], np.float32(0))
+    zeroed = cv2.copyTo(xyz[: height * side, : width * side], known.astype(np.uint8))
     share = cv2.resize(known.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
     means = cv2.resize(zeroed, (width, height), interpolation=cv2.INTER_AREA).astype(np.float64)
     enough = share >= 0.25

@@ -27,7 +27,7 @@ def displacement(
     Returns:
         x and y in pixels per metre; zero where the points do not tell.
     """
-    fits, middle = _fits(xyz), xyz[part].mean(axis=0, dtype=np.float64)
+    fits, middle = _fits(xyz), [float(xyz[..., axis][part].mean(dtype=np.float64)) for axis in range(3)]
     if not fits or middle[2] == 0:
         return 0.0, 0.0
     moved = []

@@ -73,7 +73,8 @@ def _tried(
 ) -> Table | DataError:
     """What is found with the origin at this z."""
     try:
-        table = _found(xyz - np.array((0, 0, origin), np.float32), measured, plane_distance_m, seed)
+        moved = xyz - np.array((0, 0, origin), np.float32) if origin else xyz
+        table = _found(moved, measured, plane_distance_m, seed)
     except DataError as error:
         return error
     a, b, c, d = table.plane

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -137,9 +137,9 @@ def preprocess(
         part.plane, part.tilt_deg, part.near_m, part.far_m, height, width, side, top, left, part.missing, parallax, span
     )
 
-    weight = part.mask.astype(np.float32)
-    coverage = _resize(_square(weight, geometry), size)
-    known = _resize(_square(part.measured.astype(np.float32), geometry), size)
+    weight = _square(part.mask, geometry)
+    coverage = _resize(weight, size)
+    known = _resize(_square(part.measured, geometry), size)
     inside = coverage >= 0.5
     if not inside.any():
         raise DataError(f"the part is too small: no pixel of {size} x {size} is at least half covered by it")
@@ -149,7 +149,7 @@ def preprocess(
     if capture.rgb is None:
         rgb = np.repeat(np.where(inside, np.uint8(_NO_COLOUR), np.uint8(0))[..., None], 3, axis=2)
     else:
-        colour = _resize(_square(capture.rgb * weight[..., None], geometry), size) / share[..., None]
+        colour = _resize(_square(capture.rgb, geometry) * weight[..., None], size) / share[..., None]
         rgb = np.where(inside[..., None], np.rint(np.clip(colour, 0, 255)), 0).astype(np.uint8)
     for given in truths:
         _check_shown(given, geometry)
@@ -291,8 +291,8 @@ def _overlap(geometry: Geometry) -> tuple[tuple[slice, slice], tuple[slice, slic
     return (of_image[0], of_image[1]), (of_square[0], of_square[1])
 
 
-def _square(image: NDArray[np.float32], geometry: Geometry) -> NDArray[np.float32]:
-    """The square cut out of the image, zero beyond the image."""
+def _square(image: NDArray[Any], geometry: Geometry) -> NDArray[np.float32]:
+    """The square cut out of an image of any kind of number, zero beyond it."""
     square = np.zeros((geometry.side, geometry.side, *image.shape[2:]), np.float32)
     of_image, inside = _overlap(geometry)
     square[inside] = image[of_image]
@@ -307,7 +307,7 @@ def _resize(image: NDArray[np.float32], side: int) -> NDArray[np.float32]:
 
 def _check_shown(truth: NDArray[np.bool_], geometry: Geometry) -> None:
     """See that a defect is in the square: of a part that lost a large piece the window may show the rest alone."""
-    marked, shown = int(truth.sum()), int(_square(truth.astype(np.float32), geometry).sum())
+    marked, shown = int(truth.sum()), int(_square(truth, geometry).sum())
     if shown < marked / 2:
         raise DataError(
             f"{1 - shown / marked:.0%} of what the ground truth marks lies outside the window around the part;"
@@ -317,7 +317,7 @@ def _check_shown(truth: NDArray[np.bool_], geometry: Geometry) -> None:
 
 def _resize_truth(truth: NDArray[np.bool_], geometry: Geometry, size: int) -> NDArray[np.bool_]:
     """Pixels at least half covered by the defect; a defect too small for any keeps the one at its middle."""
-    square = _square(truth.astype(np.float32), geometry)
+    square = _square(truth, geometry)
     small = _resize(square, size) >= 0.5
     _, labels = cv2.connectedComponents(square.astype(np.uint8), connectivity=8)
     rows, columns = np.nonzero(labels)
