@@ -33,8 +33,9 @@ from das3d_cli.engine.network import build_network
 from das3d_cli.engine.recorded import Recorded
 from das3d_cli.errors import DataError
 from das3d_cli.measure import Defect, find_defects, peak_level
+from das3d_cli.modality import Modality
 from das3d_cli.scoring import Pass, Scored, evaluating, score_each
-from das3d_cli.settings import Modality, Settings
+from das3d_cli.settings import Settings
 
 TOGETHER = 64  # samples on the device at a time: enough to be busy, and a split of thousands needs no more memory
 _CAPTURES = 16  # raw ones that are held at a time: a large one has a hundred megabytes

@@ -18,8 +18,8 @@ from das3d_cli.errors import DataError, some_of
 from das3d_cli.intervals import Interval, intervals
 from das3d_cli.measure import defective, peak_level
 from das3d_cli.metrics import Metrics, evaluate
+from das3d_cli.modality import Modality
 from das3d_cli.scoring import Scored
-from das3d_cli.settings import Modality
 from das3d_cli.sources import flatten
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Literal, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from das3d_cli.contrast import depth_contrast, rgb_contrast
+from das3d_cli.modality import Modality
 from das3d_cli.template import Template
 
 _LEVELS = 4  # halvings from the images, as the discriminator sees them, to the narrowest layer of the reconstruction
@@ -213,7 +214,7 @@ class Das3d(nn.Module):
     def __init__(
         self,
         *,
-        modality: Literal["both", "rgb", "depth"],
+        modality: Modality,
         stem: int,
         reconstruction_shrink: int,
         reconstruction_width: int,

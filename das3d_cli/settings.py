@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Modality = Literal["both", "rgb", "depth"]
+from das3d_cli.modality import Modality
+
 LayoutName = Literal["auto", "eyecandies", "realiad", "flat", "mvtec3d", "table"]
 Preset = Literal["auto", "cpu", "default", "paper"]
 PLANE_DISTANCE_MM = 5.0

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from das3d_cli.commands.predict import _pictures
-from das3d_cli.data.capture import Camera, Modalities
+from das3d_cli.data.capture import Camera
 from das3d_cli.data.parts import PartFiles, find_parts, not_read
 from das3d_cli.errors import DataError, UsageError
+from das3d_cli.modality import Modality
 from das3d_cli.report.draw import blank, write_png
 
 
-def pairs(where: Path, needs: Modalities, lights: Sequence[str] = ()) -> list[tuple[Path | None, Path | None]]:
+def pairs(where: Path, needs: Modality, lights: Sequence[str] = ()) -> list[tuple[Path | None, Path | None]]:
     return [(part.xyz, part.rgb) for part in find_parts(where, needs, lights)]
 
 

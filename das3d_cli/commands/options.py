@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from das3d_cli.errors import UsageError
+from das3d_cli.modality import Modality
 from das3d_cli.presets import PRESETS
-from das3d_cli.settings import FIELDS, Modality, Preset
+from das3d_cli.settings import FIELDS, Preset
 
 DEFAULT_CACHE = Path("out")
 DEFAULT_RUNS = Path("runs")

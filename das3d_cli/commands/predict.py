@@ -15,8 +15,8 @@ from das3d_cli.configure import resolve
 from das3d_cli.errors import DataError, UsageError, unforeseen
 from das3d_cli.files import as_json as to_json
 from das3d_cli.files import real
+from das3d_cli.modality import Modality
 from das3d_cli.runs import newest_finished, using
-from das3d_cli.settings import Modality
 
 if TYPE_CHECKING:
     from das3d_cli.data.capture import Camera

@@ -29,7 +29,8 @@ from das3d_cli.data.capture import GOOD, Form, Geometry, Masks, Sample, types_of
 from das3d_cli.data.layouts import pick_categories
 from das3d_cli.errors import DataError, UsageError
 from das3d_cli.files import make_folder, reason, write_whole
-from das3d_cli.settings import Modality, PreprocessSettings
+from das3d_cli.modality import Modality
+from das3d_cli.settings import PreprocessSettings
 
 VERSION = 5  # of the files' form and of what preprocessing makes of a capture: any change redoes every sample
 MANIFEST = "manifest.json"

@@ -9,11 +9,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from das3d_cli.modality import Modality
+
 GOOD = "good"  # the label of a part without defect
 # Beside the names that a data set gives to its kinds of defect and its categories.
 OVERALL, MEAN = "all", "mean"
 
-Modalities = Literal["both", "rgb", "depth"]
 Foreground = Literal["table", "border", "whole"]
 Masks = Mapping[str, NDArray[np.bool_]]  # defect type -> where on a part it is
 UNITS = {"m": 1.0, "cm": 1e-2, "mm": 1e-3, "um": 1e-6}  # metres
@@ -50,7 +51,7 @@ class Form:
     """
 
     plane_distance_m: float = field(kw_only=True)
-    modalities: Modalities = "both"
+    modalities: Modality = "both"
     foreground: Foreground = "table"
     unit: str = "m"
     camera: Camera | None = None

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from das3d_cli.data.capture import Camera, Modalities
+from das3d_cli.data.capture import Camera
 from das3d_cli.data.depth import find_camera
 from das3d_cli.data.layouts import eyecandies, realiad
 from das3d_cli.data.layouts.entries import (
@@ -20,9 +20,10 @@ from das3d_cli.data.layouts.entries import (
     listing,
     unread,
 )
-from das3d_cli.data.layouts.table import Row, camera_of, claim, read_rows
+from das3d_cli.data.layouts.table import Row, claim, read_rows, row_camera
 from das3d_cli.errors import DataError
 from das3d_cli.files import real
+from das3d_cli.modality import Modality
 
 _ABOVE = 5  # folders that may hold a camera.json: xyz/, its label, split and category, and the one of all categories
 _KINDS = ("xyz", "depth", "rgb")  # folders, where each kind of file has one
@@ -80,7 +81,7 @@ class PartFiles(NamedTuple):
 
 
 def find_parts(
-    where: Path, needs: Modalities, lights: Sequence[str] = (), category: str = "", layout: str = "auto"
+    where: Path, needs: Modality, lights: Sequence[str] = (), category: str = "", layout: str = "auto"
 ) -> list[PartFiles]:
     """The parts in a folder, by name, or those that a CSV file lists, in its order.
 
@@ -121,7 +122,7 @@ def folders_of_parts(where: Path) -> tuple[Path, ...]:
     return where, *(where / kind for kind in _KINDS)
 
 
-def not_read(where: Path, needs: Modalities, category: str = "", parts: Sequence[PartFiles] = ()) -> Iterator[str]:
+def not_read(where: Path, needs: Modality, category: str = "", parts: Sequence[PartFiles] = ()) -> Iterator[str]:
     """What a folder of `parts` holds that is none of theirs, or a list of other categories, as notes, if there is any."""
     if where.is_file():
         if others := _others(where, category):
@@ -142,7 +143,7 @@ def not_read(where: Path, needs: Modalities, category: str = "", parts: Sequence
     yield from unread(f"{where}: folders in it, whose files are not judged", apart, (*_KINDS, _TRUTH))
 
 
-def _in_folder(folder: Path, needs: Modalities, lights: Sequence[str], layout: str) -> list[PartFiles]:
+def _in_folder(folder: Path, needs: Modality, lights: Sequence[str], layout: str) -> list[PartFiles]:
     several = {"eyecandies": eyecandies.unlabelled, "realiad": realiad.unlabelled}  # data with an image per light
     readers = [read for name, read in several.items() if layout in ("auto", name)]
     found = next((found for read in readers if (found := read(folder, lights))), None) or _side_by_side(folder)
@@ -198,7 +199,7 @@ def _is_cloud(path: Path) -> bool:
     return path.suffix.lower() in CLOUDS or path.stem.endswith(_DEPTH)
 
 
-def _listed(path: Path, needs: Modalities, category: str) -> list[PartFiles]:
+def _listed(path: Path, needs: Modality, category: str) -> list[PartFiles]:
     wanted = {"both": ["xyz", "rgb"], "rgb": ["rgb"], "depth": ["xyz"]}[needs]
     text = f"{path}: a folder, or a CSV file with the column{'s' * (len(wanted) > 1)} {' and '.join(wanted)}, is wanted here"
     if path.is_file() and path.suffix.lower() != ".csv":
@@ -218,7 +219,7 @@ def _listed(path: Path, needs: Modalities, category: str) -> list[PartFiles]:
             check_name(name)
             for key in (*files.values(), *([name] if name else [])):
                 claim(taken, key, number)
-            camera = camera_of(row, path.parent)
+            camera = row_camera(row, path.parent)
         except ValueError as error:
             parts.append(PartFiles(None, None, problem=f"{path}: row {number}: {error}"))
         else:

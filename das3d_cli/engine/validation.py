@@ -14,9 +14,10 @@ from torch import Tensor
 from das3d_cli.batch import Batch, Parts
 from das3d_cli.engine import distributed
 from das3d_cli.metrics import auroc, average_precision
+from das3d_cli.modality import Modality
 from das3d_cli.model import Das3d
 from das3d_cli.scoring import Pass, evaluating, quarter_turned, score, threshold
-from das3d_cli.settings import Modality, Settings
+from das3d_cli.settings import Settings
 from das3d_cli.synthesis.augment import augment
 from das3d_cli.synthesis.random import ItemRandom
 

@@ -16,11 +16,10 @@ import torch
 from torch import Tensor
 
 from das3d_cli.batch import background_depth
+from das3d_cli.modality import Modality
 from das3d_cli.synthesis.perlin import perlin
 from das3d_cli.synthesis.random import ItemRandom
 from das3d_cli.synthesis.skew_gaussian import covariance, filter_each, skew_kernel
-
-Modality = Literal["both", "rgb", "depth"]
 
 _TO_TABLE = 1.5  # times the depth range: through any part, with a narrow rim
 _OF_LOW_PEAK = 0.6  # as t_p is of a usual peak: patches are then as large, and not specks that teach to guess

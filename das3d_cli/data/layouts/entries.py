@@ -176,7 +176,7 @@ def _problem(
     return None
 
 
-def camera_of(wanted: Collection[str], folder: Path) -> tuple[Camera | None, list[str]]:
+def category_camera(wanted: Collection[str], folder: Path) -> tuple[Camera | None, list[str]]:
     """The camera of a category's depth images, from a camera.json in its folder or in the one above, and a note on one that is none
     where no depth image needs it.
 

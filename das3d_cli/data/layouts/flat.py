@@ -24,7 +24,7 @@ from das3d_cli.data.layouts.entries import (
     Found,
     Place,
     by_name,
-    camera_of,
+    category_camera,
     files_in,
     folders_in,
     label_of,
@@ -70,7 +70,7 @@ def read(category: str, folder: Path, _lights: Sequence[str]) -> Iterator[Found]
     yield from unread(f"{category}: not read", listing(folder), beside)
     for _, place in split_folders(folder):
         yield from unread(f"{category}/{place.name}: not read", files_in(place), ())
-    camera, notes = camera_of(wanted, folder)
+    camera, notes = category_camera(wanted, folder)
     yield from notes
     for split, label in places:
         yield from _read_label(Place(category, split, label_of(label)), label, wanted, camera, folder / _TRUTH)

@@ -23,7 +23,7 @@ from das3d_cli.data.layouts.entries import (
     Found,
     Place,
     by_name,
-    camera_of,
+    category_camera,
     label_of,
     listing,
     pair,
@@ -48,7 +48,7 @@ def read(category: str, folder: Path, _lights: Sequence[str]) -> Iterator[Found]
     wanted = {kind for kind in ("rgb", "xyz", "depth") if any((label / kind).is_dir() for _, label in labels)}
     if "xyz" in wanted:
         wanted.discard("depth")
-    camera, notes = camera_of(wanted, folder)
+    camera, notes = category_camera(wanted, folder)
     yield from notes
     for split, label in labels:
         yield from _read_label(Place(category, split, label_of(label)), label, wanted, camera)

@@ -98,7 +98,7 @@ def claim(taken: dict[object, int], key: object, number: int) -> None:
         raise ValueError(f"the same {said} as row {taken[mark]}; every part needs its own files and name")
 
 
-def camera_of(row: Row, folder: Path) -> Camera | None:
+def row_camera(row: Row, folder: Path) -> Camera | None:
     """The camera that a row describes, where it gives no focal length that of the folder's camera.json but for what it gives; None if
     it gives nothing.
 
@@ -136,7 +136,7 @@ def _entry(row: Row, category: str, folder: Path, wanted: set[str], camera: Came
         if not path.is_file():
             raise ValueError(f"{kind} {path}: no such file")
     if "depth" in files:
-        camera = camera_of(row, folder) or camera
+        camera = row_camera(row, folder) or camera
         if camera is None:
             raise ValueError(f"a depth image needs its camera: a column fx, or a camera.json as {EXAMPLE}")
     name = row.get("name") or files.get("rgb", files.get("xyz", files.get("depth", folder))).stem
