@@ -2,12 +2,14 @@
 
 from typing import TYPE_CHECKING, Any
 
+from das3d_cli.errors import DataError, UsageError
+
 if TYPE_CHECKING:
     from das3d_cli.detector import Detector, Prediction
 
 __version__ = "0.1.0"
 
-__all__ = ["Detector", "Prediction", "__version__"]
+__all__ = ["DataError", "Detector", "Prediction", "UsageError", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ TOGETHER = 64  # samples on the device at a time: enough to be busy, and a split
 _CAPTURES = 16  # raw ones that are held at a time: a large one has a hundred megabytes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prediction:
     """The verdict on one part.
 
@@ -115,8 +116,11 @@ class Detector:
         try:
             with devices.within_memory(device, "for the network; free some"):
                 settings = configure.load(content["settings"], file)
-                return cls(content, settings, device, cuda_graphs=cuda_graphs)
-        except (KeyError, TypeError, RuntimeError):
+                detector = cls(content, settings, device, cuda_graphs=cuda_graphs)
+            if math.isfinite(detector.threshold):
+                return detector
+            raise ValueError("a threshold that is no number")
+        except (KeyError, TypeError, ValueError, IndexError, RuntimeError):
             raise DataError(f"{file}: not a model of this version of das3d; train again") from None
 
     @property
@@ -152,10 +156,12 @@ class Detector:
         """
 
         def checked(place: int) -> tuple[RawCapture, Sample]:
-            if len(captures[place]) != 2:
-                raise DataError(f"captures[{place}]: must be a pair (rgb, xyz), of which one may be None")
             try:
-                return self._checked(*captures[place])
+                rgb, xyz = captures[place]
+            except (TypeError, ValueError):
+                raise DataError(f"captures[{place}]: must be a pair (rgb, xyz), of which one may be None") from None
+            try:
+                return self._checked(rgb, xyz)
             except DataError as error:
                 raise DataError(f"captures[{place}]: {error}") from None
 
@@ -249,6 +255,8 @@ class Detector:
 
         with self._turn, devices.within_memory(self.device, f"judging {together} parts at once; free some"):
             maps, scores = score_each(self._look, batches(), self.settings.score.smoothing, self.settings.views)
+        if not np.isfinite(scores).all():  # it would pass for that of a good part
+            raise DataError("a score is no number: the model or the samples are damaged; preprocess, and train, again")
         if maps.shape[-1] == size:
             return Scored(maps, scores)
         grown = torch.nn.functional.interpolate(

@@ -120,7 +120,7 @@ class SynthesisSettings(Section):
     beta_max: float = setting(0.8, "beta of Eq. 8 is drawn from U(0, b)", ge=0, le=1)
     dropout: float = setting(
         0.45, "p_d of Eq. 12: chance that a modality keeps its normal image", ge=0, lt=1,
-        why="three fifths of the defects then show in one modality alone, as stains and dents do",
+        why="three fifths of the defects that show do so in one modality alone then, as stains and dents do; with soft ones seven tenths",
     )  # fmt: skip
     normal_share: float = setting(
         0.4, "share of samples left untouched, besides those that Eq. 12 leaves so", ge=0, lt=1,
@@ -131,7 +131,9 @@ class SynthesisSettings(Section):
     relight: float = setting(0.2, "change of light from sample to sample, share of its brightness", ge=0, lt=1,
         why="a few dozen good parts show too few lights, and a new one is no defect")  # fmt: skip
     textures: Path | None = setting(None, "folder of texture images, as the paper's DTD (default: a built-in set)")
-    texture_count: int = setting(256, "textures held in memory", ge=1, le=10_000)
+    texture_count: int = setting(
+        256, "textures held in memory, of a folder a crop each of so many of its images", ge=1, le=10_000
+    )
 
     def augmentation(self) -> dict[str, Any]:
         """The keyword arguments of `das3d_cli.synthesis.augment.augment`."""

@@ -435,8 +435,9 @@ class TestManyParts:
         assert detector.predict_many([]) == []
         with pytest.raises(DataError, match=r"captures\[1\]: xyz: every point is missing"):
             detector.predict_many([captures[0], (captures[1][0], 0 * captures[1][1])])
-        with pytest.raises(DataError, match=r"captures\[0\]: must be a pair \(rgb, xyz\)"):
-            detector.predict_many(captures[0])
+        for odd in (captures[0], [None], [captures[0][:1]], [(*captures[0], None)]):
+            with pytest.raises(DataError, match=r"captures\[0\]: must be a pair \(rgb, xyz\)"):
+                detector.predict_many(odd)
 
 
 @pytest.fixture(scope="class")

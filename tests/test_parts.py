@@ -115,8 +115,35 @@ def test_a_row_that_cannot_be_used_costs_no_other(tmp_path: Path, columns: str, 
     (tmp_path / "list.csv").write_text(f"{columns}\n0.tiff,0.png{',a' if 'name' in columns else ''}\n\n{row}\n")
     good, bad = find_parts(tmp_path / "list.csv", "both")
     assert (good.paths, good.problem) == ([tmp_path / "0.tiff", tmp_path / "0.png"], "")
-    assert (bad.paths, bad.problem) == ([], f"{tmp_path / 'list.csv'}: row 4: {problem}")
+    assert bad.problem == f"{tmp_path / 'list.csv'}: row 4: {problem}"
+    told = dict(zip(columns.split(","), row.split(","), strict=False))
+    assert set(bad.paths) <= {tmp_path / told.get(kind, "") for kind in ("xyz", "depth", "rgb")}
     assert _pictures([good, bad], tmp_path / "list.csv", tmp_path / "maps")[bad] is None
+
+
+def test_a_row_that_cannot_be_used_is_told_by_what_it_gives(tmp_path: Path):
+    (tmp_path / "list.csv").write_text("name,xyz,rgb\na,1.tiff,1.png\nb,1.tiff,2.png\nc,3.tiff,\n")
+    _, doubled, half = find_parts(tmp_path / "list.csv", "both")
+    assert (doubled.name, doubled.paths) == ("b", [tmp_path / "1.tiff", tmp_path / "2.png"])
+    assert (half.name, half.paths) == ("c", [tmp_path / "3.tiff"])
+    assert "row 3" in doubled.problem and "row 4" in half.problem
+
+
+@pytest.mark.parametrize("between", ["\n", "\r\n", "\x0b", "\x85", "\u2028"])
+def test_a_name_in_quotation_marks_is_that_of_the_file_whatever_it_holds(tmp_path: Path, between: str):
+    with open(tmp_path / "list.csv", "w", encoding="utf-8", newline="") as file:
+        file.write(f'xyz,name\r\n"a{between}b.tiff",first\r\nc.tiff,second\r\n')
+    first, second = find_parts(tmp_path / "list.csv", "depth")
+    assert (first.paths, first.name) == ([tmp_path / f"a{between}b.tiff"], "first")
+    assert (second.paths, second.name) == ([tmp_path / "c.tiff"], "second")
+
+
+def test_a_mask_is_one_of_a_part_alone(tmp_path: Path):
+    touch(tmp_path, "1.tiff", "1.png", "1_mask.png", "gas_mask.tiff", "gas_mask.jpg")
+    assert pairs(tmp_path, "both") == [
+        (tmp_path / "1.tiff", tmp_path / "1.png"), (tmp_path / "gas_mask.tiff", tmp_path / "gas_mask.jpg"),
+    ]  # fmt: skip
+    assert [rgb for _, rgb in pairs(tmp_path, "rgb")] == [tmp_path / "1.png", tmp_path / "gas_mask.jpg"]
 
 
 def test_a_list_may_give_names(tmp_path: Path):
@@ -302,6 +329,14 @@ class TestPictures:
                 write_png(picture, blank(8, 8))
         assert _pictures(parts[:1], None, tmp_path / "1.png") == {parts[0]: tmp_path / "1.png"}
         assert _pictures(parts, tmp_path / "in", None) == dict.fromkeys(parts)
+
+    def test_none_of_an_earlier_call_is_left_of_a_part_whose_files_cannot_be_told(self, tmp_path: Path):
+        touch(tmp_path, "in/1.tiff", "in/2.tiff")
+        for picture in _pictures(find_parts(tmp_path / "in", "depth"), tmp_path / "in", tmp_path / "maps").values():
+            write_png(picture, blank(8, 8))
+        touch(tmp_path, "in/1.tif")
+        _pictures(find_parts(tmp_path / "in", "depth"), tmp_path / "in", tmp_path / "maps")
+        assert [path.name for path in (tmp_path / "maps").iterdir()] == ["2.png"]
 
     @pytest.mark.parametrize("folder", ["in", "in/rgb", "in/xyz", "in/depth"])
     @pytest.mark.parametrize("inside", ["", "xyz/"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import zlib
 from collections.abc import Callable
@@ -85,6 +86,38 @@ def test_a_camera_sees_no_point_beside_itself(tmp_path: Path) -> None:
         assert np.array_equal(np.isnan(points), np.repeat(missing[..., None], 3, axis=2)), name
 
 
+@pytest.mark.parametrize("mark", [-np.finfo(np.float32).max, -1e10, -9.999, -1e-4, 0.0])
+def test_nor_one_behind_itself_where_nothing_was_measured(
+    tmp_path: Path, capture: Callable[..., RawCapture], mark: float
+) -> None:
+    part = capture("ring", seed=2)
+    for all_three in (False, True):
+        stored = part.xyz.copy()
+        stored[40:50, 30:60, 0 if all_three else 2 :] = mark
+        upside_down = stored * np.float32([1, 1, -1])
+        for name, xyz, own in (("a", stored, part.xyz), ("b", upside_down, part.xyz * np.float32([1, 1, -1]))):
+            expected = own.copy()
+            expected[40:50, 30:60] = np.nan
+            points = read_xyz(save_tiff(tmp_path / f"{name}.tiff", np.where(np.isnan(xyz), 0, xyz)))
+            assert np.array_equal(points, expected, equal_nan=True)
+
+
+def test_heights_may_lie_on_either_side_of_the_table(tmp_path: Path) -> None:
+    rows, columns = np.mgrid[:24, :32].astype(np.float32)
+    heights = np.stack([columns / 1000, rows / 1000, 0.001 * np.sin(rows)], axis=2)
+    assert not np.isnan(read_xyz(save_tiff(tmp_path / "a.tiff", heights))[1:]).any()
+
+
+def test_points_do_not_depend_on_how_an_array_lies_in_memory() -> None:
+    assert as_points(np.asfortranarray(XYZ), "xyz").flags.c_contiguous
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.tiff")
+    with pytest.raises(DataError, match=r"a\.tiff: is a pipe; a point cloud is wanted here, as a file"):
+        read_xyz(tmp_path / "a.tiff")
+
+
 def test_a_depth_image_of_whole_numbers_among_clouds_in_metres_is_in_millimetres(tmp_path: Path) -> None:
     depth = save_png(tmp_path / "a.png", np.full((24, 32), 400, np.uint16))
     assert np.nanmax(read_xyz(depth, Camera(600, 600), unit="m")[..., 2]) == pytest.approx(0.4)
@@ -140,6 +173,16 @@ BAD_XYZ = {
     "infinite": (with_values(z=np.inf), "infinite"),
     "infinite beside nan": (with_values(x=np.nan, y=-np.inf), "infinite"),
     "beyond float32": (XYZ.astype(np.float64) * 1e300, "infinite"),
+    "a value for no point": (
+        with_values(z=np.finfo(np.float32).max),
+        "holds a point 3.4e+38 m away; mark missing points",
+    ),
+    "a large value for no point": (with_values(z=1e10), "holds a point 1e+10 m away; mark missing points as"),
+    "a value for no point nearly everywhere": (
+        np.where(np.arange(24)[:, None, None] > 2, np.float32(1e10), XYZ),
+        "holds a point 1e+10 m away",
+    ),
+    "micrometres": (XYZ * 1e6, "looks like millimetres"),
     "zeros": (XYZ * 0, "every point is missing"),
     "all nan": (XYZ * np.nan, "every point is missing"),
     "millimetres": (XYZ * 1000, "millimetres"),

@@ -294,6 +294,12 @@ class TestPaper:
         assert rows[len(FIGURES)] == ["RGB+3D", "I-AUROC", "0.500", "1.000", "0.750"]
         assert len(rows) == 2 * len(FIGURES)
 
+    def test_overview_says_why_there_is_no_mean(self):
+        outcomes = [outcome("gear"), outcome("valve"), outcome("valve", "depth")]
+        assert paper.overview(outcomes, ["gear", "valve"]).note == "no mean of 3D only for want of a run of gear"
+        assert paper.overview(outcomes[:2], ["gear", "valve"]).note == ""
+        assert "RGB+3D for want of a run of bagel, cable_gland" in paper.overview([outcome()], MVTEC).note
+
 
 def test_time_and_memory_stand_beside_those_of_table_5():
     table = paper.benchmark_table([Speed(1, 12.34, 10.0, 20.0, 81.0, 250.4)], "runs/x", "a GPU", cuda=True)

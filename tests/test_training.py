@@ -622,10 +622,34 @@ class TestDetector:
             (part.rgb, part.xyz * 1000, "millimetres"),
             (part.rgb.tolist(), part.xyz, "holds int64 values"),
             (part.rgb[:1], part.xyz[:1], "two rows and two columns"),
+            (part.rgb, np.where(np.isnan(part.xyz), np.float32(1e10), part.xyz), r"holds a point 1e\+10 m away"),
         ):
             with pytest.raises(DataError, match=reason):
                 detector.predict(rgb, xyz)
         assert detector.predict(part.rgb, part.xyz.tolist()).score == detector.predict(part.rgb, part.xyz).score
+
+    def test_no_part_passes_for_want_of_a_score(self, finished: Trainer, cache_root: Path, capture):
+        detector, part = Detector.load(finished.run, "cpu"), capture("ring")
+        look = detector._look
+        detector._look = lambda *images: look(*images) * torch.nan
+        with pytest.raises(DataError, match="score is no number"):
+            detector.predict(part.rgb, part.xyz)
+        with pytest.raises(DataError, match="score is no number"):
+            evaluate_detector(detector, cache_root)
+
+    @pytest.mark.parametrize(
+        "damage", [{"threshold": float("nan")}, {"threshold": None}, {"threshold": "0.5"}, {"depth_range_m": [0.1]}]
+    )
+    def test_a_model_file_whose_content_is_none_of_a_model(self, finished: Trainer, tmp_path: Path, damage):
+        content = checkpoint.load(finished.run / "checkpoints" / "best.pt")
+        checkpoint.save(tmp_path / "odd.pt", content | damage)
+        with pytest.raises(DataError, match=r"odd\.pt: not a model of this version"):
+            Detector.load(tmp_path / "odd.pt", "cpu")
+
+    def test_predictions_can_be_told_apart(self, finished: Trainer, capture):
+        part = capture("ring")
+        one, other = Detector.load(finished.run, "cpu").predict_many([(part.rgb, part.xyz)] * 2)
+        assert one != other and len({one, other}) == 2
 
     def test_a_state_is_not_a_model(self, finished: Trainer):
         with pytest.raises(DataError, match=r"use best\.pt"):

@@ -56,7 +56,7 @@ def run(
         Path | None,
         typer.Option(
             "--pictures",
-            help="Write the figures, and a picture and the raw anomaly map of every test part of one run, here.",
+            help="Write the figures, and a picture and the anomaly map of every test part of one run, at the samples' size, here.",
             show_default=False,
         ),
     ] = None,

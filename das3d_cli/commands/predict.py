@@ -191,7 +191,7 @@ def _check_place(heatmap: Path) -> None:
 def _in_folder(files: list[PartFiles], parts: Path, folder: Path) -> dict[PartFiles, Path | None]:
     from das3d_cli.data.parts import folders_of_parts
     from das3d_cli.files import make_folder
-    from das3d_cli.report.draw import check_replaceable
+    from das3d_cli.report.draw import check_replaceable, forget
 
     taken = {*folders_of_parts(parts), *(path.parent for part in files for path in part.paths)}
     if real(folder) in {real(path) for path in taken}:  # the next call would take them for photos
@@ -206,6 +206,8 @@ def _in_folder(files: list[PartFiles], parts: Path, folder: Path) -> dict[PartFi
     for picture in pictures:
         check_replaceable(f"--heatmap {folder}", picture)
     make_folder(folder)
+    for name in {part.name for part in files if part.problem and part.name} - {*names}:
+        forget(folder / f"{name}.png")  # of an earlier call, when its files could be told
     return dict.fromkeys(files) | dict(zip(usable, pictures, strict=True))
 
 

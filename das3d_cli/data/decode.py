@@ -36,6 +36,8 @@ def read_bytes(path: Path, what: str) -> bytes:
         DataError: missing, empty or not readable.
     """
     try:
+        if path.is_fifo():  # who reads one waits for who writes into it
+            raise DataError(f"{path}: is a pipe; a {what} is wanted here, as a file")
         data = path.read_bytes()
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; a {what} is wanted here") from None

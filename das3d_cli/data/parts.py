@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -171,7 +171,8 @@ def _side_by_side(folder: Path) -> Unlabelled:
     for_xyz = folder / ("xyz" if marked else "depth") if kinds else folder
     for_rgb = folder / "rgb" if kinds else folder
     clouds = _without_depths([path for path in files_in(for_xyz) if not marked or _is_cloud(path)])
-    images = [path for path in files_in(for_rgb) if kinds or not path.stem.endswith((_DEPTH, _MASK))]
+    there = {_name(path) for path in files_in(for_rgb)}
+    images = [path for path in files_in(for_rgb) if kinds or not _goes_with_another(path, there)]
     return Unlabelled(
         by_name(clouds, (*CLOUDS, *DEPTHS), _name),
         by_name(images, IMAGES),
@@ -189,6 +190,11 @@ def _without_depths(clouds: Sequence[Path]) -> list[Path]:
     """Where a part has a point cloud, its depth image says nothing new; preprocess passes it over as well."""
     names = {path.stem for path in clouds}
     return [path for path in clouds if _name(path) == path.stem or _name(path) not in names]
+
+
+def _goes_with_another(image: Path, names: Collection[str]) -> bool:
+    """Whether it is a depth image, or the mask of one of the parts of these names."""
+    return image.stem.endswith(_DEPTH) or (image.stem.endswith(_MASK) and image.stem.removesuffix(_MASK) in names)
 
 
 def _name(path: Path) -> str:
@@ -213,17 +219,19 @@ def _listed(path: Path, needs: Modality, category: str) -> list[PartFiles]:
     for number, row in rows:
         if _of_another(row, category):
             continue
+        files: dict[str, Path] = {}
+        name, camera, problem = "", None, ""
         try:
-            files = {kind: path.parent / _one_of(row, names) for kind, names in sources.items()}
+            check_name(row.get("name", ""))
             name = row.get("name", "")
-            check_name(name)
+            for kind, names in sources.items():
+                files[kind] = path.parent / _one_of(row, names)
             for key in (*files.values(), *([name] if name else [])):
                 claim(taken, key, number)
             camera = row_camera(row, path.parent)
         except ValueError as error:
-            parts.append(PartFiles(None, None, problem=f"{path}: row {number}: {error}"))
-        else:
-            parts.append(PartFiles(files.get("xyz"), files.get("rgb"), camera, path.parent, name))
+            problem = f"{path}: row {number}: {error}"
+        parts.append(PartFiles(files.get("xyz"), files.get("rgb"), camera, path.parent, name, problem))
     return parts
 
 

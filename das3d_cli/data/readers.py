@@ -22,6 +22,8 @@ CameraSource = Camera | Callable[[], Camera | None] | None
 
 _DEPTH_IMAGE = b"\x10\x00"  # in a PNG's header: 16 bits, grey
 FARTHEST_M, NEAREST_M = 20.0, 0.002  # a scene's size that das3d can have to do with
+# What some programs write where nothing was measured is no point: this far away, and as many times the scene's size.
+_NO_POINT_M, _NO_POINT_TIMES, _NO_SCENE_M = 1e3, 50.0, 1e9
 
 
 def read_capture(
@@ -76,7 +78,7 @@ def read_xyz(
 
     Returns:
         float32, (H, W, 3), metres in the camera's frame. A point stored as (0, 0, 0) or with any NaN is NaN
-        in all three, and so is any with z = 0 unless the rays are parallel.
+        in all three, and so is any beside the camera or behind it, by its z, unless the rays are parallel.
 
     Raises:
         DataError: missing, truncated or of another kind; not (H, W, 3); not floating point; infinite values; every
@@ -226,7 +228,9 @@ def _clean(xyz: NDArray[Any], name: str) -> NDArray[np.float32]:
     if xyz.dtype.kind != "f":
         raise DataError(f"{name}: holds {xyz.dtype} values; store x, y and z as float32 in metres")
     with np.errstate(over="ignore"):
-        points: NDArray[np.float32] = np.array(xyz, np.float32)
+        points: NDArray[np.float32] = np.array(
+            xyz, np.float32, order="C"
+        )  # of another order, sums differ in their last bits
     if np.isinf(points).any():
         raise DataError(f"{name}: holds infinite values; mark missing points as (0, 0, 0) or NaN")
 
@@ -236,10 +240,10 @@ def _clean(xyz: NDArray[Any], name: str) -> NDArray[np.float32]:
         )
     x, y, z = cv2.split(points)  # apart they are compared in a quarter of the time
     missing = np.isnan(x) | np.isnan(y) | np.isnan(z) | ((x == 0) & (y == 0) & (z == 0))
-    # No camera sees a point beside itself; of parallel rays z may be a height over anything.
-    beside = (z == 0) & ~missing
-    if beside.any() and not are_parallel(points):
-        missing |= beside
+    # No camera sees a point beside itself or behind; of parallel rays z may be a height over anything.
+    unseen = ~missing & ((z <= 0) if np.count_nonzero(z > 0) >= np.count_nonzero(z < 0) else (z >= 0))
+    if unseen.any() and not are_parallel(np.where(unseen[..., None], np.float32(np.nan), points)):
+        missing |= unseen
     if missing.all():
         raise DataError(f"{name}: every point is missing; capture the part again")
     points[missing] = np.nan
@@ -248,7 +252,10 @@ def _clean(xyz: NDArray[Any], name: str) -> NDArray[np.float32]:
 
 def _of_size(points: NDArray[np.float32], name: str, unit: str, mend: str) -> NDArray[np.float32]:
     """The points in metres, if these can be metres; `unit` is what they were taken for, `mend` what to do if they cannot."""
-    extent = _extent_of(points)
+    farthest = float(np.fmax.reduce(np.abs(points), axis=None))
+    extent = _extent_of(points) if farthest < _NO_SCENE_M else 0.0
+    if farthest > max(_NO_POINT_M, _NO_POINT_TIMES * extent):
+        raise DataError(f"{name}: holds a point {farthest:.3g} m away; mark missing points as (0, 0, 0) or NaN")
     if not NEAREST_M < extent < FARTHEST_M:
         likely = "millimetres" if extent > 1 else "metres"
         raise DataError(f"{name}: median distance of {extent / UNITS[unit]:.3g} {unit} looks like {likely}; {mend}")
@@ -262,8 +269,9 @@ def _extent_of(points: NDArray[np.float32]) -> float:
     few = few[~np.isnan(few[:, 2])]
     if len(few) < 100:
         few = points[~np.isnan(points[..., 2])]
-    width = np.ptp(np.percentile(few[:, :2], [5, 95], axis=0), axis=0).max()
-    return float(max(np.median(np.abs(few[:, 2])), width))
+    places = few.astype(np.float64)  # what stands for no point may be too far off for float32
+    width = np.ptp(np.percentile(places[:, :2], [5, 95], axis=0), axis=0).max()
+    return float(max(np.median(np.abs(places[:, 2])), width))
 
 
 def _extent(shape: tuple[int, ...]) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from das3d_cli.benchmark import Speed
 from das3d_cli.data.capture import MEAN, OVERALL
+from das3d_cli.errors import some_of
 from das3d_cli.evaluation import Outcome
 from das3d_cli.metrics import FIGURES
 from das3d_cli.report.formats import FigureTable, Row
@@ -33,13 +34,16 @@ def overview(outcomes: Sequence[Outcome], expected: Sequence[str]) -> FigureTabl
     """All figures of every run: a column per category, and their mean."""
     shown = [category for category in expected if any(outcome.category == category for outcome in outcomes)]
     means = mean_figures(outcomes, expected)
-    rows = []
+    rows, notes = [], []
     for modality in _modalities(outcomes):
         found = _by_category(outcomes, modality)
+        if lacking := [category for category in expected if category not in found]:
+            notes.append(f"no mean of {_BLOCKS[modality]} for want of a run of {some_of(lacking)}")
         for figure in FIGURES:
             figures = [*_figures(found, figure, shown), means[modality][figure]]
             rows.append(Row((_BLOCKS[modality], TITLES[figure]), figures, ends=figure == FIGURES[-1]))
-    return FigureTable("all figures", ("modality", "figure"), dict.fromkeys([*shown, MEAN], 3), rows)
+    columns = dict.fromkeys([*shown, MEAN], 3)
+    return FigureTable("all figures", ("modality", "figure"), columns, rows, "; ".join(notes))
 
 
 def expected_categories(wanted: Sequence[str]) -> list[str]:

@@ -7,6 +7,8 @@ cy and scale of a depth image, unless a camera.json beside the table holds them.
 from __future__ import annotations
 
 import csv
+import io
+import re
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -64,15 +66,15 @@ def read_rows(path: Path) -> tuple[list[str], list[tuple[int, Row]]]:
         DataError: it is no CSV text, has two columns of one name, or a row with more cells than columns.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = path.read_bytes().decode("utf-8-sig")  # a name in quotation marks keeps its line breaks as they are
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {reason(error)}") from None
     except UnicodeDecodeError:
         raise DataError(f"{path}: is not a CSV text in UTF-8; save it again as such") from None
-    lines = text.splitlines()
-    delimiter = max(",;\t", key=lines[0].count) if lines else ","
+    delimiter = max(",;\t", key=re.split(r"[\r\n]", text, maxsplit=1)[0].count)
     try:
-        table = [[cell.strip() for cell in line] for line in csv.reader(lines, delimiter=delimiter, strict=True)]
+        lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        table = [[cell.strip() for cell in line] for line in lines]
     except csv.Error as error:
         raise DataError(
             f"{path}: is not a CSV text: {error}; look for a quotation mark without its other half"
