@@ -200,6 +200,16 @@ class TestSideBySide:
         rows = rows_of(comparison_table(runs))
         assert rows[0][:6] == ["runs/x-001", "tire", "synthesis.skew_filter=true", "0.900", "0.800", "1.000"]
         assert rows[1][2:6] == ["synthesis.skew_filter=false", "0.800", "0.700", "0.900"]
+        assert len(rows) == 2
+
+    def test_runs_that_differ_in_their_seed_alone_are_summed_up(self):
+        plain = [outcome(value=value, run=f"runs/x-{seed}", seed=seed) for seed, value in enumerate((0.5, 0.6, 0.7))]
+        other = outcome(value=0.9, run="runs/x-3", seed=0, **{"synthesis.skew_filter": False})
+        again = outcome(value=0.8, run="runs/x-4", **{"synthesis.skew_filter": False})
+        rows = rows_of(comparison_table([*plain, other, again, outcome("cookie", seed=1)]))
+        assert [row[0] for row in rows[6:]] == ["mean of 3 seeds", "standard deviation"]
+        assert rows[6][1:6] == ["tire", "synthesis.skew_filter=true", "0.600", "-", "-"]
+        assert [rows[7][3], rows[7][6], rows[7][9]] == ["0.100"] * 3
 
 
 MVTEC = ["bagel", "cable_gland", "carrot", "cookie", "dowel", "foam", "peach", "potato", "rope", "tire"]

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 from rich.table import Table
 from rich.text import Text
 
 from das3d_cli.data.capture import OVERALL
 from das3d_cli.data.summary import Summary
 from das3d_cli.evaluation import Outcome
-from das3d_cli.metrics import LIMITS
+from das3d_cli.metrics import LIMITS, Metrics
 from das3d_cli.report.formats import DASH, FigureTable, Row
 
 TITLES = {
@@ -31,6 +32,7 @@ REFERENCE_NOTE = "reference: 100 thresholds, as published figures use"
 _FIRST = ("image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "aupro_30")
 _COMPARED = ("image_auroc", "pixel_auroc", "aupro_30")
 _LABELS = ("defect type", "parts", "95 %")
+_SEED = "seed"
 _IDLE = ("preset", "hardware.")  # what a preset sets is told key by key, and hardware changes no figure
 
 
@@ -68,7 +70,7 @@ def _rows_of_run(outcome: Outcome, figures: Sequence[str]) -> list[Row]:
 
 
 def comparison_table(outcomes: Sequence[Outcome]) -> FigureTable:
-    """Runs side by side, one per row, each told by the settings in which they differ.
+    """Runs side by side, one per row, each told by the settings in which they differ; below, runs alike but for their seed together.
 
     The paper's Table 6 has four, all with `--set synthesis.soft_share=0`: so, with `--set synthesis.skew_filter=false`, with
     `--set synthesis.dropout=0`, and with both.
@@ -77,15 +79,37 @@ def comparison_table(outcomes: Sequence[Outcome]) -> FigureTable:
     for figure in _COMPARED:
         numbers |= {f"{TITLES[figure]}{bound}": 3 for bound in ("", " from", " to")}
     rows = []
+    alike: dict[tuple[str, str], dict[object, Metrics]] = {}
     for outcome, told in zip(outcomes, differing_settings(outcomes), strict=True):
         metrics, bounds = outcome.metrics[OVERALL], outcome.intervals[OVERALL]
-        text = ", ".join(
-            f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in told.items()
-        )
         figures = [value for figure in _COMPARED for value in (getattr(metrics, figure), *bounds[figure])]
-        rows.append(Row((outcome.run, outcome.category, text), figures))
+        rows.append(Row((outcome.run, outcome.category, _as_assignments(told)), figures))
+        but_seed = {key: value for key, value in told.items() if key != _SEED}
+        alike.setdefault((outcome.category, _as_assignments(but_seed)), {})[told.get(_SEED)] = metrics
+    for (category, text), seeds in alike.items():
+        rows += _rows_of_seeds(category, text, list(seeds.values())) if len(seeds) > 1 else []
     note = "from, to: 95 % interval; AUPRO is exact"
     return FigureTable("runs side by side", ("run", "category", "settings"), numbers, rows, note)
+
+
+def _rows_of_seeds(category: str, text: str, runs: Sequence[Metrics]) -> list[Row]:
+    """Mean and standard deviation of the figures of at least two runs; of these there is no interval."""
+    figures = np.array([[getattr(metrics, figure) for figure in _COMPARED] for metrics in runs])
+    rows = []
+    for name, values in (
+        (f"mean of {len(runs)} seeds", figures.mean(axis=0)),
+        ("standard deviation", figures.std(axis=0, ddof=1)),
+    ):
+        rows.append(
+            Row((name, category, text), [value for own in values.tolist() for value in (own, math.nan, math.nan)])
+        )
+    return rows
+
+
+def _as_assignments(settings: Mapping[str, object]) -> str:
+    return ", ".join(
+        f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in settings.items()
+    )
 
 
 def differing_settings(outcomes: Sequence[Outcome]) -> list[dict[str, object]]:
