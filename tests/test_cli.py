@@ -108,6 +108,10 @@ class TestMainPath:
         found = json.loads(ok(das3d("predict", "part.tiff", "part.png", "--json", cwd=place)).stdout)
         assert found["category"] == "tire" and 0 <= found["score"] <= 1
         assert found["anomalous"] == (found["score"] >= found["threshold"])
+        for other in (found["score"], found["score"] + 1e-6):
+            call = ("predict", "part.tiff", "part.png", "--json", "--threshold", repr(other))
+            judged = json.loads(ok(das3d(*call, cwd=place)).stdout)
+            assert (judged["anomalous"], judged["threshold"]) == (other == found["score"], other)
         unusable = das3d("predict", "absent.tiff", "part.png", "--json", cwd=place)
         fails(unusable, 1, "absent.tiff")
         told = json.loads(unusable.stdout)
@@ -526,6 +530,8 @@ class TestUsage:
             (["predict", "part.tiff", "part.png", "--heatmap", "no/where.png"], 1, ["no/where.png"]),
             (["predict", "part.tiff", "part.png", "--heatmap", "out.jpg"], 2, ["--heatmap out.jpg", "end in .png"]),
             (["predict", "part.tiff", "part.png", "--runs", "mvtec3d"], 2, ["no finished run"]),
+            (["predict", "part.tiff", "part.png", "--threshold", "nan"], 2, ["--threshold nan", "over 0 and at most 1"]),
+            (["predict", "part.tiff", "part.png", "--threshold", "60"], 2, ["--threshold 60.0", "over 0 and at most 1"]),
             (["predict", "part.tiff", "part.png", "--heatmap", "part.png"], 2, ["--heatmap part.png: is the part's own file"]),
             (["synth-preview", "--category", "tire", "--out", "mine"], 2, ["--out mine: would replace mine/samples.png"]),
             (["synth-preview", "--category", "all"], 2, ["choose one"]),

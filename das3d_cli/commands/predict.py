@@ -59,6 +59,14 @@ def run(
             "--heatmap", help="Write the heat map here, as PNG; with --parts, a folder of them.", show_default=False
         ),
     ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            "--threshold",
+            help="Least score of an anomalous part. (default: the one that training set)",
+            show_default=False,
+        ),
+    ] = None,
     model: Run = None,
     runs: Runs = DEFAULT_RUNS,
     gpus: Gpus = None,
@@ -75,6 +83,8 @@ def run(
         raise UsageError(f"--parts {parts}: names all parts; give no {first} besides")
     if not (parts or first):
         raise UsageError("Missing argument 'PART.tiff'; or give --parts; see das3d --help")
+    if threshold is not None and not 0 < threshold <= 1:
+        raise UsageError(f"--threshold {threshold}: a score is wanted, over 0 and at most 1")
     chosen = model or newest_finished(runs)
     from das3d_cli.data.parts import find_parts, not_read
     from das3d_cli.data.preprocess import oddity
@@ -83,6 +93,7 @@ def run(
 
     detector = Detector.load(chosen, settings.hardware.gpus)
     console.say(using(chosen, detector.category, detector.step, detector.settings.train.steps))
+    detector.threshold = threshold or detector.threshold
     used = detector.settings.preprocess
     files = (
         find_parts(parts, detector.needs, used.light_names(), detector.category, used.layout)
