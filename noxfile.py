@@ -47,7 +47,7 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """The test suite, in two processes of a thread each: 10 minutes at most on 2 CPU cores."""
+    """The test suite, in two processes of a thread each: 10 minutes at most on 2 CPU cores. `-- -n 0 --pdb` to look into one."""
     install(session, "test")
     session.run("pytest", "-n", "2", "--dist", "worksteal", *session.posargs, env={"OMP_NUM_THREADS": "1"})
 

@@ -129,6 +129,11 @@ def test_a_row_that_cannot_be_used_is_told_by_what_it_gives(tmp_path: Path):
     assert "row 3" in doubled.problem and "row 4" in half.problem
 
 
+def test_the_first_line_of_a_list_tells_what_parts_cells(tmp_path: Path):
+    (tmp_path / "list.csv").write_text("xyz,rgb\na;b;c;d.tiff,a;b;c;d.png\n")
+    assert pairs(tmp_path / "list.csv", "both") == [(tmp_path / "a;b;c;d.tiff", tmp_path / "a;b;c;d.png")]
+
+
 @pytest.mark.parametrize("between", ["\n", "\r\n", "\x0b", "\x85", "\u2028"])
 def test_a_name_in_quotation_marks_is_that_of_the_file_whatever_it_holds(tmp_path: Path, between: str):
     with open(tmp_path / "list.csv", "w", encoding="utf-8", newline="") as file:
@@ -139,7 +144,7 @@ def test_a_name_in_quotation_marks_is_that_of_the_file_whatever_it_holds(tmp_pat
 
 
 def test_a_mask_is_one_of_a_part_alone(tmp_path: Path):
-    touch(tmp_path, "1.tiff", "1.png", "1_mask.png", "gas_mask.tiff", "gas_mask.jpg")
+    touch(tmp_path, "1.tiff", "1.png", "1_mask.png", "2_mask.png", "gas_mask.tiff", "gas_mask.jpg")
     assert pairs(tmp_path, "both") == [
         (tmp_path / "1.tiff", tmp_path / "1.png"), (tmp_path / "gas_mask.tiff", tmp_path / "gas_mask.jpg"),
     ]  # fmt: skip
@@ -329,6 +334,18 @@ class TestPictures:
                 write_png(picture, blank(8, 8))
         assert _pictures(parts[:1], None, tmp_path / "1.png") == {parts[0]: tmp_path / "1.png"}
         assert _pictures(parts, tmp_path / "in", None) == dict.fromkeys(parts)
+
+    def test_a_row_of_a_list_forgets_no_other_rows(self, tmp_path: Path):
+        (tmp_path / "list.csv").write_text("xyz,name\n1.tiff,a\n2.tiff,a\nx\0y.tiff,b\n" + "3" * 300 + ".tiff,c\n,d\n")
+        (tmp_path / "maps").mkdir()
+        for name in "ad":
+            write_png(tmp_path / f"maps/{name}.png", blank(8, 8))
+        parts = find_parts(tmp_path / "list.csv", "depth")
+        for folder in (None, tmp_path / "maps"):
+            made = _pictures(parts, tmp_path / "list.csv", folder)
+            assert [bool(part.problem) for part in parts] == [False, True, True, False, True]
+        assert list(made.values()) == [tmp_path / "maps/a.png", None, None, tmp_path / "maps/c.png", None]
+        assert [path.name for path in (tmp_path / "maps").iterdir()] == ["a.png"]
 
     def test_none_of_an_earlier_call_is_left_of_a_part_whose_files_cannot_be_told(self, tmp_path: Path):
         touch(tmp_path, "in/1.tiff", "in/2.tiff")

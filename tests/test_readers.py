@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
+import sys
 import threading
 import zlib
 from collections.abc import Callable
@@ -17,10 +19,13 @@ import tifffile
 
 from das3d_cli.data.capture import Camera, RawCapture
 from das3d_cli.data.decode import _strict_tifffile
-from das3d_cli.data.readers import as_points, as_rgb, read_capture, read_ground_truth, read_rgb, read_xyz
+from das3d_cli.data.readers import as_points, as_rgb, guess_unit, read_capture, read_ground_truth, read_rgb, read_xyz
 from das3d_cli.errors import DataError
 
 XYZ = np.random.default_rng(0).uniform(0.2, 0.9, (24, 32, 3)).astype(np.float32)
+HEIGHTS = np.stack([*np.meshgrid(np.arange(32) / 1000, np.arange(24) / 1000), np.full((24, 32), 0.01)], 2).astype(
+    np.float32
+)
 RGB = np.random.default_rng(1).integers(0, 256, (24, 32, 3)).astype(np.uint8)
 
 
@@ -40,8 +45,8 @@ def chunk(kind: bytes, body: bytes) -> bytes:
     return len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big")
 
 
-def with_values(**changes: float) -> Any:
-    xyz = XYZ.copy()
+def with_values(points: Any = XYZ, **changes: float) -> Any:
+    xyz = points.copy()
     for axis, value in changes.items():
         xyz[3, 4, "xyz".index(axis)] = value
     return xyz
@@ -104,12 +109,28 @@ def test_nor_one_behind_itself_where_nothing_was_measured(
 
 def test_heights_may_lie_on_either_side_of_the_table(tmp_path: Path) -> None:
     rows, columns = np.mgrid[:24, :32].astype(np.float32)
-    heights = np.stack([columns / 1000, rows / 1000, 0.001 * np.sin(rows)], axis=2)
-    assert not np.isnan(read_xyz(save_tiff(tmp_path / "a.tiff", heights))[1:]).any()
+    waves = 0.001 * np.sin(rows)
+    steps = np.where((rows - 12) ** 2 + (columns - 16) ** 2 < 40, np.float32(0.01), np.float32(-0.01))
+    for z in (waves, steps, -steps, steps + 0.01, 0.01 - steps):
+        heights = np.stack([columns / 1000, rows / 1000, z], axis=2)
+        read = read_xyz(save_tiff(tmp_path / "a.tiff", heights))
+        assert not np.isnan(read[z != 0]).any()
+
+
+def test_what_is_no_unit_of_anything_costs_no_warning(tmp_path: Path) -> None:
+    stored = np.where(np.arange(24)[:, None, None] > 2, np.finfo(np.float32).max, XYZ)
+    assert guess_unit(None, save_tiff(tmp_path / "a.tiff", stored.astype(np.float32))) == ("um", False)
 
 
 def test_points_do_not_depend_on_how_an_array_lies_in_memory() -> None:
     assert as_points(np.asfortranarray(XYZ), "xyz").flags.c_contiguous
+
+
+def test_a_pipe_of_the_shell_is_read(tmp_path: Path) -> None:
+    command = "import pathlib, das3d_cli.data.readers as r; print(r.read_xyz(pathlib.Path('/dev/stdin')).shape)"
+    stored = save_tiff(tmp_path / "a.tiff", XYZ).read_bytes()
+    done = subprocess.run([sys.executable, "-c", command], input=stored, capture_output=True, check=True)
+    assert done.stdout == b"(24, 32, 3)\n"
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
@@ -183,6 +204,8 @@ BAD_XYZ = {
         "holds a point 1e+10 m away",
     ),
     "micrometres": (XYZ * 1e6, "looks like millimetres"),
+    "millimetres and a value for no point": (with_values(z=65.535) * 1000, "looks like millimetres"),
+    "heights and a value for no point": (with_values(HEIGHTS, z=-9999.0), "holds a point 1e+04 m away; mark missing"),
     "zeros": (XYZ * 0, "every point is missing"),
     "all nan": (XYZ * np.nan, "every point is missing"),
     "millimetres": (XYZ * 1000, "millimetres"),

@@ -210,6 +210,7 @@ class TestSideBySide:
         assert [row[0] for row in rows[6:]] == ["mean of 3 seeds", "standard deviation"]
         assert rows[6][1:6] == ["tire", "synthesis.skew_filter=true", "0.600", "-", "-"]
         assert [rows[7][3], rows[7][6], rows[7][9]] == ["0.100"] * 3
+        assert len(rows_of(comparison_table([*plain, outcome(run="runs/x-5", seed=2)]))) == 4
 
 
 MVTEC = ["bagel", "cable_gland", "carrot", "cookie", "dowel", "foam", "peach", "potato", "rope", "tire"]

@@ -178,9 +178,8 @@ def _pictures(files: list[PartFiles], parts: Path | None, heatmap: Path | None) 
     """
     if parts and heatmap:
         return _in_folder(files, parts, heatmap)
-    own = [real(path) for part in files for path in part.paths]
     if heatmap:
-        if real(heatmap) in own:
+        if real(heatmap) in [real(path) for part in files for path in part.paths]:
             raise UsageError(f"--heatmap {heatmap}: is the part's own file; choose another")
         _check_place(heatmap)
     return dict.fromkeys(files, heatmap)
@@ -204,10 +203,10 @@ def _in_folder(files: list[PartFiles], parts: Path, folder: Path) -> dict[PartFi
     from das3d_cli.files import make_folder
     from das3d_cli.report.draw import check_replaceable, forget
 
-    taken = {*folders_of_parts(parts), *(path.parent for part in files for path in part.paths)}
+    usable = [part for part in files if not part.problem]
+    taken = {*folders_of_parts(parts), *(path.parent for part in usable for path in part.paths)}
     if real(folder) in {real(path) for path in taken}:  # the next call would take them for photos
         raise UsageError(f"--heatmap {folder}: the files of parts are looked for there; choose another folder")
-    usable = [part for part in files if not part.problem]
     names = [part.name for part in usable]
     if repeated := next((name for name, count in Counter(names).items() if count > 1), None):
         raise UsageError(

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _POINTS = 20_000  # at most that the camera is fitted to
+_CLEARLY = 0.9  # of the others' error at most
 
 
 def displacement(
@@ -58,6 +59,11 @@ def pixel_pitch(xyz: NDArray[np.float32], part: NDArray[np.bool_]) -> float:
 def are_parallel(xyz: NDArray[np.float32]) -> bool:
     """Whether the rays to points (H, W, 3) are so along both axes: then nothing says which way z grows."""
     return all(off < error for _, off, _, error in _fits(xyz) or [(0.0, 0.0, 0.0, 0.0)])
+
+
+def meet(xyz: NDArray[np.float32]) -> bool:
+    """Whether the rays to points (H, W, 3) clearly pass through one point; before a level surface parallel ones fit as well."""
+    return any(error < _CLEARLY * off for _, off, _, error in _fits(xyz))
 
 
 def _fits(xyz: NDArray[np.float32]) -> list[tuple[float, float, float, float]]:

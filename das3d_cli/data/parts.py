@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -171,8 +171,8 @@ def _side_by_side(folder: Path) -> Unlabelled:
     for_xyz = folder / ("xyz" if marked else "depth") if kinds else folder
     for_rgb = folder / "rgb" if kinds else folder
     clouds = _without_depths([path for path in files_in(for_xyz) if not marked or _is_cloud(path)])
-    there = {_name(path) for path in files_in(for_rgb)}
-    images = [path for path in files_in(for_rgb) if kinds or not _goes_with_another(path, there)]
+    measured = {_name(path) for path in clouds}
+    images = [path for path in files_in(for_rgb) if kinds or path.stem in measured or not _goes_with_another(path)]
     return Unlabelled(
         by_name(clouds, (*CLOUDS, *DEPTHS), _name),
         by_name(images, IMAGES),
@@ -192,9 +192,9 @@ def _without_depths(clouds: Sequence[Path]) -> list[Path]:
     return [path for path in clouds if _name(path) == path.stem or _name(path) not in names]
 
 
-def _goes_with_another(image: Path, names: Collection[str]) -> bool:
-    """Whether it is a depth image, or the mask of one of the parts of these names."""
-    return image.stem.endswith(_DEPTH) or (image.stem.endswith(_MASK) and image.stem.removesuffix(_MASK) in names)
+def _goes_with_another(image: Path) -> bool:
+    """Whether it is a depth image, or a mask."""
+    return image.stem.endswith(_DEPTH) or (image.stem.endswith(_MASK) and image.suffix.lower() == ".png")
 
 
 def _name(path: Path) -> str:

@@ -14,7 +14,7 @@ from das3d_cli.data.capture import UNITS, Camera, RawCapture
 from das3d_cli.data.clouds import PCD_SUFFIXES, PLY_SUFFIXES, read_cloud
 from das3d_cli.data.decode import JPEG_MAGIC, PNG_MAGIC, TIFF_MAGICS, decode_image, decode_tiff, read_bytes
 from das3d_cli.data.depth import CAMERA_FILE, back_project, read_limits
-from das3d_cli.data.parallax import are_parallel
+from das3d_cli.data.parallax import are_parallel, meet
 from das3d_cli.errors import DataError
 
 # The camera of a depth image, or what finds it: called of a depth image alone, so that a point cloud can do without.
@@ -22,8 +22,8 @@ CameraSource = Camera | Callable[[], Camera | None] | None
 
 _DEPTH_IMAGE = b"\x10\x00"  # in a PNG's header: 16 bits, grey
 FARTHEST_M, NEAREST_M = 20.0, 0.002  # a scene's size that das3d can have to do with
-# What some programs write where nothing was measured is no point: this far away, and as many times the scene's size.
-_NO_POINT_M, _NO_POINT_TIMES, _NO_SCENE_M = 1e3, 50.0, 1e9
+# What some programs write where nothing was measured is no point so far away, nor a scene so large in any unit.
+_NO_POINT_M, _NO_SCENE_M = 1e3, 1e9
 
 
 def read_capture(
@@ -242,8 +242,11 @@ def _clean(xyz: NDArray[Any], name: str) -> NDArray[np.float32]:
     missing = np.isnan(x) | np.isnan(y) | np.isnan(z) | ((x == 0) & (y == 0) & (z == 0))
     # No camera sees a point beside itself or behind; of parallel rays z may be a height over anything.
     unseen = ~missing & ((z <= 0) if np.count_nonzero(z > 0) >= np.count_nonzero(z < 0) else (z >= 0))
-    if unseen.any() and not are_parallel(np.where(unseen[..., None], np.float32(np.nan), points)):
-        missing |= unseen
+    if unseen.any():
+        if meet(np.where(unseen[..., None], np.float32(np.nan), points)):
+            missing |= unseen
+        elif not are_parallel(points):
+            missing |= unseen & (z == 0)
     if missing.all():
         raise DataError(f"{name}: every point is missing; capture the part again")
     points[missing] = np.nan
@@ -254,7 +257,7 @@ def _of_size(points: NDArray[np.float32], name: str, unit: str, mend: str) -> ND
     """The points in metres, if these can be metres; `unit` is what they were taken for, `mend` what to do if they cannot."""
     farthest = float(np.fmax.reduce(np.abs(points), axis=None))
     extent = _extent_of(points) if farthest < _NO_SCENE_M else 0.0
-    if farthest > max(_NO_POINT_M, _NO_POINT_TIMES * extent):
+    if farthest > _NO_POINT_M and extent < FARTHEST_M:
         raise DataError(f"{name}: holds a point {farthest:.3g} m away; mark missing points as (0, 0, 0) or NaN")
     if not NEAREST_M < extent < FARTHEST_M:
         likely = "millimetres" if extent > 1 else "metres"

@@ -131,10 +131,10 @@ def check_replaceable(option: str, picture: Path, *beside: Path) -> None:
 
 def _is_own(path: Path) -> bool:
     """Whether `write_png` made this file."""
-    if not path.is_file():  # a pipe would be waited for
-        return False
     try:
+        if not path.is_file():  # a pipe would be waited for
+            return False
         with path.open("rb") as file:
             return file.read(_START + len(_MARK))[_START:] == _MARK
-    except OSError:
+    except (OSError, ValueError):  # a name that no file can have as well
         return False

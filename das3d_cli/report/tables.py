@@ -79,15 +79,16 @@ def comparison_table(outcomes: Sequence[Outcome]) -> FigureTable:
     for figure in _COMPARED:
         numbers |= {f"{TITLES[figure]}{bound}": 3 for bound in ("", " from", " to")}
     rows = []
-    alike: dict[tuple[str, str], dict[object, Metrics]] = {}
+    alike: dict[tuple[str, str], list[tuple[object, Metrics]]] = {}
     for outcome, told in zip(outcomes, differing_settings(outcomes), strict=True):
         metrics, bounds = outcome.metrics[OVERALL], outcome.intervals[OVERALL]
         figures = [value for figure in _COMPARED for value in (getattr(metrics, figure), *bounds[figure])]
         rows.append(Row((outcome.run, outcome.category, _as_assignments(told)), figures))
         but_seed = {key: value for key, value in told.items() if key != _SEED}
-        alike.setdefault((outcome.category, _as_assignments(but_seed)), {})[told.get(_SEED)] = metrics
+        alike.setdefault((outcome.category, _as_assignments(but_seed)), []).append((told.get(_SEED), metrics))
     for (category, text), seeds in alike.items():
-        rows += _rows_of_seeds(category, text, list(seeds.values())) if len(seeds) > 1 else []
+        if 1 < len(seeds) == len(dict(seeds)):  # a seed that is there twice would weigh twice
+            rows += _rows_of_seeds(category, text, [metrics for _, metrics in seeds])
     note = "from, to: 95 % interval; AUPRO is exact"
     return FigureTable("runs side by side", ("run", "category", "settings"), numbers, rows, note)
 
