@@ -36,10 +36,8 @@ def read_bytes(path: Path, what: str) -> bytes:
         DataError: missing, empty or not readable.
     """
     try:
-        if path.is_fifo() and path.parts[:2] != (
-            "/",
-            "dev",
-        ):  # who reads one waits for who writes into it; the shell's have one
+        # Who reads a pipe waits for who writes into it; those of the shell have somebody.
+        if path.is_fifo() and not path.is_relative_to("/dev"):
             raise DataError(f"{path}: is a pipe; a {what} is wanted here, as a file")
         data = path.read_bytes()
     except FileNotFoundError:

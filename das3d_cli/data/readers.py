@@ -227,10 +227,8 @@ def _clean(xyz: NDArray[Any], name: str) -> NDArray[np.float32]:
         )
     if xyz.dtype.kind != "f":
         raise DataError(f"{name}: holds {xyz.dtype} values; store x, y and z as float32 in metres")
-    with np.errstate(over="ignore"):
-        points: NDArray[np.float32] = np.array(
-            xyz, np.float32, order="C"
-        )  # of another order, sums differ in their last bits
+    with np.errstate(over="ignore"):  # in C's order, for of others sums differ in their last bits
+        points: NDArray[np.float32] = np.array(xyz, np.float32, order="C")
     if np.isinf(points).any():
         raise DataError(f"{name}: holds infinite values; mark missing points as (0, 0, 0) or NaN")
 
