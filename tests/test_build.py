@@ -220,6 +220,24 @@ def test_one_capture_of_two_parts_does_not_widen_the_window_of_all(
     assert made.depth_range_m == pytest.approx(before.depth_range_m, abs=3e-4)
 
 
+def test_a_part_partly_out_of_view_or_hardly_measured_is_told(dataset: Path, tmp_path: Path) -> None:
+    train, test = dataset / "tire/train/good", dataset / "tire/test/good"
+    cloud, photo = tifffile.imread(train / "xyz/001.tiff"), cv2.imread(str(train / "rgb/001.png"))
+    name = min((test / "xyz").iterdir()).stem
+    moved = np.roll(cloud, 40, axis=1)
+    moved[:, :40] = 0
+    tifffile.imwrite(test / f"xyz/{name}.tiff", moved, photometric="rgb")
+    cv2.imwrite(str(test / f"rgb/{name}.png"), np.roll(photo, 40, axis=1))
+    cloud = tifffile.imread(train / "xyz/002.tiff")
+    cloud[np.random.default_rng(0).random(cloud.shape[:2]) < 0.7] = 0
+    tifffile.imwrite(train / "xyz/002.tiff", cloud, photometric="rgb")
+    summary = run(dataset, tmp_path / "out")
+    assert summary.failures == []
+    hardly, cut = sorted(summary.notes, key=lambda note: "border" in note)
+    assert re.fullmatch(rf"{train}/xyz/002\.tiff: [67]\d% of the part have no points; look why .*", hardly)
+    assert cut.startswith(f"{test}/xyz/{name}.tiff: the part reaches the image's border, as few others do; look")
+
+
 def test_a_capture_in_which_hardly_anything_stands_is_told(dataset: Path, tmp_path: Path) -> None:
     path = dataset / "tire/train/good/xyz/002.tiff"
     cloud = tifffile.imread(path)

@@ -23,6 +23,7 @@ import torch
 import typer
 
 from das3d_cli.commands import predict as predict_command
+from das3d_cli.commands import preprocess as preprocess_command
 from das3d_cli.commands import train as train_command
 from das3d_cli.configure import resolve
 from das3d_cli.data.cache import open_cache
@@ -118,6 +119,13 @@ class TestMainPath:
         assert told["anomalous"] is None and told["xyz"] == "absent.tiff"
         assert unusable.stderr.endswith(f"error: {told['error']}\n")
 
+    def test_a_photo_of_another_kind_than_the_trainings_is_told(self, place: Path, tmp_path: Path):
+        photo = cv2.imread(str(place / "part.png"))
+        cv2.imwrite(str(tmp_path / "part.jpg"), photo)
+        told = ok(das3d("predict", "part.tiff", tmp_path / "part.jpg", cwd=place)).stderr
+        assert f"{tmp_path}/part.jpg: JPEG, where the training's photos were PNG." in told
+        assert "JPEG" not in ok(das3d("predict", "part.tiff", "part.png", cwd=place)).stderr
+
     def test_exit_code_tells_the_verdict_only_when_asked(self, place: Path, tmp_path: Path):
         from das3d_cli.engine import checkpoint
 
@@ -163,7 +171,9 @@ class TestMainPath:
         verdicts = {(v["label"], v["name"]) for v in found["verdicts"] if not v["anomalous"] and v["label"] != "good"}
         assert verdicts == {(kind, name) for kind, names in found["missed"].items() for name in names}
         assert set(found["metrics"]) == set(found["intervals"]) == {"all", *found["missed"]}
-        assert f"{len(verdicts)} defective parts missed" in text
+        good = sum(v["label"] == "good" for v in found["verdicts"])
+        missed = f"{len(verdicts)} of {len(found['verdicts']) - good} defective parts missed"
+        assert f"{missed}, {len(found['false_alarms'])} of {good} good parts rejected" in text
         assert all(f"missed {kind}: {', '.join(names)}" in text for kind, names in found["missed"].items() if names)
 
     def test_benchmark(self, place: Path):
@@ -180,6 +190,17 @@ class TestMainPath:
         done = ok(das3d("synth-preview", "--category", "cookie", "-n", 2, "--out", tmp_path / "preview", cwd=place))
         for path in done.stdout.split():
             assert cv2.imread(path).std() > 10
+
+    def test_an_interrupted_preprocess_says_how_to_go_on(
+        self, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ):
+        def interrupted(*_: Any, **__: Any) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("das3d_cli.data.build.build", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            preprocess_command.run(place / "mvtec3d", tmp_path / "out")
+        assert capsys.readouterr().err.endswith("interrupted; the same command goes on from here\n")
 
     def test_interrupted_training_goes_on(self, place: Path):
         import signal

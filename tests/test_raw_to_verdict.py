@@ -296,7 +296,7 @@ def test_each_type_of_an_eyecandies_part_has_its_row(tmp_path: Path, das3d: Das3
     counts = {name: metrics["samples"] for name, metrics in found["metrics"].items()}
     assert counts == {"all": 4, "bumps": 1, "colors": 2}
     assert found["missed"] == {"bumps": ["10"], "colors": ["10", "11"]}
-    assert "2 defective parts missed, 0 good" in done.stdout
+    assert "2 of 2 defective parts missed, 0 of 2 good parts rejected" in done.stdout
     assert "missed bumps: 10\n" in done.stdout and "missed colors: 10, 11\n" in done.stdout
     assert "a part with several types" in done.stdout
     assert {(v["label"], v["name"]): v["types"] for v in found["verdicts"]} == {

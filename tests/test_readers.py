@@ -257,7 +257,7 @@ def test_swapped_files(tmp_path: Path) -> None:
 
 def test_sizes_that_differ(tmp_path: Path) -> None:
     png, tiff = save_png(tmp_path / "a.png", RGB[:20]), save_tiff(tmp_path / "a.tiff", XYZ)
-    with pytest.raises(DataError, match=r"a\.png: is 20 x 32 pixels, but its point cloud is 24 x 32"):
+    with pytest.raises(DataError, match=r"a\.png: is 32 x 20 pixels, but its point cloud is 32 x 24"):
         read_capture(png, tiff)
 
 

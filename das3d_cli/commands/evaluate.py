@@ -272,10 +272,15 @@ def _tell_unlike(outcomes: Sequence[Outcome]) -> None:
 
 
 def _tell_verdicts(outcome: Outcome, whose: str, short: bool) -> None:
-    console.result(
-        f"{whose}at threshold {outcome.threshold:.3f}: {outcome.missed_parts} defective parts missed,"
-        f" {len(outcome.false_alarms)} good parts rejected"
-    )
+    from das3d_cli.data.capture import GOOD
+
+    good = sum(verdict["label"] == GOOD for verdict in outcome.verdicts)
+    defective = len(outcome.verdicts) - good
+    told = [
+        *([f"{outcome.missed_parts} of {defective} defective parts missed"] if defective else []),
+        *([f"{len(outcome.false_alarms)} of {good} good parts rejected"] if good else []),
+    ]
+    console.result(f"{whose}at threshold {outcome.threshold:.3f}: {', '.join(told)}")
     if short:
         return
     for kind, names in outcome.missed.items():

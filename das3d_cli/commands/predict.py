@@ -103,6 +103,8 @@ def run(
     pictures = _pictures(files, parts, heatmap)
     for note in not_read(parts, detector.needs, detector.category, files) if parts else ():
         console.say(note)
+    if odd := _of_another_kind(files, detector.form.photos):
+        console.say(odd)
     if len(files) > 1:
         _one_thread_each()
 
@@ -134,7 +136,7 @@ def run(
             console.say(f"failed: {undrawn}")
             failed += 1
         anomalous += found.anomalous
-        if told := oddity(found.sample.geometry, detector.window_px):
+        if told := oddity(found.sample.geometry, detector.window_px, detector.form.within):
             console.say(f"{part.first}: {told}")
         if as_json:
             console.result(to_json(about | _record(found, None if undrawn else pictures[part])))
@@ -148,6 +150,20 @@ def run(
         raise typer.Exit(1)
     if anomalous and fail_on_anomaly:
         raise typer.Exit(ANOMALOUS)
+
+
+def _of_another_kind(files: list[PartFiles], photos: str) -> str:
+    """A note on photos stored otherwise than those of the training, else ""."""
+    from das3d_cli.data.readers import kind_of_photo
+
+    others = [part.rgb for part in files if part.rgb and photos not in ("", kind_of_photo(part.rgb))]
+    if not others:
+        return ""
+    count = f" and {len(others) - 1} more" if len(others) > 1 else ""
+    return (
+        f"{others[0]}{count}: {kind_of_photo(others[0])}, where the training's photos were {photos}. A JPEG's colours are coarser, which"
+        " can look like a defect: judge photos stored as those trained on"
+    )
 
 
 def _one_part(first: Path | None, second: Path | None, needs: Modality) -> PartFiles:

@@ -47,13 +47,17 @@ def run(
         console.say(line)
     with console.progress("preprocess") as bar:
         task = bar.add_task("", total=len(found.entries), note="")
-        summary = build(
-            found,
-            dst,
-            settings.preprocess,
-            workers=settings.hardware.workers,
-            progress=lambda done, total, text: bar.update(task, completed=done, description=text),
-        )
+        try:
+            summary = build(
+                found,
+                dst,
+                settings.preprocess,
+                workers=settings.hardware.workers,
+                progress=lambda done, total, text: bar.update(task, completed=done, description=text),
+            )
+        except KeyboardInterrupt:
+            console.say("interrupted; the same command goes on from here")
+            raise
     for line in (*_told(summary.forms, settings.preprocess), *summary.notes):
         console.say(line)
     others = sorted(

@@ -150,7 +150,7 @@ def _build_category(
     forms = {category: common.form} if files else {}
     firsts = {task.path: task.entry.files[0] for task in tasks}
     notes = [f"{firsts[record.path]}: {told}" for record in records
-             if (told := oddity(record.geometry, common.window_px))]  # fmt: skip
+             if (told := oddity(record.geometry, common.window_px, common.form.within))]  # fmt: skip
     return Summary(rows_of(category, records, new), failures, forms, notes)
 
 

@@ -48,6 +48,8 @@ class Form:
         camera: of the depth images; None where the captures are point clouds or where several cameras took them.
         pitch_m: the least and the most that a pixel shows of a part, metres; None where parts are shown with the whole image.
         plane_distance_m: points this near to the table belong to it, metres.
+        within: most parts lie whole within the image; False as well where that was not looked at.
+        photos: "PNG" or "JPEG", where all colour images are; else "".
     """
 
     plane_distance_m: float = field(kw_only=True)
@@ -56,6 +58,8 @@ class Form:
     unit: str = "m"
     camera: Camera | None = None
     pitch_m: tuple[float, float] | None = None
+    within: bool = False
+    photos: str = ""
 
     @classmethod
     def of_saved(cls, tree: Mapping[str, Any], plane_distance_m: float) -> Form:
@@ -100,6 +104,8 @@ class Geometry:
         parallax: how far a point's image moves as the point rises from depth 1 to depth 0, x and y in half sides of the
             square; zero where there are no points.
         span_px: diameter of the smallest circle around the part, raw pixels; None where the whole image is shown.
+        within: the part does not reach the image's border.
+        measured: share of the part's pixels that have a point; 1 where none can have.
     """
 
     plane: tuple[float, float, float, float] | None
@@ -114,6 +120,8 @@ class Geometry:
     missing_fraction: float
     parallax: tuple[float, float]
     span_px: float | None = None
+    within: bool = True
+    measured: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 from das3d_cli.data.capture import GOOD, Foreground, Form
 from das3d_cli.data.layouts import Entry
 from das3d_cli.data.preprocess import OTHER_SCALE, Extent, measure
-from das3d_cli.data.readers import guess_unit, read_capture
+from das3d_cli.data.readers import guess_unit, kind_of_photo, read_capture
 from das3d_cli.data.thin import flat_height
 from das3d_cli.data.workers import completed
 from das3d_cli.errors import DataError, UsageError
@@ -65,14 +65,20 @@ def form_of(entries: Sequence[Entry], foreground: Foreground, settings: Preproce
             raise UsageError(
                 f"settings.preprocess.foreground: {settings.foreground} needs point clouds; there are none"
             )
-        return Form("rgb", "whole", plane_distance_m=settings.plane_distance_m())
+        return Form("rgb", "whole", plane_distance_m=settings.plane_distance_m(), photos=_kind_of_photos(entries))
     cameras = {entry.camera for entry in entries}
     return Form(
         "both" if any(entry.rgb for entry in entries) else "depth",
         foreground if settings.foreground == "auto" else settings.foreground,
         camera=cameras.pop() if len(cameras) == 1 else None,
         plane_distance_m=settings.plane_distance_m(),
+        photos=_kind_of_photos(entries),
     )
+
+
+def _kind_of_photos(entries: Sequence[Entry]) -> str:
+    kinds = {kind_of_photo(entry.rgb) for entry in entries if entry.rgb}
+    return kinds.pop() if len(kinds) == 1 else ""
 
 
 def to_look_at(entries: Sequence[Entry]) -> list[Entry]:
@@ -125,7 +131,8 @@ def find_common(entries: Sequence[Entry], form: Form, settings: PreprocessSettin
         return Common(depth_range, None, form)
     window = round(_MARGIN * max(extent.span_px for extent in extents))
     pitches = [extent.pitch_m for extent in extents]
-    return Common(depth_range, window, replace(form, pitch_m=(min(pitches), max(pitches))))
+    within = bool(np.mean([extent.within for extent in extents]) >= 1 - _FEW)
+    return Common(depth_range, window, replace(form, pitch_m=(min(pitches), max(pitches)), within=within))
 
 
 def _height_of_most(found: Sequence[_Probed]) -> float | None:

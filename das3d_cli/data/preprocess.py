@@ -23,6 +23,7 @@ _MIN_SPAN_M = 1e-3
 # So far from all its neighbours lies a point that no surface carries: share of the depth range, and at least.
 _STRAY, _STRAY_M = 0.1, 1e-3
 _WIDE, _SMALL = 1.25, 1 / 3  # of the window's side
+_MEASURED = 0.5  # of a part's pixels: where fewer have a point, most of its depth is filled in
 OTHER_SCALE = 1.4  # times the largest pitch, or least: another resolution or camera, not a part that lies farther away
 _NO_DEPTH = 0.5  # of a part without points: the synthesis may then change it both ways
 _NO_COLOUR = 128
@@ -35,12 +36,14 @@ class Extent(NamedTuple):
         near_m, far_m: nearest and farthest depth in metres, without the half percent of points at either end.
         span_px: diameter of the smallest circle around the part, raw pixels; the same however the part is turned.
         pitch_m: what a pixel shows of the part, metres.
+        within: it does not reach the image's border.
     """
 
     near_m: float
     far_m: float
     span_px: float
     pitch_m: float
+    within: bool
 
 
 class _Part(NamedTuple):
@@ -78,7 +81,7 @@ def measure(
     table = find_foreground(capture.xyz, foreground, plane_distance_m=plane_distance_m, seed=_SEED)
     near, far = _range_of(_depth(capture.xyz, table, depth_axis)[table.foreground])
     part = table.foreground | _missing_part(capture.rgb, capture.xyz, table)
-    return Extent(near, far, 2 * _circle(part)[2], pixel_pitch(capture.xyz, table.foreground))
+    return Extent(near, far, 2 * _circle(part)[2], pixel_pitch(capture.xyz, table.foreground), _within(part))
 
 
 def preprocess(
@@ -134,8 +137,9 @@ def preprocess(
     height, width = capture.shape
     parallax = part.rising[0] / (side / 2), part.rising[1] / (side / 2)
     geometry = Geometry(
-        part.plane, part.tilt_deg, part.near_m, part.far_m, height, width, side, top, left, part.missing, parallax, span
-    )
+        part.plane, part.tilt_deg, part.near_m, part.far_m, height, width, side, top, left, part.missing, parallax, span,
+        *((True, 1.0) if capture.xyz is None else (_within(part.mask), float(part.measured.sum() / part.mask.sum()))),
+    )  # fmt: skip
 
     weight = _square(part.mask, geometry)
     coverage = _resize(weight, size)
@@ -160,19 +164,34 @@ def preprocess(
     return Sample(rgb, small.astype(np.float32), inside, inside & (known >= 0.5 * coverage), geometry, truth, masks)
 
 
-def oddity(geometry: Geometry, window_px: int | None) -> str:
-    """What to say of a sample for which the window had to grow much, or in which hardly anything stands, else ""."""
+def oddity(geometry: Geometry, window_px: int | None, within: bool) -> str:
+    """What to say of a sample that is unlike most, for people to look at its capture, else "".
+
+    Args:
+        window_px: of the window about the parts, as for `preprocess`.
+        within: most parts lie whole within the image.
+    """
+    told = []
     if window_px and geometry.side > _WIDE * window_px:
-        return (
+        told.append(
             f"what stands there is too wide for the parts' window by a factor of {geometry.side / window_px:.1f}, and so shown smaller"
             " than others; look whether it is more than one part"
         )
     if window_px and geometry.span_px and geometry.span_px < _SMALL * window_px:
-        return (
+        told.append(
             f"what stands there is {geometry.span_px:.0f} pixels across, in the parts' window of {window_px}; look whether the part"
             " is there and was measured"
         )
-    return ""
+    if within and not geometry.within:
+        told.append("the part reaches the image's border, as few others do; look whether all of it is in view")
+    if geometry.measured < _MEASURED:
+        told.append(f"{1 - geometry.measured:.0%} of the part have no points; look why they were not measured")
+    return "; ".join(told)
+
+
+def _within(part: NDArray[np.bool_]) -> bool:
+    """Whether the part (H, W) does not reach the image's border."""
+    return not (part[[0, -1]].any() or part[:, [0, -1]].any())
 
 
 def to_raw(map_: NDArray[np.float32], geometry: Geometry) -> NDArray[np.float32]:

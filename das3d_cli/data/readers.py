@@ -55,7 +55,7 @@ def check_size(name: Path | str, image: NDArray[Any], size: tuple[int, ...], of:
     """Raise a DataError unless the image called `name` is of this height and width; `of` says what else is."""
     if image.shape[:2] != size:
         raise DataError(
-            f"{name}: is {_extent(image.shape[:2])} pixels, but its {of} is {_extent(size)}; "
+            f"{name}: is {_extent(image.shape[1::-1])} pixels, but its {of} is {_extent(size[1::-1])}; "
             "both must show the same view at the same size"
         )
 
@@ -120,6 +120,11 @@ def as_points(xyz: ArrayLike, name: str) -> NDArray[np.float32]:
     return _of_size(
         _clean(np.ma.filled(xyz, np.nan) if masked else np.asarray(xyz), name), name, "m", "convert it to metres"
     )
+
+
+def kind_of_photo(path: Path) -> str:
+    """The kind of a colour image, "PNG" or "JPEG", by its name."""
+    return "PNG" if path.suffix.lower() == ".png" else "JPEG"
 
 
 def read_rgb(path: Path, *, grey: bool = False) -> NDArray[np.uint8]:

@@ -84,8 +84,8 @@ def _samples_sheet(category: str, batch: Batch, textures: Tensor, random: ItemRa
     note = (
         "Ternary mask M_t (Eq. 1 and 2): blue is to come nearer to the camera, red to go farther. Change of depth p_z Δ_Z: the same"
         " colours; its peak is a share of the depth range. Defect mask: the refined one, M* (Eq. 7). RGB and depth with defects (Eq. 8"
-        " and 6) are shown after augmentation dropout (Eq. 12); the row's title says which of them kept a defect. Relief: the depth,"
-        " lit from the upper left."
+        " and 6) are shown after augmentation dropout (Eq. 12); the row's title says which of them kept a defect. Depth has each"
+        " row's own colours, from its nearest to its farthest point. Relief: the depth, lit from the upper left."
     )
     return contact_sheet(
         rows,
