@@ -196,6 +196,8 @@ class Detector:
             anomaly_map = to_raw(map_, sample.geometry)
             levels = peak_level(anomaly_map, self.threshold, anomalous), self.settings.score.outline
             defects = find_defects(anomaly_map, _points(capture), *levels) if anomalous else []
+            # The raw image's pixels leave less of a peak at times, less than the threshold even.
+            defects[:1] = [defect._replace(score=float(value)) for defect in defects[:1]]
             found.append(Prediction(anomalous, float(value), self.threshold, anomaly_map, defects, sample))
         return found
 

@@ -610,6 +610,8 @@ class TestDetector:
         assert prediction.score == pytest.approx(float(detector.score(*split.inputs).scores[0]), abs=1e-6)
         assert prediction.anomaly_map.shape == capture.rgb.shape[:2]
         assert prediction.anomalous == (prediction.score >= prediction.threshold)
+        detector.threshold = prediction.score
+        assert detector.predict(capture.rgb, capture.xyz).defects[0].score == prediction.score
 
     def test_what_the_readers_refuse_predict_refuses_too(self, finished: Trainer, capture):
         detector, part = Detector.load(finished.run, "cpu"), capture("ring")
