@@ -296,7 +296,7 @@ def test_ground_truth_of_another_size_is_a_failure(dataset: Path, dst: Path, par
     cv2.imwrite(str(path), part().ground_truth[:50].astype(np.uint8))
     (failure,) = run(dataset, dst).failures
     assert failure.path == path
-    assert "is 50 x 120 pixels" in failure.reason
+    assert "is 120 x 50 pixels" in failure.reason
 
 
 @pytest.mark.parametrize(

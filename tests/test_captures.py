@@ -209,7 +209,7 @@ class TestFromRawFolderToCache:
         (failure,) = build(
             find_entries(tmp_path / "raw"), tmp_path / "out", PreprocessSettings(size=SIZE), workers=1
         ).failures
-        assert failure.path == folder / "10_colors_mask.png" and "is 50 x 120 pixels" in failure.reason
+        assert failure.path == folder / "10_colors_mask.png" and "is 120 x 50 pixels" in failure.reason
 
     def test_five_lights_are_five_train_samples_of_one_shape(self, tmp_path: Path) -> None:
         layout = find_entries(captures.eyecandies(tmp_path / "raw"), lights=["0", "1", "2", "3", "5"])

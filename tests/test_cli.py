@@ -751,7 +751,7 @@ def imports_of(path: Path) -> set[str]:
 class TestStructure:
     # Each layer may import from its own and the ones below it.
     LAYERS = (
-        ("errors", "presets"), ("files", "sources"), ("settings", "configure", "runs"),
+        ("errors", "presets", "modality"), ("files", "sources"), ("settings", "configure", "runs"),
         ("data", "device", "memory", "affine", "batch", "contrast", "registration", "template",
          "model", "losses", "synthesis", "scoring", "curves", "metrics", "intervals",
          "measure"),
