@@ -151,8 +151,8 @@ STUDIES: tuple[Study, ...] = (
     Study(
         "One modality or both",
         "rgb-at-length and depth-at-length are today's preset on one of the two images, as long as das3d, seed 0, and below judged by the"
-        " larger test sets; their minutes hold pauses. All others are from before soft defects: 600 steps (rgb, depth and the second seed of both are of synthesis in"
-        " more passes, the first of later code in float32), and below the 7000 that the preset had."
+        " larger test sets; their minutes hold pauses. All others are from before soft defects: 600 steps (rgb, depth and the second seed"
+        " of both are of synthesis in more passes, the first of later code in float32), and below the 7000 that the preset had."
         " At that length colours alone rank potatoes and tires about as well as both, and outline"
         " their defects worse; cookies, blocks and caps they rank far worse, and depth alone ranks all five worse (that of all families"
         " but caps, and colours alone of caps, in float32). In 6000 steps of the default preset on a GPU they rank"
