@@ -133,7 +133,8 @@ def _build_category(
         tell(category, len(files))
         files, extent_key = {}, ""  # the next call must not take for measured what was not
 
-    base = _digest(cache.VERSION, cache.essential(settings).model_dump(mode="json"), common[:2], asdict(common.form))
+    as_read = asdict(replace(common.form, within=False, photos=""))  # which no sample depends on
+    base = _digest(cache.VERSION, cache.essential(settings).model_dump(mode="json"), common[:2], as_read)
     tasks = [
         _Task(entry, folder, _digest(base, files[entry], entry.camera and asdict(entry.camera)), settings, common)
         for entry in files

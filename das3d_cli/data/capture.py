@@ -105,7 +105,7 @@ class Geometry:
             square; zero where there are no points.
         span_px: diameter of the smallest circle around the part, raw pixels; None where the whole image is shown.
         within: the part does not reach the image's border.
-        measured: share of the part's pixels that have a point; 1 where none can have.
+        measured_fraction: share of the part's pixels that have a point; 1 where none can have.
     """
 
     plane: tuple[float, float, float, float] | None
@@ -121,7 +121,7 @@ class Geometry:
     parallax: tuple[float, float]
     span_px: float | None = None
     within: bool = True
-    measured: float = 1.0
+    measured_fraction: float = 1.0
 
 
 @dataclass(frozen=True)

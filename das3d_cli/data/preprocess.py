@@ -184,8 +184,8 @@ def oddity(geometry: Geometry, window_px: int | None, within: bool) -> str:
         )
     if within and not geometry.within:
         told.append("the part reaches the image's border, as few others do; look whether all of it is in view")
-    if geometry.measured < _MEASURED:
-        told.append(f"{1 - geometry.measured:.0%} of the part have no points; look why they were not measured")
+    if geometry.measured_fraction < _MEASURED:
+        told.append(f"{1 - geometry.measured_fraction:.0%} of the part have no points; look why they were not measured")
     return "; ".join(told)
 
 
