@@ -48,12 +48,12 @@ class TestClouds:
 
     def test_a_ply_that_does_not_tell_its_size_takes_that_of_its_image(self, tmp_path: Path) -> None:
         path = save_ply(tmp_path / "a.ply", XYZ, size="nowhere")
-        assert np.array_equal(read_xyz(path, size=(6, 8)), XYZ, equal_nan=True)
+        assert np.array_equal(read_xyz(path, size=lambda: (6, 8)), XYZ, equal_nan=True)
         rgb = save_image(tmp_path / "a.png", RGB)
         assert np.array_equal(np.asarray(read_capture(rgb, path).xyz), XYZ, equal_nan=True)
         for size, told in (
             (None, "order; export"),
-            ((6, 7), "order, and the image beside it has 7 x 6 pixels; export"),
+            (lambda: (6, 7), "order, and the image beside it has 7 x 6 pixels; export"),
         ):
             assert f"48 points without {told}" in refusal(lambda size=size: read_xyz(path, size=size), path)
 

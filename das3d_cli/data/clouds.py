@@ -6,7 +6,7 @@ Read here and not by open3d, which takes what is missing at the end of a cut fil
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from das3d_cli.errors import DataError
+
+SizeSource = Callable[[], tuple[int, ...]] | None  # finds the height and width of the image beside a point cloud
 
 PCD_SUFFIXES, PLY_SUFFIXES = (".pcd",), (".ply",)
 _PCD_TYPES = {"F": "f", "I": "i", "U": "u"}
@@ -25,14 +27,14 @@ _PLY_TYPES = {
 _PLY_ORDERS = {"binary_little_endian": "<", "binary_big_endian": ">", "ascii": "<"}
 
 
-def read_cloud(path: Path, data: bytes, size: tuple[int, ...] | None = None) -> NDArray[np.float64]:
+def read_cloud(path: Path, data: bytes, size: SizeSource = None) -> NDArray[np.float64]:
     """The points of a PCD or PLY file.
 
     Args:
         path: what errors call it; its suffix tells the kind.
         data: the file's contents.
-        size: height and width of the image beside it, for a file that holds the points row by row but does not say
-            how long a row is.
+        size: finds height and width of the image beside it; called of a file alone that holds the points row by row but
+            does not say how long a row is.
 
     Returns:
         float64, (H, W, 3), as stored.
@@ -46,10 +48,11 @@ def read_cloud(path: Path, data: bytes, size: tuple[int, ...] | None = None) -> 
     except (ValueError, TypeError, KeyError, IndexError, UnicodeDecodeError) as error:
         kind = path.suffix.lstrip(".").upper()
         raise DataError(f"{path}: damaged, truncated or unsupported {kind}; export it again ({error})") from None
-    if height <= 1 and size and size[0] * size[1] == len(points):
-        height, width = size[0], size[1]
+    shape = size() if height <= 1 and size else ()
+    if shape and shape[0] * shape[1] == len(points):
+        height, width = shape
     if height <= 1 or height * width != len(points):
-        beside = f", and the image beside it has {size[1]} x {size[0]} pixels" if size else ""
+        beside = f", and the image beside it has {shape[1]} x {shape[0]} pixels" if shape else ""
         raise DataError(
             f"{path}: holds {len(points)} points without order{beside}; export it organised, with width and height"
             " and missing points as NaN or (0, 0, 0)"
