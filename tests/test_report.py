@@ -27,8 +27,8 @@ from das3d_cli.report.pictures import (
     signed_picture,
     ternary_picture,
 )
+from das3d_cli.report.preprocessed import preprocess_table
 from das3d_cli.report.sheet import Tile, contact_sheet
-from das3d_cli.report.tables import preprocess_table
 
 
 @pytest.fixture

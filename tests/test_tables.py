@@ -31,8 +31,9 @@ from das3d_cli.report.formats import (
     terminal,
     write_tables,
 )
+from das3d_cli.report.preprocessed import preprocess_table
 from das3d_cli.report.published import categories_of, published, recognise
-from das3d_cli.report.tables import comparison_table, differing_settings, preprocess_table, run_tables
+from das3d_cli.report.tables import comparison_table, differing_settings, run_tables
 from das3d_cli.settings import Settings
 from das3d_cli.sources import flatten
 

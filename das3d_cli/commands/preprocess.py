@@ -38,7 +38,7 @@ def run(
     from das3d_cli.data.build import build
     from das3d_cli.data.cache import categories
     from das3d_cli.data.layouts import find_entries
-    from das3d_cli.report.tables import preprocess_table
+    from das3d_cli.report.preprocessed import preprocess_table
 
     found = find_entries(
         src, split_names(category), layout=settings.preprocess.layout, lights=settings.preprocess.light_names()

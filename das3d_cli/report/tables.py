@@ -1,21 +1,17 @@
-"""Which figures stand together: of one run, of runs side by side, of a preprocessing."""
+"""Which figures stand together: of one run, and of runs side by side."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from rich.table import Table
-from rich.text import Text
 
 from das3d_cli.data.capture import OVERALL
-from das3d_cli.data.summary import Summary
 from das3d_cli.evaluation import Outcome
 from das3d_cli.metrics import LIMITS, Metrics
-from das3d_cli.report.formats import DASH, FigureTable, Row
+from das3d_cli.report.formats import FigureTable, Row
 
 TITLES = {
     "image_auroc": "I-AUROC",
@@ -121,38 +117,3 @@ def differing_settings(outcomes: Sequence[Outcome]) -> list[dict[str, object]]:
         if not key.startswith(_IDLE) and any(other.settings[key] != value for other in outcomes)
     ]
     return [{key: outcome.settings[key] for key in keys} for outcome in outcomes]
-
-
-def preprocess_table(summary: Summary, title: str = "preprocessed") -> Table:
-    """One row per category, split and label ("new" were made now), and one for what a category could not use."""
-    table = _table(
-        title,
-        texts=["category", "split", "label"],
-        numbers=["samples", "new", "missing", "tilt mean", "tilt max"],
-    )
-    failed = Counter(failure.category for failure in summary.failures)
-    for category in sorted({row.category for row in summary.rows} | set(failed)):
-        for row in (row for row in summary.rows if row.category == category):
-            figures = (
-                f"{row.missing_fraction:.1%}" if row.missing_fraction < 1 else DASH,  # images alone miss no points
-                _number(row.tilt_mean_deg, 1, "°"),
-                _number(row.tilt_max_deg, 1, "°"),
-            )
-            table.add_row(Text(category), row.split, Text(row.label), str(row.samples), str(row.new), *figures)
-        if failed[category]:
-            table.add_row(Text(category), "", "failed", str(failed[category]), style="bold red")
-        table.add_section()
-    return table
-
-
-def _table(title: str, texts: Sequence[str], numbers: Sequence[str]) -> Table:
-    table = Table(title=Text(title), title_justify="left")
-    for name in texts:
-        table.add_column(name, no_wrap=True)
-    for name in numbers:
-        table.add_column(name, justify="right", no_wrap=True)
-    return table
-
-
-def _number(value: float, decimals: int, unit: str = "") -> str:
-    return DASH if math.isnan(value) else f"{value:.{decimals}f}{unit}"
