@@ -30,12 +30,12 @@ from das3d_cli.data.preprocess import preprocess, to_raw
 from das3d_cli.data.readers import as_points, as_rgb, check_size
 from das3d_cli.data.workers import in_order
 from das3d_cli.engine import checkpoint
-from das3d_cli.engine.network import build_network
 from das3d_cli.engine.recorded import Recorded
 from das3d_cli.errors import DataError
 from das3d_cli.measure import Defect, find_defects, peak_level
 from das3d_cli.modality import Modality
-from das3d_cli.scoring import Pass, Scored, evaluating, score_each
+from das3d_cli.model import Das3d
+from das3d_cli.scoring import Pass, Scored, judging, score_each
 from das3d_cli.settings import Settings
 
 TOGETHER = 64  # samples on the device at a time: enough to be busy, and a split of thousands needs no more memory
@@ -79,11 +79,12 @@ class Detector:
         self.depth_range: tuple[float, float] | None = (depth_range[0], depth_range[1]) if depth_range else None
         self.window_px: int | None = model_file["window_px"]
         self.form = Form.of_saved(model_file["form"], settings.preprocess.plane_distance_m())
-        self.network = build_network(settings)
-        self.network.load_state_dict(model_file["network"])
-        self.network.fold()
-        self.network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        look = evaluating(self.network)
+        self.network = Das3d(**settings.model.model_dump())
+        try:
+            self.network.load_state_dict(model_file["network"])
+        except RuntimeError as error:  # which the device's errors are as well
+            raise ValueError("weights of another network") from error
+        look = judging(self.network.to(device))
         # Threads that share a GPU gain nothing by side-by-side passes, and each would need memory for its own.
         self._turn = threading.Lock() if device.type == "cuda" else contextlib.nullcontext()
         self._look: Pass = Recorded(look) if cuda_graphs and device.type == "cuda" else look
@@ -120,7 +121,7 @@ class Detector:
             if math.isfinite(detector.threshold):
                 return detector
             raise ValueError("a threshold that is no number")
-        except (KeyError, TypeError, ValueError, IndexError, RuntimeError):
+        except (KeyError, TypeError, ValueError, IndexError):
             raise DataError(f"{file}: not a model of this version of das3d; train again") from None
 
     @property

@@ -56,10 +56,10 @@ def finish(trainer: Trainer) -> None:
 
 def compute_in_float64(patch: pytest.MonkeyPatch) -> None:
     """Batch normalisation over few samples makes much of every rounding: in float32 a gradient's third digit."""
-    network = trainer_module.build_network
+    network = trainer_module.Das3d
     torch.set_default_dtype(torch.float64)
     patch.setattr(torch.Tensor, "float", torch.Tensor.double)
-    patch.setattr(trainer_module, "build_network", lambda settings: network(settings).double())
+    patch.setattr(trainer_module, "Das3d", lambda **options: network(**options).double())
     patch.setattr(losses, "_gaussian", losses._gaussian.__wrapped__)  # an earlier test's window is kept in float32
     patch.setattr(trainer_module, "autocast", lambda *_, **__: contextlib.nullcontext())
 

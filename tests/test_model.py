@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from das3d_cli.batch import Batch
 from das3d_cli.model import Das3d, Fuse, Rebuilder, UNet
-from das3d_cli.scoring import anomaly_maps, anomaly_scores, evaluating, good_threshold, quarter_turned, score, threshold
+from das3d_cli.scoring import anomaly_maps, anomaly_scores, good_threshold, judging, quarter_turned, score, threshold
 
 
 def network(**changed):
@@ -234,16 +234,16 @@ class TestScoring:
             if isinstance(module, torch.nn.BatchNorm2d):
                 torch.nn.init.normal_(module.bias)
         parts = Batch(*images(batch=17))  # in more than one chunk
-        seen = [score(evaluating(model), quarter_turned(parts, n), 0.05, 1).maps for n in range(views)]
+        seen = [score(judging(model), quarter_turned(parts, n), 0.05, 1).maps for n in range(views)]
         turned_back = [np.rot90(maps, -n, (1, 2)) for n, maps in enumerate(seen)]
-        found = score(evaluating(model), parts, 0.05, views)
+        found = score(judging(model), parts, 0.05, views)
         assert found.scores.tolist() == found.maps.max((1, 2)).tolist()
         apart = np.abs(found.maps - np.mean(turned_back, axis=0)).mean()  # bfloat16 rounds, where the CPU has it
         assert apart < 0.2 * found.maps.std() and (views == 1 or apart < 0.5 * np.abs(found.maps - seen[0]).mean())
 
     def test_four_views_see_the_same_however_a_part_lies(self):
         model, parts = network(template=False), Batch(*images())
-        as_it_lies, turned = (score(evaluating(model), quarter_turned(parts, n), 0.05, 4).maps for n in (0, 1))
+        as_it_lies, turned = (score(judging(model), quarter_turned(parts, n), 0.05, 4).maps for n in (0, 1))
         assert np.allclose(np.rot90(as_it_lies, 1, (1, 2)), turned, atol=1e-2)
 
     def test_the_best_known_good_part_passes(self):

@@ -30,10 +30,10 @@ from das3d_cli.configure import resolve
 from das3d_cli.data.cache import Split
 from das3d_cli.data.capture import Form
 from das3d_cli.detector import Detector
-from das3d_cli.engine.network import build_network
 from das3d_cli.errors import DataError, UsageError
 from das3d_cli.evaluation import Evaluation, Outcome, defect_masks
 from das3d_cli.metrics import evaluate
+from das3d_cli.model import Das3d
 from das3d_cli.report import gallery
 from das3d_cli.report.charts import _BIN, _BOTTOM, _LEFT, _RIGHT, _TOP, rising_curve, score_histogram, thinned
 from das3d_cli.report.markup import percent
@@ -59,7 +59,7 @@ def detector() -> Detector:
     content = {
         "category": "tire", "step": 1, "threshold": THRESHOLD, "depth_range_m": None, "window_px": None,
         "form": asdict(Form(plane_distance_m=0.005)),
-        "network": build_network(settings).state_dict(),
+        "network": Das3d(**settings.model.model_dump()).state_dict(),
     }  # fmt: skip
     return Detector(content, settings, torch.device("cpu"))
 

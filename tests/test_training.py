@@ -35,7 +35,7 @@ from das3d_cli.errors import DataError, UsageError
 from das3d_cli.evaluation import Outcome, evaluate_detector, notes
 from das3d_cli.model import Output
 from das3d_cli.report.page import write_page
-from das3d_cli.scoring import evaluating, good_threshold
+from das3d_cli.scoring import good_threshold, judging
 from das3d_cli.settings import LossSettings, PreprocessSettings
 from das3d_cli.template import Template
 
@@ -503,7 +503,7 @@ def test_nothing_in_a_step_waits_for_the_device(monkeypatch: pytest.MonkeyPatch,
     trainer = Trainer(settings(), Data(parts, parts, parts.rgb), {}, tmp_path)
     losses = trainer._advance()
     assert all(value.device == meta and value.shape == () for value in losses.values())
-    assert evaluating(trainer.network)(*parts.unpacked()).shape == (4, 2, 64, 64)
+    assert judging(trainer.network)(*parts.unpacked()).shape == (4, 2, 64, 64)
 
 
 def test_of_large_maps_a_validation_ranks_some_pixels(cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -640,13 +640,28 @@ class TestDetector:
             evaluate_detector(detector, cache_root)
 
     @pytest.mark.parametrize(
-        "damage", [{"threshold": float("nan")}, {"threshold": None}, {"threshold": "0.5"}, {"depth_range_m": [0.1]}]
+        "damage",
+        [
+            {"threshold": float("nan")},
+            {"threshold": None},
+            {"threshold": "0.5"},
+            {"depth_range_m": [0.1]},
+            {"network": {}},
+        ],
     )
     def test_a_model_file_whose_content_is_none_of_a_model(self, finished: Trainer, tmp_path: Path, damage):
         content = checkpoint.load(finished.run / "checkpoints" / "best.pt")
         checkpoint.save(tmp_path / "odd.pt", content | damage)
         with pytest.raises(DataError, match=r"odd\.pt: not a model of this version"):
             Detector.load(tmp_path / "odd.pt", "cpu")
+
+    def test_a_device_that_fails_is_not_the_models_fault(self, finished: Trainer, monkeypatch: pytest.MonkeyPatch):
+        def fail(*_: object, **__: object) -> None:
+            raise RuntimeError("CUDA error: no kernel image is available")
+
+        monkeypatch.setattr(torch.nn.Module, "to", fail)
+        with pytest.raises(RuntimeError, match="no kernel image"):
+            Detector.load(finished.run, "cpu")
 
     def test_predictions_can_be_told_apart(self, finished: Trainer, capture):
         part = capture("ring")

@@ -20,10 +20,9 @@ from das3d_cli.engine import checkpoint, distributed
 from das3d_cli.engine.ahead import Ahead
 from das3d_cli.engine.feed import Feed, batch_indices
 from das3d_cli.engine.interrupt import deferred_interrupt
-from das3d_cli.engine.network import build_network
 from das3d_cli.engine.validation import validate
 from das3d_cli.errors import DataError
-from das3d_cli.model import Output
+from das3d_cli.model import Das3d, Output
 from das3d_cli.settings import LossSettings, Settings
 from das3d_cli.synthesis.augment import Augmented, augment_often
 from das3d_cli.synthesis.light import relight
@@ -65,7 +64,7 @@ class Trainer:
         self.device = data.textures.device
         make_ready(self.device)
         torch.manual_seed(settings.seed)
-        self.network = build_network(settings).to(self.device)
+        self.network = Das3d(**settings.model.model_dump()).to(self.device)
         if self.network.template is not None:
             self.network.template.learn(*data.train)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

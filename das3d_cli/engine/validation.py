@@ -16,7 +16,7 @@ from das3d_cli.engine import distributed
 from das3d_cli.metrics import auroc, average_precision
 from das3d_cli.modality import Modality
 from das3d_cli.model import Das3d
-from das3d_cli.scoring import Pass, evaluating, quarter_turned, score, threshold
+from das3d_cli.scoring import Pass, judging, quarter_turned, score, threshold
 from das3d_cli.settings import Settings
 from das3d_cli.synthesis.augment import augment
 from das3d_cli.synthesis.random import ItemRandom
@@ -59,10 +59,7 @@ def validate(
         image_auroc and pixel_ap; quality, their mean; threshold, from the scores of good parts as they are; defects_found, the
         share of the synthetic defects whose score reaches it. None in all processes but the first.
     """
-    judging = copy.deepcopy(network)  # as a detector judges, which rounds otherwise than the network that learns
-    judging.fold()
-    judging.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    look, device = evaluating(judging), textures.device
+    look, device = judging(copy.deepcopy(network)), textures.device  # as a detector judges
     judged = [
         _judge(look, places, batch, textures, settings)
         for places, batch in _batches(parts, torch.arange(len(parts)), device, settings)

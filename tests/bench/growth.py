@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from das3d_cli.batch import Batch
 from das3d_cli.data.cache import Cache, load_split, open_cache
-from das3d_cli.engine.network import build_network
 from das3d_cli.metrics import aupro
-from das3d_cli.scoring import evaluating, score
+from das3d_cli.model import Das3d
+from das3d_cli.scoring import judging, score
 
 from . import peers
 from .captures import prepare
@@ -100,14 +100,12 @@ def _grown(works, rounds: int, device: torch.device | None = None) -> list[Row]:
 
 
 def _forward(preset: str, side: int, batch: int, device: torch.device):
-    network = build_network(settings_of(preset, f"model.size={side}", "preprocess.size=1024"))
+    network = Das3d(**settings_of(preset, f"model.size={side}", "preprocess.size=1024").model.model_dump())
     if network.template is not None:
         network.template.compare(True)  # as of parts that are compared with their mean
-    network.fold()
-    network.to(device).to(memory_format=torch.channels_last)
     images = Batch(
         torch.rand(batch, 3, side, side, device=device), torch.rand(batch, 1, side, side, device=device),
         torch.ones(batch, 1, side, side, dtype=torch.bool, device=device), torch.zeros(batch, 2, device=device),
     )  # fmt: skip
-    look = evaluating(network)
+    look = judging(network.to(device))
     return lambda: score(look, images, 0.02, views=1)

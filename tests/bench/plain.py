@@ -16,7 +16,7 @@ from scipy.special import ndtr
 from torch import Tensor
 
 from das3d_cli import losses
-from das3d_cli.engine.network import build_network
+from das3d_cli.model import Das3d
 from das3d_cli.settings import Settings
 
 Image = NDArray[np.float32]
@@ -102,7 +102,7 @@ class Loop:
         self.settings, self.device = settings, device
         self.rgb, self.depth, self.foreground, self.textures = rgb, depth, foreground, textures
         self.random = np.random.default_rng(settings.seed)
-        self.network = build_network(settings).to(device).train()
+        self.network = Das3d(**settings.model.model_dump()).to(device).train()
         if self.network.template is not None:
             self.network.template.compare(True)  # as of parts that are compared with their mean
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=1e-4)
