@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from das3d_cli import measure
 from das3d_cli.data.cache import Split, begin_split, essential, fingerprints, in_portions, open_cache
 from das3d_cli.data.capture import GOOD
 from das3d_cli.detector import TOGETHER, Detector
 from das3d_cli.errors import DataError, some_of
 from das3d_cli.intervals import Interval, intervals
-from das3d_cli.measure import defective, peak_level
 from das3d_cli.metrics import Metrics, evaluate
 from das3d_cli.modality import Modality
 from das3d_cli.scoring import Scored
@@ -44,39 +44,47 @@ class Evaluation:
     def intervals(self) -> dict[str, dict[str, Interval]]:
         """95 % intervals of the metrics, by the same names."""
         split, scored = self.split, self.scored
-        return intervals(split.labels, scored.scores, scored.maps, defect_masks(split), split.by_type)
+        return intervals(split.labels, scored.scores, scored.maps, split.ground_truth, split.by_type)
+
+    @cached_property
+    def defective(self) -> NDArray[np.bool_]:
+        """(N,): the parts labelled so."""
+        return np.array([label != GOOD for label in self.split.labels])
+
+    @cached_property
+    def rejected(self) -> NDArray[np.bool_]:
+        """(N,): the parts that the detector calls anomalous."""
+        return self.detector.anomalous(self.scored.scores)
 
     @cached_property
     def outlined(self) -> NDArray[np.bool_]:
         """(N, S, S): what the detector says is defective."""
-        outline, verdicts = self.detector.settings.score.outline, self.detector.anomalous(self.scored.scores).tolist()
+        threshold, outline = self.detector.threshold, self.detector.settings.score.outline
         return np.stack(
             [
-                defective(anomaly_map, peak_level(anomaly_map, self.detector.threshold, verdict), outline)
-                for anomaly_map, verdict in zip(self.scored.maps, verdicts, strict=True)
+                measure.defective(anomaly_map, measure.peak_level(anomaly_map, threshold, rejected), outline)
+                for anomaly_map, rejected in zip(self.scored.maps, self.rejected.tolist(), strict=True)
             ]
         )
 
     def missed(self) -> list[int]:
         """Places in the split of the defective parts that were passed."""
-        passed = ~self.detector.anomalous(self.scored.scores)
-        return [i for i, label in enumerate(self.split.labels) if label != GOOD and passed[i]]
+        return np.flatnonzero(self.defective & ~self.rejected).tolist()
 
     def false_alarms(self) -> list[int]:
         """Places in the split of the good parts that were rejected."""
-        rejected = self.detector.anomalous(self.scored.scores)
-        return [i for i, label in enumerate(self.split.labels) if label == GOOD and rejected[i]]
+        return np.flatnonzero(~self.defective & self.rejected).tolist()
 
     def verdicts(self) -> list[dict[str, Any]]:
         """One plain record per test part."""
         return [
-            {"label": label, "types": list(types), "name": name, "score": float(score), "anomalous": bool(verdict)}
-            for label, types, name, score, verdict in zip(
+            {"label": label, "types": list(types), "name": name, "score": float(score), "anomalous": bool(rejected)}
+            for label, types, name, score, rejected in zip(
                 self.split.labels,
                 self.split.types,
                 self.split.names,
                 self.scored.scores,
-                self.detector.anomalous(self.scored.scores),
+                self.rejected,
                 strict=True,
             )
         ]
@@ -169,12 +177,6 @@ def notes(evaluation: Evaluation) -> Iterator[str]:
         yield f"captures that could not be preprocessed and count nowhere: {len(unused)} ({some_of(unused)})"
 
 
-def defect_masks(split: Split) -> NDArray[np.bool_]:
-    """(N, S, S): the annotated defects; nothing on a good part, whatever its annotation says."""
-    defective = np.array([label != GOOD for label in split.labels])
-    return np.asarray(split.ground_truth & defective[:, None, None])
-
-
 def evaluate_detector(detector: Detector, cache_root: Path) -> Evaluation:
     """Score the test split of the detector's category.
 
@@ -196,7 +198,7 @@ def evaluate_detector(detector: Detector, cache_root: Path) -> Evaluation:
         )
     split, reading = begin_split(cache, "test")
     scored = detector.score_each(in_portions(split.inputs, TOGETHER, reading))
-    metrics = evaluate(split.labels, scored.scores, scored.maps, defect_masks(split), split.by_type)
+    metrics = evaluate(split.labels, scored.scores, scored.maps, split.ground_truth, split.by_type)
     marks = zip(split.labels, split.names, fingerprints(split.inputs), strict=True)
     known = [f"{label}/{name}" for label, name, mark in marks if mark in detector.seen]
     return Evaluation(detector, split, scored, metrics, known, cache.unused)

@@ -31,7 +31,7 @@ from das3d_cli.data.cache import Split
 from das3d_cli.data.capture import Form
 from das3d_cli.detector import Detector
 from das3d_cli.errors import DataError, UsageError
-from das3d_cli.evaluation import Evaluation, Outcome, defect_masks
+from das3d_cli.evaluation import Evaluation, Outcome
 from das3d_cli.metrics import evaluate
 from das3d_cli.model import Das3d
 from das3d_cli.report import gallery
@@ -85,7 +85,7 @@ def evaluation_of(detector: Detector, parts: list[tuple[str, str, float]], size:
         labels=labels,
         names=[name for _, name, _ in parts],
     )
-    metrics = evaluate(labels, scores, maps, defect_masks(split))
+    metrics = evaluate(labels, scores, maps, split.ground_truth)
     return Evaluation(detector, split, Scored(maps, scores), metrics)
 
 
@@ -227,7 +227,7 @@ class TestSeveralKindsOnAPart:
         by_type = {i: {"dent": truth & left, "hole": truth & ~left}
                    for i, truth in enumerate(made.split.ground_truth) if parts[i][0] == "dent+hole"}  # fmt: skip
         split, scored = replace(made.split, by_type=by_type), made.scored
-        metrics = evaluate(split.labels, scored.scores, scored.maps, defect_masks(split), by_type)
+        metrics = evaluate(split.labels, scored.scores, scored.maps, split.ground_truth, by_type)
         return Evaluation(detector, split, scored, metrics)
 
     def test_it_counts_in_the_row_of_each_and_is_shown_once(self, several: Evaluation, tmp_path: Path):

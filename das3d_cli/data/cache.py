@@ -127,7 +127,7 @@ class Split:
     Attributes:
         rgb: uint8, (N, S, S, 3).
         depth: float32, (N, S, S), in [0, 1].
-        foreground, valid, ground_truth: bool, (N, S, S). A part without annotation has no defect.
+        foreground, valid, ground_truth: bool, (N, S, S). Nothing is marked on a good part, nor on one without annotation.
         parallax: float32, (N, 2), as in `Geometry`.
         labels, names: N each.
         by_type: place -> masks of the parts with several types of defect, as in `Sample`.

@@ -6,11 +6,8 @@ import math
 from typing import NamedTuple
 from xml.etree.ElementTree import Element
 
-import numpy as np
-from numpy.typing import NDArray
-
-from das3d_cli.data.capture import GOOD, OVERALL
-from das3d_cli.evaluation import Evaluation, defect_masks
+from das3d_cli.data.capture import OVERALL
+from das3d_cli.evaluation import Evaluation
 from das3d_cli.intervals import LEVEL, Interval
 from das3d_cli.metrics import LIMITS, pro_curve, pro_point, roc_curve
 from das3d_cli.report.charts import rising_curve, score_histogram
@@ -114,7 +111,7 @@ def charts(evaluation: Evaluation) -> Element:
 
 
 def _scores(evaluation: Evaluation) -> Element:
-    defective, scores = _defective(evaluation), evaluation.scored.scores
+    defective, scores = evaluation.defective, evaluation.scored.scores
     chart = score_histogram(scores[~defective], scores[defective], evaluation.detector.threshold)
     return _chart(
         "The scores",
@@ -125,8 +122,7 @@ def _scores(evaluation: Evaluation) -> Element:
 
 
 def _roc(evaluation: Evaluation, area: float) -> Element:
-    defective, scores = _defective(evaluation), evaluation.scored.scores
-    rejected = evaluation.detector.anomalous(scores)
+    defective, scores, rejected = evaluation.defective, evaluation.scored.scores, evaluation.rejected
     rate, share = float(rejected[~defective].mean()), float(rejected[defective].mean())
     at_threshold = f"The threshold in use finds {percent(share)} of the defective parts and rejects {percent(rate)} of the good ones."
     chart = rising_curve(
@@ -148,7 +144,7 @@ def _roc(evaluation: Evaluation, area: float) -> Element:
 
 
 def _pro(evaluation: Evaluation, area: float) -> Element:
-    limit, masks, maps = LIMITS["30"], defect_masks(evaluation.split), evaluation.scored.maps
+    limit, masks, maps = LIMITS["30"], evaluation.split.ground_truth, evaluation.scored.maps
     rate, share = pro_point(masks, evaluation.outlined, True)
     sound = "under 0.01%" if 0 < rate < 1e-4 else f"{rate:.2%}"
     at_threshold = f"The threshold in use outlines {percent(share)} of a defect on average, and {sound} of the image around defects."
@@ -177,10 +173,6 @@ def _threshold(evaluation: Evaluation) -> str:
 
 def _chart(title: str, chart: Element, meaning: str) -> Element:
     return tag("figure", tag("h3", title), chart, tag("figcaption", meaning), class_="chart")
-
-
-def _defective(evaluation: Evaluation) -> NDArray[np.bool_]:
-    return np.array([label != GOOD for label in evaluation.split.labels])
 
 
 def _number(value: float) -> str:

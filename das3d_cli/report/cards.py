@@ -80,12 +80,12 @@ def _card(evaluation: Evaluation, outcome: Outcome, index: int, light: Brighteni
     split, detector = evaluation.split, evaluation.detector
     name = f"{split.labels[index]} {split.names[index]}"
     part, depth, anomaly = split.foreground[index], split.depth[index], evaluation.scored.maps[index]
-    truth = split.ground_truth[index] & (split.labels[index] != GOOD)
+    truth = split.ground_truth[index]
     score = float(evaluation.scored.scores[index])
     rgb = _shown(light.shown(split.rgb[index]))
     heat = blend(
         rgb, anomaly, threshold=detector.threshold, outline=detector.settings.score.outline,
-        anomalous=bool(detector.anomalous(evaluation.scored.scores)[index]),
+        anomalous=bool(evaluation.rejected[index]),
     )  # fmt: skip
     marked = _marked(evaluation.outlined[index], part)
     pictures = (

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from das3d_cli.data.capture import GOOD
 from das3d_cli.errors import UsageError
 from das3d_cli.evaluation import Evaluation
 from das3d_cli.files import make_folder, write_whole
@@ -108,7 +107,7 @@ def _row(evaluation: Evaluation, index: int, light: Brightening) -> list[Tile]:
     split, detector = evaluation.split, evaluation.detector
     score = float(evaluation.scored.scores[index])
     part, rgb = split.foreground[index], light.shown(split.rgb[index])
-    anomalous = bool(detector.anomalous(evaluation.scored.scores)[index])
+    anomalous = bool(evaluation.rejected[index])
     heat = blend(
         rgb, evaluation.scored.maps[index],
         threshold=detector.threshold, outline=detector.settings.score.outline, anomalous=anomalous,
@@ -117,6 +116,6 @@ def _row(evaluation: Evaluation, index: int, light: Brightening) -> list[Tile]:
         Tile(rgb),
         Tile(depth_picture(split.depth[index], part)),
         Tile(shaded_relief(split.depth[index], part)),
-        Tile(mask_picture(split.ground_truth[index] & (split.labels[index] != GOOD), part)),
+        Tile(mask_picture(split.ground_truth[index], part)),
         Tile(heat, f"{'anomalous' if anomalous else 'normal'}, {score:.3f}"),
     ]
