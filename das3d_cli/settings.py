@@ -21,7 +21,13 @@ def setting(default: Any, text: str, *, why: str = "", **limits: Any) -> Any:
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        defer_build=True,
+        allow_inf_nan=False,
+        coerce_numbers_to_str=True,  # gpus = 0 in TOML
+    )
 
 
 class PreprocessSettings(Section):

@@ -242,12 +242,13 @@ class TestEyecandies:
         assert len(layout.entries) == len(whole.entries) - 1
 
     def test_extra_files_and_masks_that_disagree_are_named(self, tmp_path: Path) -> None:
-        folder = captures.eyecandies(tmp_path) / "GummyBear/test_public/data"
+        root = captures.eyecandies(tmp_path / "scan: 2024")
+        folder = root / "GummyBear/test_public/data"
         touch(folder, "10_image_4.jpg", "notes.csv", "more/10_depth.png")
         for kind in ("bumps", "colors"):
             (folder / f"10_{kind}_mask.png").write_bytes((folder / "00_mask.png").read_bytes())
         (folder / "00_mask.png").write_bytes(b"no image")
-        told = {item.path.name: item.reason for item in find_entries(tmp_path).problems}
+        told = {str(item.path.relative_to(folder)): item.reason for item in find_entries(root).problems}
         assert told.keys() == {"10_image_4.jpg", "notes.csv", "more", "10_mask.png", "00_mask.png"}
         assert told["10_mask.png"].startswith("marks a defect that no 10_<type>_mask.png marks")
         assert told["00_mask.png"].startswith("is not a PNG file")

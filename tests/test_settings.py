@@ -107,6 +107,13 @@ def test_a_bad_config_file_is_named(tmp_path, text, part):
     assert str(config) in str(error.value) and part in str(error.value)
 
 
+def test_a_config_file_may_write_numbers_as_such(tmp_path):
+    config = tmp_path / "das3d.toml"
+    config.write_text("[model]\n[hardware]\ngpus = 0\n[preprocess]\nlights = 4\n")
+    found = resolved(config=config)
+    assert (found.hardware.gpus, found.preprocess.lights) == ("0", "4")
+
+
 def test_a_config_file_may_begin_with_a_byte_order_mark(tmp_path):
     config = tmp_path / "das3d.toml"
     config.write_bytes(b"\xef\xbb\xbf[train]\r\nsteps = 5\r\n")

@@ -25,7 +25,7 @@ from das3d_cli.data.preprocess import oddity, preprocess
 from das3d_cli.data.readers import check_size, read_capture, read_ground_truth
 from das3d_cli.data.summary import Row, Summary, rows_of
 from das3d_cli.data.workers import completed, process_pool
-from das3d_cli.errors import DataError, UsageError, unforeseen
+from das3d_cli.errors import DataError, UsageError
 from das3d_cli.files import held, make_folder, real, reason, sweep
 from das3d_cli.settings import PreprocessSettings
 
@@ -199,7 +199,7 @@ def _make(task: _Task) -> Record | Failure:
             by_type={name: _mask(path, entry, capture) for name, path in entry.by_type},
         )  # fmt: skip
     except Exception as error:  # noqa: BLE001  (one odd capture must not cost the others, whatever it breaks)
-        return _failure(entry, error)
+        return Failure.of(entry.category, entry.files, error)
     cache.write_sample(task.folder / task.path, sample, task.key)
     return task.record(sample.geometry)
 
@@ -218,15 +218,6 @@ def _check_label(entry: Entry, *, defective: bool) -> None:
     if not defective and entry.label != GOOD:
         raise DataError(f"{entry.ground_truth}: marks nothing, but the part is labelled {entry.label}; mark the defect, or"
                         f" label it {GOOD}")  # fmt: skip
-
-
-def _failure(entry: Entry, error: Exception) -> Failure:
-    text = " ".join(str(error).split())
-    for path in entry.files:
-        if text.startswith(f"{path}: "):
-            return Failure(entry.category, path, text.removeprefix(f"{path}: "))
-    reason = text if isinstance(error, DataError) else unforeseen(error)
-    return Failure(entry.category, entry.files[0], reason)
 
 
 def _cached(task: _Task) -> Record | None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from das3d_cli.data.capture import GOOD, Foreground, Form
-from das3d_cli.data.layouts import Entry
+from das3d_cli.data.layouts import Entry, Failure
 from das3d_cli.data.preprocess import OTHER_SCALE, Extent, measure
 from das3d_cli.data.readers import guess_unit, kind_of_photo, read_capture
 from das3d_cli.data.thin import flat_height
@@ -183,5 +183,4 @@ def _probe(job: tuple[Entry, Form, PreprocessSettings, bool]) -> _Probed:
         extent = measure(capture, foreground=form.foreground, plane_distance_m=distance, depth_axis=axis)
         return _Probed(first, extent, flat)
     except Exception as error:  # noqa: BLE001  (making its sample meets it again and lists it)
-        text = " ".join(str(error).split())
-        return _Probed(first, text if any(str(path) in text for path in entry.files) else f"{first}: {text}", flat)
+        return _Probed(first, str(Failure.of(entry.category, entry.files, error)), flat)

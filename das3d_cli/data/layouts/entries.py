@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from unicodedata import normalize
 
 from das3d_cli.data.capture import GOOD, Camera, Foreground
 from das3d_cli.data.depth import CAMERA_FILE, EXAMPLE, find_camera
-from das3d_cli.errors import DataError, some_of
+from das3d_cli.errors import DataError, some_of, unforeseen
 
 SPLITS = ("train", "validation", "test")
 SPLIT_NAMES = {**{split: split for split in SPLITS}, "val": "validation"}  # as data sets call them
@@ -69,6 +69,15 @@ class Failure:
     category: str
     path: Path
     reason: str
+
+    @classmethod
+    def of(cls, category: str, files: Sequence[Path], error: Exception) -> Failure:
+        """What went wrong with these files: with the one that the error's text begins with, else with the first."""
+        text = " ".join(str(error).split())
+        for path in files:
+            if text.startswith(f"{path}: "):
+                return cls(category, path, text.removeprefix(f"{path}: "))
+        return cls(category, files[0], text if isinstance(error, DataError) else unforeseen(error))
 
     def __str__(self) -> str:
         """One line for the user."""

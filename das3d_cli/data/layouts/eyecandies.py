@@ -100,8 +100,7 @@ def _read_split(category: str, split: str, folder: Path, lights: Sequence[str]) 
         try:
             types = _types(index, items) if split == "test" else []
         except DataError as error:
-            place, _, reason = str(error).partition(": ")
-            yield Failure(category, Path(place), reason)
+            yield Failure.of(category, list(items.values()), error)
             continue
         by_type = tuple((kind, items[f"{kind}_{_MASK}"]) for kind in types) if len(types) > 1 else ()
         for light in lights:
