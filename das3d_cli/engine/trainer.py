@@ -143,8 +143,11 @@ class Trainer:
 
     def _make(self, rgb: Tensor, depth: Tensor, foreground: Tensor, parallax: Tensor, step: Tensor) -> Samples:
         """What a step learns from, in equal portions."""
-        batch = Batch(rgb, depth, foreground, parallax)
-        return [self._synthesised(*some, step) for some in self._micro_batches(batch)]
+        batch, s = Batch(rgb, depth, foreground, parallax), self.settings
+        return [
+            synthesised(*some, step, self.data.textures, s, s.synthesis.normal_share)
+            for some in self._micro_batches(batch)
+        ]
 
     def _learn(self, parts: Samples) -> dict[str, Tensor]:
         """One optimiser step, on the device from beginning to end; returns the losses."""
@@ -191,17 +194,6 @@ class Trainer:
         portion = len(self._places) // self.settings.train.accumulate
         for *some, where in zip(*(torch.split(tensor, portion) for tensor in (*batch, self._places)), strict=True):
             yield Batch(*some), where
-
-    def _synthesised(self, batch: Batch, places: Tensor, step: Tensor) -> tuple[Batch, Augmented]:
-        """Good parts turned and relit, and what was made of them."""
-        s = self.settings
-        of_pose, of_light, of_defects = ItemRandom.of(s.seed, step, places).split(3)
-        batch = turn(batch, of_pose, rotate=s.synthesis.rotate, flip=s.synthesis.flip)
-        batch = batch._replace(rgb=relight(batch.rgb, of_light, s.synthesis.relight))
-        return batch, augment_often(
-            *batch.images, self.data.textures, of_defects, modality=s.model.modality, defects=s.synthesis.defects,
-            normal_share=s.synthesis.normal_share, **s.synthesis.augmentation(),
-        )  # fmt: skip
 
     def _report(self, noted: list[dict[str, Tensor]], rate: float, progress: Progress) -> None:
         found = torch.stack([torch.stack([record[name] for record in noted]).mean() for name in noted[0]])
@@ -304,6 +296,25 @@ class Trainer:
         if distributed.is_first():
             runs.truncate_metrics(self.run, self.step)
             self._save_model()
+
+
+def synthesised(
+    batch: Batch, places: Tensor, step: Tensor | int, textures: Tensor, settings: Settings, normal_share: float
+) -> tuple[Batch, Augmented]:
+    """Good parts turned and relit, and what is made of them.
+
+    Args:
+        places: of the parts in their step's batch, (B,); with the step they tell what is drawn.
+        normal_share: of the parts, left as they are.
+    """
+    s = settings.synthesis
+    of_pose, of_light, of_defects = ItemRandom.of(settings.seed, step, places).split(3)
+    batch = turn(batch, of_pose, rotate=s.rotate, flip=s.flip)
+    batch = batch._replace(rgb=relight(batch.rgb, of_light, s.relight))
+    return batch, augment_often(
+        *batch.images, textures, of_defects, modality=settings.model.modality, defects=s.defects,
+        normal_share=normal_share, **s.augmentation(),
+    )  # fmt: skip
 
 
 def loss_terms(

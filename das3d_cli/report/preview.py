@@ -11,6 +11,7 @@ from torch import Tensor
 
 from das3d_cli.batch import Batch
 from das3d_cli.data.cache import Cache
+from das3d_cli.engine.trainer import synthesised
 from das3d_cli.engine.training import load_data
 from das3d_cli.files import make_folder
 from das3d_cli.report.draw import Picture, check_replaceable, write_png
@@ -24,8 +25,7 @@ from das3d_cli.report.pictures import (
 )
 from das3d_cli.report.sheet import Tile, contact_sheet
 from das3d_cli.settings import Settings
-from das3d_cli.synthesis.augment import Augmented, augment, augment_often
-from das3d_cli.synthesis.pose import turn
+from das3d_cli.synthesis.augment import Augmented, augment
 from das3d_cli.synthesis.random import ItemRandom
 
 _COLUMNS = (
@@ -62,19 +62,14 @@ def write_preview(folder: Path, cache: Cache, settings: Settings, count: int) ->
     make_folder(folder)
     indices = torch.arange(count)
     batch = data.train.pick(indices % len(data.train))
-    of_pose, _, of_defects = ItemRandom.of(settings.seed, 0, indices).split(3)  # as in training
-    batch = turn(batch, of_pose, rotate=settings.synthesis.rotate, flip=settings.synthesis.flip)
-    write_png(paths[0], _samples_sheet(cache.manifest.category, batch, data.textures, of_defects, settings))
+    batch, made = synthesised(batch, indices, 0, data.textures, settings, normal_share=0.0)
+    write_png(paths[0], _samples_sheet(cache.manifest.category, batch, made, settings))
     one = Batch(*(tensor[:1] for tensor in data.train.pick(torch.arange(1))))
     write_png(paths[1], _settings_sheet(cache.manifest.category, one, data.textures, settings))
     return paths
 
 
-def _samples_sheet(category: str, batch: Batch, textures: Tensor, random: ItemRandom, settings: Settings) -> Picture:
-    made = augment_often(
-        *batch.images, textures, random, modality=settings.model.modality, defects=settings.synthesis.defects,
-        normal_share=0.0, **settings.synthesis.augmentation(),
-    )  # fmt: skip
+def _samples_sheet(category: str, batch: Batch, made: Augmented, settings: Settings) -> Picture:
     rows, titles, light = [], [], _light(batch)
     for i in range(len(batch.depth)):
         rows.append(_sample_row(batch, made, i, light))

@@ -15,7 +15,7 @@ from das3d_cli.batch import Batch
 from das3d_cli.data.cache import load_split, open_cache
 from das3d_cli.device import autocast
 from das3d_cli.engine.recorded import Recorded
-from das3d_cli.engine.trainer import Trainer
+from das3d_cli.engine.trainer import Trainer, synthesised
 from das3d_cli.settings import Settings
 
 from . import plain
@@ -88,7 +88,8 @@ def _as_in_a_step(trainer: Trainer, *inputs: Tensor) -> Callable[[], object]:
     """A step's synthesis, launched as in a step; inputs: the batch's tensors, the places in it and the step's number."""
 
     def work(rgb: Tensor, depth: Tensor, foreground: Tensor, parallax: Tensor, places: Tensor, step: Tensor):
-        return trainer._synthesised(Batch(rgb, depth, foreground, parallax), places, step)
+        parts, s = Batch(rgb, depth, foreground, parallax), trainer.settings
+        return synthesised(parts, places, step, trainer.data.textures, s, s.synthesis.normal_share)
 
     launched = Recorded(work) if trainer._as_graph else work
     return functools.partial(launched, *inputs)
