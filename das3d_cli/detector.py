@@ -49,7 +49,7 @@ class Prediction:
     Attributes:
         anomalous: the score reaches the threshold.
         score: anomaly score, 0 to 1.
-        threshold: from good parts, those that training held out and up to 64 of the others; see `das3d_cli.scoring.threshold`.
+        threshold: the score that it was judged by; training sets it, see `das3d_cli.scoring.threshold`.
         anomaly_map: float32, (H, W), 0 to 1, in the raw image's own pixels.
         defects: the regions that reach the threshold, each as far as the setting score.outline goes, strongest first.
         sample: the part as the network saw it.

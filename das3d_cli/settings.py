@@ -178,6 +178,11 @@ class ModelSettings(Section):
         why="what a rigid part looks like is known before the first step of training",
     )  # fmt: skip
 
+    @property
+    def least_size(self) -> int:
+        """Pixels that the narrowest layer makes one of: `size` is a multiple of them."""
+        return 16 * self.stem
+
 
 class LossSettings(Section):
     reconstruction: float = setting(1.0, "weight of Eq. 9 and the L2 part of Eq. 10", ge=0)
@@ -284,9 +289,9 @@ class Settings(Section):
             raise ValueError("model.reconstruction_width 0 leaves nothing to look at without model.direct_inputs")
         if m.reconstruction_shrink == 3:
             raise ValueError("model.reconstruction_shrink (3) must be 1, 2 or 4")
-        if m.size % (16 * m.stem):
-            raise ValueError(f"model.size ({m.size}) must be a multiple of {16 * m.stem} at model.stem {m.stem}")
-        if m.size == 16 * m.stem and t.micro_batch == 1:  # batch normalisation would see a single value
+        if m.size % m.least_size:
+            raise ValueError(f"model.size ({m.size}) must be a multiple of {m.least_size} at model.stem {m.stem}")
+        if m.size == m.least_size and t.micro_batch == 1:  # batch normalisation would see a single value
             raise ValueError(f"model.size ({m.size}) must be larger where train.batch_size / train.accumulate is 1")
         return self
 

@@ -17,7 +17,7 @@ from das3d_cli.data.layouts import Failure
 from das3d_cli.data.summary import Row, Summary
 from das3d_cli.errors import DataError, UsageError
 from das3d_cli.report.draw import BOLD, OUTSIDE, PAPER, blank, check_replaceable, letter, letter_width, write_png
-from das3d_cli.report.heatmap import blend, layout, overlay
+from das3d_cli.report.heatmap import blend, overlay, placement
 from das3d_cli.report.pictures import (
     DEFECT,
     Brightening,
@@ -45,7 +45,7 @@ def some_rgb(height, width):
 
 
 def picture_in(image, height, width):
-    place = layout(height, width)
+    place = placement(height, width)
     return image[place.top : place.top + place.scale * height, place.left : place.left + place.scale * width]
 
 
@@ -58,7 +58,7 @@ class TestHeatMap:
         rgb = some_rgb(height, width)
         image = overlay(rgb, np.zeros((height, width)), threshold=0.5, outline=0.5, score=0.0, anomalous=False)
         shown = picture_in(image, height, width)
-        scale = layout(height, width).scale
+        scale = placement(height, width).scale
         assert shown.shape == (scale * height, scale * width, 3)
         blocks = shown.reshape(height, scale, width, scale, 3).mean(axis=(1, 3))
         assert np.abs(blocks - rgb).max() <= 2
@@ -72,7 +72,7 @@ class TestHeatMap:
             overlay(rgb, anomaly_map, threshold=0.5, outline=0.5, score=1.0, anomalous=True), height, width
         ).astype(int)
         rows, columns = np.nonzero(np.abs(shown - 90).max(axis=-1) > 20)
-        scale = layout(height, width).scale
+        scale = placement(height, width).scale
         assert rows.mean() / scale == pytest.approx(row + 0.5, abs=0.6)
         assert columns.mean() / scale == pytest.approx(column + 0.5, abs=0.6)
         assert np.ptp(rows) < 16 * scale
@@ -130,7 +130,7 @@ class TestHeatMap:
         image = render(
             threshold=0.25, outline=0.25, score=0.9, anomalous=True, defect_mm=12.3, title="tire / hole / 003"
         )
-        place = layout(height, width)
+        place = placement(height, width)
         assert place.size >= 13
         assert place.size >= max(image.shape[:2]) / 80
         border = np.concatenate([image[:4].reshape(-1, 3), image[:, -4:].reshape(-1, 3), image[:, :4].reshape(-1, 3)])
@@ -150,7 +150,7 @@ class TestHeatMap:
 
     def test_the_legend_marks_the_threshold_at_its_height(self):
         rgb, calm = np.zeros((480, 480, 3), np.uint8), np.zeros((480, 480))
-        place = layout(480, 480)
+        place = placement(480, 480)
         low, high = (overlay(rgb, calm, threshold=t, outline=t, score=0, anomalous=False) for t in (0.4, 0.6))
         beside = slice(place.left + 480, None)
         rows = np.nonzero((low[:, beside] != high[:, beside]).any(axis=(1, 2)))[0] - place.top

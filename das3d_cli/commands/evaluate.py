@@ -97,9 +97,9 @@ def run(
         raise next(iter(failed.values()))
     tables, found = _report(outcomes, wanted, failed) if several else _report_of_one(outcomes[0], pictures, report)
     if pictures:
-        from das3d_cli.report.gallery import FIGURES
+        from das3d_cli.report.gallery import RECORD
 
-        pictures = _tried(unwritten, lambda folder: write_json(folder / FIGURES, found), pictures)
+        pictures = _tried(unwritten, lambda folder: write_json(folder / RECORD, found), pictures)
     unwritten += write_tables(out or [], tables, found)
     if as_json:
         console.result(to_json(found))

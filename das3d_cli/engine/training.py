@@ -160,7 +160,7 @@ def load_data(settings: Settings, cache: Cache, device: torch.device) -> Data:
     """
     size, cached = settings.model.size, cache.manifest.settings.size
     if cached % size:
-        instead = "" if cached % (16 * settings.model.stem) else f"use {cached}, or "
+        instead = "" if cached % settings.model.least_size else f"use {cached}, or "
         raise UsageError(
             f"settings.model.size: {size} does not divide the cache's {cached} pixels; {instead}preprocess with --size {size}"
         )

@@ -9,7 +9,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from das3d_cli.data.capture import GOOD
 from das3d_cli.evaluation import Evaluation
 from das3d_cli.report.draw import Picture
 from das3d_cli.report.heatmap import blend
@@ -19,7 +18,7 @@ from das3d_cli.report.pictures import Brightening, Mask, depth_picture, mask_pic
 _SIDE = 256  # pixels: sharp on a phone, and 60 parts stay within a few megabytes
 
 
-class Outcome(NamedTuple):
+class Fate(NamedTuple):
     """The test parts that fared alike.
 
     Attributes:
@@ -35,32 +34,32 @@ class Outcome(NamedTuple):
     parts: list[int]
 
 
-def outcomes(evaluation: Evaluation) -> tuple[Outcome, Outcome, Outcome, Outcome]:
+def fates_of(evaluation: Evaluation) -> tuple[Fate, Fate, Fate, Fate]:
     """Missed, rejected, found and passed parts; in each what speaks most against the detector comes first."""
-    scores, labels = evaluation.scored.scores, evaluation.split.labels
+    scores, defective = evaluation.scored.scores, evaluation.defective
     missed, alarms = evaluation.missed(), evaluation.false_alarms()
-    rising = sorted(range(len(labels)), key=lambda i: scores[i])
-    falling = sorted(range(len(labels)), key=lambda i: -scores[i])
+    rising = sorted(range(len(scores)), key=lambda i: scores[i])
+    falling = sorted(range(len(scores)), key=lambda i: -scores[i])
     return (
-        Outcome("missed", False, "Defective parts that were passed; the lowest score first.",
+        Fate("missed", False, "Defective parts that were passed; the lowest score first.",
                 [i for i in rising if i in missed]),
-        Outcome("rejected", False, "Good parts that were rejected, false alarms; the highest score first.",
+        Fate("rejected", False, "Good parts that were rejected, false alarms; the highest score first.",
                 [i for i in falling if i in alarms]),
-        Outcome("found", True, "Defective parts that were rejected, as they should be; the lowest score first.",
-                [i for i in rising if labels[i] != GOOD and i not in missed]),
-        Outcome("passed", True, "Good parts that were passed, as they should be; the highest score first.",
-                [i for i in falling if labels[i] == GOOD and i not in alarms]),
+        Fate("found", True, "Defective parts that were rejected, as they should be; the lowest score first.",
+                [i for i in rising if defective[i] and i not in missed]),
+        Fate("passed", True, "Good parts that were passed, as they should be; the highest score first.",
+                [i for i in falling if not defective[i] and i not in alarms]),
     )  # fmt: skip
 
 
-def cards(evaluation: Evaluation, outcome: Outcome, light: Brightening) -> Element:
-    """The outcome's parts under a heading, their photos in this light."""
+def cards(evaluation: Evaluation, fate: Fate, light: Brightening) -> Element:
+    """The fate's parts under a heading, their photos in this light."""
     return tag(
         "section",
-        tag("h3", f"{outcome.name.capitalize()} ", tag("span", str(len(outcome.parts)), class_="count")),
-        tag("p", outcome.meaning if outcome.parts else "None.", class_="quiet"),
-        *(_card(evaluation, outcome, index, light) for index in outcome.parts),
-        id=outcome.name,
+        tag("h3", f"{fate.name.capitalize()} ", tag("span", str(len(fate.parts)), class_="count")),
+        tag("p", fate.meaning if fate.parts else "None.", class_="quiet"),
+        *(_card(evaluation, fate, index, light) for index in fate.parts),
+        id=fate.name,
     )
 
 
@@ -70,13 +69,13 @@ def heat_scale(threshold: float, outline: float) -> Picture:
     return blend(np.zeros((*values.shape, 3), np.uint8), values, threshold=threshold, outline=outline, anomalous=True)
 
 
-def badge(outcome: Outcome) -> Element:
-    """The outcome in a word, with a sign that does without colour."""
-    sign = tag("span", "✓ " if outcome.right else "✕ ", aria_hidden="true")
-    return tag("span", sign, outcome.name, class_="badge right" if outcome.right else "badge wrong")
+def badge(fate: Fate) -> Element:
+    """The fate in a word, with a sign that does without colour."""
+    sign = tag("span", "✓ " if fate.right else "✕ ", aria_hidden="true")
+    return tag("span", sign, fate.name, class_="badge right" if fate.right else "badge wrong")
 
 
-def _card(evaluation: Evaluation, outcome: Outcome, index: int, light: Brightening) -> Element:
+def _card(evaluation: Evaluation, fate: Fate, index: int, light: Brightening) -> Element:
     split, detector = evaluation.split, evaluation.detector
     name = f"{split.labels[index]} {split.names[index]}"
     part, depth, anomaly = split.foreground[index], split.depth[index], evaluation.scored.maps[index]
@@ -97,7 +96,7 @@ def _card(evaluation: Evaluation, outcome: Outcome, index: int, light: Brighteni
     )  # fmt: skip
     return tag(
         "article",
-        tag("header", tag("h4", name), badge(outcome), tag("p", "score ", tag("strong", f"{score:.3f}"))),
+        tag("header", tag("h4", name), badge(fate), tag("p", "score ", tag("strong", f"{score:.3f}"))),
         tag(
             "div",
             *(tag("figure", image(shown, text), tag("figcaption", title)) for title, shown, text in pictures),

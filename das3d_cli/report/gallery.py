@@ -20,7 +20,7 @@ from das3d_cli.report.sheet import Tile, contact_sheet
 _COLUMNS = ("RGB", "depth", "relief", "ground truth", "heat map")
 _PER_TYPE = 2  # parts of each defect type on the overview
 _OVERVIEW = "overview.png"
-FIGURES = "evaluation.json"  # what `das3d evaluate` writes beside it
+RECORD = "evaluation.json"  # what `das3d evaluate` writes beside it
 
 
 def check_gallery(folder: Path, parts: Iterable[tuple[str, str]]) -> None:
@@ -32,7 +32,7 @@ def check_gallery(folder: Path, parts: Iterable[tuple[str, str]]) -> None:
     option = f"--pictures {folder}"
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{option}: is a file; name a folder")
-    check_replaceable(option, folder / _OVERVIEW, folder / FIGURES)
+    check_replaceable(option, folder / _OVERVIEW, folder / RECORD)
     for label, name in parts:
         check_replaceable(option, *_files(folder, label, name))
 

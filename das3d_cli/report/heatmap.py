@@ -31,7 +31,7 @@ _LEAST_WIDTH = 480
 _STRONGEST = 0.72
 
 
-class Layout(NamedTuple):
+class Placement(NamedTuple):
     """Where the raw image lies in a heat map.
 
     Raw pixel (row, column) is the block of `scale` x `scale` pixels whose upper left corner is at row
@@ -44,11 +44,11 @@ class Layout(NamedTuple):
     size: int
 
 
-def layout(height: int, width: int) -> Layout:
-    """The layout of the heat map of a raw image of this size."""
+def placement(height: int, width: int) -> Placement:
+    """The placement in the heat map of a raw image of this size."""
     scale = max(1, -(-_LEAST_WIDTH // max(height, width)))
     size = max(15, round(scale * max(height, width) / 45))
-    return Layout(left=size, top=round(4.6 * size), scale=scale, size=size)
+    return Placement(left=size, top=round(4.6 * size), scale=scale, size=size)
 
 
 def blend(
@@ -101,7 +101,7 @@ def overlay(
 ) -> Picture:
     """The heat map as a picture of its own: verdict and figures, the blended image, a legend of its colours.
 
-    The image keeps the raw geometry; `layout(H, W)` tells where it lies, and by which whole factor a small
+    The image keeps the raw geometry; `placement(H, W)` tells where it lies, and by which whole factor a small
     one was enlarged.
 
     Args:
@@ -117,7 +117,7 @@ def overlay(
     Returns:
         uint8, (H', W', 3), RGB.
     """
-    place = layout(*rgb.shape[:2])
+    place = placement(*rgb.shape[:2])
     image = blend(rgb, anomaly_map, threshold=threshold, outline=outline, anomalous=anomalous, scale=place.scale)
     height, width = image.shape[:2]
     size = place.size

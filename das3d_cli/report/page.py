@@ -11,7 +11,7 @@ from das3d_cli.evaluation import Evaluation, notes
 from das3d_cli.files import check_folder, write_whole
 from das3d_cli.intervals import LEVEL, share_interval
 from das3d_cli.report.accuracy import charts, figures
-from das3d_cli.report.cards import Outcome, badge, cards, heat_scale, outcomes
+from das3d_cli.report.cards import Fate, badge, cards, fates_of, heat_scale
 from das3d_cli.report.draw import INK, PAPER
 from das3d_cli.report.heatmap import ANOMALOUS, NORMAL
 from das3d_cli.report.markup import document, image, percent, table, tag
@@ -33,21 +33,21 @@ def write_page(path: Path, evaluation: Evaluation, run: str) -> None:
         DataError: the file cannot be written there.
     """
     check_folder(path)
-    groups = outcomes(evaluation)
+    fates = fates_of(evaluation)
     body = tag(
         "main",
-        _head(evaluation, groups, run),
-        _verdicts(evaluation, groups),
+        _head(evaluation, fates, run),
+        _verdicts(evaluation, fates),
         figures(evaluation),
         charts(evaluation),
-        _gallery(evaluation, groups),
+        _gallery(evaluation, fates),
         _method(evaluation, run),
     )
     write_whole(path, document(f"{evaluation.detector.category}: inspection report", _style(), body))
 
 
-def _head(evaluation: Evaluation, groups: tuple[Outcome, ...], run: str) -> Element:
-    missed, rejected, found, passed = groups
+def _head(evaluation: Evaluation, fates: tuple[Fate, ...], run: str) -> Element:
+    missed, rejected, found, passed = fates
     defective, good = len(missed.parts) + len(found.parts), len(rejected.parts) + len(passed.parts)
     said = [
         *([f"{len(found.parts)} of {defective} defective parts found"] if defective else []),
@@ -75,15 +75,15 @@ def _head(evaluation: Evaluation, groups: tuple[Outcome, ...], run: str) -> Elem
     )
 
 
-def _tile(outcome: Outcome, kind: str) -> Element:
-    number = len(outcome.parts)
+def _tile(fate: Fate, kind: str) -> Element:
+    number = len(fate.parts)
     text = tag("span", f"{kind} part" if number == 1 else f"{kind} parts")
-    link = tag("a", tag("strong", str(number)), text, badge(outcome), href=f"#{outcome.name}")
+    link = tag("a", tag("strong", str(number)), text, badge(fate), href=f"#{fate.name}")
     return tag("li", link, class_=None if number else "none")
 
 
-def _verdicts(evaluation: Evaluation, groups: tuple[Outcome, ...]) -> Element:
-    wrong = {index for group in groups if not group.right for index in group.parts}
+def _verdicts(evaluation: Evaluation, fates: tuple[Fate, ...]) -> Element:
+    wrong = {index for group in fates if not group.right for index in group.parts}
     rows = []
     for kind, parts in sorted(evaluation.split.kinds.items(), key=lambda item: item[0] == GOOD):
         mistakes = len(wrong.intersection(parts))
@@ -100,13 +100,13 @@ def _verdicts(evaluation: Evaluation, groups: tuple[Outcome, ...]) -> Element:
             f" Wrong verdicts are marked ✕.{several}",
         ),
         table(["Kind of part", "Parts", "Rejected", "Passed"], rows, class_="verdicts"),
-        tag("p", _leeway(groups), class_="quiet"),
+        tag("p", _leeway(fates), class_="quiet"),
     )
 
 
-def _leeway(groups: tuple[Outcome, ...]) -> str:
+def _leeway(fates: tuple[Fate, ...]) -> str:
     """How far the counts reach beyond the parts that were counted."""
-    missed, rejected, found, passed = (len(group.parts) for group in groups)
+    missed, rejected, found, passed = (len(group.parts) for group in fates)
     claims = [
         f"{what} {percent(low)} to {percent(high)} of {whom}"
         for what, hits, number, whom in (
@@ -126,7 +126,7 @@ def _mistakes(number: int) -> Element:
     return tag("td", f"✕ {number}", class_="wrong") if number else tag("td", "0")
 
 
-def _gallery(evaluation: Evaluation, groups: tuple[Outcome, ...]) -> Element:
+def _gallery(evaluation: Evaluation, fates: tuple[Fate, ...]) -> Element:
     threshold, outline = evaluation.detector.threshold, evaluation.detector.settings.score.outline
     light = Brightening.of(evaluation.split.rgb, evaluation.split.foreground)
     return tag(
@@ -161,7 +161,7 @@ def _gallery(evaluation: Evaluation, groups: tuple[Outcome, ...]) -> Element:
             " das3d predict prints them.",
             class_="quiet",
         ),
-        *(cards(evaluation, group, light) for group in groups),
+        *(cards(evaluation, group, light) for group in fates),
     )
 
 

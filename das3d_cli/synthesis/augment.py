@@ -24,6 +24,7 @@ from das3d_cli.synthesis.skew_gaussian import covariance, filter_each, skew_kern
 _TO_TABLE = 1.5  # times the depth range: through any part, with a narrow rim
 _OF_LOW_PEAK = 0.6  # as t_p is of a usual peak: patches are then as large, and not specks that teach to guess
 _TINTS = 1 / 3  # of the soft defects
+_LONGEST, _CORRELATED = 4, 0.7  # of a filter's two deviations: times the other, and at most; no ellipse becomes a line
 _SOFT_ASPECT = 3.0  # at most: longer ones are dents no more
 _STEEP = 0.75  # strength for the radius, in shares of range and side, at least: flatter ones teach to guess
 _FADED = 0.25  # of a soft defect's peak: where less is left, people mark nothing
@@ -52,7 +53,7 @@ class Augmented(NamedTuple):
     refined: Tensor
 
 
-class Defect(NamedTuple):
+class Drawn(NamedTuple):
     """One defect for each of B parts of S x S pixels, before it is made.
 
     Attributes:
@@ -124,7 +125,7 @@ def augment_often(
     drawn = draw(several, textures, of_each, change_threshold=change_threshold, **arguments)
     untouched = random.bernoulli(1, 1, 1, probability=normal_share).repeat(defects, 1, 1, 1)
     drawn = drawn._replace(keep_rgb=drawn.keep_rgb | untouched, keep_depth=drawn.keep_depth | untouched)
-    each = [Defect(*one) for one in zip(*(tensor.chunk(defects) for tensor in drawn), strict=True)]
+    each = [Drawn(*one) for one in zip(*(tensor.chunk(defects) for tensor in drawn), strict=True)]
     return _make_each(rgb, depth, foreground, each, change_threshold)
 
 
@@ -155,7 +156,7 @@ def draw(
     beta_max: float,
     dropout: float,
     modality: Modality = "both",
-) -> Defect:
+) -> Drawn:
     """Draw a defect for each part of the batch (Eq. 1, 2 and 5; the chances of Eq. 8 and 12).
 
     Args:
@@ -179,7 +180,7 @@ def draw(
     ternary = torch.where(pierced, ternary.abs(), ternary)
     dropped = _dropped(random, dropout, modality)
     hard = torch.zeros_like(pierced[:, None])
-    defect = Defect(ternary[:, None], change[:, None], pierced[:, None], texture, beta, *dropped, soft=hard)
+    defect = Drawn(ternary[:, None], change[:, None], pierced[:, None], texture, beta, *dropped, soft=hard)
     if soft_share == 0:
         return defect
     dome, radius = _dome(random.fork(1), part, soft_radius_min, soft_radius_max)
@@ -189,12 +190,12 @@ def draw(
 
 
 def _softened(
-    random: ItemRandom, defect: Defect, ternary: Tensor, change: Tensor, share: float, modality: Modality
-) -> Defect:
+    random: ItemRandom, defect: Drawn, ternary: Tensor, change: Tensor, share: float, modality: Modality
+) -> Drawn:
     """A share of the defects made soft ones: dents and bumps in depth alone, tints in colour alone."""
     soft = random.bernoulli(1, 1, 1, probability=share)
     tint = random.bernoulli(1, 1, 1, probability={"rgb": 1.0, "depth": 0.0}.get(modality, _TINTS))
-    return Defect(
+    return Drawn(
         ternary=torch.where(soft, ternary, defect.ternary),
         change=torch.where(soft, change, defect.change),
         pierced=defect.pierced & ~soft,
@@ -227,7 +228,7 @@ def _strengthened(
 
 
 def _make_each(
-    rgb: Tensor, depth: Tensor, foreground: Tensor, defects: Sequence[Defect], change_threshold: float
+    rgb: Tensor, depth: Tensor, foreground: Tensor, defects: Sequence[Drawn], change_threshold: float
 ) -> Augmented:
     """Make defects on good parts, one on top of the other."""
     background = background_depth(depth * foreground)
@@ -240,7 +241,7 @@ def _make_each(
 
 
 def _make(
-    rgb: Tensor, depth: Tensor, foreground: Tensor, background: Tensor, defect: Defect, change_threshold: float
+    rgb: Tensor, depth: Tensor, foreground: Tensor, background: Tensor, defect: Drawn, change_threshold: float
 ) -> Augmented:
     """Make a defect on parts that may have others already (Eq. 6 to 8), then drop modalities (Eq. 12)."""
     deeper = depth + defect.change
@@ -336,8 +337,9 @@ def _smooth(random: ItemRandom, ternary: Tensor, alpha_max: float, sigma_min: fl
     """G_s * M_t of Eq. 5 with a filter of unit sum of its own for every item (Eq. 3 and 4)."""
     alpha = random.uniform(2, low=-alpha_max, high=alpha_max)
     sigma = random.log_uniform(2, low=sigma_min, high=sigma_max)
-    sigma = torch.minimum(sigma, 4 * sigma.amin(dim=1, keepdim=True))  # keep the ellipse from becoming a line
-    kernel = skew_kernel(alpha, covariance(sigma, random.uniform(low=-0.7, high=0.7)), math.ceil(3 * sigma_max))
+    sigma = torch.minimum(sigma, _LONGEST * sigma.amin(dim=1, keepdim=True))
+    correlation = random.uniform(low=-_CORRELATED, high=_CORRELATED)
+    kernel = skew_kernel(alpha, covariance(sigma, correlation), math.ceil(3 * sigma_max))
     return filter_each(ternary.to(kernel.dtype), kernel)
 
 
