@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -19,11 +19,20 @@ from das3d_cli.modality import Modality
 from das3d_cli.runs import newest_finished, using
 
 if TYPE_CHECKING:
-    from das3d_cli.data.capture import Camera
+    from das3d_cli.data.capture import Camera, RawCapture
     from das3d_cli.data.parts import PartFiles
     from das3d_cli.detector import Detector, Prediction
 
 ANOMALOUS = 4  # exit code of --fail-on-anomaly
+
+
+class _Judged(NamedTuple):
+    """What became of a part: its verdict, its heat map if one was written, and what kept it from either."""
+
+    part: PartFiles
+    found: Prediction | None
+    picture: Path | None
+    error: DataError | None
 
 
 def run(
@@ -79,15 +88,9 @@ def run(
     ] = False,
 ) -> None:
     settings = resolve({"hardware.gpus": gpus})
-    if parts and first:
-        raise UsageError(f"--parts {parts}: names all parts; give no {first} besides")
-    if not (parts or first):
-        raise UsageError("Missing argument 'PART.tiff'; or give --parts; see das3d --help")
-    if threshold is not None and not 0 < threshold <= 1:
-        raise UsageError(f"--threshold {threshold}: a score is wanted, over 0 and at most 1")
+    _check_call(first, parts, threshold)
     chosen = model or newest_finished(runs)
     from das3d_cli.data.parts import find_parts, not_read
-    from das3d_cli.data.preprocess import oddity
     from das3d_cli.data.workers import in_order
     from das3d_cli.detector import Detector
 
@@ -108,48 +111,31 @@ def run(
     if len(files) > 1:
         _one_thread_each()
 
-    def judge(part: PartFiles) -> tuple[Prediction, DataError | None] | DataError:
-        try:
-            return _judge(detector, part, pictures[part])
-        except DataError as error:
-            return error
-        except Exception as error:
-            if not parts:
-                raise
-            # One odd part of many must not cost the others their verdicts, whatever it breaks.
-            return DataError(f"{part.first}: {unforeseen(error)}")
+    def judge(part: PartFiles) -> _Judged:
+        return _judge(detector, part, pictures[part], one_of_many=bool(parts))
 
     failed = anomalous = 0
-    for part, judged in zip(files, in_order(judge, files) if parts else map(judge, files), strict=True):
-        paths = {kind: str(path) if path else None for kind, path in (("xyz", part.xyz), ("rgb", part.rgb))}
-        about = {"name": part.name} | paths | {"run": str(chosen), "category": detector.category}
-        if isinstance(judged, DataError):
-            if as_json:
-                console.result(to_json(about | {"anomalous": None, "error": str(judged)}))
-            if not parts:
-                raise judged
-            console.say(f"failed: {judged}")
-            failed += 1
-            continue
-        found, undrawn = judged
-        if undrawn and parts:
-            console.say(f"failed: {undrawn}")
-            failed += 1
-        anomalous += found.anomalous
-        if told := oddity(found.sample.geometry, detector.window_px, detector.form.within):
-            console.say(f"{part.first}: {told}")
-        if as_json:
-            console.result(to_json(about | _record(found, None if undrawn else pictures[part])))
-        else:
-            _show(found, f"{part.given or part.first}  " if parts else "")
-        if undrawn and not parts:
-            raise undrawn
+    for judged in in_order(judge, files) if parts else map(judge, files):
+        _tell(judged, detector, chosen, as_json=as_json, one_of_many=bool(parts))
+        failed += judged.error is not None
+        anomalous += judged.found is not None and judged.found.anomalous
+        if judged.error and not parts:
+            raise judged.error
     if parts:
         console.say(f"parts: {len(files)}, {anomalous} anomalous, {failed} that cannot be used or drawn")
     if failed:
         raise typer.Exit(1)
     if anomalous and fail_on_anomaly:
         raise typer.Exit(ANOMALOUS)
+
+
+def _check_call(first: Path | None, parts: Path | None, threshold: float | None) -> None:
+    if parts and first:
+        raise UsageError(f"--parts {parts}: names all parts; give no {first} besides")
+    if not (parts or first):
+        raise UsageError("Missing argument 'PART.tiff'; or give --parts; see das3d --help")
+    if threshold is not None and not 0 < threshold <= 1:
+        raise UsageError(f"--threshold {threshold}: a score is wanted, over 0 and at most 1")
 
 
 def _of_another_kind(files: list[PartFiles], photos: str) -> str:
@@ -246,8 +232,26 @@ def _one_thread_each() -> None:
     cv2.setNumThreads(1)
 
 
-def _judge(detector: Detector, part: PartFiles, picture: Path | None) -> tuple[Prediction, DataError | None]:
-    """The verdict on a part, and what kept its heat map from being written."""
+def _judge(detector: Detector, part: PartFiles, picture: Path | None, *, one_of_many: bool) -> _Judged:
+    try:
+        found, capture = _verdict(detector, part, picture)
+    except DataError as error:
+        return _Judged(part, None, None, error)
+    except Exception as error:
+        if not one_of_many:
+            raise
+        # One odd part of many must not cost the others their verdicts, whatever it breaks.
+        return _Judged(part, None, None, DataError(f"{part.first}: {unforeseen(error)}"))
+    if picture:
+        try:
+            _draw(picture, detector, part, found, capture)
+        except DataError as error:
+            return _Judged(part, found, None, error)
+    return _Judged(part, found, picture, None)
+
+
+def _verdict(detector: Detector, part: PartFiles, picture: Path | None) -> tuple[Prediction, RawCapture]:
+    """The verdict on a part, and the part as it was read."""
     from das3d_cli.data.depth import limits_beside
     from das3d_cli.data.readers import read_capture
 
@@ -263,29 +267,48 @@ def _judge(detector: Detector, part: PartFiles, picture: Path | None) -> tuple[P
 
     capture = read_capture(part.rgb, part.xyz, camera, limits_beside(part.xyz), detector.form.unit)
     try:
-        found = detector.predict(capture.rgb, capture.xyz)
+        return detector.predict(capture.rgb, capture.xyz), capture
     except DataError as error:
         raise DataError(f"{part.first}: {error}") from None
-    if picture:
-        from das3d_cli.report.draw import write_png
-        from das3d_cli.report.heatmap import overlay
-        from das3d_cli.report.pictures import picture_of
-
-        told = [name for name in (detector.category, part.folder, part.name) if name]
-        lengths = [defect.length_mm for defect in found.defects if not math.isnan(defect.length_mm)]
-        drawn = overlay(
-            picture_of(capture), found.anomaly_map, threshold=found.threshold, outline=detector.settings.score.outline,
-            score=found.score, anomalous=found.anomalous,
-            defect_mm=max(lengths, default=None), title=" / ".join(told),
-        )  # fmt: skip
-        try:
-            write_png(picture, drawn)
-        except DataError as error:
-            return found, error
-    return found, None
 
 
-def _record(found: Prediction, picture: Path | None) -> dict[str, Any]:
+def _draw(picture: Path, detector: Detector, part: PartFiles, found: Prediction, capture: RawCapture) -> None:
+    """Write the heat map. Raises DataError: it cannot be written."""
+    from das3d_cli.report.draw import write_png
+    from das3d_cli.report.heatmap import overlay
+    from das3d_cli.report.pictures import picture_of
+
+    told = [name for name in (detector.category, part.folder, part.name) if name]
+    lengths = [defect.length_mm for defect in found.defects if not math.isnan(defect.length_mm)]
+    drawn = overlay(
+        picture_of(capture), found.anomaly_map, threshold=found.threshold, outline=detector.settings.score.outline,
+        score=found.score, anomalous=found.anomalous,
+        defect_mm=max(lengths, default=None), title=" / ".join(told),
+    )  # fmt: skip
+    write_png(picture, drawn)
+
+
+def _tell(judged: _Judged, detector: Detector, run: Path, *, as_json: bool, one_of_many: bool) -> None:
+    """Print what became of a part; the error of a single one is left to the caller."""
+    from das3d_cli.data.preprocess import oddity
+
+    part, found, _, error = judged
+    if error and one_of_many:
+        console.say(f"failed: {error}")
+    if found and (odd := oddity(found.sample.geometry, detector.window_px, detector.form.within)):
+        console.say(f"{part.first}: {odd}")
+    if as_json:
+        paths = {kind: str(path) if path else None for kind, path in (("xyz", part.xyz), ("rgb", part.rgb))}
+        about = {"name": part.name} | paths | {"run": str(run), "category": detector.category}
+        console.result(to_json(about | _record(judged)))
+    elif found:
+        _show(found, f"{part.given or part.first}  " if one_of_many else "")
+
+
+def _record(judged: _Judged) -> dict[str, Any]:
+    _, found, picture, error = judged
+    if not found:
+        return {"anomalous": None, "error": str(error)}
     return {
         "anomalous": found.anomalous, "score": found.score, "threshold": found.threshold,
         "defects": [defect._asdict() for defect in found.defects],

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from das3d_cli.data.capture import Camera
 from das3d_cli.data.decode import read_bytes
 from das3d_cli.errors import DataError
+from das3d_cli.files import reason
 
 CAMERA_FILE = "camera.json"
 EXAMPLE = '{"fx": 615.0, "fy": 615.0, "cx": 320.0, "cy": 240.0}'
@@ -74,7 +75,7 @@ def find_camera(*folders: Path) -> Camera | None:
             try:
                 return as_camera(json.loads(path.read_bytes()))
             except OSError as error:
-                raise DataError(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from None
+                raise DataError(f"{path}: cannot be read: {reason(error)}") from None
             except (json.JSONDecodeError, UnicodeDecodeError):
                 raise DataError(f"{path}: not valid JSON; write for instance {EXAMPLE}") from None
             except (TypeError, ValueError) as error:

@@ -78,13 +78,12 @@ def depth_picture(depth: NDArray[np.floating], foreground: Mask, limits: tuple[f
     return _on_part(np.asarray(shades[..., ::-1]), foreground)
 
 
-def shaded_relief(depth: NDArray[np.floating], foreground: Mask, exaggeration: float = 1.0) -> Picture:
+def shaded_relief(depth: NDArray[np.floating], foreground: Mask) -> Picture:
     """The surface as matt clay, lit from the upper left.
 
     Args:
         depth: (H, W), larger is farther, in units of about the part's own depth, as 0..1.
         foreground: (H, W), the part; all else is neutral grey.
-        exaggeration: factor on the slopes; at 1 a change of depth by 1 over the whole width is 45 degrees.
     """
     from scipy.ndimage import distance_transform_edt  # takes longer to load than to draw a heat map
 
@@ -93,7 +92,9 @@ def shaded_relief(depth: NDArray[np.floating], foreground: Mask, exaggeration: f
     # The surface goes on past the part's border, or its step to the background would outshine the part.
     rows, columns = distance_transform_edt(~foreground, return_distances=False, return_indices=True)
     surface = cv2.GaussianBlur(depth[rows, columns].astype(np.float32), (0, 0), 0.8)
-    down, right = np.gradient(np.asarray(surface) * (exaggeration * max(depth.shape)))
+    down, right = np.gradient(
+        np.asarray(surface) * max(depth.shape)
+    )  # a change of depth by 1 over the whole width is 45 degrees
     normal = np.stack([right, down, np.ones_like(down)], axis=-1)
     light = np.array([-1.0, -1.0, 1.6]) / np.linalg.norm([-1.0, -1.0, 1.6])
     lit = (normal @ light) / np.linalg.norm(normal, axis=-1)
