@@ -393,14 +393,14 @@ class TestManyParts:
     def test_what_nobody_foresaw_in_one_costs_no_other_its_verdict(
         self, place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ):
-        judge = predict_command._judge
+        verdict = predict_command._verdict
 
         def faulty(detector: Any, part: Any, picture: Any) -> Any:
             if part.name == "001":
                 raise ZeroDivisionError("of a kind\nthat nobody foresaw")
-            return judge(detector, part, picture)
+            return verdict(detector, part, picture)
 
-        monkeypatch.setattr(predict_command, "_judge", faulty)
+        monkeypatch.setattr(predict_command, "_verdict", faulty)
         monkeypatch.setattr(predict_command, "_one_thread_each", lambda: None)
         parts, run = place / "mvtec3d/tire/train/good", place / "runs/tire-001"
         with pytest.raises(typer.Exit) as ended:

@@ -46,11 +46,12 @@ def read_capture(
     if rgb_path is None or xyz_path is None:
         rgb = None if rgb_path is None else read_rgb(rgb_path, grey=True)
         return RawCapture(rgb, None if xyz_path is None else read_xyz(xyz_path, camera, limits, unit))
-    with ThreadPoolExecutor(1) as beside:  # either takes about as long
-        photo = beside.submit(read_rgb, rgb_path)
-        xyz = read_xyz(xyz_path, camera, limits, unit, size=lambda: photo.result().shape[:2])
-    check_size(rgb_path, photo.result(), xyz.shape[:2])
-    return RawCapture(photo.result(), xyz)
+    with ThreadPoolExecutor(2) as threads:  # either takes about as long
+        photo = threads.submit(read_rgb, rgb_path)
+        points = threads.submit(read_xyz, xyz_path, camera, limits, unit, size=lambda: photo.result().shape[:2])
+        rgb, xyz = photo.result(), points.result()
+    check_size(rgb_path, rgb, xyz.shape[:2])
+    return RawCapture(rgb, xyz)
 
 
 def check_size(name: Path | str, image: NDArray[Any], size: tuple[int, ...], of: str = "point cloud") -> None:
