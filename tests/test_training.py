@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import importlib
 import json
@@ -35,7 +36,7 @@ from das3d_cli.errors import DataError, UsageError
 from das3d_cli.evaluation import Outcome, evaluate_detector, notes
 from das3d_cli.model import Output
 from das3d_cli.report.page import write_page
-from das3d_cli.scoring import good_threshold, judging
+from das3d_cli.scoring import good_threshold, judging, score
 from das3d_cli.settings import LossSettings, PreprocessSettings
 from das3d_cli.template import Template
 
@@ -500,7 +501,7 @@ def test_nothing_in_a_step_waits_for_the_device(monkeypatch: pytest.MonkeyPatch,
         torch.zeros(4, 3, 64, 64, dtype=torch.uint8, device=meta), torch.zeros(4, 1, 64, 64, device=meta),
         torch.zeros(4, 1, 64, 64, dtype=torch.bool, device=meta), torch.zeros(4, 2, device=meta),
     )  # fmt: skip
-    trainer = Trainer(settings(), Data(parts, parts, parts.rgb), {}, tmp_path)
+    trainer = Trainer(settings(), Data(parts, parts, parts.rgb, (), ()), {}, tmp_path)
     losses = trainer._advance()
     assert all(value.device == meta and value.shape == () for value in losses.values())
     assert judging(trainer.network)(*parts.unpacked()).shape == (4, 2, 64, 64)
@@ -527,6 +528,21 @@ def test_a_threshold_that_defects_miss_is_told(cache: Cache, tmp_path: Path, mon
     monkeypatch.undo()
     found = validate(*arguments)
     assert 0 <= found["defects_found"] <= 1 and found == validate(*arguments)
+
+
+def test_the_good_part_that_scores_highest_is_told(cache: Cache, tmp_path: Path):
+    trainer = trained(cache, tmp_path)
+    data, look, s = trainer.data, judging(copy.deepcopy(trainer.network)), trainer.settings
+    scores = np.concatenate(
+        [score(look, parts.unpacked(), s.score.smoothing, s.views).scores for parts in (data.train, data.validation)]
+    )
+    found = validate(trainer.network, data.validation, data.train, data.textures, s)
+    assert found["highest"] == scores.argmax() and scores.argmax() != scores.argmin()
+    there = {f"{split}/good/{sample.name}" for split in ("train", "validation") for sample in cache.samples(split)}
+    assert len(data.names) == len(scores) and set(data.names) <= there
+    kept = json.loads((trainer.run / "summary.json").read_text())["best"]
+    assert kept["highest"] in data.names
+    assert f"of the good parts {kept['highest']} scores highest" in next(_told("tire", kept))
 
 
 @pytest.mark.parametrize("processes", [2, 5])  # of 2 parts that are held out, and 4 to train on

@@ -240,12 +240,15 @@ def _finish(trainer: Trainer, data: Path, gpus: str, *, bar: bool) -> dict[str, 
             raise
 
 
-def _told(name: str, best: Mapping[str, float]) -> Iterator[str]:
+def _told(name: str, best: Mapping[str, Any]) -> Iterator[str]:
     """What the threshold came to; one that few defects reach may stem from a defective part among the good ones."""
     found = best["defects_found"]
-    yield f"{name}: threshold {best['threshold']:.3f}, which {found:.0%} of the synthetic defects reach"
+    highest = (
+        f"; of the good parts {best['highest']} scores highest" if "highest" in best else ""
+    )  # as of an earlier version
+    yield f"{name}: threshold {best['threshold']:.3f}, which {found:.0%} of the synthetic defects reach{highest}"
     if found < _FEW:
         yield (
-            f"{name}: these are few. Train for more steps; or a defective part may be among the good ones: `das3d predict --parts` on"
-            " their folder shows which score highest. Remove it, preprocess and train again"
+            f"{name}: these are few. Train for more steps; or a defective part may be among the good ones: look at the one that scores"
+            " highest, and `das3d predict --parts` on their folder shows what others do. Remove it, preprocess and train again"
         )

@@ -39,12 +39,13 @@ Samples = list[tuple[Batch, Augmented]]  # good parts as they were turned and re
 @dataclass(frozen=True)
 class Data:
     """What a training reads: good parts to learn from, good parts to validate on, and, on the device, textures; and the
-    fingerprints of all these parts."""
+    names and fingerprints of all these parts, those to learn from first."""
 
     train: Parts
     validation: Parts
     textures: Tensor
-    fingerprints: tuple[str, ...] = ()
+    names: tuple[str, ...]
+    fingerprints: tuple[str, ...]
 
 
 class Trainer:
@@ -86,7 +87,7 @@ class Trainer:
         self._places = self._own.to(self.device)
         self.feed = Feed(data.train, self.device, self._indices)
         self.step = 0
-        self.best: dict[str, float] = {}
+        self.best: dict[str, Any] = {}
         self.interrupted = False
 
     def fit(self, progress: Progress) -> None:
@@ -212,7 +213,8 @@ class Trainer:
             return
         runs.append_metrics(self.run, {"step": self.step, "validation": found})
         if not self.best or found["quality"] >= self.best["quality"]:
-            self.best = {"step": self.step, **found}
+            highest = self.data.names[int(found["highest"])]
+            self.best = {"step": self.step, **found, "highest": highest}
         self.save_state()
         self._save_model()
         progress(self.step, found)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from das3d_cli import __version__, configure, runs
 from das3d_cli.batch import Parts
-from das3d_cli.data.cache import VERSION, Cache, Inputs, Split, fingerprints, load_split, open_cache
+from das3d_cli.data.cache import VERSION, Cache, Inputs, fingerprints, load_split, open_cache
 from das3d_cli.data.capture import GOOD, Form
 from das3d_cli.device import within_memory
 from das3d_cli.engine import distributed
@@ -165,12 +165,13 @@ def load_data(settings: Settings, cache: Cache, device: torch.device) -> Data:
             f"settings.model.size: {size} does not divide the cache's {cached} pixels; {instead}preprocess with --size {size}"
         )
     cache.require(settings.model.modality)
-    train = _good(load_split(cache, "train"))
+    train, names = _good(cache, "train"), _names(cache, "train")
     if cache.samples("validation"):
-        validation = _good(load_split(cache, "validation"))
+        validation, held_out = _good(cache, "validation"), _names(cache, "validation")
     else:
         held = _held_out(cache, settings.seed)
         train, validation = _some(train, ~held), _some(train, held)
+        names, held_out = names[~held], names[held]
     if len(train[0]) == 0 or len(validation[0]) == 0:
         raise DataError(f"{cache.folder}: needs at least two good parts in train, or one each in train and validation")
     s = settings.synthesis
@@ -180,7 +181,8 @@ def load_data(settings: Settings, cache: Cache, device: torch.device) -> Data:
     stacked = [Parts.stack(*arrays, size=size, device=torch.device("cpu")) for arrays in (train, validation)]
     if device.type == "cuda":
         stacked = placed(stacked, device, settings.hardware.cache_share * torch.cuda.mem_get_info(device)[0])
-    return Data(train=stacked[0], validation=stacked[1], textures=textures.to(device), fingerprints=seen)
+    named = tuple(np.concatenate((names, held_out)).tolist())
+    return Data(train=stacked[0], validation=stacked[1], textures=textures.to(device), names=named, fingerprints=seen)
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -295,7 +297,13 @@ def _held_out(cache: Cache, seed: int) -> NDArray[np.bool_]:
     return np.array([name in held for name in names], bool)
 
 
-def _good(split: Split) -> Inputs:
+def _names(cache: Cache, split: str) -> NDArray[np.str_]:
+    """What to call the samples that `_good` gives, (N,)."""
+    return np.array([f"{split}/{GOOD}/{record.name}" for record in cache.samples(split) if record.label == GOOD])
+
+
+def _good(cache: Cache, name: str) -> Inputs:
+    split = load_split(cache, name)
     good = np.array([label == GOOD for label in split.labels])
     if good.all():  # a copy of thousands of samples takes gigabytes
         return split.inputs

@@ -31,12 +31,14 @@ class _Found(NamedTuple):
     """What was found on P held-out parts, and on N versions of them with synthetic defects.
 
     Attributes:
+        places: int64, (P,), of the parts among the held-out ones.
         good: float64, (P,), scores of the parts as they are.
         turned: float64, (3 P,), turned by quarters, or (0,) where those would be the same.
         scores: float64, (N,), of the versions; anomalous: bool, (N,), whether a defect was made on them.
         maps, masks: float32 and bool, (N, s, s), of the versions, fewer than twice `_RANKED_SIDE` pixels along each axis.
     """
 
+    places: NDArray[np.int64]
     good: NDArray[np.float64]
     turned: NDArray[np.float64]
     scores: NDArray[np.float64]
@@ -57,7 +59,8 @@ def validate(
 
     Returns:
         image_auroc and pixel_ap; quality, their mean; threshold, from the scores of good parts as they are; defects_found, the
-        share of the synthetic defects whose score reaches it. None in all processes but the first.
+        share of the synthetic defects whose score reaches it; highest, the place of the good part that scores highest, the parts
+        trained on counted first. None in all processes but the first.
     """
     look, device = judging(copy.deepcopy(network)), textures.device  # as a detector judges
     judged = [
@@ -66,24 +69,30 @@ def validate(
     ]
     some = torch.linspace(0, len(trained) - 1, min(len(trained), _KNOWN)).round().long()
     looking = settings.score.smoothing, settings.views
-    known = [score(look, batch, *looking).scores for _, batch in _batches(trained, some, device, settings)]
+    known = [
+        (places.cpu().numpy(), score(look, batch, *looking).scores)
+        for places, batch in _batches(trained, some, device, settings)
+    ]
 
     of_all = distributed.gathered((judged, known))
     if of_all is None:
         return None
     together = zip(*(one for own, _ in of_all for one in own), strict=True)
-    good, turned, scores, anomalous, maps, masks = (np.concatenate(arrays) for arrays in together)
-    learnt = np.concatenate([one for _, own in of_all for one in own])
+    held, good, turned, scores, anomalous, maps, masks = (np.concatenate(arrays) for arrays in together)
+    of_trained = zip(*(one for _, own in of_all for one in own), strict=True)
+    used, learnt = (np.concatenate(arrays) for arrays in of_trained)
     labels = np.concatenate((np.zeros(len(good) + len(turned), bool), anomalous))
     ranking = auroc(labels, np.concatenate((good, turned, scores)))
     precision = average_precision(masks.ravel(), maps.ravel())
     reached = threshold(good, learnt, settings.score.good_share)
+    of_good = np.concatenate((learnt, good))
     return {
         "image_auroc": ranking,
         "pixel_ap": precision,
         "quality": (ranking + precision) / 2,
         "threshold": reached,
         "defects_found": float((scores[anomalous] >= reached).mean()),
+        "highest": int(np.concatenate((used, len(trained) + held))[of_good == of_good.max()].min()),
     }
 
 
@@ -108,6 +117,7 @@ def _judge(look: Pass, places: Tensor, batch: Batch, textures: Tensor, settings:
     every = max(1, mask.shape[-1] // _RANKED_SIDE)
     ranked = np.s_[:, every // 2 :: every, every // 2 :: every]
     return _Found(
+        places=places.cpu().numpy(),
         good=good,
         turned=np.concatenate((*turned, good[:0])),  # which may be none
         scores=np.concatenate([one.scores for one in found]),
