@@ -143,12 +143,16 @@ def test_a_name_in_quotation_marks_is_that_of_the_file_whatever_it_holds(tmp_pat
     assert (second.paths, second.name) == ([tmp_path / "c.tiff"], "second")
 
 
-def test_a_mask_is_one_of_a_part_alone(tmp_path: Path):
+def test_a_mask_without_its_part_may_be_a_photo_called_so_and_is_refused(tmp_path: Path):
     touch(tmp_path, "1.tiff", "1.png", "1_mask.png", "2_mask.png", "gas_mask.tiff", "gas_mask.jpg")
-    assert pairs(tmp_path, "both") == [
-        (tmp_path / "1.tiff", tmp_path / "1.png"), (tmp_path / "gas_mask.tiff", tmp_path / "gas_mask.jpg"),
-    ]  # fmt: skip
-    assert [rgb for _, rgb in pairs(tmp_path, "rgb")] == [tmp_path / "1.png", tmp_path / "gas_mask.jpg"]
+    one, two, gas = find_parts(tmp_path, "both")
+    assert (one.paths, one.problem) == ([tmp_path / "1.tiff", tmp_path / "1.png"], "")
+    assert two.paths == [tmp_path / "2.tiff", tmp_path / "2.png"]
+    assert gas.paths == [tmp_path / "gas_mask.tiff", tmp_path / "gas_mask.jpg"]
+    assert gas.problem == f"{tmp_path}/gas_mask.tiff: a mask must be a PNG; convert it"
+    assert [rgb for _, rgb in pairs(tmp_path, "rgb")] == [
+        tmp_path / name for name in ("1.png", "2.png", "gas_mask.jpg")
+    ]
 
 
 def test_a_list_may_give_names(tmp_path: Path):
@@ -197,7 +201,7 @@ def test_the_nearest_camera_about_a_part_is_its_own(
 def test_depth_images_in_a_folder_of_their_own(tmp_path: Path):
     touch(tmp_path, "depth/1.png", "rgb/1.png", "rgb/2.jpg")
     assert pairs(tmp_path, "both") == [
-        (tmp_path / "depth/1.png", tmp_path / "rgb/1.png"), (tmp_path / "depth/2.tiff", tmp_path / "rgb/2.jpg"),
+        (tmp_path / "depth/1.png", tmp_path / "rgb/1.png"), (tmp_path / "depth/2.png", tmp_path / "rgb/2.jpg"),
     ]  # fmt: skip
     (tmp_path / "xyz").mkdir()
     assert pairs(tmp_path, "both")[0] == (tmp_path / "xyz/1.tiff", tmp_path / "rgb/1.png")
@@ -285,8 +289,12 @@ def test_what_no_part_can_consist_of_is_told(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "names", [("1.tiff", "1.png", "monday/2.tiff"), ("rgb/1.png", "xyz/1.tiff", "gt/1.png", "monday/2.tiff")]
-)
+    "names",
+    [
+        ("1.tiff", "1.png", "monday/2.tiff"), ("rgb/1.png", "xyz/1.tiff", "gt/1.png", "monday/2.tiff"),
+        ("rgb/1.png", "xyz/1.tiff", "ground_truth/1.png", "monday/2.tiff"),
+    ],
+)  # fmt: skip
 def test_folders_in_a_folder_of_parts_are_told(tmp_path: Path, names: tuple[str, ...]):
     touch(tmp_path, *names)
     parts = find_parts(tmp_path, "both")
@@ -300,10 +308,13 @@ def test_parts_beside_folders_of_parts_are_refused_rather_than_left_out(tmp_path
         find_parts(tmp_path, "both")
 
 
-def test_a_depth_image_beside_a_point_cloud_is_passed_over(tmp_path: Path):
+def test_where_there_are_point_clouds_no_depth_image_is_judged(tmp_path: Path):
     touch(tmp_path, "1.png", "1.ply", "1_depth.png", "2.png", "2_depth.png")
     assert pairs(tmp_path, "both") == [
         (tmp_path / "1.ply", tmp_path / "1.png"), (tmp_path / "2_depth.png", tmp_path / "2.png"),
+    ]  # fmt: skip
+    assert [part.problem for part in find_parts(tmp_path, "both")] == [
+        "", f"{tmp_path}/2_depth.png: not read: depth images, for there are point clouds",
     ]  # fmt: skip
 
 
@@ -325,7 +336,7 @@ def test_rows_of_another_category_are_left_out_and_told(tmp_path: Path):
 
 class TestPictures:
     def test_each_part_has_its_own(self, tmp_path: Path):
-        touch(tmp_path, "in/1.tiff", "in/2_depth.png")
+        touch(tmp_path, "in/1_depth.tiff", "in/2_depth.png")
         parts = find_parts(tmp_path / "in", "depth")
         for _ in range(2):
             made = _pictures(parts, tmp_path / "in", tmp_path / "new/maps")

@@ -3,34 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 from das3d_cli.data.capture import Camera
 from das3d_cli.data.depth import find_camera
-from das3d_cli.data.layouts import eyecandies, realiad
-from das3d_cli.data.layouts.entries import (
-    CLOUDS,
-    DEPTHS,
-    IMAGES,
-    Unlabelled,
-    by_name,
-    check_name,
-    files_in,
-    listing,
-    unread,
-)
+from das3d_cli.data.layouts import LAYOUTS, flat, mvtec3d
+from das3d_cli.data.layouts.entries import CLOUDS, IMAGES, KINDS, check_name, listing, unread
 from das3d_cli.data.layouts.table import Row, claim, read_rows, row_camera
 from das3d_cli.errors import DataError
 from das3d_cli.files import real
 from das3d_cli.modality import Modality
 
 _ABOVE = 5  # folders that may hold a camera.json: xyz/, its label, split and category, and the one of all categories
-_KINDS = ("xyz", "depth", "rgb")  # folders, where each kind of file has one
-_TRUTH = "gt"  # beside them in a data set
 _LOOKS_AT = {"xyz": "depth", "rgb": "rgb"}  # what a detector needs that looks at this kind alone
 _COLUMNS = {"xyz": ("xyz", "depth"), "rgb": ("rgb",)}  # of a list
-_DEPTH, _MASK = "_depth", "_mask"
 _BESIDE = (".json", ".yaml", ".csv")  # cameras, limits of depth images and lists
 
 
@@ -42,6 +30,7 @@ class PartFiles(NamedTuple):
         beside: the folder whose camera.json describes it otherwise, if there is one; None: the nearest about the file.
         given: the name that the list gives it, else "".
         problem: why its files cannot be told, if they cannot, as an error says it.
+        common: the name by which its files were found in a folder, else "".
     """
 
     xyz: Path | None
@@ -50,6 +39,7 @@ class PartFiles(NamedTuple):
     beside: Path | None = None
     given: str = ""
     problem: str = ""
+    common: str = ""
 
     def find_camera(self) -> Camera | None:
         """The camera of a depth image `xyz`, as far as the files tell it. Raises DataError: a camera.json that is none."""
@@ -71,13 +61,13 @@ class PartFiles(NamedTuple):
     @property
     def name(self) -> str:
         """Empty where no file is told."""
-        return self.given or (_name(self.first) if self.paths else "")
+        return self.given or self.common or (self.first.stem.removesuffix(flat.DEPTH) if self.paths else "")
 
     @property
     def folder(self) -> str:
         """Name of the folder that the part lies in, empty where none was given."""
         holds = self.first.parent
-        return (holds.parent if holds.name in _KINDS else holds).name
+        return (holds.parent if holds.name in KINDS else holds).name
 
 
 def find_parts(
@@ -86,10 +76,11 @@ def find_parts(
     """The parts in a folder, by name, or those that a CSV file lists, in its order.
 
     A folder holds NAME.tiff (or .pcd, .ply, or NAME_depth.png) and NAME.png side by side, or in xyz/ (or depth/) and rgb/ as
-    a data set does; or it is one of Eyecandies' data/ or of Real-IAD D3's labels. A file without its partner makes a part
-    all the same, so that reading it says what is missing, and so do two files that claim one name. A CSV file has the columns xyz (or
-    depth) and rgb; its paths count from its own folder. As a table for preprocess it may give names to parts and describe the cameras
-    of depth images; a camera.json beside the list describes those of all others. Rows that name another category are left out.
+    a data set does; or it is one of Eyecandies' data/ or of Real-IAD D3's labels. Which files make a part the layouts say, as to
+    preprocess. A file without its partner makes one all the same, so that reading it says what is missing, and so do two files that
+    claim one name and one that is not read as its name says. A CSV file has the columns xyz (or depth) and rgb; its paths count from
+    its own folder. As a table for preprocess it may give names to parts and describe the cameras of depth images; a camera.json
+    beside the list describes those of all others. Rows that name another category are left out.
 
     Args:
         where: the folder or the file.
@@ -119,7 +110,7 @@ def find_parts(
 
 def folders_of_parts(where: Path) -> tuple[Path, ...]:
     """Where `find_parts` looks for files, whether the folders are there or not."""
-    return where, *(where / kind for kind in _KINDS)
+    return where, *(where / kind for kind in KINDS)
 
 
 def not_read(where: Path, needs: Modality, category: str = "", parts: Sequence[PartFiles] = ()) -> Iterator[str]:
@@ -128,7 +119,7 @@ def not_read(where: Path, needs: Modality, category: str = "", parts: Sequence[P
         if others := _others(where, category):
             yield f"{where}: of other categories than {category}, so not judged: {', '.join(others)}"
         return
-    read = {*IMAGES, *_BESIDE, *(() if needs == "rgb" else (*CLOUDS, *DEPTHS))}
+    read = {*IMAGES, *_BESIDE, *(() if needs == "rgb" else CLOUDS)}
     folders = folders_of_parts(where)
     if any(folder.is_dir() for folder in folders[1:]):
         beside, folders = [path for path in listing(where) if path.is_file()], folders[1:]
@@ -140,13 +131,13 @@ def not_read(where: Path, needs: Modality, category: str = "", parts: Sequence[P
     yield from unread(f"{where}: {what}, so not judged", children, known)
     within = {folder for part in parts for path in part.paths for folder in path.parents}
     apart = [path for path in listing(where) if path.is_dir() and path not in within]
-    yield from unread(f"{where}: folders in it, whose files are not judged", apart, (*_KINDS, _TRUTH))
+    yield from unread(f"{where}: folders in it, whose files are not judged", apart, {*chain(*mvtec3d.FOLDERS.values())})
 
 
 def _in_folder(folder: Path, needs: Modality, lights: Sequence[str], layout: str) -> list[PartFiles]:
-    several = {"eyecandies": eyecandies.unlabelled, "realiad": realiad.unlabelled}  # data with an image per light
-    readers = [read for name, read in several.items() if layout in ("auto", name)]
-    found = next((found for read in readers if (found := read(folder, lights))), None) or _side_by_side(folder)
+    # Own names may hold a light by chance: if another layout was chosen, none is looked for.
+    readers = [kind.unlabelled for kind in LAYOUTS if layout in ("auto", kind.name) or not kind.light]
+    found = next(found for read in readers if (found := read(folder, lights)))  # one of the last two reads any folder
     files = {
         kind: named for kind, named in (("xyz", found.xyz), ("rgb", found.rgb)) if needs in ("both", _LOOKS_AT[kind])
     }
@@ -154,55 +145,11 @@ def _in_folder(folder: Path, needs: Modality, lights: Sequence[str], layout: str
     for name in sorted(set().union(*files.values())):
         claims = {kind: named.get(name) or [found.partner(kind, name)] for kind, named in files.items()}
         first = {kind: paths[0] for kind, paths in claims.items()}
-        doubled = next((paths for paths in claims.values() if len(paths) > 1), None)
-        problem = f"{doubled[1]}: {doubled[0].name} is beside it; keep one file of each name" if doubled else ""
-        parts.append(PartFiles(first.get("xyz"), first.get("rgb"), problem=problem))
+        problem = next((f"{path}: {why}" for kind, path in first.items() if (why := found.refuse(kind, path))), "")
+        if doubled := next((paths for paths in claims.values() if len(paths) > 1), None):
+            problem = f"{doubled[1]}: {doubled[0].name} is beside it; keep one file of each name"
+        parts.append(PartFiles(first.get("xyz"), first.get("rgb"), problem=problem, common=name))
     return parts
-
-
-def _side_by_side(folder: Path) -> Unlabelled:
-    """Files of one name, together or in a folder for each kind."""
-    kinds = {kind for kind in _KINDS if (folder / kind).is_dir()}
-    if kinds and (name := _first_pair(files_in(folder))):
-        raise DataError(
-            f"{folder}: holds parts itself, as {name}, and folders of others, as {min(kinds)}/; move either elsewhere"
-        )
-    marked = not kinds or "xyz" in kinds or "depth" not in kinds  # a depth image is told by its name
-    for_xyz = folder / ("xyz" if marked else "depth") if kinds else folder
-    for_rgb = folder / "rgb" if kinds else folder
-    clouds = _without_depths([path for path in files_in(for_xyz) if not marked or _is_cloud(path)])
-    measured = {_name(path) for path in clouds}
-    images = [path for path in files_in(for_rgb) if kinds or path.stem in measured or not _goes_with_another(path)]
-    return Unlabelled(
-        by_name(clouds, (*CLOUDS, *DEPTHS), _name),
-        by_name(images, IMAGES),
-        lambda kind, name: for_xyz / f"{name}.tiff" if kind == "xyz" else for_rgb / f"{name}.png",
-    )
-
-
-def _first_pair(files: Sequence[Path]) -> str | None:
-    """The first part whose image and whose points are both among the files."""
-    clouds = by_name([path for path in files if _is_cloud(path)], (*CLOUDS, *DEPTHS), _name)
-    return next((name for name in by_name(files, IMAGES) if name in clouds), None)
-
-
-def _without_depths(clouds: Sequence[Path]) -> list[Path]:
-    """Where a part has a point cloud, its depth image says nothing new; preprocess passes it over as well."""
-    names = {path.stem for path in clouds}
-    return [path for path in clouds if _name(path) == path.stem or _name(path) not in names]
-
-
-def _goes_with_another(image: Path) -> bool:
-    """Whether it is a depth image, or a mask."""
-    return image.stem.endswith(_DEPTH) or (image.stem.endswith(_MASK) and image.suffix.lower() == ".png")
-
-
-def _name(path: Path) -> str:
-    return path.stem.removesuffix(_DEPTH)
-
-
-def _is_cloud(path: Path) -> bool:
-    return path.suffix.lower() in CLOUDS or path.stem.endswith(_DEPTH)
 
 
 def _listed(path: Path, needs: Modality, category: str) -> list[PartFiles]:

@@ -1,6 +1,7 @@
 """From a data set's files to entries: which files make up one part, and what is known about it.
 
-One module per layout, each with `recognise`, which says by what it knows a category's folder, and `read`.
+One module per layout, each with `recognise`, which says by what it knows a category's folder, `read`, and `unlabelled`, which reads
+one folder of parts to judge by the same rules.
 """
 
 from __future__ import annotations
@@ -12,7 +13,17 @@ from typing import NamedTuple
 
 from das3d_cli.data.capture import MEAN, OVERALL, Foreground
 from das3d_cli.data.layouts import eyecandies, flat, mvtec3d, realiad, table
-from das3d_cli.data.layouts.entries import SPLITS, Entry, Failure, Found, Layout, check_name, listing, unread
+from das3d_cli.data.layouts.entries import (
+    SPLITS,
+    Entry,
+    Failure,
+    Found,
+    Layout,
+    Unlabelled,
+    check_name,
+    listing,
+    unread,
+)
 from das3d_cli.errors import DataError, UsageError
 from das3d_cli.files import reason
 
@@ -20,25 +31,26 @@ __all__ = ["LAYOUTS", "SPLITS", "Entry", "Failure", "Layout", "find_entries", "p
 
 
 class Kind(NamedTuple):
-    """A layout: its name, what its files look like, and the functions that know and read a category's folder."""
+    """A layout: its name, what its files look like, and the functions that know and read a category's folder, and one of parts to judge."""
 
     name: str
     expected: str
     recognise: Callable[[Path], str | None]
     read: Callable[[str, Path, Sequence[str]], Iterable[Found]]
+    unlabelled: Callable[[Path, Sequence[str]], Unlabelled | None]
     foreground: Foreground = "table"
     light: str = ""  # of data with an image per light, the usual one
 
 
 # The first that recognises a folder reads it: the more particular come first.
 LAYOUTS = (
-    Kind("eyecandies", eyecandies.EXPECTED, eyecandies.recognise, eyecandies.read, "border", eyecandies.USUAL),
-    Kind("realiad", realiad.EXPECTED, realiad.recognise, realiad.read, light=realiad.USUAL),
-    Kind("flat", flat.EXPECTED, flat.recognise, flat.read),
-    Kind("mvtec3d", mvtec3d.EXPECTED, mvtec3d.recognise, mvtec3d.read),
-)
+    Kind("eyecandies", eyecandies.EXPECTED, eyecandies.recognise, eyecandies.read, eyecandies.unlabelled, "border", eyecandies.USUAL),
+    Kind("realiad", realiad.EXPECTED, realiad.recognise, realiad.read, realiad.unlabelled, light=realiad.USUAL),
+    Kind("flat", flat.EXPECTED, flat.recognise, flat.read, flat.unlabelled),
+    Kind("mvtec3d", mvtec3d.EXPECTED, mvtec3d.recognise, mvtec3d.read, mvtec3d.unlabelled),
+)  # fmt: skip
 
-TABLE = Kind("table", table.EXPECTED, lambda _: None, lambda *_: ())
+TABLE = Kind("table", table.EXPECTED, lambda _: None, lambda *_: (), lambda *_: None)
 
 
 def find_entries(

@@ -13,6 +13,7 @@ from das3d_cli.data.depth import CAMERA_FILE, EXAMPLE, find_camera
 from das3d_cli.errors import DataError, some_of, unforeseen
 
 SPLITS = ("train", "validation", "test")
+KINDS = ("xyz", "depth", "rgb")  # of captures, and folders where each has one
 SPLIT_NAMES = {**{split: split for split in SPLITS}, "val": "validation"}  # as data sets call them
 CLOUDS = (".tif", ".tiff", ".pcd", ".ply")
 DEPTHS = (".png", ".tif", ".tiff")
@@ -119,13 +120,15 @@ class Unlabelled(NamedTuple):
     """Parts of which nothing is known but their files, as `das3d predict` gets them.
 
     Attributes:
-        xyz, rgb: name of the part -> its files.
+        xyz, rgb: name of the part -> its files; an empty list where only a file that is not read tells of the part.
         partner: tells from a kind, "xyz" or "rgb", and a name where the file should be.
+        refuse: tells from a kind and a file why it cannot be the part's, else "".
     """
 
     xyz: Mapping[str, list[Path]]
     rgb: Mapping[str, list[Path]]
     partner: Callable[[str, str], Path]
+    refuse: Callable[[str, Path], str] = lambda _kind, _path: ""
 
 
 class Place(NamedTuple):

@@ -9,7 +9,7 @@ depth image, with its camera in camera.json. Masks may lie in ground_truth/<labe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from das3d_cli.data.capture import GOOD, Camera
@@ -18,11 +18,13 @@ from das3d_cli.data.layouts.entries import (
     CLOUDS,
     DEPTHS,
     IMAGES,
+    KINDS,
     MASKS,
     SPLIT_NAMES,
     Failure,
     Found,
     Place,
+    Unlabelled,
     by_name,
     category_camera,
     files_in,
@@ -33,12 +35,15 @@ from das3d_cli.data.layouts.entries import (
     split_folders,
     unread,
 )
+from das3d_cli.errors import DataError
 
 EXPECTED = "<category>/[{train,test}/]{good,<defect>}/NAME.{png,tiff}"
 _TRUTH = "ground_truth"
-_DEPTH, _MASK = "_depth", "_mask"
+DEPTH, _MASK = "_depth", "_mask"
 _KINDS = {"rgb": IMAGES, "xyz": CLOUDS, "depth": DEPTHS, "gt": MASKS}
-_MARKS = {"rgb": "", "xyz": "", "depth": _DEPTH, "gt": _MASK}
+_MARKS = {"rgb": "", "xyz": "", "depth": DEPTH, "gt": _MASK}
+_NO_DEPTHS = "not read: depth images, for there are point clouds"
+_NO_PNG = "a mask must be a PNG; convert it"
 
 
 def recognise(folder: Path) -> str | None:
@@ -66,7 +71,7 @@ def read(category: str, folder: Path, _lights: Sequence[str]) -> Iterator[Found]
     wanted = present & {"rgb", "xyz", "depth"}
     if {"xyz", "depth"} <= wanted:
         wanted.discard("depth")
-        yield f"{category}: not read: depth images, for there are point clouds"
+        yield f"{category}: {_NO_DEPTHS}"
     yield from unread(f"{category}: not read", listing(folder), beside)
     for _, place in split_folders(folder):
         yield from unread(f"{category}/{place.name}: not read", files_in(place), ())
@@ -80,24 +85,57 @@ def read(category: str, folder: Path, _lights: Sequence[str]) -> Iterator[Found]
             yield Failure(category, masks, "masks of a label that has no images")
 
 
+def unlabelled(folder: Path, _lights: Sequence[str]) -> Unlabelled | None:
+    """The parts whose files lie in a folder itself; None if it has folders of kinds instead.
+
+    Raises:
+        DataError: it has both.
+    """
+    paths = files_in(folder)
+    files = _by_kind(paths)
+    if kinds := [kind for kind in KINDS if (folder / kind).is_dir()]:
+        if name := next((name for name in files["rgb"] if name in files["xyz"] | files["depth"]), None):
+            raise DataError(
+                f"{folder}: holds parts itself, as {name}, and folders of others, as {min(kinds)}/; move either elsewhere"
+            )
+        return None
+    points = "xyz" if files["xyz"] or not files["depth"] else "depth"
+
+    def refuse(kind: str, path: Path) -> str:
+        is_of = _kind(path)
+        if is_of == (points if kind == "xyz" else kind) or path not in paths:
+            return ""
+        if is_of is None:
+            return _NO_PNG
+        return _NO_DEPTHS if kind == "xyz" else "a depth image or a mask by its name; rename it"
+
+    # What is not read names a part all the same: it may be one's only file, which must not be passed over without a word.
+    masks = [path for path in paths if not _kind(path)]
+    return Unlabelled(
+        files["depth"] | files["xyz"] | by_name(masks, CLOUDS),
+        {name: [] for name in (*files["depth"], *files["gt"])} | files["rgb"] | by_name(masks, IMAGES),
+        lambda kind, name: folder / _partner(points if kind == "xyz" else kind, name),
+        refuse,
+    )
+
+
 def _read_label(place: Place, folder: Path, wanted: set[str], camera: Camera | None, truth: Path) -> Iterator[Found]:
     paths = files_in(folder)
     masks = files_in(truth / folder.name) if place.split == "test" else []
-    files = {kind: by_name([path for path in paths if _kind(path) == kind], _KINDS[kind], _name)
-             for kind in (*(kind for kind in _KINDS if kind in wanted), "gt")}  # fmt: skip
+    files = {kind: named for kind, named in _by_kind(paths).items() if kind in (*wanted, "gt")}
     for name, found in by_name(masks, MASKS, _name).items():
         files["gt"].setdefault(name, []).extend(found)
     yield from pair(place, files, wanted, _partner, camera)
     for path in [path for path in paths if not _kind(path)] + [path for path in masks if not _is_png(path)]:
         is_mask = path in masks or path.stem.endswith(_MASK)
-        what = (
-            "a mask must be a PNG; convert it"
-            if is_mask
-            else "neither an image nor a point cloud; convert or remove it"
-        )
+        what = _NO_PNG if is_mask else "neither an image nor a point cloud; convert or remove it"
         yield Failure(place.category, path, what)
     for path in folders_in(folder):
         yield Failure(place.category, path, "a folder among the captures; move it elsewhere")
+
+
+def _by_kind(paths: Collection[Path]) -> dict[str, dict[str, list[Path]]]:
+    return {kind: by_name([path for path in paths if _kind(path) == kind], _KINDS[kind], _name) for kind in _KINDS}
 
 
 def _kind(path: Path) -> str | None:
@@ -115,7 +153,7 @@ def _is_png(path: Path) -> bool:
 
 
 def _name(path: Path) -> str:
-    return path.stem.removesuffix(_MASK).removesuffix(_DEPTH)
+    return path.stem.removesuffix(_MASK).removesuffix(DEPTH)
 
 
 def _partner(kind: str, name: str) -> str:

@@ -8,7 +8,7 @@ validation/; ground_truth/ for gt/; JPEG for PNG; PCD and PLY for TIFF; depth/ w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from das3d_cli.data.capture import Camera
@@ -17,11 +17,13 @@ from das3d_cli.data.layouts.entries import (
     CLOUDS,
     DEPTHS,
     IMAGES,
+    KINDS,
     MASKS,
     SPLIT_NAMES,
     Failure,
     Found,
     Place,
+    Unlabelled,
     by_name,
     category_camera,
     label_of,
@@ -33,7 +35,7 @@ from das3d_cli.data.layouts.entries import (
 )
 
 EXPECTED = "<category>/{train,validation,test}/<label>/{rgb,xyz,gt}/"
-_FOLDERS = {"rgb": ("rgb",), "xyz": ("xyz",), "depth": ("depth",), "gt": ("gt", "ground_truth")}
+FOLDERS = {"rgb": ("rgb",), "xyz": ("xyz",), "depth": ("depth",), "gt": ("gt", "ground_truth")}
 _SUFFIXES = {"rgb": IMAGES, "xyz": (".tiff", *CLOUDS), "depth": DEPTHS, "gt": MASKS}
 
 
@@ -45,28 +47,54 @@ def recognise(folder: Path) -> str | None:
 def read(category: str, folder: Path, _lights: Sequence[str]) -> Iterator[Found]:
     """The parts of one category."""
     labels = [(split, label) for split, place in split_folders(folder) for label in listing(place)]
-    wanted = {kind for kind in ("rgb", "xyz", "depth") if any((label / kind).is_dir() for _, label in labels)}
-    if "xyz" in wanted:
-        wanted.discard("depth")
+    wanted = _wanted([label for _, label in labels])
     camera, notes = category_camera(wanted, folder)
     yield from notes
     for split, label in labels:
         yield from _read_label(Place(category, split, label_of(label)), label, wanted, camera)
     yield from unread(f"{category}: not read", listing(folder), (*SPLIT_NAMES, CAMERA_FILE))
-    used = [name for kind in (*wanted, "gt") for name in _FOLDERS[kind]]
+    used = [name for kind in (*wanted, "gt") for name in FOLDERS[kind]]
     yield from unread(
         f"{category}/<split>/<label>: not read", (child for _, label in labels for child in listing(label)), used
     )
 
 
+def unlabelled(folder: Path, _lights: Sequence[str]) -> Unlabelled | None:
+    """The parts of a label's folder; None if it has no folders of kinds."""
+    if not (wanted := _wanted([folder])):
+        return None
+    points = "depth" if "depth" in wanted else "xyz"
+
+    def files(kind: str, *others: str) -> dict[str, list[Path]]:
+        # What lies there and is not read names a part all the same, which would be passed over without a word.
+        told = by_name([path for each in (kind, *others) for path in _listing(folder, each)], (*CLOUDS, *IMAGES))
+        return {name: [] for name in told} | by_name(_listing(folder, kind), _SUFFIXES[kind])
+
+    return Unlabelled(
+        files(points, "depth"),
+        files("rgb"),
+        lambda kind, name: folder / _partner(points if kind == "xyz" else kind, name),
+    )
+
+
 def _read_label(place: Place, folder: Path, wanted: set[str], camera: Camera | None) -> list[Found]:
-    if not any((folder / kind).is_dir() for kind in ("rgb", "xyz", "depth")):
+    if not _wanted([folder]):
         return [Failure(place.category, folder, f"neither rgb/ nor xyz/ in it; expected {EXPECTED}")]
-    found = {kind: _listing(folder, kind) for kind in _FOLDERS if kind in wanted or kind == "gt"}
+    found = {kind: _listing(folder, kind) for kind in FOLDERS if kind in wanted or kind == "gt"}
     files = {kind: by_name(paths, _SUFFIXES[kind]) for kind, paths in found.items()}
     odd = [failure for kind, paths in found.items() for failure in unfit(place.category, paths, _SUFFIXES[kind])]
-    return [*pair(place, files, wanted, lambda kind, name: f"{kind}/{name}{_SUFFIXES[kind][0]}", camera), *odd]
+    return [*pair(place, files, wanted, _partner, camera), *odd]
+
+
+def _wanted(labels: Collection[Path]) -> set[str]:
+    """The kinds that these labels' folders are of; points leave nothing for depth images to tell."""
+    kinds = {kind for kind in KINDS if any((label / kind).is_dir() for label in labels)}
+    return kinds - {"depth"} if "xyz" in kinds else kinds
+
+
+def _partner(kind: str, name: str) -> str:
+    return f"{kind}/{name}{_SUFFIXES[kind][0]}"
 
 
 def _listing(folder: Path, kind: str) -> list[Path]:
-    return [path for name in _FOLDERS[kind] for path in listing(folder / name)]
+    return [path for name in FOLDERS[kind] for path in listing(folder / name)]
