@@ -47,6 +47,7 @@ def test_one_category_by_name_or_by_its_own_folder(shared_dataset: Path) -> None
     assert by_name == by_folder
     assert {entry.category for entry in by_name} == {"tire"}
     assert find_entries(shared_dataset / "tire", ["tire"]).entries == by_name
+    assert find_entries(shared_dataset, ["tire"]).why == "tire/train/ is there"
 
 
 def test_pairs_by_name_whatever_the_order(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def find_entries(
             _light_note(kind, lights)
             found = _rows(source, categories)
         else:
-            kind, folders, why, found = _recognise(source, _kinds(layout))
+            kind, folders, why, found = _recognise(source, _kinds(layout), categories)
             found += _light_note(kind, lights)
             chosen, root = pick_categories(categories, list(folders), source), source
             found += [item for name in sorted(chosen) for item in kind.read(name, folders[name], lights)]
@@ -159,9 +159,11 @@ def _kinds(name: str) -> tuple[Kind, ...]:
     return tuple(kind for kind in (*LAYOUTS, TABLE) if kind.name == name)
 
 
-def _recognise(root: Path, kinds: tuple[Kind, ...]) -> tuple[Kind, dict[str, Path], str, list[Found]]:
-    """The first layout that knows the folder or those in it, the categories' folders, by what it knows them, and a note
-    on the folders that it does not know."""
+def _recognise(
+    root: Path, kinds: tuple[Kind, ...], wanted: Sequence[str]
+) -> tuple[Kind, dict[str, Path], str, list[Found]]:
+    """The first layout that knows the folder or those in it, the categories' folders, by what it knows one of them,
+    wanted if there is such, and a note on the folders that it does not know."""
     if not root.exists():
         raise DataError(f"{root}: no such folder; give the folder that holds the data set")
     if not root.is_dir():
@@ -172,7 +174,7 @@ def _recognise(root: Path, kinds: tuple[Kind, ...]) -> tuple[Kind, dict[str, Pat
             return kind, {root.resolve().name: root}, f"{root.resolve().name}/{why}", []
         known = {child: why for child in children if (why := kind.recognise(child))}
         if known:
-            first = min(known)
+            first = min(known, key=lambda child: (child.name not in wanted, child))
             others = unread(
                 f"{root}: not read, for these are no {kind.name} data", children, [child.name for child in known]
             )

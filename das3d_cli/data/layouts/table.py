@@ -50,8 +50,8 @@ def read_table(path: Path) -> Iterator[Found]:
         category = _category(row, path)
         try:
             entry = _entry(row, category, path.parent, wanted[category], camera)
-            for key in (*entry.files[: len(entry.files) - (entry.ground_truth is not None)], entry):
-                claim(taken, key if isinstance(key, Path) else (category, entry.split, entry.label, entry.name), number)
+            for key in filter(None, (entry.xyz, entry.rgb, (category, entry.split, entry.label, entry.name))):
+                claim(taken, key, number)
         except ValueError as error:
             yield Failure(category, path, f"row {number}: {error}")
         else:
