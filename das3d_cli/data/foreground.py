@@ -58,7 +58,7 @@ def _before_border(xyz: NDArray[np.float32], measured: NDArray[np.bool_], distan
     if not part.any():
         raise DataError(f"no part found: nothing is {distance * 1000:g} mm before the surface at the image's border")
     a, b, c, d = (float(v) for v in plane)
-    return Table((a, b, c, d), float(np.degrees(np.arccos(min(1.0, abs(c))))), part)
+    return Table((a, b, c, d), part)
 
 
 def _plane_of(points: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -27,13 +27,16 @@ class Table:
 
     Attributes:
         plane: (a, b, c, d), unit normal towards the camera: a*x + b*y + c*z + d is the height in metres.
-        tilt_deg: angle between the normal and the optical axis, degrees.
         foreground: bool, (H, W): the part, as far as it was measured.
     """
 
     plane: tuple[float, float, float, float]
-    tilt_deg: float
     foreground: NDArray[np.bool_]
+
+    @property
+    def tilt_deg(self) -> float:
+        """Angle between the normal and the optical axis, degrees."""
+        return float(np.degrees(np.arccos(min(1.0, abs(self.plane[2])))))
 
 
 def find_part(xyz: NDArray[np.float32], *, plane_distance_m: float = 0.005, seed: int = 0) -> Table:
@@ -114,7 +117,7 @@ def _found(xyz: NDArray[np.float32], measured: NDArray[np.bool_], plane_distance
             " thin parts with a lower --set preprocess.plane_distance_mm, those without background with --set preprocess.foreground=whole"
         )
     a, b, c, d = (float(v) for v in table.plane)
-    return Table((a, b, c, d), float(np.degrees(np.arccos(min(1.0, abs(c))))), foreground)
+    return Table((a, b, c, d), foreground)
 
 
 def _is_cut_out(cells: Cells, measured: NDArray[np.bool_], table: Candidate | None) -> bool:
@@ -142,7 +145,7 @@ def cut_out(xyz: NDArray[np.float32], measured: NDArray[np.bool_]) -> Table:
     if not part.any():
         raise DataError("no part found: no more than a few points in one place were measured")
     z = xyz[..., 2][part]
-    return Table((0.0, 0.0, -float(np.sign(np.median(z))), float(np.abs(z).max())), 0.0, part)
+    return Table((0.0, 0.0, -float(np.sign(np.median(z))), float(np.abs(z).max())), part)
 
 
 def _height(xyz: NDArray[np.float32], plane: NDArray[np.float64]) -> NDArray[np.float32]:
