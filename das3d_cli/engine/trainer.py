@@ -211,10 +211,10 @@ class Trainer:
         found = validate(self.network, self.data.validation, self.data.train, self.data.textures, self.settings)
         if found is None:
             return
-        runs.append_metrics(self.run, {"step": self.step, "validation": found})
+        told = found | {"highest": self.data.names[int(found["highest"])]}
+        runs.append_metrics(self.run, {"step": self.step, "validation": told})
         if not self.best or found["quality"] >= self.best["quality"]:
-            highest = self.data.names[int(found["highest"])]
-            self.best = {"step": self.step, **found, "highest": highest}
+            self.best = {"step": self.step, **told}
         self.save_state()
         self._save_model()
         progress(self.step, found)
