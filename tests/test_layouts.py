@@ -361,6 +361,13 @@ class TestFlat:
         entry = find_entries(tmp_path).entries[0]
         assert (entry.label, entry.by_type) == ("bump+stain", ())
 
+    def test_masks_alone_lack_their_photos(self, tmp_path: Path) -> None:
+        touch(tmp_path, "v/train/good/a_mask.png", "v/test/dent/b_mask.png")
+        assert problems(tmp_path) == {
+            ("v/train/good/a_mask.png", "its partner a.png is missing"),
+            ("v/test/dent/b_mask.png", "its partner b.png is missing"),
+        }
+
     def test_whatever_fits_nothing_is_named(self, tmp_path: Path) -> None:
         touch(tmp_path, "v/good/a.png", "v/good/a.tiff", "v/good/b.png", "v/good/c.tiff", "v/good/d.png", "v/good/d.jpg",
               "v/good/d.tiff", "v/good/e.bmp", "v/good/f_mask.png", "v/good/old/g.png", "v/dent/h.png", "v/dent/h.pcd",

@@ -68,7 +68,7 @@ def read(category: str, folder: Path, _lights: Sequence[str]) -> Iterator[Found]
         if len(labels) > 1:
             yield f"{category}: all good parts are for training; train/good/ and test/good/ would keep some for the test"
     present = {_kind(path) or "" for _, label in places for path in files_in(label)}
-    wanted = present & {"rgb", "xyz", "depth"}
+    wanted = present & {"rgb", "xyz", "depth"} or {"rgb"}  # which masks alone lack
     if {"xyz", "depth"} <= wanted:
         wanted.discard("depth")
         yield f"{category}: {_NO_DEPTHS}"
