@@ -478,7 +478,7 @@ def test_the_best_state_is_kept_and_of_equals_the_latest(cache, tmp_path, monkey
 
     def found(network, *arguments):
         states.append({name: value.clone() for name, value in network.state_dict().items()})
-        return {"quality": qualities[len(states) - 1], "threshold": 0.1 * len(states)}
+        return {"quality": qualities[len(states) - 1], "threshold": 0.1 * len(states), "highest": 0}
 
     monkeypatch.setattr("das3d_cli.engine.trainer.validate", found)
     run = trained(cache, tmp_path, "train.validate_every=2").run
