@@ -561,7 +561,8 @@ def test_each_process_validates_on_its_share(
     assert together == pytest.approx(alone, abs=1e-5)
     held_out, trained_on = (len(arguments[place]) for place in (1, 2))
     assert max(sum(len(some.good) for some in judged) for judged, _ in shares) == -(-held_out // processes)
-    assert sum(len(some) for _, known in shares for some in known) == trained_on
+    known = [(place, score) for _, own in shares for some in own for place, score in zip(*some, strict=True)]
+    assert sorted(place for place, _ in known) == list(range(trained_on))
 
 
 class TestDetector:
