@@ -412,6 +412,28 @@ class TestManyParts:
         assert len(records) == len(list((parts / "rgb").iterdir()))
         assert f"failed: {parts}/xyz/001.tiff: ZeroDivisionError: of a kind that nobody foresaw\n" in told.err
 
+    def test_what_nobody_foresaw_in_drawing_costs_no_verdict(
+        self, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ):
+        draw = predict_command._draw
+
+        def faulty(picture: Path, *given: Any) -> None:
+            if picture.stem == "001":
+                raise ZeroDivisionError("in drawing")
+            draw(picture, *given)
+
+        monkeypatch.setattr(predict_command, "_draw", faulty)
+        monkeypatch.setattr(predict_command, "_one_thread_each", lambda: None)
+        parts, run = place / "mvtec3d/tire/train/good", place / "runs/tire-001"
+        with pytest.raises(typer.Exit) as ended:
+            predict_command.run(None, None, parts, tmp_path / "maps", model=run, gpus="cpu", as_json=True)
+        told = capsys.readouterr()
+        assert ended.value.exit_code == 1
+        records = {Path(record["rgb"]).stem: record for record in map(json.loads, told.out.splitlines())}
+        assert all(isinstance(record["score"], float) for record in records.values())
+        assert [name for name, record in records.items() if not record["heatmap"]] == ["001"]
+        assert f"failed: {parts}/xyz/001.tiff: ZeroDivisionError: in drawing\n" in told.err
+
     def test_a_list_of_files_and_its_verdict(self, place: Path, tmp_path: Path):
         from das3d_cli.engine import checkpoint
 

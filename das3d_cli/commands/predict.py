@@ -233,20 +233,18 @@ def _one_thread_each() -> None:
 
 
 def _judge(detector: Detector, part: PartFiles, picture: Path | None, *, one_of_many: bool) -> _Judged:
+    found: Prediction | None = None
     try:
         found, capture = _verdict(detector, part, picture)
+        if picture:
+            _draw(picture, detector, part, found, capture)
     except DataError as error:
-        return _Judged(part, None, None, error)
+        return _Judged(part, found, None, error)
     except Exception as error:
         if not one_of_many:
             raise
         # One odd part of many must not cost the others their verdicts, whatever it breaks.
-        return _Judged(part, None, None, DataError(f"{part.first}: {unforeseen(error)}"))
-    if picture:
-        try:
-            _draw(picture, detector, part, found, capture)
-        except DataError as error:
-            return _Judged(part, found, None, error)
+        return _Judged(part, found, None, DataError(f"{part.first}: {unforeseen(error)}"))
     return _Judged(part, found, picture, None)
 
 
