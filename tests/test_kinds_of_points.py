@@ -65,6 +65,24 @@ class TestClouds:
         self._cut(tmp_path / "b.pcd", whole, {*range(1, len(whole) - 14, 23), len(whole) - 14})
         assert capfd.readouterr() == ("", "")
 
+    @pytest.mark.parametrize("form", ["binary", "ascii", "binary_compressed"])
+    @pytest.mark.parametrize(
+        ("is_", "says"),
+        [
+            (b"HEIGHT 5", b"HEIGHT 6"), (b"HEIGHT 5", b"HEIGHT 30000"), (b"COUNT 1 1 1 1", b"COUNT 1 1 1 2"),
+            (b"COUNT 1 1 1 1", b"COUNT 1 1 1 999999999"),
+        ],
+    )  # fmt: skip
+    def test_no_pcd_that_holds_less_than_it_says_gets_through(
+        self, tmp_path: Path, form: str, is_: bytes, says: bytes
+    ) -> None:
+        path = save_pcd(tmp_path / "a.pcd", XYZ[:5], form)
+        whole = path.read_bytes()
+        assert whole.count(is_) == 1
+        rows = int(says.split()[1]) if says.startswith(b"HEIGHT") else 5
+        path.write_bytes(whole.replace(is_, says).replace(b"POINTS 40", b"POINTS %d" % (8 * rows)))
+        refusal(lambda: read_xyz(path), path)
+
     @pytest.mark.parametrize("form", ["binary_little_endian", "ascii"])
     def test_no_ply_that_was_cut_gets_through(
         self, tmp_path: Path, form: str, capfd: pytest.CaptureFixture[str]

@@ -71,17 +71,22 @@ def _decode_pcd(path: Path, data: bytes) -> tuple[NDArray[np.float64], tuple[int
     height, width = int(header["HEIGHT"][0]), int(header["WIDTH"][0])
     body, how = data[end.end() :], end[1].decode()
     if how == "binary_compressed":
-        return _decompressed(path, body, height * width), (height, width)
+        row = sum(n * int(size) for n, size in zip(counts, header["SIZE"], strict=True))
+        return _decompressed(path, body, height * width, row), (height, width)
+    if sum(counts) > len(body):  # before as many columns are named
+        raise ValueError("cut short")
     # a field of several values, or padding, is called "_" again and again
     columns = [(name if n == 1 else f"{name}{i}", kind) for name, kind, n in zip(names, kinds, counts, strict=True)
                for i in range(n)]  # fmt: skip
     return _table(body, columns, height * width, ascii_=how == "ascii"), (height, width)
 
 
-def _decompressed(path: Path, body: bytes, count: int) -> NDArray[np.float64]:
+def _decompressed(path: Path, body: bytes, count: int, row: int) -> NDArray[np.float64]:
+    """The points of `count` rows of `row` bytes; open3d would take what the packed bytes lack from memory, whatever lies there."""
     import open3d as o3d
 
-    if len(body) < 8 or len(body) < 8 + int.from_bytes(body[:4], "little"):
+    packed, whole = (int.from_bytes(body[start : start + 4], "little") for start in (0, 4))
+    if len(body) < 8 + packed or whole != count * row:
         raise ValueError("cut short")
     with o3d.utility.VerbosityContextManager(o3d.utility.VerbosityLevel.Error):
         cloud = o3d.io.read_point_cloud(str(path), remove_nan_points=False, remove_infinite_points=False)
