@@ -113,6 +113,7 @@ TABLETOP = [
 ]
 KINECT = {"quantised": True, "noise": 0.0005}
 CLOSE = {"pitch": 85.0, "distance": 0.5, "focal": 880.0, "noise": 4e-4, "shape": (264, 264)}
+BOSSES = [Box(x, y, (0.03, 0.03, 0.01), bottom=0.012, round=True) for x in (-0.04, 0, 0.04) for y in (-0.04, 0.04)]
 
 
 @pytest.mark.parametrize(
@@ -128,6 +129,10 @@ CLOSE = {"pitch": 85.0, "distance": 0.5, "focal": 880.0, "noise": 4e-4, "shape":
         ),
         pytest.param(Scene([Box(0, 0, (0.12, 0.11, 0.03))], **CLOSE), id="flat top over most of the image"),
         pytest.param(Scene([Box(0, 0, (0.12, 0.11, 0.008))], **CLOSE), id="thin and flat"),
+        pytest.param(
+            Scene([Box(0, 0, (0.136, 0.136, 0.012)), *BOSSES], **CLOSE),
+            id="a plate with bosses that hides most of the table",
+        ),
         pytest.param(Scene([Box(0, 0, (0.06, 0.5, 0.03))], **CLOSE), id="crosses two borders"),
         pytest.param(Scene([Box(0.2, 0, (0.5, 0.5, 0.03))], **CLOSE), id="crosses three borders"),
         pytest.param(
@@ -252,6 +257,24 @@ def test_of_parallel_rays_z_may_be_a_height_over_anything(table_mm: float, up: i
     assert np.array_equal(table.foreground, part)
     heights = xyz @ np.array(table.plane[:3]) + table.plane[3]
     assert heights == pytest.approx(height / 1000, abs=5e-4)
+
+
+@pytest.mark.parametrize("up", [1, -1])
+@pytest.mark.parametrize(
+    ("share", "left", "top", "right", "bottom"),
+    [(0.75, 20, 0, 130, 150), (0.60, 30, 0, 120, 150), (0.60, 0, 10, 108, 135), (0.66, 0, 0, 125, 120)],
+)
+def test_of_parallel_rays_a_part_may_be_larger_than_what_shows_of_the_table(
+    share: float, left: int, top: int, right: int, bottom: int, up: int
+) -> None:
+    part = np.zeros((150, 150), bool)
+    part[top:bottom, left:right] = True
+    assert part.mean() == pytest.approx(share, abs=0.02)
+    pocket = np.hypot(*(np.mgrid[:150, :150] - 75)) < 20
+    z = 0.1 + up * (0.02 * part - 0.006 * pocket) + np.random.default_rng(0).normal(size=part.shape) * 2e-5
+    rows, columns = np.mgrid[:150, :150] - 75
+    xyz = np.stack([columns * 6e-4, rows * 6e-4, z], axis=-1).astype(np.float32)
+    assert iou(find_part(xyz).foreground, xyz, part.astype(np.int64)) > 0.99
 
 
 @pytest.mark.parametrize("height", [0.0, 0.003])

@@ -15,6 +15,10 @@ _RANSAC_POINTS, _RANSAC_ROUNDS = 1200, 300  # 99.9 % sure of a plane that holds 
 _FLAT_SLOPE = 0.35  # a cell of the table is inclined to the table by less than 20 degrees
 _MIN_TABLE = 0.03  # of the measured cells
 _MAX_UNDER = 0.3  # of the table's own cells
+MIN_RIM = 0.5  # a table makes up this share of the rim of all that was measured
+_PARALLEL = 0.98  # cosine of 11 degrees
+_LESS_LIKELY = 4  # times: a score
+_3X3 = np.ones((3, 3), np.uint8)
 
 _one_random_state = threading.Lock()  # is all that Open3D has for all threads
 
@@ -160,6 +164,34 @@ def _judge(cells: Cells, plane: NDArray[np.float64], distance: float) -> Candida
     area = 0.5 + (standing & hull).sum() + 0.25 * (standing & ~hull).sum()
     score = float(np.sqrt((on.sum() - under.sum()) * area))
     return Candidate(plane, on, above, hull, score / 2 if _leans_down(cells, plane, on) else score)
+
+
+def choose(cells: Cells, candidates: list[Candidate]) -> Candidate | None:
+    """The table: the candidate of the highest score, or one that lies parallel under it and surrounds the scene as it does not.
+
+    Where hardly any of the table shows, the top of a part that carries bosses has the higher score.
+    """
+    tables = sorted((one for one in candidates if one.score > 0), key=lambda one: -one.score)
+    if not tables or share_of_rim(cells, tables[0]) >= MIN_RIM:
+        return tables[0] if tables else None
+    best = tables[0]
+    for other in tables[1:]:
+        under = np.median(cells.heights(best.plane)[other.on]) < 0 and other.plane[:3] @ best.plane[:3] > _PARALLEL
+        if under and share_of_rim(cells, other) > MIN_RIM and other.score * _LESS_LIKELY > best.score:
+            return other
+    return best
+
+
+def share_of_rim(cells: Cells, candidate: Candidate) -> float:
+    """Of the outermost cells that were measured, the share that lies on a plane."""
+    rim = rim_of(cells.measured)
+    return float((rim & candidate.on).sum() / max(1, rim.sum()))
+
+
+def rim_of(measured: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """What lies within two pixels of the border of a mask's convex hull; the image's border counts, too."""
+    inner = cv2.erode(hull_of(measured).astype(np.uint8), _3X3, iterations=2, borderValue=0)
+    return np.asarray(measured & (inner == 0))
 
 
 def hull_of(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

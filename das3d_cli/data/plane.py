@@ -8,12 +8,22 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from das3d_cli.data.candidates import Candidate, Cells, cell_means, find_candidates, hull_of, is_wall
+from das3d_cli.data.candidates import (
+    MIN_RIM,
+    Candidate,
+    Cells,
+    cell_means,
+    choose,
+    find_candidates,
+    hull_of,
+    is_wall,
+    rim_of,
+    share_of_rim,
+)
 from das3d_cli.data.fill import enclosed
 from das3d_cli.data.parallax import are_parallel
 from das3d_cli.errors import DataError
 
-_MIN_RIM = 0.5  # a table makes up this share of the outline of all that was measured
 _FILLED = 0.8  # of the image: more than a part takes that was cut out of its background
 _JUMP = 1.02  # neighbours whose depths differ by more than 2 % belong to two surfaces
 _AWAY_M = 1.0  # of an origin that is put on a table's other side
@@ -47,7 +57,7 @@ def find_part(xyz: NDArray[np.float32], *, plane_distance_m: float = 0.005, seed
     background was removed from a capture before, all that was measured is the part.
 
     The table's upper side is that towards the origin, where a camera is. Of parallel rays z may as well be a height over
-    anything: then both of its sides are tried, and the larger table counts.
+    anything: then both of its sides are tried, and the table that surrounds more of the scene counts.
 
     Args:
         xyz: float32, (H, W, 3), metres in the camera's frame, missing points NaN; of parallel rays in any.
@@ -68,7 +78,7 @@ def find_part(xyz: NDArray[np.float32], *, plane_distance_m: float = 0.005, seed
     tables = [table for table in found if isinstance(table, Table)]
     if not tables:
         raise found[0]  # type: ignore[misc]
-    return max(tables, key=lambda table: _area(table, xyz, measured, plane_distance_m))
+    return max(tables, key=lambda table: _surrounding(table, xyz, measured, plane_distance_m))
 
 
 def _tried(
@@ -89,22 +99,17 @@ def _is_all(found: Table | DataError, measured: NDArray[np.bool_]) -> bool:
     return isinstance(found, Table) and bool(found.foreground.sum() > 0.98 * measured.sum())
 
 
-def _area(table: Table, xyz: NDArray[np.float32], measured: NDArray[np.bool_], distance: float) -> int:
-    """How many points the table has; none if the part is all around it, or all that there is."""
+def _surrounding(table: Table, xyz: NDArray[np.float32], measured: NDArray[np.bool_], distance: float) -> int:
+    """How many points at the rim of all that was measured are the table's: a part may well be larger than what shows of it."""
     every = max(1, min(measured.shape) // 100)
-    some, part = measured[::every, ::every], table.foreground[::every, ::every]
-    inner = cv2.erode(hull_of(some).astype(np.uint8), _3X3, iterations=2, borderValue=0)
-    rim = some & (inner == 0)
-    if (rim & part).sum() > 0.9 * rim.sum():
-        return 0
-    return int((np.abs(_height(xyz, np.asarray(table.plane))) < distance).sum())
+    on = np.abs(_height(xyz[::every, ::every], np.asarray(table.plane))) < distance
+    return int((rim_of(measured[::every, ::every]) & on).sum())
 
 
 def _found(xyz: NDArray[np.float32], measured: NDArray[np.bool_], plane_distance_m: float, seed: int) -> Table:
     cells = cell_means(xyz, measured)
     candidates = find_candidates(cells, plane_distance_m, seed)
-    tables = [candidate for candidate in candidates if candidate.score > 0]
-    table = max(tables, key=lambda candidate: candidate.score, default=None)
+    table = choose(cells, candidates)
     if _is_cut_out(cells, measured, table):
         return cut_out(xyz, measured)
     if table is None:
@@ -130,9 +135,7 @@ def _is_cut_out(cells: Cells, measured: NDArray[np.bool_], table: Candidate | No
         return True
     if not table.above.any():  # a flat part that was cut out, or a table without a part that fills all but the frame
         return bool(hull_of(cells.measured).mean() < _FILLED)
-    inner = cv2.erode(hull_of(cells.measured).astype(np.uint8), _3X3, iterations=2)
-    rim = cells.measured & (inner == 0)
-    return bool((rim & table.on).sum() < _MIN_RIM * rim.sum())
+    return share_of_rim(cells, table) < MIN_RIM
 
 
 def cut_out(xyz: NDArray[np.float32], measured: NDArray[np.bool_]) -> Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from das3d_cli.data.candidates import Cells, cell_means, depth_noise, find_candidates
+from das3d_cli.data.candidates import Cells, cell_means, choose, depth_noise, find_candidates
 from das3d_cli.data.parallax import are_parallel
 
 _BAND = 0.1  # of the distance: what this near to the table is the table in any case
@@ -31,10 +31,10 @@ def flat_height(xyz: NDArray[np.float32], distance: float, *, seed: int = 0) -> 
         return None
     cells = cell_means(xyz, ~np.isnan(xyz[..., 2]))
     band = max(4 * depth_noise(cells), _BAND * distance)
-    tables = [candidate for candidate in find_candidates(cells, band, seed) if candidate.score > 0]
-    if not tables:
+    table = choose(cells, find_candidates(cells, band, seed))
+    if table is None:
         return None
-    height = cells.heights(max(tables, key=lambda candidate: candidate.score).plane)
+    height = cells.heights(table.plane)
     level = cells.along(height) & (band < height) & (height < distance)
     standing = cells.measured & (height > band)
     if level.sum() <= _SHARE * standing.sum() or _at_border(cells, level) > _AT_BORDER:
