@@ -77,7 +77,7 @@ class Detector:
         self.seen: frozenset[str] = frozenset(model_file.get("seen", ()))
         depth_range = model_file["depth_range_m"]
         self.depth_range: tuple[float, float] | None = (depth_range[0], depth_range[1]) if depth_range else None
-        self.window_px: int | None = model_file["window_px"]
+        self.window_m: float | None = model_file["window_m"]
         self.form = Form.of_saved(model_file["form"], settings.preprocess.plane_distance_m())
         self.network = Das3d(**settings.model.model_dump())
         try:
@@ -215,7 +215,7 @@ class Detector:
             plane_distance_m=self.form.plane_distance_m,
             depth_axis=p.depth_axis,
             depth_range=self.depth_range,
-            window_px=self.window_px,
+            window_m=self.window_m,
             pitch_m=self.form.pitch_m,
             foreground=self.form.foreground,
         )

@@ -191,8 +191,8 @@ def evaluate_detector(detector: Detector, cache_root: Path) -> Evaluation:
             f"{cache.folder}: preprocessed otherwise than this run's training data;"
             " preprocess again with the run's settings, or train again on this cache"
         )
-    own = detector.depth_range, detector.window_px, detector.form.plane_distance_m
-    if (made.depth_range_m, made.window_px, made.form.plane_distance_m) != own:
+    own = detector.depth_range, detector.window_m, detector.form.plane_distance_m
+    if (made.depth_range_m, made.window_m, made.form.plane_distance_m) != own:
         raise DataError(
             f"{cache.folder}: made of other training captures than this run's; train again on it, or preprocess the run's alone"
         )

@@ -69,12 +69,12 @@ def test_samples_are_those_of_preprocess_in_one_depth_range(shared_dataset: Path
     near, far = min(r[0] for r in ranges), max(r[1] for r in ranges)
     near -= SMALL.headroom * (far - near)
     assert opened.manifest.depth_range_m == (near, far)
-    window = round(1.1 * max(r.span_px for r in ranges))
-    assert opened.manifest.window_px == window
+    window = 1.1 * max(r.span_m for r in ranges)
+    assert opened.manifest.window_m == window
     for entry, record in zip(entries, opened.manifest.samples, strict=True):
         assert entry.ground_truth
         sample = read_sample(built[0] / "tire" / record.path)
-        expected = preprocess(read_capture(entry.rgb, entry.xyz), size=48, depth_range=(near, far), window_px=window,
+        expected = preprocess(read_capture(entry.rgb, entry.xyz), size=48, depth_range=(near, far), window_m=window,
                               ground_truth=read_ground_truth(entry.ground_truth), **geometry)  # fmt: skip
         assert record.geometry == sample.geometry == expected.geometry
         for name in ("rgb", "depth", "foreground", "valid", "ground_truth"):
@@ -209,13 +209,14 @@ def test_one_capture_of_two_parts_does_not_widen_the_window_of_all(
         cloud[corner] *= 0.93  # 28 mm over the table
     tifffile.imwrite(path, cloud, photometric="rgb")
     summary = run(dataset, tmp_path / "out")
-    (note,) = summary.notes
-    assert note.startswith(
-        f"{path}: what stands there is too wide for the parts' window by a factor of 2.1, and so shown smaller"
+    wide, at_border = summary.notes
+    assert wide.startswith(
+        f"{path}: what stands there is too wide for the parts' window by a factor of 2.0, and so shown smaller"
     )
-    assert run(dataset, tmp_path / "out", workers=2).notes == [note]
+    assert at_border.startswith(f"{path}: the part reaches the image's border")
+    assert run(dataset, tmp_path / "out", workers=2).notes == summary.notes
     made, before = (open_cache(root, "tire").manifest for root in (tmp_path / "out", built[0]))
-    assert made.window_px == pytest.approx(before.window_px, abs=2)
+    assert made.window_m == pytest.approx(before.window_m, rel=0.02)
     assert made.counts == before.counts
     assert made.depth_range_m == pytest.approx(before.depth_range_m, abs=3e-4)
 

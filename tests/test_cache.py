@@ -45,8 +45,8 @@ def make_cache(root: Path, seeds: dict[str, list[int]]) -> Path:
             records.append(cache.Record(path=path, split=split, label="good", name=f"{seed:03d}", key=key,
                                         geometry=sample.geometry))  # fmt: skip
     cache.write_manifest(root / "tire", cache.Manifest(
-        version=cache.VERSION, das3d="0", category="tire", settings=PreprocessSettings(size=SIZE), source="",
-        depth_range_m=(0.3, 0.4), window_px=None, form=Form(plane_distance_m=0.005), extent_key="", counts={}, samples=records, failures=[],
+        version=cache.VERSION, das3d="0", category="tire", settings=PreprocessSettings(size=SIZE),
+        depth_range_m=(0.3, 0.4), window_m=None, form=Form(plane_distance_m=0.005), extent_key="", counts={}, samples=records, failures=[],
     ))  # fmt: skip
     return root
 

@@ -113,6 +113,13 @@ class TestMainPath:
             call = ("predict", "part.tiff", "part.png", "--json", "--threshold", repr(other))
             judged = json.loads(ok(das3d(*call, cwd=place)).stdout)
             assert (judged["anomalous"], judged["threshold"]) == (other == found["score"], other)
+        assert found["notes"] == []
+        cloud = tifffile.imread(place / "part.tiff")
+        cloud[np.random.default_rng(0).random(cloud.shape[:2]) < 0.8] = 0
+        tifffile.imwrite(place / "hardly.tiff", cloud, photometric="rgb")
+        hardly = ok(das3d("predict", "hardly.tiff", "part.png", "--json", cwd=place))
+        (note,) = json.loads(hardly.stdout)["notes"]
+        assert "of the part have no points" in note and f"hardly.tiff: {note}\n" in hardly.stderr
         unusable = das3d("predict", "absent.tiff", "part.png", "--json", cwd=place)
         fails(unusable, 1, "absent.tiff")
         told = json.loads(unusable.stdout)
@@ -122,8 +129,10 @@ class TestMainPath:
     def test_a_photo_of_another_kind_than_the_trainings_is_told(self, place: Path, tmp_path: Path):
         photo = cv2.imread(str(place / "part.png"))
         cv2.imwrite(str(tmp_path / "part.jpg"), photo)
-        told = ok(das3d("predict", "part.tiff", tmp_path / "part.jpg", cwd=place)).stderr
-        assert f"{tmp_path}/part.jpg: JPEG, where the training's photos were PNG." in told
+        told = ok(das3d("predict", "part.tiff", tmp_path / "part.jpg", "--json", cwd=place))
+        (note,) = json.loads(told.stdout)["notes"]
+        assert note.startswith("JPEG, where the training's photos were PNG.")
+        assert f"{tmp_path}/part.jpg: {note}\n" in told.stderr
         assert "JPEG" not in ok(das3d("predict", "part.tiff", "part.png", cwd=place)).stderr
 
     def test_exit_code_tells_the_verdict_only_when_asked(self, place: Path, tmp_path: Path):
@@ -782,8 +791,8 @@ class TestStructure:
     PLAIN = ("synthesis", "affine.py", "contrast.py", "registration.py",
              "template.py", "model.py", "losses.py", "scoring.py", "curves.py", "metrics.py",
              "intervals.py", "measure.py", "batch.py",
-             "data/plane.py", "data/foreground.py", "data/preprocess.py", "data/readers.py", "data/decode.py", "data/depth.py",
-             "data/clouds.py", "data/layouts")  # fmt: skip
+             "data/plane.py", "data/foreground.py", "data/preprocess.py", "data/oddity.py", "data/readers.py",
+             "data/decode.py", "data/depth.py", "data/clouds.py", "data/layouts")  # fmt: skip
 
     def test_imports_point_down(self):
         rank = {name: level for level, names in enumerate(self.LAYERS) for name in names} | {"__version__": 0, "": 0}

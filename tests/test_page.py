@@ -57,7 +57,7 @@ def detector() -> Detector:
         {"model.size": 32, "model.reconstruction_width": 4, "model.discriminator_width": 4}, environment={}
     )
     content = {
-        "category": "tire", "step": 1, "threshold": THRESHOLD, "depth_range_m": None, "window_px": None,
+        "category": "tire", "step": 1, "threshold": THRESHOLD, "depth_range_m": None, "window_m": None,
         "form": asdict(Form(plane_distance_m=0.005)),
         "network": Das3d(**settings.model.model_dump()).state_dict(),
     }  # fmt: skip

@@ -15,10 +15,13 @@ from das3d_cli.data.preprocess import measure, preprocess, to_raw
 from das3d_cli.errors import DataError
 
 FOCAL, TABLE_M, NOISE_M = 400.0, 0.4, 5e-5
+PITCH_M = (TABLE_M - 0.02) / FOCAL  # of a part 20 mm high
 COLOUR = (200, 120, 40)
 
 
-def relief(height: NDArray[np.floating[Any]], *, tilt_deg: float = 0.0, seed: int = 0) -> RawCapture:
+def relief(
+    height: NDArray[np.floating[Any]], *, tilt_deg: float = 0.0, seed: int = 0, table_m: float = TABLE_M
+) -> RawCapture:
     """A pinhole camera's view of a table with the given heights in metres; the part has one colour."""
     rng = np.random.default_rng(seed)
     rows, columns = np.indices(height.shape) - np.array(height.shape)[:, None, None] / 2 + 0.5
@@ -26,7 +29,7 @@ def relief(height: NDArray[np.floating[Any]], *, tilt_deg: float = 0.0, seed: in
     tilt = np.radians(tilt_deg)
     normal = np.array([0, -np.sin(tilt), -np.cos(tilt)])
     over = height + rng.normal(size=height.shape) * NOISE_M
-    xyz = rays * ((over - TABLE_M * np.cos(tilt)) / (rays @ normal))[..., None]
+    xyz = rays * ((over - table_m * np.cos(tilt)) / (rays @ normal))[..., None]
     rgb = np.where((height > 0)[..., None], np.array(COLOUR), 230).astype(np.uint8)
     return RawCapture(rgb, xyz.astype(np.float32))
 
@@ -45,7 +48,7 @@ def disc(
 
 
 def prepared(capture: RawCapture, size: int = 64, axis: Literal["camera", "plane"] = "plane", **options: Any) -> Sample:
-    options = {"depth_range": (-0.03, 0.0), "window_px": None, **options}
+    options = {"depth_range": (-0.03, 0.0), "window_m": None, **options}
     return preprocess(capture, size=size, plane_distance_m=0.005, depth_axis=axis, **options)
 
 
@@ -284,7 +287,9 @@ def test_the_parallax_is_what_the_camera_sees_of_a_rising_point(
     capture = relief(disc((120, 160), 30, centre=(50, 110)), tilt_deg=tilt_deg)
     assert capture.xyz is not None
     near = 0.35 if axis == "camera" else -0.03
-    found = prepared(capture, axis=axis, window_px=window_px, depth_range=(near, near + 0.03)).geometry
+    found = prepared(
+        capture, axis=axis, window_m=window_px and window_px * PITCH_M, depth_range=(near, near + 0.03)
+    ).geometry
     assert found.plane is not None
     middle = capture.xyz[disc((120, 160), 30, centre=(50, 110)) > 0].mean(axis=0).astype(np.float64)
     upwards = np.array(found.plane[:3]) if axis == "plane" else np.array([0.0, 0.0, -1.0])
@@ -313,7 +318,7 @@ def test_what_a_pixel_shows_follows_from_the_distance_alone(aside: int, slope_m:
     part = disc((120, 200), 14, centre=(60, 100 + aside)) > 0
     height = np.where(part, 0.02 + slope_m * (np.arange(200) - 86 - aside), 0)
     capture = relief(height)
-    distance = np.median(np.asarray(capture.xyz)[part][:, 2])
+    distance = np.asarray(capture.xyz)[part][:, 2].mean()
     found = measure(capture, plane_distance_m=0.005, depth_axis="plane").pitch_m
     assert found == pytest.approx(distance / FOCAL, rel=0.01)
     turned = RawCapture(np.rot90(capture.rgb), np.rot90(capture.xyz) * np.float32([1, -1, 1]))
@@ -330,7 +335,7 @@ class TestWindow:
 
     def test_the_part_is_centred_and_larger(self) -> None:
         capture = relief(disc((120, 160), 30, centre=(50, 110)))
-        whole, near = prepared(capture), prepared(capture, window_px=70)
+        whole, near = prepared(capture), prepared(capture, window_m=70 * PITCH_M)
         assert near.foreground.sum() > 3 * whole.foreground.sum()
         rows, columns = np.nonzero(near.foreground)
         size = near.depth.shape[0]
@@ -339,7 +344,7 @@ class TestWindow:
         assert near.geometry.side == 70
 
     def test_a_window_may_reach_over_the_edge_of_the_image(self) -> None:
-        sample = prepared(relief(disc((120, 160), 30, centre=(32, 128))), window_px=100)
+        sample = prepared(relief(disc((120, 160), 30, centre=(32, 128))), window_m=100 * PITCH_M)
         assert sample.geometry.pad_top > 0
         assert sample.foreground.any(axis=1).sum() == pytest.approx(0.6 * sample.depth.shape[0], abs=3)
 
@@ -349,21 +354,21 @@ class TestWindow:
         truth[50:70, 80:150] = True
         masks: dict[str, Any] = {given: truth if given == "ground_truth" else {"missing": truth}}
         with pytest.raises(DataError, match=r"^100% of what the ground truth marks .* preprocess.frame=image$"):
-            prepared(capture, window_px=50, **masks)
+            prepared(capture, window_m=50 * PITCH_M, **masks)
         assert prepared(capture, **masks).ground_truth is not None
         truth[:], truth[50:60, 30:50] = False, True
-        assert prepared(capture, window_px=50, **masks).ground_truth is not None
+        assert prepared(capture, window_m=50 * PITCH_M, **masks).ground_truth is not None
 
     def test_a_larger_part_widens_it_so_that_nothing_is_lost(self) -> None:
         capture = relief(disc((120, 160), 45))
-        sample = prepared(capture, window_px=40)
+        sample = prepared(capture, window_m=40 * PITCH_M)
         assert sample.geometry.side >= 90
         assert not sample.foreground[0].any()
 
     @pytest.mark.parametrize("window_px", [None, 70, 150])
     def test_a_map_finds_its_way_back(self, window_px: int | None) -> None:
         height = disc((120, 160), 30, centre=(50, 110))
-        sample = prepared(relief(height), window_px=window_px)
+        sample = prepared(relief(height), window_m=window_px and window_px * PITCH_M)
         raw = to_raw(sample.foreground.astype(np.float32), sample.geometry) > 0.5
         truth = height > 0
         assert raw.shape == truth.shape
@@ -375,6 +380,49 @@ class TestWindow:
             bar = np.zeros((160, 160))
             bar[70:90, 30:130] = 0.02
             capture = relief(bar.T.copy() if turned else bar)
-            spans.append(measure(capture, plane_distance_m=0.005, depth_axis="plane").span_px)
+            spans.append(measure(capture, plane_distance_m=0.005, depth_axis="plane").span_m / PITCH_M)
         assert spans[0] == pytest.approx(spans[1], abs=2)
         assert spans[0] == pytest.approx(np.hypot(100, 20), abs=4)
+
+    @pytest.mark.parametrize("table_m", [0.3, 0.37, 0.45])
+    def test_a_part_looks_the_same_from_nearer_and_from_farther(self, table_m: float) -> None:
+        usual = prepared(relief(disc((160, 160), 30, hole=12)), window_m=80 * PITCH_M)
+        enlarged = PITCH_M / ((table_m - 0.02) / FOCAL)
+        capture = relief(disc((160, 160), 30 * enlarged, hole=12 * enlarged), table_m=table_m)
+        other = prepared(capture, window_m=80 * PITCH_M)
+        assert (other.geometry.pitch_m, other.geometry.span_m) == pytest.approx(
+            (PITCH_M / enlarged, 60 * PITCH_M), rel=0.03
+        )
+        both, either = usual.foreground & other.foreground, usual.foreground | other.foreground
+        assert both.sum() > 0.92 * either.sum()
+        assert np.abs(usual.depth - other.depth)[both].max() < 0.01
+
+
+@pytest.mark.parametrize("radius", [3, 8, 15])
+def test_the_widest_gap_is_the_largest_circle_without_points(radius: int) -> None:
+    capture = relief(disc((160, 160), 50))
+    assert capture.xyz is not None
+    capture.xyz[disc((160, 160), radius, centre=(70, 90)) > 0] = np.nan
+    capture.xyz[100:103, 60:100] = np.nan  # a scratch is long, and no wider than three pixels
+    gap = 2 * radius * PITCH_M
+    found = measure(capture, plane_distance_m=0.005, depth_axis="plane")
+    assert found.gap_m == pytest.approx(gap, abs=2.5 * PITCH_M)  # to the middles of pixels
+    assert prepared(capture, window_m=120 * PITCH_M).geometry.gap_m == pytest.approx(found.gap_m, rel=1e-6)
+    assert prepared(relief(disc((160, 160), 50))).geometry.gap_m == 0
+
+
+@pytest.mark.parametrize("height", [0.008, 0.015, 0.1])
+def test_what_of_a_dome_is_too_low_to_be_looked_at(height: float) -> None:
+    """Of a paraboloid over a disc the share between two heights is their difference's of the whole, as seen from far above."""
+    rows, columns = np.indices((300, 300)) - 149.5
+    dome = np.maximum(0, height * (1 - (rows**2 + columns**2) / 120**2))
+    xyz = np.stack([columns * 1e-4, rows * 1e-4, 0.4 - dome], axis=2).astype(np.float32)
+    found = measure(RawCapture(None, xyz), plane_distance_m=0.005, depth_axis="plane").low_fraction
+    lowest = 0.005 / 3
+    assert found == pytest.approx((0.005 - lowest) / (height - lowest), abs=0.02)
+
+
+def test_how_much_of_a_part_is_out_of_the_range_of_depths_is_told() -> None:
+    geometry = prepared(relief(disc((120, 160), 40, height=0.02) + disc((120, 160), 20, height=0.02))).geometry
+    assert geometry.clipped_fraction == pytest.approx(0.25, abs=0.03)  # 40 mm high, where 30 are looked at
+    assert prepared(GOOD).geometry.clipped_fraction < 0.01

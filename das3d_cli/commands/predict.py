@@ -106,8 +106,9 @@ def run(
     pictures = _pictures(files, parts, heatmap)
     for note in not_read(parts, detector.needs, detector.category, files) if parts else ():
         console.say(note)
-    if odd := _of_another_kind(files, detector.form.photos):
-        console.say(odd)
+    if others := [part for part in files if _of_another_kind(part, detector.form.photos)]:
+        count = f" and {len(others) - 1} more" if len(others) > 1 else ""
+        console.say(f"{others[0].rgb}{count}: {_of_another_kind(others[0], detector.form.photos)}")
     if len(files) > 1:
         _one_thread_each()
 
@@ -138,17 +139,16 @@ def _check_call(first: Path | None, parts: Path | None, threshold: float | None)
         raise UsageError(f"--threshold {threshold}: a score is wanted, over 0 and at most 1")
 
 
-def _of_another_kind(files: list[PartFiles], photos: str) -> str:
-    """A note on photos stored otherwise than those of the training, else ""."""
+def _of_another_kind(part: PartFiles, photos: str) -> str:
+    """A note on a photo stored otherwise than those of the training, else ""."""
     from das3d_cli.data.readers import kind_of_photo
 
-    others = [part.rgb for part in files if part.rgb and photos not in ("", kind_of_photo(part.rgb))]
-    if not others:
+    kind = kind_of_photo(part.rgb) if part.rgb else photos
+    if not photos or kind == photos:
         return ""
-    count = f" and {len(others) - 1} more" if len(others) > 1 else ""
     return (
-        f"{others[0]}{count}: {kind_of_photo(others[0])}, where the training's photos were {photos}. A JPEG's colours are coarser, which"
-        " can look like a defect: judge photos stored as those trained on"
+        f"{kind}, where the training's photos were {photos}. A JPEG's colours are coarser, which can look like a defect: judge photos"
+        " stored as those trained on"
     )
 
 
@@ -288,22 +288,24 @@ def _draw(picture: Path, detector: Detector, part: PartFiles, found: Prediction,
 
 def _tell(judged: _Judged, detector: Detector, run: Path, *, as_json: bool, one_of_many: bool) -> None:
     """Print what became of a part; the error of a single one is left to the caller."""
-    from das3d_cli.data.preprocess import oddity
+    from das3d_cli.data.oddity import oddities
 
     part, found, _, error = judged
     if error and one_of_many:
         console.say(f"failed: {error}")
-    if found and (odd := oddity(found.sample.geometry, detector.window_px, detector.form.within)):
-        console.say(f"{part.first}: {odd}")
+    notes = oddities(found.sample.geometry, detector.form, detector.window_m) if found else []
+    for note in notes:
+        console.say(f"{part.first}: {note}")
     if as_json:
         paths = {kind: str(path) if path else None for kind, path in (("xyz", part.xyz), ("rgb", part.rgb))}
         about = {"name": part.name} | paths | {"run": str(run), "category": detector.category}
-        console.result(to_json(about | _record(judged)))
+        other = _of_another_kind(part, detector.form.photos)
+        console.result(to_json(about | _record(judged, [*notes, *([other] if other else [])])))
     elif found:
         _show(found, f"{part.given or part.first}  " if one_of_many else "")
 
 
-def _record(judged: _Judged) -> dict[str, Any]:
+def _record(judged: _Judged, notes: list[str]) -> dict[str, Any]:
     _, found, picture, error = judged
     if not found:
         return {"anomalous": None, "error": str(error)}
@@ -311,6 +313,7 @@ def _record(judged: _Judged) -> dict[str, Any]:
         "anomalous": found.anomalous, "score": found.score, "threshold": found.threshold,
         "defects": [defect._asdict() for defect in found.defects],
         "heatmap": str(picture) if picture else None,
+        "notes": notes,
     }  # fmt: skip
 
 

@@ -21,7 +21,8 @@ from das3d_cli.data.cache import Manifest, Record
 from das3d_cli.data.capture import GOOD, Form, Geometry, RawCapture
 from das3d_cli.data.common import Common, find_common, find_unit, form_of, to_look_at
 from das3d_cli.data.layouts import SPLITS, Entry, Failure, Layout
-from das3d_cli.data.preprocess import oddity, preprocess
+from das3d_cli.data.oddity import oddities
+from das3d_cli.data.preprocess import preprocess
 from das3d_cli.data.readers import check_size, read_capture, read_ground_truth
 from das3d_cli.data.summary import Row, Summary, rows_of
 from das3d_cli.data.workers import completed, process_pool
@@ -133,7 +134,9 @@ def _build_category(
         tell(category, len(files))
         files, extent_key = {}, ""  # the next call must not take for measured what was not
 
-    as_read = asdict(replace(common.form, within=False, photos=""))  # which no sample depends on
+    as_read = asdict(
+        replace(common.form, within=False, gap_m=None, low_fraction=0.0, photos="")
+    )  # which no sample depends on
     base = _digest(cache.VERSION, cache.essential(settings).model_dump(mode="json"), common[:2], as_read)
     tasks = [
         _Task(entry, folder, _digest(base, files[entry], entry.camera and asdict(entry.camera)), settings, common)
@@ -144,14 +147,17 @@ def _build_category(
     _remove_stale(folder, {record.path for record in records})
     cache.write_manifest(folder, Manifest(
         version=cache.VERSION, das3d=__version__, category=category, settings=settings,
-        source=_digest(list(files.values())), depth_range_m=common.depth_range_m, window_px=common.window_px, form=common.form,
+        depth_range_m=common.depth_range_m, window_m=common.window_m, form=common.form,
         extent_key=extent_key, counts=_counts(records), samples=records,
         failures=[(_relative(failure.path, layout.root), failure.reason) for failure in failures],
     ))  # fmt: skip
     forms = {category: common.form} if files else {}
     firsts = {task.path: task.entry.files[0] for task in tasks}
-    notes = [f"{firsts[record.path]}: {told}" for record in records
-             if (told := oddity(record.geometry, common.window_px, common.form.within))]  # fmt: skip
+    notes = [
+        f"{firsts[record.path]}: {told}"
+        for record in records
+        for told in oddities(record.geometry, common.form, common.window_m)
+    ]
     return Summary(rows_of(category, records, new), failures, forms, notes)
 
 
@@ -182,7 +188,7 @@ def _known(folder: Path, key: str) -> Common | None:
         return None
     if manifest.extent_key != key:
         return None
-    return Common(manifest.depth_range_m, manifest.window_px, manifest.form)
+    return Common(manifest.depth_range_m, manifest.window_m, manifest.form)
 
 
 def _make(task: _Task) -> Record | Failure:
@@ -194,7 +200,7 @@ def _make(task: _Task) -> Record | Failure:
             _check_label(entry, defective=bool(truth.any()))
         sample = preprocess(
             capture, size=settings.size, plane_distance_m=common.form.plane_distance_m,
-            depth_axis=settings.depth_axis, depth_range=common.depth_range_m, window_px=common.window_px,
+            depth_axis=settings.depth_axis, depth_range=common.depth_range_m, window_m=common.window_m,
             pitch_m=common.form.pitch_m, foreground=common.form.foreground, ground_truth=truth,
             by_type={name: _mask(path, entry, capture) for name, path in entry.by_type},
         )  # fmt: skip

@@ -32,7 +32,7 @@ from das3d_cli.files import make_folder, reason, write_whole
 from das3d_cli.modality import Modality
 from das3d_cli.settings import PreprocessSettings
 
-VERSION = 5  # of the files' form and of what preprocessing makes of a capture: any change redoes every sample
+VERSION = 6  # of the files' form and of what preprocessing makes of a capture: any change redoes every sample
 MANIFEST = "manifest.json"
 ARRAYS = ("rgb", "depth", "foreground", "valid")
 _TRUTH = "ground_truth"
@@ -64,9 +64,8 @@ class Manifest(BaseModel):
     Attributes:
         version: of the cache's form.
         das3d: version of the program that wrote it.
-        source: fingerprint of the source files' names, sizes and times.
         depth_range_m: depths in metres that became 0 and 1; None where each capture has its own.
-        window_px: side in raw pixels of the window around each part; None where the sample shows the whole image.
+        window_m: side in metres of the window around each part; None where the sample shows the whole image.
         form: what the captures consist of, and how they are read.
         extent_key: stands for all that these three were found from.
         counts: split -> label -> number of samples.
@@ -79,9 +78,8 @@ class Manifest(BaseModel):
     das3d: str
     category: str
     settings: PreprocessSettings
-    source: str
     depth_range_m: tuple[float, float] | None
-    window_px: int | None
+    window_m: float | None
     form: Form
     extent_key: str
     counts: dict[str, dict[str, int]]

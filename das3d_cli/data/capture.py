@@ -47,6 +47,8 @@ class Form:
         unit: key of `UNITS`, of the stored coordinates.
         camera: of the depth images; None where the captures are point clouds or where several cameras took them.
         pitch_m: the least and the most that a pixel shows of a part, metres; None where parts are shown with the whole image.
+        gap_m: the widest gap in a part's points, metres; None likewise.
+        low_fraction: of the middle part, what is too low to be told from the table.
         plane_distance_m: points this near to the table belong to it, metres.
         within: most parts lie whole within the image; False as well where that was not looked at.
         photos: "PNG" or "JPEG", where all colour images are; else "".
@@ -58,6 +60,8 @@ class Form:
     unit: str = "m"
     camera: Camera | None = None
     pitch_m: tuple[float, float] | None = None
+    gap_m: float | None = None
+    low_fraction: float = 0.0
     within: bool = False
     photos: str = ""
 
@@ -103,9 +107,12 @@ class Geometry:
         missing_fraction: share of raw points without a measurement.
         parallax: how far a point's image moves as the point rises from depth 1 to depth 0, x and y in half sides of the
             square; zero where there are no points.
-        span_px: diameter of the smallest circle around the part, raw pixels; None where the whole image is shown.
         within: the part does not reach the image's border.
         measured_fraction: share of the part's pixels that have a point; 1 where none can have.
+        clipped_fraction: share of the part's points that are nearer than `near_m` or farther than `far_m`.
+        pitch_m: what a pixel shows of the part, metres; None where there are no points.
+        span_m: diameter of the smallest circle around the part, metres; None likewise.
+        gap_m: diameter of the largest circle of the part that holds no point, metres; None likewise.
     """
 
     plane: tuple[float, float, float, float] | None
@@ -119,9 +126,12 @@ class Geometry:
     pad_left: int
     missing_fraction: float
     parallax: tuple[float, float]
-    span_px: float | None = None
     within: bool = True
     measured_fraction: float = 1.0
+    clipped_fraction: float = 0.0
+    pitch_m: float | None = None
+    span_m: float | None = None
+    gap_m: float | None = None
 
 
 @dataclass(frozen=True)

@@ -30,12 +30,12 @@ class Common(NamedTuple):
 
     Attributes:
         depth_range_m: depths in metres that become 0 and 1; None where each capture has its own, or has no points.
-        window_px: side in raw pixels of the window about each part; None where the sample shows the whole image.
+        window_m: side in metres of the window about each part; None where the sample shows the whole image.
         form: how the captures are read.
     """
 
     depth_range_m: tuple[float, float] | None
-    window_px: int | None
+    window_m: float | None
     form: Form
 
 
@@ -129,10 +129,12 @@ def find_common(entries: Sequence[Entry], form: Form, settings: PreprocessSettin
     depth_range = (near - settings.headroom * (far - near), far) if settings.scaling == "category" else None
     if not window_wanted:
         return Common(depth_range, None, form)
-    window = round(_MARGIN * max(extent.span_px for extent in extents))
+    window = _MARGIN * max(extent.span_m for extent in extents)
     pitches = [extent.pitch_m for extent in extents]
     within = bool(np.mean([extent.within for extent in extents]) >= 1 - _FEW)
-    return Common(depth_range, window, replace(form, pitch_m=(min(pitches), max(pitches)), within=within))
+    gap, low = max(extent.gap_m for extent in extents), float(np.median([extent.low_fraction for extent in extents]))
+    seen = replace(form, pitch_m=(min(pitches), max(pitches)), gap_m=gap, low_fraction=low, within=within)
+    return Common(depth_range, window, seen)
 
 
 def _height_of_most(found: Sequence[_Probed]) -> float | None:
@@ -158,10 +160,10 @@ def _measured(found: Sequence[_Probed], unit: str) -> dict[Path, Extent]:
 def _usual(measured: Mapping[Path, Extent]) -> list[Extent]:
     """Without the few captures that are at another scale than most, or in which far more than a part stands."""
     pitch, span = (
-        float(np.median(values)) for values in zip(*((e.pitch_m, e.span_px) for e in measured.values()), strict=True)
+        float(np.median(values)) for values in zip(*((e.pitch_m, e.span_m) for e in measured.values()), strict=True)
     )
     scales = {path: max(extent.pitch_m / pitch, pitch / extent.pitch_m) for path, extent in measured.items()}
-    widths = {path: extent.span_px / span for path, extent in measured.items()}
+    widths = {path: extent.span_m / span for path, extent in measured.items()}
     odd = _few(scales, OTHER_SCALE) | _few(widths, _ODD)
     return [extent for path, extent in measured.items() if path not in odd] or list(measured.values())
 

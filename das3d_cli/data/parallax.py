@@ -4,12 +4,14 @@ low, the relief displacement of photogrammetry."""
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 _POINTS = 20_000  # at most that the camera is fitted to
 _CLEARLY = 0.9  # of the others' error at most
+_ACROSS = np.array([0.0, 0.0, 1.0])  # the normal of planes across the optical axis
 
 
 def displacement(
@@ -39,10 +41,9 @@ def displacement(
 
 
 def pixel_pitch(xyz: NDArray[np.float32], part: NDArray[np.bool_]) -> float:
-    """What a pixel shows of a surface across the optical axis at the part's median distance, metres: the root of its area.
+    """What a pixel shows of a surface across the optical axis at the part's mean distance, metres: the root of its area.
 
-    Of parallel rays points tell, of rays through one point their directions, for down a part's walls its points do not move
-    on; what follows the pixels better counts, however the image is turned.
+    The mean, as the median of a part of two levels leaps from one to the other.
 
     Args:
         xyz, part: as for `displacement`.
@@ -50,10 +51,58 @@ def pixel_pitch(xyz: NDArray[np.float32], part: NDArray[np.bool_]) -> float:
     where = np.flatnonzero(part)
     pixels = np.stack(np.unravel_index(where[:: 1 + len(where) // _POINTS], part.shape), axis=1)
     points = xyz[tuple(pixels.T)].astype(np.float64)
+    distance = float(points[:, 2].mean())
+    steps = fit_rays(pixels, points).steps(pixels.mean(axis=0), _ACROSS, distance)
+    return math.sqrt(max(abs(float(np.linalg.det(steps))), 1e-18))
+
+
+class Rays(NamedTuple):
+    """The rays that some pixels' points lie on.
+
+    Attributes:
+        central: they pass through the origin; else they are parallel to z.
+        slopes: (2, 2): x and y of a step one pixel down and of one to the right, of central rays at z = 1.
+        pixel, place: row and column of a pixel, and x and y of its ray.
+    """
+
+    central: bool
+    slopes: NDArray[np.float64]
+    pixel: NDArray[np.float64]
+    place: NDArray[np.float64]
+
+    def steps(self, pixel: NDArray[np.float64], normal: NDArray[np.float64], distance: float) -> NDArray[np.float64]:
+        """How far a plane goes on from pixel to pixel.
+
+        Args:
+            pixel: (2,): row and column, about which that is asked.
+            normal: (3,): the plane's.
+            distance: of the plane: the product of the normal and any of its points.
+
+        Returns:
+            (2, 2): a step one pixel down and one to the right, along two axes of the plane, metres.
+        """
+        steps = np.column_stack([self.slopes, np.zeros(2)])
+        ray = (
+            np.append(self.place + (pixel - self.pixel) @ self.slopes, 1.0)
+            if self.central
+            else np.array([0.0, 0.0, 1.0])
+        )
+        steps -= np.outer(steps @ normal, ray) / (ray @ normal)
+        if self.central:
+            steps *= distance / (ray @ normal)
+        return np.asarray(steps @ np.linalg.svd(normal[None])[2][1:].T)
+
+
+def fit_rays(pixels: NDArray[np.intp], points: NDArray[np.float64]) -> Rays:
+    """The rays of pixels (N, 2) whose points are (N, 3), by least squares: parallel ones or central ones, what fits better.
+
+    Of parallel rays points tell, of rays through one point their directions, for down a part's walls its points do not move on.
+    """
     with np.errstate(divide="ignore", invalid="ignore"):  # heights over a table may be zero
-        directions = points[:, :2] / points[:, 2:] * np.median(points[:, 2])
-    fits = [_area_of_pixel(pixels, places) for places in (points[:, :2], directions) if np.isfinite(places).all()]
-    return math.sqrt(min(fits)[1])
+        directions = points[:, :2] / points[:, 2:]
+    fits = [_fit(pixels, places) for places in (points[:, :2], directions) if np.isfinite(places).all()]
+    best = min(range(len(fits)), key=lambda place: fits[place][0])
+    return Rays(best == 1, fits[best][1], pixels.mean(axis=0), (points[:, :2], directions)[best].mean(axis=0))
 
 
 def are_parallel(xyz: NDArray[np.float32]) -> bool:
@@ -82,15 +131,14 @@ def _fits(xyz: NDArray[np.float32]) -> list[tuple[float, float, float, float]]:
     ]
 
 
-def _area_of_pixel(pixels: NDArray[np.intp], places: NDArray[np.float64]) -> tuple[float, float]:
-    """How badly places (N, 2) follow their pixels (N, 2), and the area that a pixel is given by least squares."""
+def _fit(pixels: NDArray[np.intp], places: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+    """How badly places (N, 2) follow their pixels (N, 2), and by how much they move from pixel to pixel, by least squares."""
     steps, places = pixels - pixels.mean(axis=0), places - places.mean(axis=0)
     # Summed up one by one: a matrix product's last bits depend on the number of threads.
     squares, products = ((steps[:, :, None] * other[:, None, :]).sum(axis=0) for other in (steps, places))
     slopes = np.linalg.pinv(squares) @ products
     off = places - steps[:, :1] * slopes[0] - steps[:, 1:] * slopes[1]
-    error = float(np.square(off).sum() / max(np.square(places).sum(), 1e-18))
-    return error, max(abs(float(np.linalg.det(slopes))), 1e-18)
+    return float(np.square(off).sum() / max(np.square(places).sum(), 1e-18)), slopes
 
 
 def _scale(coordinate: NDArray[np.float64], pixel: NDArray[np.float64]) -> tuple[float, float]:

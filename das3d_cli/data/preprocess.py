@@ -22,8 +22,6 @@ _TAIL_PERCENT = 0.5  # of the part's points, left out of the range at either end
 _MIN_SPAN_M = 1e-3
 # So far from all its neighbours lies a point that no surface carries: share of the depth range, and at least.
 _STRAY, _STRAY_M = 0.1, 1e-3
-_WIDE, _SMALL = 1.25, 1 / 3  # of the window's side
-_MEASURED = 0.5  # of a part's pixels: where fewer have a point, most of its depth is filled in
 OTHER_SCALE = 1.4  # times the largest pitch, or least: another resolution or camera, not a part that lies farther away
 _NO_DEPTH = 0.5  # of a part without points: the synthesis may then change it both ways
 _NO_COLOUR = 128
@@ -34,16 +32,20 @@ class Extent(NamedTuple):
 
     Attributes:
         near_m, far_m: nearest and farthest depth in metres, without the half percent of points at either end.
-        span_px: diameter of the smallest circle around the part, raw pixels; the same however the part is turned.
+        span_m: diameter of the smallest circle around the part, metres; the same however the part is turned.
         pitch_m: what a pixel shows of the part, metres.
+        gap_m: diameter of the largest circle of the part that holds no point, metres.
         within: it does not reach the image's border.
+        low_fraction: share of the part that is too low to be told from the table; see `_low_fraction`.
     """
 
     near_m: float
     far_m: float
-    span_px: float
+    span_m: float
     pitch_m: float
+    gap_m: float
     within: bool
+    low_fraction: float
 
 
 class _Part(NamedTuple):
@@ -54,6 +56,7 @@ class _Part(NamedTuple):
         measured: as far as it was measured, without single points amid missing ones that no surface carries.
         depth: in the range of 0 to 1, not clipped; 0 off the part.
         rising: how far a point's image moves as it rises from depth 1 to 0, x and y in pixels.
+        clipped: share of the measured points whose depth is not in that range.
     """
 
     mask: NDArray[np.bool_]
@@ -65,6 +68,9 @@ class _Part(NamedTuple):
     far_m: float | None
     missing: float
     rising: tuple[float, float]
+    clipped: float
+    pitch_m: float | None
+    gap_m: float | None
 
 
 def measure(
@@ -80,8 +86,10 @@ def measure(
         raise DataError("holds no points to measure the part on")
     table = find_foreground(capture.xyz, foreground, plane_distance_m=plane_distance_m, seed=_SEED)
     near, far = _range_of(_depth(capture.xyz, table, depth_axis)[table.foreground])
-    part = table.foreground | _missing_part(capture.rgb, capture.xyz, table)
-    return Extent(near, far, 2 * _circle(part)[2], pixel_pitch(capture.xyz, table.foreground), _within(part))
+    holes = _missing_part(capture.rgb, capture.xyz, table)
+    part, pitch = table.foreground | holes, pixel_pitch(capture.xyz, table.foreground)
+    low = _low_fraction(capture.xyz, table, plane_distance_m)
+    return Extent(near, far, 2 * _circle(part)[2] * pitch, pitch, _gap_px(holes) * pitch, _within(part), low)
 
 
 def preprocess(
@@ -91,7 +99,7 @@ def preprocess(
     plane_distance_m: float,
     depth_axis: DepthAxis,
     depth_range: tuple[float, float] | None,
-    window_px: int | None,
+    window_m: float | None,
     pitch_m: tuple[float, float] | None = None,
     foreground: Foreground = "table",
     ground_truth: NDArray[np.bool_] | None = None,
@@ -109,9 +117,9 @@ def preprocess(
         depth_range: depths in metres that become 0 and 1 (beyond them is clipped). None: this capture's own
             range, the paper's reading, but without the half percent of points at either end: a small
             defect that sticks out is clipped and does not rescale the part.
-        window_px: side in raw pixels of a square window about the part, which grows where the part does not fit into
-            it. None: the whole image, padded to a square.
-        pitch_m: the least and the most that a pixel showed of the parts that `window_px` was measured on, metres; None: not known.
+        window_m: side in metres of a square window about the part, which grows where the part does not fit into it, so that parts
+            are shown at one scale from wherever they are captured. None: the whole image, padded to a square.
+        pitch_m: the least and the most that a pixel showed of the parts that `window_m` was measured on, metres; None: not known.
         foreground: how the part is told from its surroundings, see `find_foreground`.
         ground_truth: bool, (H, W), or None.
         by_type: of a part with several types of defect, where each is, bool, (H, W).
@@ -130,15 +138,17 @@ def preprocess(
         part = _whole_image(capture.shape)
     else:
         table = find_foreground(capture.xyz, foreground, plane_distance_m=plane_distance_m, seed=_SEED)
+        pitch = pixel_pitch(capture.xyz, table.foreground)
         if pitch_m:
-            _check_scale(pixel_pitch(capture.xyz, table.foreground), pitch_m)
-        part = _on_table(capture.rgb, capture.xyz, table, depth_axis, depth_range)
-    side, top, left, span = _frame(part.mask, window_px)
+            _check_scale(pitch, pitch_m)
+        part = _on_table(capture.rgb, capture.xyz, table, depth_axis, depth_range, pitch)
+    side, top, left, span = _frame(part.mask, window_m and part.pitch_m and window_m / part.pitch_m)
     height, width = capture.shape
     parallax = part.rising[0] / (side / 2), part.rising[1] / (side / 2)
     geometry = Geometry(
-        part.plane, part.tilt_deg, part.near_m, part.far_m, height, width, side, top, left, part.missing, parallax, span,
+        part.plane, part.tilt_deg, part.near_m, part.far_m, height, width, side, top, left, part.missing, parallax,
         *((True, 1.0) if capture.xyz is None else (_within(part.mask), float(part.measured.sum() / part.mask.sum()))),
+        part.clipped, part.pitch_m, span and part.pitch_m and span * part.pitch_m, part.gap_m,
     )  # fmt: skip
 
     weight = _square(part.mask, geometry)
@@ -162,31 +172,6 @@ def preprocess(
     for mask in masks.values():  # the pixel that a tiny defect keeps may be its type's alone
         truth = mask if truth is None else truth | mask
     return Sample(rgb, small.astype(np.float32), inside, inside & (known >= 0.5 * coverage), geometry, truth, masks)
-
-
-def oddity(geometry: Geometry, window_px: int | None, within: bool) -> str:
-    """What to say of a sample that is unlike most, for people to look at its capture, else "".
-
-    Args:
-        window_px: of the window about the parts, as for `preprocess`.
-        within: most parts lie whole within the image.
-    """
-    told = []
-    if window_px and geometry.side > _WIDE * window_px:
-        told.append(
-            f"what stands there is too wide for the parts' window by a factor of {geometry.side / window_px:.1f}, and so shown smaller"
-            " than others; look whether it is more than one part"
-        )
-    if window_px and geometry.span_px and geometry.span_px < _SMALL * window_px:
-        told.append(
-            f"what stands there is {geometry.span_px:.0f} pixels across, in the parts' window of {window_px}; look whether the part"
-            " is there and was measured"
-        )
-    if within and not geometry.within:
-        told.append("the part reaches the image's border, as few others do; look whether all of it is in view")
-    if geometry.measured_fraction < _MEASURED:
-        told.append(f"{1 - geometry.measured_fraction:.0%} of the part have no points; look why they were not measured")
-    return "; ".join(told)
 
 
 def _within(part: NDArray[np.bool_]) -> bool:
@@ -236,7 +221,8 @@ def _check_scale(pitch_m: float, usual: tuple[float, float]) -> None:
 
 def _whole_image(shape: tuple[int, int]) -> _Part:
     everything, nothing = np.ones(shape, np.bool_), np.zeros(shape, np.bool_)
-    return _Part(everything, nothing, np.full(shape, _NO_DEPTH, np.float32), None, None, None, None, 1.0, (0.0, 0.0))
+    depth = np.full(shape, _NO_DEPTH, np.float32)
+    return _Part(everything, nothing, depth, None, None, None, None, 1.0, (0.0, 0.0), 0.0, None, None)
 
 
 def _on_table(
@@ -245,6 +231,7 @@ def _on_table(
     table: Table,
     axis: DepthAxis,
     depth_range: tuple[float, float] | None,
+    pitch_m: float,
 ) -> _Part:
     depth = _depth(xyz, table, axis)
     near, far = depth_range if depth_range is not None else _range_of(depth[table.foreground])
@@ -259,7 +246,32 @@ def _on_table(
     upwards = table.plane[:3] if axis == "plane" else (0.0, 0.0, math.copysign(1.0, table.plane[2]))
     x, y = displacement(xyz, table.foreground, upwards)
     rising = x * (far - near), y * (far - near)
-    return _Part(mask, measured, scaled, table.plane, table.tilt_deg, near, far, missing, rising)
+    clipped = float(((scaled < 0) | (scaled > 1))[measured].mean()) if measured.any() else 0.0
+    gap = _gap_px(mask & ~measured) * pitch_m
+    return _Part(mask, measured, scaled, table.plane, table.tilt_deg, near, far, missing, rising, clipped, pitch_m, gap)
+
+
+def _gap_px(unmeasured: NDArray[np.bool_]) -> float:
+    """Diameter of the largest circle of the part that holds no point, pixels."""
+    left, top, width, height = cv2.boundingRect(unmeasured.astype(np.uint8))
+    if not width:
+        return 0.0
+    about = np.pad(unmeasured[top : top + height, left : left + width], 1).astype(np.uint8)
+    return 2 * float(cv2.distanceTransform(about, cv2.DIST_L2, 5).max()) - 1
+
+
+def _low_fraction(xyz: NDArray[np.float32], table: Table, distance: float) -> float:
+    """The share of the part that is too low to be told from the table: what rises out of it towards what is told, and how much.
+
+    Counted from a third of the distance on, where an even table ends in any case.
+    """
+    height = -_depth(xyz, table, "plane")
+    low = (height > distance / 3) & (height <= distance)
+    _, labels = cv2.connectedComponents((low | table.foreground).astype(np.uint8), connectivity=4)
+    reaching = np.zeros(labels.max() + 1, np.bool_)
+    reaching[labels[table.foreground]] = True
+    slope = int((low & ~table.foreground & reaching[labels]).sum())
+    return slope / (slope + int(table.foreground.sum()))
 
 
 def _missing_part(rgb: NDArray[np.uint8] | None, xyz: NDArray[np.float32], table: Table) -> NDArray[np.bool_]:
@@ -289,14 +301,14 @@ def _circle(part: NDArray[np.bool_]) -> tuple[float, float, float]:
     return float(row), float(column), float(radius) + 0.5  # a pixel is half a pixel wider than its middle
 
 
-def _frame(part: NDArray[np.bool_], window_px: int | None) -> tuple[int, int, int, float | None]:
+def _frame(part: NDArray[np.bool_], window_px: float | None) -> tuple[int, int, int, float | None]:
     """Side of the square, the rows and columns of it before the image begins, and the diameter of the circle around the part."""
     height, width = part.shape
     whole = max(height, width)
     if window_px is None:
         return whole, (whole - height) // 2, (whole - width) // 2, None
     row, column, radius = _circle(part)
-    side = max(window_px, math.ceil(2 * radius))
+    side = max(round(window_px), math.ceil(2 * radius))
     return side, round(side / 2 - row), round(side / 2 - column), 2 * radius
 
 

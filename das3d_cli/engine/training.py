@@ -219,7 +219,7 @@ def identity(cache: Cache) -> dict[str, Any]:
         "category": manifest.category,
         "preprocessing": VERSION,
         "depth_range_m": list(manifest.depth_range_m) if manifest.depth_range_m else None,
-        "window_px": manifest.window_px,
+        "window_m": manifest.window_m,
         "form": dataclasses.asdict(manifest.form),
         "samples": hashlib.sha256(repr(used).encode()).hexdigest(),
     }
