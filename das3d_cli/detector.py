@@ -32,7 +32,7 @@ from das3d_cli.data.workers import in_order
 from das3d_cli.engine import checkpoint
 from das3d_cli.engine.recorded import Recorded
 from das3d_cli.errors import DataError
-from das3d_cli.measure import Defect, find_defects, peak_level
+from das3d_cli.measure import Defect, Surface, find_defects, peak_level
 from das3d_cli.modality import Modality
 from das3d_cli.model import Das3d
 from das3d_cli.scoring import Pass, Scored, judging, score_each
@@ -196,7 +196,7 @@ class Detector:
         for (capture, sample), map_, value, anomalous in zip(parts, *scored, verdicts, strict=True):
             anomaly_map = to_raw(map_, sample.geometry)
             levels = peak_level(anomaly_map, self.threshold, anomalous), self.settings.score.outline
-            defects = find_defects(anomaly_map, _points(capture), *levels) if anomalous else []
+            defects = find_defects(anomaly_map, _surface(capture, sample), *levels) if anomalous else []
             # The raw image's pixels leave less of a peak at times, less than the threshold even.
             defects[:1] = [defect._replace(score=float(value)) for defect in defects[:1]]
             found.append(Prediction(anomalous, float(value), self.threshold, anomaly_map, defects, sample))
@@ -279,6 +279,9 @@ def _lacking(folder: Path) -> str:
     return "not a run folder; name one, as runs/tire-001, or a model file, as its checkpoints/best.pt"
 
 
-def _points(capture: RawCapture) -> NDArray[np.float32]:
-    """The capture's points; without any, as many that were not measured: sizes are then unknown."""
-    return np.full((*capture.shape, 3), np.nan, np.float32) if capture.xyz is None else capture.xyz
+def _surface(capture: RawCapture, sample: Sample) -> Surface | None:
+    """What a part's defects are measured on; None without points: sizes are then unknown."""
+    if capture.xyz is None or sample.geometry.plane is None:
+        return None
+    part = to_raw(sample.foreground.astype(np.float32), sample.geometry) > 0.5
+    return Surface(capture.xyz, part, sample.geometry.plane[:3])

@@ -8,14 +8,34 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-# Where the surface that a region lies in is looked for: within a share of the region's length about it, among the points between
-# two shares of those there, counted from the nearest to the camera. The nearest seventh is the part's even if the table or
-# the floor of a hole fills the rest; before it may be flying pixels. Where that leaves too few, all points serve.
-_SURROUNDINGS = ((0.25, 0.02, 0.15), (0.5, 0.02, 0.15), (1.0, 0.02, 0.15), (1.0, 0.0, 1.0))
+from das3d_cli.data.parallax import fit_rays
+
+_SURROUNDINGS = (
+    0.25,
+    1.0,
+)  # of a region's length about it: there the rays are known, and the surface that the region lies in
 _SHORTEST = 16  # pixels; a smaller region has the surroundings of one as long as this
+_RING = (
+    12  # points of the part about a region that tell how far away it is; where there are fewer, the region's own serve
+)
 _SPREAD = 0.2  # of the region's own in every direction: the least that points must have to tell its size
-_POINTS = 20_000  # at most that a pitch is fitted to
+_POINTS = 20_000  # at most that rays are fitted to
 _UPRIGHT = 0.01  # of its scatter, added along the image's columns: a region as long as wide is else turned by rounding
+_UNKNOWN = np.full((2, 2), np.nan)
+
+
+class Surface(NamedTuple):
+    """What defects are measured on.
+
+    Attributes:
+        xyz: float32, (H, W, 3), metres in the camera's frame, NaN where missing.
+        part: bool, (H, W): which pixels show the part.
+        normal: unit normal of the table.
+    """
+
+    xyz: NDArray[np.float32]
+    part: NDArray[np.bool_]
+    normal: tuple[float, float, float]
 
 
 class Defect(NamedTuple):
@@ -24,9 +44,9 @@ class Defect(NamedTuple):
     Attributes:
         score: the map's peak in the region, 0 to 1.
         row, column: the peak's place in the raw image, pixels.
-        length_mm, width_mm: extent along and across the region's main direction, as the camera sees it on the surface that the
-            region lies in; nan where too little was measured about it.
-        area_mm2: area, seen likewise.
+        length_mm, width_mm: extent along and across the region's main direction, as on a plane parallel to the table as far away as
+            the part is about the region; nan where too little was measured about it.
+        area_mm2: area, likewise.
     """
 
     score: float
@@ -63,13 +83,13 @@ def defective(anomaly_map: NDArray[np.float32], threshold: float, outline: float
 
 
 def find_defects(
-    anomaly_map: NDArray[np.float32], xyz: NDArray[np.float32], threshold: float, outline: float
+    anomaly_map: NDArray[np.float32], surface: Surface | None, threshold: float, outline: float
 ) -> list[Defect]:
     """The connected regions of `defective` pixels, strongest first.
 
     Args:
         anomaly_map: (H, W), 0 to 1.
-        xyz: (H, W, 3), metres, NaN where missing.
+        surface: of the same size, what they are measured on; None where nothing was measured.
         threshold, outline: as for `defective`.
     """
     over = defective(anomaly_map, threshold, outline).astype(np.uint8)
@@ -81,7 +101,7 @@ def find_defects(
         region = labels[box] == label
         row, column = divmod(int(np.argmax(np.where(region, anomaly_map[box], -1.0))), across)
         score = float(anomaly_map[top + row, left + column])
-        pitch = _pitch_m(np.asarray(labels, np.int32), label, box, xyz)
+        pitch = _pitch_m(np.asarray(labels, np.int32), label, box, surface) if surface else _UNKNOWN
         length, width = _extents_m(region, pitch)
         (a, b), (c, d) = pitch.tolist()
         area = pixels * abs(a * d - b * c)
@@ -89,35 +109,37 @@ def find_defects(
     return sorted(found, key=lambda defect: -defect.score)
 
 
-def _pitch_m(
-    labels: NDArray[np.int32], label: int, box: tuple[slice, slice], xyz: NDArray[np.float32]
-) -> NDArray[np.float64]:
-    """How far the surface that a region lies in goes on from pixel to pixel.
+def _pitch_m(labels: NDArray[np.int32], label: int, box: tuple[slice, slice], surface: Surface) -> NDArray[np.float64]:
+    """How far the plane that a region lies in goes on from pixel to pixel.
+
+    The rays say so, if it is known how far away the plane is, and that the part about the region says: within it there may be
+    a hole, beside it a wall whose points lie under one another.
 
     Args:
         labels: (H, W), the region's own is `label`.
         box: the rows and the columns that the region takes up.
-        xyz: (H, W, 3), metres, NaN where missing.
 
     Returns:
-        (2, 2): x and y of a step one pixel down and of one to the right, metres; nan where too few points tell.
+        (2, 2): a step one pixel down and one to the right, along two axes of the plane, metres; nan where too few points tell.
     """
     size, own = max(_SHORTEST, *(line.stop - line.start for line in box)), _covariance(labels[box] == label)
-    for reach, first, last in _SURROUNDINGS:
+    for reach in _SURROUNDINGS:
         margin = round(reach * size)
         window = tuple(slice(max(0, line.start - margin), line.stop + margin) for line in box)
-        region, points = labels[window] == label, xyz[window]
-        around = _distinct(points)
-        if not around.any():
-            continue
-        around &= cv2.dilate(region.astype(np.uint8), np.ones((2 * margin + 1,) * 2, np.uint8)) > 0
-        pixels = _some_of(around)
-        points = points[tuple(pixels.T)].astype(np.float64)
-        on = _ranked_between(np.abs(points[:, 2]), first, last)
-        if _spread_enough(pixels[on], own):
-            steps, places = (v[on] - v[on].mean(axis=0) for v in (pixels, points[:, :2]))
-            return np.asarray(np.linalg.lstsq(steps, places, rcond=None)[0])
-    return np.full((2, 2), np.nan)
+        region, points = labels[window] == label, surface.xyz[window]
+        about = cv2.dilate(region.astype(np.uint8), np.ones((2 * margin + 1,) * 2, np.uint8)) > 0
+        pixels = _some_of(_distinct(points) & about)
+        part = ~np.isnan(points[..., 0]) & surface.part[window] & about
+        around = part & ~region
+        if around.sum() >= _RING and _spread_enough(pixels, own):
+            break
+    else:
+        if not part.any() or not _spread_enough(pixels, own):
+            return _UNKNOWN
+        around = part
+    chosen, at = (points[tuple(where.T)].astype(np.float64) for where in (pixels, _some_of(around)))
+    normal = np.array(surface.normal)
+    return fit_rays(pixels, chosen).steps(np.argwhere(region).mean(axis=0), normal, float(np.median(at @ normal)))
 
 
 def _distinct(points: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -135,14 +157,6 @@ def _some_of(mask: NDArray[np.bool_]) -> NDArray[np.intp]:
     where = np.flatnonzero(mask)
     chosen = np.linspace(0, len(where) - 1, min(len(where), _POINTS)).astype(np.intp)
     return np.stack(np.unravel_index(where[chosen], mask.shape), axis=1)
-
-
-def _ranked_between(values: NDArray[np.float64], first: float, last: float) -> NDArray[np.bool_]:
-    """Which of N values, (N,), lie between these two shares of them, from the least on."""
-    if not len(values):
-        return np.zeros(0, np.bool_)
-    low, high = np.quantile(values, [first, last], method="nearest")
-    return np.asarray((low <= values) & (values <= high))
 
 
 def _spread_enough(pixels: NDArray[np.intp], covariance: NDArray[np.float64]) -> bool:

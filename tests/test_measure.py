@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from das3d_cli.measure import defective, find_defects
+from das3d_cli.measure import Surface, defective, find_defects
 
 PITCH_M = 0.0005
 
@@ -32,6 +32,11 @@ def on_table(height_mm):
     return depth
 
 
+def sized(anomaly, xyz, threshold, outline, table_m=math.inf, normal=(0.0, 0.0, -1.0)):
+    """The defects of a part that is all that is nearer than the table."""
+    return find_defects(anomaly, Surface(xyz, xyz[..., 2] < table_m - 0.005, normal), threshold, outline)
+
+
 def region(rows, columns, shape=(400, 400)):
     anomaly = np.zeros(shape, np.float32)
     anomaly[rows, columns] = 0.8
@@ -48,7 +53,7 @@ def test_a_bar_is_as_long_and_wide_as_it_is():
     anomaly = np.zeros((80, 100), np.float32)
     anomaly[20:30, 10:70] = 0.8
     anomaly[25, 40] = 0.9
-    (defect,) = find_defects(anomaly, flat(), 0.5, 0.5)
+    (defect,) = sized(anomaly, flat(), 0.5, 0.5)
     assert defect.score == pytest.approx(0.9)
     assert (defect.row, defect.column) == (25, 40)
     assert defect.length_mm == pytest.approx(30, rel=0.06)
@@ -60,7 +65,7 @@ def test_a_slanted_bar_is_no_longer():
     rows, columns = np.indices((100, 100))
     along, across = (rows + columns) / math.sqrt(2), (rows - columns) / math.sqrt(2)
     anomaly = ((abs(along - 70) < 30) & (abs(across) < 4)).astype(np.float32)
-    (defect,) = find_defects(anomaly, flat((100, 100)), 0.5, 0.5)
+    (defect,) = sized(anomaly, flat((100, 100)), 0.5, 0.5)
     assert defect.length_mm == pytest.approx(30, rel=0.06)
     assert defect.width_mm == pytest.approx(4, rel=0.15)
 
@@ -73,7 +78,7 @@ def test_all_of_an_ellipse_counts(length, width, angle):
     turn = math.radians(angle)
     along, across = columns * math.cos(turn) + rows * math.sin(turn), rows * math.cos(turn) - columns * math.sin(turn)
     anomaly = (np.hypot(along / length, across / width) <= 0.5 / PITCH_M / 1000).astype(np.float32)
-    (defect,) = find_defects(anomaly, flat((160, 160)), 0.5, 0.5)
+    (defect,) = sized(anomaly, flat((160, 160)), 0.5, 0.5)
     assert (defect.length_mm, defect.width_mm) == pytest.approx((length, width), abs=0.8)  # of pixels of 0.5 mm
 
 
@@ -81,16 +86,16 @@ def test_all_of_an_ellipse_counts(length, width, angle):
 def test_a_defect_as_large_as_the_part_of_a_large_capture_is_measured_by_some_of_its_points(enlarged):
     anomaly = region(slice(60, 660), slice(45, 945), (720, 990))
     xyz = flat((720 // enlarged, 990 // enlarged), PITCH_M * enlarged).repeat(enlarged, 0).repeat(enlarged, 1)
-    (defect,) = find_defects(anomaly, xyz, 0.5, 0.5)
+    (defect,) = sized(anomaly, xyz, 0.5, 0.5)
     assert_size(defect, 450, 300, rel=0.001 if enlarged == 1 else 0.01)
 
 
 def test_strongest_first_and_nothing_below_the_threshold():
     anomaly = np.zeros((80, 100), np.float32)
     anomaly[5:9, 5:9], anomaly[40:44, 40:44], anomaly[60:64, 60:64] = 0.6, 0.9, 0.4
-    found = find_defects(anomaly, flat(), 0.5, 0.5)
+    found = sized(anomaly, flat(), 0.5, 0.5)
     assert [round(defect.score, 3) for defect in found] == [0.9, 0.6]
-    assert find_defects(anomaly, flat(), 0.95, 0.95) == []
+    assert sized(anomaly, flat(), 0.95, 0.95) == []
 
 
 def test_missing_points_do_not_spoil_the_size_nor_does_a_region_without_any():
@@ -98,10 +103,10 @@ def test_missing_points_do_not_spoil_the_size_nor_does_a_region_without_any():
     anomaly[20:30, 10:70] = 0.8
     xyz = flat()
     xyz[::3, ::2] = np.nan
-    (defect,) = find_defects(anomaly, xyz, 0.5, 0.5)
+    (defect,) = sized(anomaly, xyz, 0.5, 0.5)
     assert defect.length_mm == pytest.approx(30, rel=0.06)
     xyz[15:35] = np.nan
-    (defect,) = find_defects(anomaly, xyz, 0.5, 0.5)
+    (defect,) = sized(anomaly, xyz, 0.5, 0.5)
     assert defect.length_mm == pytest.approx(30, rel=0.06)
     assert defect.area_mm2 == pytest.approx(150, rel=0.01)
 
@@ -111,7 +116,7 @@ def test_a_region_across_the_outline_is_not_as_long_as_the_step_to_the_table():
     anomaly[20:30, 46:56] = 0.8
     xyz = flat()
     xyz[:, 50:, 2] += 0.02  # the table, 20 mm below
-    (defect,) = find_defects(anomaly, xyz, 0.5, 0.5)
+    (defect,) = sized(anomaly, xyz, 0.5, 0.5, table_m=0.42)
     assert defect.length_mm == pytest.approx(5, rel=0.1)
 
 
@@ -119,7 +124,7 @@ def test_a_defect_that_reaches_the_threshold_goes_as_far_as_the_outline():
     anomaly = np.zeros((80, 100), np.float32)
     anomaly[20:30, 10:70], anomaly[24:26, 30:40] = 0.3, 0.9
     anomaly[60:70, 10:20] = 0.85  # a place of its own that does not reach it
-    (defect,) = find_defects(anomaly, flat(), float(anomaly.max()), 0.2)
+    (defect,) = sized(anomaly, flat(), float(anomaly.max()), 0.2)
     assert defect.area_mm2 == pytest.approx(150, rel=0.01)
     assert defect.score == pytest.approx(0.9)
 
@@ -147,7 +152,7 @@ def test_an_outline_over_the_threshold_is_the_threshold(outline):
 @pytest.mark.parametrize(("across", "down"), [(0.0002, 0.001), (0.001, 0.0002)])
 def test_pixels_need_not_be_square(across, down):
     anomaly = region(slice(100, 100 + round(0.01 / down)), slice(100, 100 + round(0.01 / across)))
-    (defect,) = find_defects(anomaly, flat((400, 400), across, down), 0.5, 0.5)
+    (defect,) = sized(anomaly, flat((400, 400), across, down), 0.5, 0.5)
     assert_size(defect, 10, 10, rel=0.1)
     assert defect.area_mm2 == pytest.approx(100, rel=0.001)
 
@@ -157,14 +162,14 @@ class TestTallParts:
     """Under a perspective camera a tall part's pixels are smaller than the table's."""
 
     def test_sizes_are_those_at_the_part(self, height_mm):
-        (defect,) = find_defects(region(slice(130, 155), slice(280, 320)), seen(on_table(height_mm)), 0.5, 0.5)
+        (defect,) = sized(region(slice(130, 155), slice(280, 320)), seen(on_table(height_mm)), 0.5, 0.5, table_m=0.5)
         pixel = 1 - height_mm / 500
         assert_size(defect, 40 * pixel, 25 * pixel)
 
     def test_a_hole_is_as_large_as_its_rim_whether_or_not_the_table_shows_through(self, height_mm):
         depth = on_table(height_mm)
         depth[132:153, 282:318] = 0.5
-        (defect,) = find_defects(region(slice(130, 155), slice(280, 320)), seen(depth), 0.5, 0.5)
+        (defect,) = sized(region(slice(130, 155), slice(280, 320)), seen(depth), 0.5, 0.5, table_m=0.5)
         pixel = 1 - height_mm / 500
         assert_size(defect, 40 * pixel, 25 * pixel)
 
@@ -172,7 +177,7 @@ class TestTallParts:
     def test_a_broken_edge_or_corner_is_as_large_as_what_is_gone(self, height_mm, left):
         depth = on_table(height_mm)
         depth[180:, left : left + 40] = 0.5
-        (defect,) = find_defects(region(slice(178, 203), slice(left, left + 40)), seen(depth), 0.5, 0.5)
+        (defect,) = sized(region(slice(178, 203), slice(left, left + 40)), seen(depth), 0.5, 0.5, table_m=0.5)
         pixel = 1 - height_mm / 500
         assert_size(defect, 40 * pixel, 25 * pixel)
 
@@ -186,7 +191,7 @@ def test_a_cloud_enlarged_to_the_image_by_repeating_points_has_the_same_sizes(ti
     enlarged = xyz.repeat(times, axis=0).repeat(times, axis=1)
     for size in (8, 40):
         bar = region(slice(241, 241 + size), slice(241, 241 + size // 2), (480, 480))
-        (defect,) = find_defects(bar, enlarged, 0.5, 0.5)
+        (defect,) = sized(bar, enlarged, 0.5, 0.5)
         assert_size(defect, size, size / 2)
 
 
@@ -195,14 +200,14 @@ def test_a_hole_without_points_but_for_two_is_as_large_as_its_outline():
     kept = xyz[30, 40].copy(), xyz[41, 57].copy()
     xyz[16:64, 26:74] = np.nan
     xyz[30, 40], xyz[41, 57] = kept
-    (defect,) = find_defects(region(slice(20, 60), slice(30, 70), (80, 100)), xyz, 0.5, 0.5)
+    (defect,) = sized(region(slice(20, 60), slice(30, 70), (80, 100)), xyz, 0.5, 0.5)
     assert_size(defect, 20, 20)
 
 
 def test_points_along_one_rim_alone_do_not_make_a_hole_narrow():
     xyz = flat()
     xyz[21:60, 30:70] = np.nan
-    (defect,) = find_defects(region(slice(20, 60), slice(30, 70), (80, 100)), xyz, 0.5, 0.5)
+    (defect,) = sized(region(slice(20, 60), slice(30, 70), (80, 100)), xyz, 0.5, 0.5)
     assert_size(defect, 20, 20)
 
 
@@ -211,7 +216,7 @@ def test_flying_and_noisy_points_do_not_change_a_size():
     depth = on_table(60) + rng.normal(0, 0.0003, (400, 400))
     flying = rng.random((400, 400)) < 0.01
     depth[flying] *= rng.uniform(0.7, 1.3, flying.sum())
-    (defect,) = find_defects(region(slice(130, 155), slice(280, 320)), seen(depth), 0.5, 0.5)
+    (defect,) = sized(region(slice(130, 155), slice(280, 320)), seen(depth), 0.5, 0.5, table_m=0.5)
     assert_size(defect, 40 * 0.88, 25 * 0.88)
 
 
@@ -220,7 +225,7 @@ def test_too_few_points_or_points_in_a_line_give_no_size(points):
     xyz, known = np.full((80, 100, 3), np.nan, np.float32), flat()
     for place in points:
         xyz[place] = known[place]
-    (defect,) = find_defects(region(slice(20, 60), slice(30, 70), (80, 100)), xyz, 0.5, 0.5)
+    (defect,) = sized(region(slice(20, 60), slice(30, 70), (80, 100)), xyz, 0.5, 0.5)
     assert np.isnan([defect.length_mm, defect.width_mm, defect.area_mm2]).all()
     assert (defect.row, defect.column) == (20, 30)
 
@@ -229,12 +234,12 @@ def test_three_points_are_enough():
     xyz, known = np.full((80, 100, 3), np.nan, np.float32), flat()
     for place in [(25, 35), (30, 62), (55, 40)]:
         xyz[place] = known[place]
-    (defect,) = find_defects(region(slice(20, 60), slice(30, 70), (80, 100)), xyz, 0.5, 0.5)
+    (defect,) = sized(region(slice(20, 60), slice(30, 70), (80, 100)), xyz, 0.5, 0.5)
     assert_size(defect, 20, 20)
 
 
 def test_a_single_pixel_is_as_large_as_it_is():
-    (defect,) = find_defects(region(40, 50, (80, 100)), flat(), 0.5, 0.5)
+    (defect,) = sized(region(40, 50, (80, 100)), flat(), 0.5, 0.5)
     assert_size(defect, 0.5, 0.5, rel=0.001)
 
 
@@ -245,3 +250,33 @@ def test_what_is_passed_by_a_hair_has_no_defect():
     score = float(anomaly_map.max())
     assert not defective(anomaly_map, np.nextafter(score, 1), 0.2).any()
     assert defective(anomaly_map, score, 0.2).sum() == 1
+
+
+@pytest.mark.parametrize("tilt_deg", [0, 30, 60])
+@pytest.mark.parametrize("parallel", [False, True])
+def test_on_a_tilted_table_sizes_are_those_along_it(tilt_deg, parallel):
+    tilt = math.radians(tilt_deg)
+    normal = np.array((0, -math.sin(tilt), -math.cos(tilt)))
+    across, down = (axis - 200 for axis in np.indices((400, 400))[::-1])
+    if parallel:
+        x, y = across * PITCH_M / 2, down * PITCH_M / 2
+        xyz = np.stack((x, y, 0.4 - y * math.tan(tilt)), axis=2)
+    else:
+        rays = np.stack((across / 800, down / 800, np.ones(across.shape)), axis=2)
+        xyz = rays * (-0.4 * math.cos(tilt) / (rays @ normal))[..., None]
+    upwards = xyz[..., 1] * math.cos(tilt) - (xyz[..., 2] - 0.4) * math.sin(tilt)
+    anomaly = np.where((np.abs(xyz[..., 0]) < 0.01) & (np.abs(upwards) < 0.015), np.float32(0.8), np.float32(0))
+    (defect,) = sized(anomaly, xyz.astype(np.float32), 0.5, 0.5, normal=tuple(normal))
+    assert (defect.length_mm, defect.width_mm) == pytest.approx((30, 20), abs=1)
+    assert defect.area_mm2 == pytest.approx(600, rel=0.06)  # of pixels of half a millimetre, or less
+
+
+@pytest.mark.parametrize("wall_mm", [20, 80, 150])
+def test_a_defect_at_the_foot_of_a_wall_is_as_large_as_it_is(wall_mm):
+    """The wall's points lie under one another, and they are nearer to the camera than any about the defect."""
+    depth, top = np.full((400, 400), 0.45), 0.45 - wall_mm / 1000
+    foot, edge = (200 + round(500 * 0.03 / z) for z in (0.45, top))
+    depth[:, foot:edge] = 0.03 * 500 / (np.arange(foot, edge) - 200)
+    depth[:, edge : edge + 40] = top
+    (defect,) = sized(region(slice(180, 210), slice(foot - 20, foot)), seen(depth), 0.5, 0.5, table_m=0.5)
+    assert_size(defect, 27, 18, rel=0.01)
