@@ -73,12 +73,13 @@ class Detector:
         self.category: str = model_file["category"]
         self.threshold: float = model_file["threshold"]
         self.step: int = model_file["step"]  # of its training
-        # Fingerprints of the parts that it was trained on, or its threshold set by; a file of an earlier version has none.
-        self.seen: frozenset[str] = frozenset(model_file.get("seen", ()))
+        self.seen: frozenset[str] = frozenset(
+            model_file["seen"]
+        )  # fingerprints of the parts that it was trained on, or its threshold set by
         depth_range = model_file["depth_range_m"]
         self.depth_range: tuple[float, float] | None = (depth_range[0], depth_range[1]) if depth_range else None
         self.window_m: float | None = model_file["window_m"]
-        self.form = Form.of_saved(model_file["form"], settings.preprocess.plane_distance_m())
+        self.form = Form.of_saved(model_file["form"])
         self.network = Das3d(**settings.model.model_dump())
         try:
             self.network.load_state_dict(model_file["network"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,7 +20,6 @@ from das3d_cli.data.cache import open_cache, read_sample
 from das3d_cli.data.plane import find_part
 from das3d_cli.data.thin import flat_height
 from das3d_cli.detector import Detector
-from das3d_cli.engine import checkpoint
 
 ABOVE: dict[str, Any] = {"pitch": 80.0, "distance": 0.4, "noise": 0.0005, "dropped": 0.02}  # 0.08 mm on the table
 BOARD = Box(0, 0, (0.1, 0.07, 0.0016), yaw=0.2)
@@ -140,27 +138,6 @@ def test_a_category_of_boards_is_cut_at_half_their_height(das3d: Callable[..., s
     assert told not in das3d(*PREPROCESS, "--set", "preprocess.plane_distance_mm=5")
     assert open_cache(Path("out"), "board").manifest.form.plane_distance_m == 0.005
     assert "preprocessed otherwise than this run's training data" in das3d("evaluate", "--gpus", "cpu", code=1)
-
-
-def test_what_was_made_before_is_cut_where_it_was(das3d: Callable[..., str]):
-    """Models, caches and states of trainings held the distance in their settings, and not in what they know of the captures."""
-    das3d(*PREPROCESS, "--set", "preprocess.plane_distance_mm=2")
-    das3d(*TRAIN)
-    (run,) = Path("runs").iterdir()
-    for name in ("best.pt", "last.pt"):
-        content = checkpoint.load(run / "checkpoints" / name)
-        assert content["form"].pop("plane_distance_m") == 0.002
-        checkpoint.save(run / "checkpoints" / name, content)
-    manifest = Path("out/board/manifest.json")
-    tree = json.loads(manifest.read_text())
-    assert tree["form"].pop("plane_distance_m") == 0.002
-    manifest.write_text(json.dumps(tree))
-
-    assert open_cache(Path("out"), "board").manifest.form.plane_distance_m == 0.002
-    assert Detector.load(run, "cpu").form.plane_distance_m == 0.002
-    das3d("evaluate", "--gpus", "cpu")
-    (run / "summary.json").unlink()
-    das3d("train", "--gpus", "cpu", "--resume", str(run))
 
 
 def test_height_maps_are_left_alone():

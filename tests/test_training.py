@@ -524,7 +524,10 @@ def test_a_threshold_that_defects_miss_is_told(cache: Cache, tmp_path: Path, mon
     for reached, share in ((0.0, 1.0), (1.1, 0.0)):
         monkeypatch.setattr("das3d_cli.engine.validation.threshold", lambda *_, reached=reached: reached)
         assert validate(*arguments)["defects_found"] == share
-        assert len([*_told("tire", {"threshold": reached, "defects_found": share})]) == 2 - share
+        assert (
+            len([*_told("tire", {"threshold": reached, "defects_found": share, "highest": "train/good/000"})])
+            == 2 - share
+        )
     monkeypatch.undo()
     found = validate(*arguments)
     assert 0 <= found["defects_found"] <= 1 and found == validate(*arguments)

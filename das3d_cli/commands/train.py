@@ -243,9 +243,10 @@ def _finish(trainer: Trainer, data: Path, gpus: str, *, bar: bool) -> dict[str, 
 def _told(name: str, best: Mapping[str, Any]) -> Iterator[str]:
     """What the threshold came to; one that few defects reach may stem from a defective part among the good ones."""
     found = best["defects_found"]
-    # The best state of a training that an earlier version began does not know it.
-    highest = f"; of the good parts {best['highest']} scores highest" if "highest" in best else ""
-    yield f"{name}: threshold {best['threshold']:.3f}, which {found:.0%} of the synthetic defects reach{highest}"
+    yield (
+        f"{name}: threshold {best['threshold']:.3f}, which {found:.0%} of the synthetic defects reach; of the good parts"
+        f" {best['highest']} scores highest"
+    )
     if found < _FEW:
         yield (
             f"{name}: these are few. Train for more steps; or a defective part may be among the good ones: look at the one that scores"

@@ -363,8 +363,7 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         tree = json.loads(path.read_bytes())
         if tree["version"] == VERSION:
-            form = Form.of_saved(tree["form"], PreprocessSettings(**tree["settings"]).plane_distance_m())
-            return Manifest.model_validate(tree | {"form": dataclasses.asdict(form)})
+            return Manifest.model_validate(tree)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; run das3d preprocess first") from None
     except OSError as error:

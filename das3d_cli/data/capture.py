@@ -66,10 +66,9 @@ class Form:
     photos: str = ""
 
     @classmethod
-    def of_saved(cls, tree: Mapping[str, Any], plane_distance_m: float) -> Form:
-        """As `dataclasses.asdict` made a tree of it; earlier versions, whose trees hold no distance, had this one."""
-        camera = tree["camera"] and Camera(**tree["camera"])
-        return cls(**{"plane_distance_m": plane_distance_m, **tree, "camera": camera})
+    def of_saved(cls, tree: Mapping[str, Any]) -> Form:
+        """As `dataclasses.asdict` made a tree of it."""
+        return cls(**{**tree, "camera": tree["camera"] and Camera(**tree["camera"])})
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from das3d_cli import __version__, configure, runs
 from das3d_cli.batch import Parts
 from das3d_cli.data.cache import VERSION, Cache, Inputs, fingerprints, load_split, open_cache
-from das3d_cli.data.capture import GOOD, Form
+from das3d_cli.data.capture import GOOD
 from das3d_cli.device import within_memory
 from das3d_cli.engine import distributed
 from das3d_cli.engine.feed import placed
@@ -84,7 +84,6 @@ def resume(run: Path, cache_root: Path, device: torch.device, assignments: list[
         UsageError: the run is finished, or a setting cannot be changed.
     """
     begun, state = distributed.from_first(lambda: _left(run))
-    state["form"] = dataclasses.asdict(Form.of_saved(state["form"], begun.preprocess.plane_distance_m()))
     settings = configure.adapted(begun, assignments or [])
     _check_same(settings)
     distributed.check_share(settings.train.batch_size, settings.train.accumulate)
