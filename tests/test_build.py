@@ -137,6 +137,20 @@ def test_what_was_recognised_may_be_chosen(dataset: Path, dst: Path) -> None:
     assert counts(run(dataset, dst)) == (0, 9)
 
 
+def test_files_that_changed_places_are_read_again_though_size_and_time_are_equal(dataset: Path, dst: Path) -> None:
+    one, other = (dataset / f"tire/test/{label}/xyz/000.tiff" for label in ("good", "bump"))
+    assert one.stat().st_size == other.stat().st_size
+    for path in (one, other):
+        os.utime(path, ns=(10**18, 10**18))
+    run(dataset, dst)
+    contents_of_one = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(contents_of_one)
+    for path in (one, other):
+        os.utime(path, ns=(10**18, 10**18))
+    assert counts(run(dataset, dst)) == (2, 7)
+
+
 def test_changes_are_done_again(dataset: Path, dst: Path) -> None:
     before = contents(dst)
     test_file = dataset / "tire/test/bump/rgb/000.png"

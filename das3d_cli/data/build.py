@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -34,7 +35,8 @@ __all__ = ["Progress", "Row", "Summary", "build"]
 
 Progress = Callable[[int, int, str], None]
 Tell = Callable[..., None]
-Stamp = tuple[str, int, int]  # a source file's name, size in bytes, time of change in ns
+Stamp = tuple[str, int, int, int]  # a source file's name, size in bytes, time of change in ns, checksum of its middle
+_MIDDLE = 4096  # bytes: files that change places may be of one size and time, and differ where they show the part
 
 
 @dataclass(frozen=True)
@@ -248,7 +250,7 @@ def _counts(records: list[Record]) -> dict[str, dict[str, int]]:
 
 
 def _stat(category: str, layout: Layout) -> tuple[dict[Entry, list[Stamp]], list[Failure]]:
-    """The stamps of each entry's files: as good as their contents, and much quicker."""
+    """The stamps of each entry's files: about as good as their contents, and much quicker."""
     stamps: dict[Entry, list[Stamp]] = {}
     failures = []
     for entry in layout.entries_of(category):
@@ -261,7 +263,9 @@ def _stat(category: str, layout: Layout) -> tuple[dict[Entry, list[Stamp]], list
 
 def _stamp(path: Path, root: Path) -> Stamp:
     status = path.stat()
-    return _relative(path, root), status.st_size, status.st_mtime_ns
+    with path.open("rb") as file:
+        file.seek(max(0, (status.st_size - _MIDDLE) // 2))
+        return _relative(path, root), status.st_size, status.st_mtime_ns, zlib.crc32(file.read(_MIDDLE))
 
 
 def _relative(path: Path, root: Path) -> str:
