@@ -26,6 +26,7 @@ from das3d_cli import device as devices
 from das3d_cli.batch import Batch, Parts
 from das3d_cli.data.cache import VERSION, Inputs, in_portions
 from das3d_cli.data.capture import Form, RawCapture, Sample
+from das3d_cli.data.oddity import Usual
 from das3d_cli.data.preprocess import preprocess, to_raw
 from das3d_cli.data.readers import as_points, as_rgb, check_size
 from das3d_cli.data.workers import in_order
@@ -79,7 +80,7 @@ class Detector:
         depth_range = model_file["depth_range_m"]
         self.depth_range: tuple[float, float] | None = (depth_range[0], depth_range[1]) if depth_range else None
         self.window_m: float | None = model_file["window_m"]
-        self.form = Form.of_saved(model_file["form"])
+        self.form, self.usual = Form.of_saved(model_file["form"]), Usual(**model_file["usual"])
         self.network = Das3d(**settings.model.model_dump())
         try:
             self.network.load_state_dict(model_file["network"])

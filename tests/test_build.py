@@ -237,12 +237,12 @@ def test_one_capture_of_two_parts_does_not_widen_the_window_of_all(
 
 def test_a_photo_of_another_kind_makes_no_other_sample_again(dataset: Path, dst: Path) -> None:
     run(dataset, dst)
-    assert open_cache(dst, "tire").manifest.form.photos == "PNG"
+    assert open_cache(dst, "tire").manifest.usual.photos == "PNG"
     photo = min((dataset / "tire/test/good/rgb").iterdir())
     cv2.imwrite(str(photo.with_suffix(".jpg")), cv2.imread(str(photo)))
     photo.unlink()
     summary = run(dataset, dst)
-    assert (sum(row.new for row in summary.rows), open_cache(dst, "tire").manifest.form.photos) == (1, "")
+    assert (sum(row.new for row in summary.rows), open_cache(dst, "tire").manifest.usual.photos) == (1, "")
 
 
 def test_a_part_partly_out_of_view_or_hardly_measured_is_told(dataset: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 from das3d_cli.data import cache
 from das3d_cli.data.cache import begin_split, in_portions, load_split, open_cache, read_sample, write_sample
 from das3d_cli.data.capture import Form, Geometry, Sample
+from das3d_cli.data.oddity import Usual
 from das3d_cli.errors import DataError, UsageError
 from das3d_cli.settings import PreprocessSettings
 
@@ -46,7 +47,8 @@ def make_cache(root: Path, seeds: dict[str, list[int]]) -> Path:
                                         geometry=sample.geometry))  # fmt: skip
     cache.write_manifest(root / "tire", cache.Manifest(
         version=cache.VERSION, das3d="0", category="tire", settings=PreprocessSettings(size=SIZE),
-        depth_range_m=(0.3, 0.4), window_m=None, form=Form(plane_distance_m=0.005), extent_key="", counts={}, samples=records, failures=[],
+        depth_range_m=(0.3, 0.4), window_m=None, form=Form(plane_distance_m=0.005), usual=Usual(),
+        extent_key="", counts={}, samples=records, failures=[],
     ))  # fmt: skip
     return root
 

@@ -93,8 +93,8 @@ class TestFromRawFolderToCache:
         found = cached(layout, tmp_path / "out")
         assert_alike(found["train"], reference["train"], depth=1e-5)
         assert found["test"].labels == ["bump"]
-        assert replace(forms(tmp_path / "out", "valve"), pitch_m=None, gap_m=None) == Form(
-            "both", "table", "mm", plane_distance_m=0.005, within=True, photos="PNG"
+        assert replace(forms(tmp_path / "out", "valve"), pitch_m=None) == Form(
+            "both", "table", "mm", plane_distance_m=0.005
         )
 
     def test_table_of_depth_images(self, reference: dict[str, Split], tmp_path: Path) -> None:
@@ -143,8 +143,8 @@ class TestFromRawFolderToCache:
         found = cached(layout, tmp_path / "out")
         assert found["test"].labels == ["good", "bumps+colors"]
         manifest = open_cache(tmp_path / "out", "GummyBear").manifest
-        assert replace(manifest.form, pitch_m=None, gap_m=None) == Form(
-            "both", "border", "m", Camera(711.11, 711.11), plane_distance_m=0.005, within=True, photos="PNG"
+        assert replace(manifest.form, pitch_m=None) == Form(
+            "both", "border", "m", Camera(711.11, 711.11), plane_distance_m=0.005
         )
         assert manifest.counts == {
             "train": {"good": 3},
@@ -236,7 +236,7 @@ class TestFromRawFolderToCache:
         found = cached(layout, tmp_path / "out")
         manifest = open_cache(tmp_path / "out", "hazelnut").manifest
         assert (manifest.form, manifest.depth_range_m, manifest.window_m) == (
-            Form("rgb", "whole", plane_distance_m=0.005, photos="PNG"),
+            Form("rgb", "whole", plane_distance_m=0.005),
             None,
             None,
         )

@@ -9,18 +9,19 @@ from typing import Any
 import pytest
 
 from das3d_cli.data.capture import Form, Geometry
-from das3d_cli.data.oddity import oddities
+from das3d_cli.data.oddity import Usual, oddities, of_all, usual_of
 
-FORM = Form(plane_distance_m=0.005, pitch_m=(4e-4, 4.2e-4), gap_m=0.003, within=True)
+FORM = Form(plane_distance_m=0.005, pitch_m=(4e-4, 4.2e-4))
+USUAL = Usual(within=True, gap_m=0.003, brightness=(80.0, 120.0), size=(400, 300))
 WINDOW_M = 0.1
-USUAL = Geometry(
+PART = Geometry(
     (0.0, 0.0, -1.0, 0.4), 0.0, -0.03, 0.0, 300, 400, 250, 20, 60, 0.01, (0.0, 0.0), within=True, measured_fraction=0.97,
-    clipped_fraction=0.005, pitch_m=4.1e-4, span_m=0.085, gap_m=0.004,
+    clipped_fraction=0.005, pitch_m=4.1e-4, span_m=0.085, gap_m=0.004, brightness=100.0,
 )  # fmt: skip
 
 
 def test_nothing_is_said_of_a_part_like_others() -> None:
-    assert oddities(USUAL, FORM, WINDOW_M) == []
+    assert oddities(PART, FORM, USUAL, WINDOW_M) == []
 
 
 @pytest.mark.parametrize(
@@ -34,13 +35,34 @@ def test_nothing_is_said_of_a_part_like_others() -> None:
         ({"clipped_fraction": 0.4}, r"^40% of the part's points are higher or lower"),
         ({"pitch_m": 4.8e-4, "side": 213}, r"^a pixel shows 0\.48 mm of the part, where it showed 0\.4 to 0\.42 mm"),
         ({"pitch_m": 3.5e-4, "side": 286}, r"^a pixel shows 0\.35 mm"),
+        ({"brightness": 3.0}, r"^the part's mean brightness is 3 of 255, where those trained on have 80 to 120;"),
+        ({"brightness": 200.0}, r"^the part's mean brightness is 200 of 255"),
     ],
 )
 def test_what_is_unlike_others_is_told_once(changes: dict[str, Any], told: str) -> None:
-    (note,) = oddities(replace(USUAL, **changes), FORM, WINDOW_M)
+    (note,) = oddities(replace(PART, **changes), FORM, USUAL, WINDOW_M)
     assert re.search(told, note), note
 
 
-def test_of_whole_images_without_points_there_is_nothing_to_tell() -> None:
-    alone = Geometry(None, None, None, None, 300, 400, 400, 50, 0, 1.0, (0.0, 0.0))
-    assert oddities(alone, Form("rgb", "whole", plane_distance_m=0.005), None) == []
+def test_of_photos_alone_another_size_is_told() -> None:
+    form, usual = (
+        Form("rgb", "whole", plane_distance_m=0.005),
+        Usual(within=True, brightness=(80.0, 120.0), size=(400, 300)),
+    )
+    alone = Geometry(None, None, None, None, 300, 400, 400, 50, 0, 1.0, (0.0, 0.0), brightness=90.0)
+    assert oddities(alone, form, usual, None) == []
+    (note,) = oddities(replace(alone, raw_width=1, raw_height=1), form, usual, None)
+    assert note.startswith("the photo has 1 x 1 pixels, where those trained on have 400 x 300;")
+
+
+def test_usual_is_what_most_good_parts_are_like() -> None:
+    parts = [replace(PART, within=i > 0, gap_m=i * 1e-3, brightness=90.0 + i) for i in range(12)]
+    assert usual_of(parts, 0.03, "PNG") == Usual(True, 0.011, 0.03, (90.0, 101.0), (400, 300), "PNG")
+    mixed = [*parts, replace(PART, raw_width=500, within=False)]
+    assert (usual_of(mixed, 0.0, "").within, usual_of(mixed, 0.0, "").size) == (False, None)
+    assert usual_of([], 0.0, "") == Usual()
+
+
+@pytest.mark.parametrize(("low", "told"), [(0.1, []), (0.45, ["45% of the parts lie less than 5 mm over the table"])])
+def test_parts_that_are_mostly_too_low_are_told(low: float, told: list[str]) -> None:
+    assert [note.partition(", and")[0] for note in of_all(Usual(low_fraction=low), FORM)] == told

@@ -58,7 +58,7 @@ def detector() -> Detector:
     )
     content = {
         "category": "tire", "step": 1, "threshold": THRESHOLD, "depth_range_m": None, "window_m": None,
-        "seen": [],
+        "seen": [], "usual": {},
         "form": asdict(Form(plane_distance_m=0.005)),
         "network": Das3d(**settings.model.model_dump()).state_dict(),
     }  # fmt: skip

@@ -106,9 +106,9 @@ def run(
     pictures = _pictures(files, parts, heatmap)
     for note in not_read(parts, detector.needs, detector.category, files) if parts else ():
         console.say(note)
-    if others := [part for part in files if _of_another_kind(part, detector.form.photos)]:
+    if others := [part for part in files if _of_another_kind(part, detector.usual.photos)]:
         count = f" and {len(others) - 1} more" if len(others) > 1 else ""
-        console.say(f"{others[0].rgb}{count}: {_of_another_kind(others[0], detector.form.photos)}")
+        console.say(f"{others[0].rgb}{count}: {_of_another_kind(others[0], detector.usual.photos)}")
     if len(files) > 1:
         _one_thread_each()
 
@@ -293,13 +293,13 @@ def _tell(judged: _Judged, detector: Detector, run: Path, *, as_json: bool, one_
     part, found, _, error = judged
     if error and one_of_many:
         console.say(f"failed: {error}")
-    notes = oddities(found.sample.geometry, detector.form, detector.window_m) if found else []
+    notes = oddities(found.sample.geometry, detector.form, detector.usual, detector.window_m) if found else []
     for note in notes:
         console.say(f"{part.first}: {note}")
     if as_json:
         paths = {kind: str(path) if path else None for kind, path in (("xyz", part.xyz), ("rgb", part.rgb))}
         about = {"name": part.name} | paths | {"run": str(run), "category": detector.category}
-        other = _of_another_kind(part, detector.form.photos)
+        other = _of_another_kind(part, detector.usual.photos)
         console.result(to_json(about | _record(judged, [*notes, *([other] if other else [])])))
     elif found:
         _show(found, f"{part.given or part.first}  " if one_of_many else "")

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from das3d_cli.data.capture import Form
 
 _DISTANCE = f"preprocess.plane_distance_mm={PLANE_DISTANCE_MM:g}"  # of all parts but flat ones
-_LOW = 0.2  # of a part: less than that is the foot of any
 
 
 def run(
@@ -98,11 +97,5 @@ def _told(forms: Mapping[str, Form], settings: PreprocessSettings) -> list[str]:
         if form.plane_distance_m < settings.plane_distance_m():
             cut = f"{form.plane_distance_m * 1000:.2g} mm"
             told = f"flat parts: what is less than {cut} over the table is table; if these are mats or trays, set {_DISTANCE}"
-            lines.setdefault(told, []).append(category)
-        if form.low_fraction > _LOW:
-            told = (
-                f"{form.low_fraction:.0%} of the part are less than {form.plane_distance_m * 1000:.2g} mm over the table, and so not looked"
-                " at; try a lower preprocess.plane_distance_mm"
-            )
             lines.setdefault(told, []).append(category)
     return [f"{text}: {', '.join(names)}" for text, names in lines.items()]

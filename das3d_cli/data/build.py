@@ -20,9 +20,9 @@ from das3d_cli import __version__
 from das3d_cli.data import cache
 from das3d_cli.data.cache import Manifest, Record
 from das3d_cli.data.capture import GOOD, Form, Geometry, RawCapture
-from das3d_cli.data.common import Common, find_common, find_unit, form_of, to_look_at
+from das3d_cli.data.common import Common, find_common, find_unit, form_of, kind_of_photos, to_look_at
 from das3d_cli.data.layouts import SPLITS, Entry, Failure, Layout
-from das3d_cli.data.oddity import oddities
+from das3d_cli.data.oddity import oddities, of_all, usual_of
 from das3d_cli.data.preprocess import preprocess
 from das3d_cli.data.readers import check_size, read_capture, read_ground_truth
 from das3d_cli.data.summary import Row, Summary, rows_of
@@ -136,10 +136,8 @@ def _build_category(
         tell(category, len(files))
         files, extent_key = {}, ""  # the next call must not take for measured what was not
 
-    as_read = asdict(
-        replace(common.form, within=False, gap_m=None, low_fraction=0.0, photos="")
-    )  # which no sample depends on
-    base = _digest(cache.VERSION, cache.essential(settings).model_dump(mode="json"), common[:2], as_read)
+    used = common.depth_range_m, common.window_m, asdict(common.form)
+    base = _digest(cache.VERSION, cache.essential(settings).model_dump(mode="json"), used)
     tasks = [
         _Task(entry, folder, _digest(base, files[entry], entry.camera and asdict(entry.camera)), settings, common)
         for entry in files
@@ -147,19 +145,20 @@ def _build_category(
     records, new = _run(tasks, failures, pool, lambda: tell(category, 1))
     failures.sort(key=lambda failure: (failure.path, failure.reason))
     _remove_stale(folder, {record.path for record in records})
+    good = [record.geometry for record in records if (record.split, record.label) == ("train", GOOD)]
+    usual = usual_of(good, common.low_fraction, kind_of_photos(entries))
     cache.write_manifest(folder, Manifest(
         version=cache.VERSION, das3d=__version__, category=category, settings=settings,
-        depth_range_m=common.depth_range_m, window_m=common.window_m, form=common.form,
+        depth_range_m=common.depth_range_m, window_m=common.window_m, form=common.form, usual=usual,
         extent_key=extent_key, counts=_counts(records), samples=records,
         failures=[(_relative(failure.path, layout.root), failure.reason) for failure in failures],
     ))  # fmt: skip
     forms = {category: common.form} if files else {}
     firsts = {task.path: task.entry.files[0] for task in tasks}
-    notes = [
-        f"{firsts[record.path]}: {told}"
-        for record in records
-        for told in oddities(record.geometry, common.form, common.window_m)
-    ]
+    notes = [f"{category}: {told}" for told in of_all(usual, common.form)]
+    for record in records:
+        odd = oddities(record.geometry, common.form, usual, common.window_m)
+        notes += (f"{firsts[record.path]}: {told}" for told in odd)
     return Summary(rows_of(category, records, new), failures, forms, notes)
 
 
@@ -190,7 +189,7 @@ def _known(folder: Path, key: str) -> Common | None:
         return None
     if manifest.extent_key != key:
         return None
-    return Common(manifest.depth_range_m, manifest.window_m, manifest.form)
+    return Common(manifest.depth_range_m, manifest.window_m, manifest.form, manifest.usual.low_fraction)
 
 
 def _make(task: _Task) -> Record | Failure:

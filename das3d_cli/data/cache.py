@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from das3d_cli.data.capture import GOOD, Form, Geometry, Masks, Sample, types_of
 from das3d_cli.data.layouts import pick_categories
+from das3d_cli.data.oddity import Usual
 from das3d_cli.errors import DataError, UsageError
 from das3d_cli.files import make_folder, reason, write_whole
 from das3d_cli.modality import Modality
@@ -67,7 +68,8 @@ class Manifest(BaseModel):
         depth_range_m: depths in metres that became 0 and 1; None where each capture has its own.
         window_m: side in metres of the window around each part; None where the sample shows the whole image.
         form: what the captures consist of, and how they are read.
-        extent_key: stands for all that these three were found from.
+        usual: what its good train captures are like.
+        extent_key: stands for all that these were found from.
         counts: split -> label -> number of samples.
         failures: (file, reason) of every part that could not be used.
     """
@@ -81,6 +83,7 @@ class Manifest(BaseModel):
     depth_range_m: tuple[float, float] | None
     window_m: float | None
     form: Form
+    usual: Usual
     extent_key: str
     counts: dict[str, dict[str, int]]
     samples: list[Record]

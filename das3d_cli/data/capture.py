@@ -47,11 +47,7 @@ class Form:
         unit: key of `UNITS`, of the stored coordinates.
         camera: of the depth images; None where the captures are point clouds or where several cameras took them.
         pitch_m: the least and the most that a pixel shows of a part, metres; None where parts are shown with the whole image.
-        gap_m: the widest gap in a part's points, metres; None likewise.
-        low_fraction: of the middle part, what is too low to be told from the table.
         plane_distance_m: points this near to the table belong to it, metres.
-        within: most parts lie whole within the image; False as well where that was not looked at.
-        photos: "PNG" or "JPEG", where all colour images are; else "".
     """
 
     plane_distance_m: float = field(kw_only=True)
@@ -60,10 +56,6 @@ class Form:
     unit: str = "m"
     camera: Camera | None = None
     pitch_m: tuple[float, float] | None = None
-    gap_m: float | None = None
-    low_fraction: float = 0.0
-    within: bool = False
-    photos: str = ""
 
     @classmethod
     def of_saved(cls, tree: Mapping[str, Any]) -> Form:
@@ -112,6 +104,7 @@ class Geometry:
         pitch_m: what a pixel shows of the part, metres; None where there are no points.
         span_m: diameter of the smallest circle around the part, metres; None likewise.
         gap_m: diameter of the largest circle of the part that holds no point, metres; None likewise.
+        brightness: mean of the part's colours, 0 to 255; None where there is no image.
     """
 
     plane: tuple[float, float, float, float] | None
@@ -131,6 +124,7 @@ class Geometry:
     pitch_m: float | None = None
     span_m: float | None = None
     gap_m: float | None = None
+    brightness: float | None = None
 
 
 @dataclass(frozen=True)

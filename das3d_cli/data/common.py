@@ -32,11 +32,13 @@ class Common(NamedTuple):
         depth_range_m: depths in metres that become 0 and 1; None where each capture has its own, or has no points.
         window_m: side in metres of the window about each part; None where the sample shows the whole image.
         form: how the captures are read.
+        low_fraction: as in `Usual`.
     """
 
     depth_range_m: tuple[float, float] | None
     window_m: float | None
     form: Form
+    low_fraction: float = 0.0
 
 
 class _Probed(NamedTuple):
@@ -65,18 +67,18 @@ def form_of(entries: Sequence[Entry], foreground: Foreground, settings: Preproce
             raise UsageError(
                 f"settings.preprocess.foreground: {settings.foreground} needs point clouds; there are none"
             )
-        return Form("rgb", "whole", plane_distance_m=settings.plane_distance_m(), photos=_kind_of_photos(entries))
+        return Form("rgb", "whole", plane_distance_m=settings.plane_distance_m())
     cameras = {entry.camera for entry in entries}
     return Form(
         "both" if any(entry.rgb for entry in entries) else "depth",
         foreground if settings.foreground == "auto" else settings.foreground,
         camera=cameras.pop() if len(cameras) == 1 else None,
         plane_distance_m=settings.plane_distance_m(),
-        photos=_kind_of_photos(entries),
     )
 
 
-def _kind_of_photos(entries: Sequence[Entry]) -> str:
+def kind_of_photos(entries: Sequence[Entry]) -> str:
+    """ "PNG" or "JPEG", where all colour images are; else ""."""
     kinds = {kind_of_photo(entry.rgb) for entry in entries if entry.rgb}
     return kinds.pop() if len(kinds) == 1 else ""
 
@@ -131,10 +133,8 @@ def find_common(entries: Sequence[Entry], form: Form, settings: PreprocessSettin
         return Common(depth_range, None, form)
     window = _MARGIN * max(extent.span_m for extent in extents)
     pitches = [extent.pitch_m for extent in extents]
-    within = bool(np.mean([extent.within for extent in extents]) >= 1 - _FEW)
-    gap, low = max(extent.gap_m for extent in extents), float(np.median([extent.low_fraction for extent in extents]))
-    seen = replace(form, pitch_m=(min(pitches), max(pitches)), gap_m=gap, low_fraction=low, within=within)
-    return Common(depth_range, window, seen)
+    low = float(np.median([extent.low_fraction for extent in extents]))
+    return Common(depth_range, window, replace(form, pitch_m=(min(pitches), max(pitches))), low)
 
 
 def _height_of_most(found: Sequence[_Probed]) -> float | None:

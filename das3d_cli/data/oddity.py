@@ -2,29 +2,80 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from das3d_cli.data.capture import Form, Geometry
 
 _WIDE, _SMALL = 1.25, 1 / 3  # of the window's side
 _MEASURED = 0.5  # of a part's pixels: where fewer have a point, most of its depth is filled in
 _CLIPPED = 0.1  # of its points: a bump that leaves the range is a defect, and seen as one
-_OTHER_PITCH = (
-    1.1  # times the largest pitch, or least: from there on good parts were rejected, though shown at one scale
-)
+_OTHER_PITCH = 1.1  # times the largest pitch, or least
 _WIDER, _WIDER_M = 1.5, 2e-3  # times the widest gap, and over it
+_OTHER_LIGHT = 1.5  # times the brightest, or the darkest
+_LOW = 0.2  # of a part: less than that is the foot of any
+_FEW, _FEW_IN = 0.1, 3  # share of the parts; one of so many as well
 
 
-def oddities(geometry: Geometry, form: Form, window_m: float | None) -> list[str]:
+@dataclass(frozen=True)
+class Usual:
+    """What the good train captures of a category are like, to know an odd one by.
+
+    Attributes:
+        within: most parts lie whole within the image.
+        gap_m: the widest gap in a part's points, metres; None where there are no points.
+        low_fraction: of the middle part, what is too low to be told from the table.
+        brightness: of the darkest part and of the brightest; None without images.
+        size: width and height of the images, pixels; None where they differ.
+        photos: "PNG" or "JPEG", where all colour images are; else "".
+    """
+
+    within: bool = False
+    gap_m: float | None = None
+    low_fraction: float = 0.0
+    brightness: tuple[float, float] | None = None
+    size: tuple[int, int] | None = None
+    photos: str = ""
+
+
+def usual_of(geometries: Sequence[Geometry], low_fraction: float, photos: str) -> Usual:
+    """What the samples of good train captures are like; `low_fraction` and `photos` as in `Usual`."""
+    if not geometries:
+        return Usual(low_fraction=low_fraction, photos=photos)
+    gaps = [one.gap_m for one in geometries if one.gap_m is not None]
+    lights = [one.brightness for one in geometries if one.brightness is not None]
+    sizes = {(one.raw_width, one.raw_height) for one in geometries}
+    return Usual(
+        within=sum(not one.within for one in geometries) <= max(_FEW * len(geometries), len(geometries) >= _FEW_IN),
+        gap_m=max(gaps, default=None),
+        low_fraction=low_fraction,
+        brightness=(min(lights), max(lights)) if lights else None,
+        size=sizes.pop() if len(sizes) == 1 else None,
+        photos=photos,
+    )
+
+
+def oddities(geometry: Geometry, form: Form, usual: Usual, window_m: float | None) -> list[str]:
     """What to say of a sample that is unlike most, for people to look at its capture.
 
     Args:
         geometry: the sample's.
-        form: of the captures that the window was measured on.
-        window_m: of the window about the parts, as for `preprocess`.
+        form, window_m: how it was made of its capture.
+        usual: what those trained on are like.
     """
-    return [*_of_view(geometry, form, window_m), *_of_points(geometry, form)]
+    return [*_of_view(geometry, form, usual, window_m), *_of_points(geometry, usual), *_of_photo(geometry, form, usual)]
 
 
-def _of_view(geometry: Geometry, form: Form, window_m: float | None) -> list[str]:
+def of_all(usual: Usual, form: Form) -> list[str]:
+    """What to say of all parts of a category."""
+    told = (
+        f"{usual.low_fraction:.0%} of the parts lie less than {form.plane_distance_m * 1000:.2g} mm over the table, and are not looked"
+        " at; try a lower --set preprocess.plane_distance_mm"
+    )
+    return [told] if usual.low_fraction > _LOW else []
+
+
+def _of_view(geometry: Geometry, form: Form, usual: Usual, window_m: float | None) -> list[str]:
     told, pitch = [], geometry.pitch_m
     if window_m and pitch and geometry.side * pitch > _WIDE * window_m:
         told.append(
@@ -42,23 +93,40 @@ def _of_view(geometry: Geometry, form: Form, window_m: float | None) -> list[str
             f"a pixel shows {pitch * 1e3:.3g} mm of the part, where it showed {least:.3g} to {most:.3g} mm of those trained on; capture"
             " it from as far away, for it is judged less surely"
         )
-    if form.within and not geometry.within:
+    if usual.within and not geometry.within:
         told.append("the part reaches the image's border, as few others do; look whether all of it is in view")
     return told
 
 
-def _of_points(geometry: Geometry, form: Form) -> list[str]:
+def _of_points(geometry: Geometry, usual: Usual) -> list[str]:
     told = []
     if geometry.measured_fraction < _MEASURED:
         told.append(f"{1 - geometry.measured_fraction:.0%} of the part have no points; look why they were not measured")
-    elif form.gap_m is not None and geometry.gap_m and geometry.gap_m > _WIDER * form.gap_m + _WIDER_M:
+    elif usual.gap_m is not None and geometry.gap_m and geometry.gap_m > _WIDER * usual.gap_m + _WIDER_M:
         told.append(
             f"in a circle of {geometry.gap_m * 1e3:.3g} mm the part has no points, where those trained on lacked"
-            f" {form.gap_m * 1e3:.3g} mm at most; a dent or a bump there cannot be seen"
+            f" {usual.gap_m * 1e3:.3g} mm at most; a dent or a bump there cannot be seen"
         )
     if geometry.clipped_fraction > _CLIPPED:
         told.append(
             f"{geometry.clipped_fraction:.0%} of the part's points are higher or lower than the heights that parts are looked at in;"
             " what is there looks level; look whether the part stands as others do"
+        )
+    return told
+
+
+def _of_photo(geometry: Geometry, form: Form, usual: Usual) -> list[str]:
+    told, own = [], (geometry.raw_width, geometry.raw_height)
+    if usual.brightness and geometry.brightness is not None:
+        darkest, brightest = usual.brightness
+        if not darkest / _OTHER_LIGHT <= geometry.brightness <= brightest * _OTHER_LIGHT:
+            told.append(
+                f"the part's mean brightness is {geometry.brightness:.0f} of 255, where those trained on have {darkest:.0f} to"
+                f" {brightest:.0f}; look whether it was exposed as they were"
+            )
+    if form.modalities == "rgb" and usual.size and own != usual.size:
+        told.append(
+            f"the photo has {own[0]} x {own[1]} pixels, where those trained on have {usual.size[0]} x {usual.size[1]}; look whether it"
+            " shows the part as they do"
         )
     return told

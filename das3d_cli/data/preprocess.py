@@ -25,6 +25,7 @@ _STRAY, _STRAY_M = 0.1, 1e-3
 OTHER_SCALE = 1.4  # times the largest pitch, or least: another resolution or camera, not a part that lies farther away
 _NO_DEPTH = 0.5  # of a part without points: the synthesis may then change it both ways
 _NO_COLOUR = 128
+_SMALLEST = 16  # pixels in height and in width
 
 
 class Extent(NamedTuple):
@@ -34,8 +35,6 @@ class Extent(NamedTuple):
         near_m, far_m: nearest and farthest depth in metres, without the half percent of points at either end.
         span_m: diameter of the smallest circle around the part, metres; the same however the part is turned.
         pitch_m: what a pixel shows of the part, metres.
-        gap_m: diameter of the largest circle of the part that holds no point, metres.
-        within: it does not reach the image's border.
         low_fraction: share of the part that is too low to be told from the table; see `_low_fraction`.
     """
 
@@ -43,8 +42,6 @@ class Extent(NamedTuple):
     far_m: float
     span_m: float
     pitch_m: float
-    gap_m: float
-    within: bool
     low_fraction: float
 
 
@@ -86,10 +83,9 @@ def measure(
         raise DataError("holds no points to measure the part on")
     table = find_foreground(capture.xyz, foreground, plane_distance_m=plane_distance_m, seed=_SEED)
     near, far = _range_of(_depth(capture.xyz, table, depth_axis)[table.foreground])
-    holes = _missing_part(capture.rgb, capture.xyz, table)
-    part, pitch = table.foreground | holes, pixel_pitch(capture.xyz, table.foreground)
-    low = _low_fraction(capture.xyz, table, plane_distance_m)
-    return Extent(near, far, 2 * _circle(part)[2] * pitch, pitch, _gap_px(holes) * pitch, _within(part), low)
+    part = table.foreground | _missing_part(capture.rgb, capture.xyz, table)
+    pitch, low = pixel_pitch(capture.xyz, table.foreground), _low_fraction(capture.xyz, table, plane_distance_m)
+    return Extent(near, far, 2 * _circle(part)[2] * pitch, pitch, low)
 
 
 def preprocess(
@@ -149,6 +145,7 @@ def preprocess(
         part.plane, part.tilt_deg, part.near_m, part.far_m, height, width, side, top, left, part.missing, parallax,
         *((True, 1.0) if capture.xyz is None else (_within(part.mask), float(part.measured.sum() / part.mask.sum()))),
         part.clipped, part.pitch_m, span and part.pitch_m and span * part.pitch_m, part.gap_m,
+        None if capture.rgb is None else float(np.mean(cv2.mean(capture.rgb, part.mask.astype(np.uint8))[:3])),
     )  # fmt: skip
 
     weight = _square(part.mask, geometry)
@@ -204,6 +201,8 @@ def _check(capture: RawCapture, *truths: NDArray[np.bool_]) -> None:
     if len(set(shapes)) > 1:
         (height, width, _), (rows, columns, _) = shapes
         raise DataError(f"rgb is {width} x {height} pixels, xyz {columns} x {rows}: they must be of one size")
+    if min(shapes[0][:2]) < _SMALLEST:
+        raise DataError(f"{shapes[0][1]} x {shapes[0][0]} pixels show no part; {_SMALLEST} x {_SMALLEST} are the least")
     for truth in truths:
         if truth.shape != shapes[0][:2]:
             raise DataError(f"the ground truth is of shape {truth.shape}, the capture of {shapes[0][:2]}")

@@ -220,6 +220,7 @@ def identity(cache: Cache) -> dict[str, Any]:
         "depth_range_m": list(manifest.depth_range_m) if manifest.depth_range_m else None,
         "window_m": manifest.window_m,
         "form": dataclasses.asdict(manifest.form),
+        "usual": dataclasses.asdict(manifest.usual),
         "samples": hashlib.sha256(repr(used).encode()).hexdigest(),
     }
 
