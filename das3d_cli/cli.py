@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import gc
 import importlib
@@ -85,7 +86,8 @@ def main() -> None:
     without_viewers()
     keep_freed()
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-        sys.stdout.reconfigure(errors="surrogateescape")  # the names of files leave as they came, valid text or not
+        codecs.register_error("das3d", _as_can_be)
+        sys.stdout.reconfigure(errors="das3d")
     gc.set_threshold(50_000)  # what torch makes as it loads stays, and to look through it often takes long
     try:
         _check_given(sys.argv[1:])
@@ -105,6 +107,14 @@ def main() -> None:
         _fail(f"internal error: {unforeseen(error)}; run again with `das3d --debug` for details", 1)
     gc.freeze()  # a process that ends need not look for what it could free
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _as_can_be(error: UnicodeError) -> tuple[bytes, int]:
+    """What stdout cannot spell: the names of files leave as they came, valid text or not, and a degree sign as a question mark."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end]
+    return b"".join(bytes([ord(one) - 0xDC00]) if 0xDC80 <= ord(one) <= 0xDCFF else b"?" for one in text), error.end
 
 
 def _check_given(arguments: list[str]) -> None:
@@ -129,7 +139,9 @@ def _fail(text: str, code: int) -> NoReturn:
 
         if not first_to_fail():
             _exit(code)
-    print("error: " + " ".join(text.splitlines()), file=sys.stderr)
+    from das3d_cli.console import on_a_line
+
+    print("error: " + on_a_line(" ".join(text.splitlines())), file=sys.stderr)
     _exit(code)
 
 

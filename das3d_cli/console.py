@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -13,6 +14,8 @@ from rich.table import Table
 
 from das3d_cli.errors import DataError
 from das3d_cli.files import reason
+
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class _Notes(Console):
@@ -27,9 +30,14 @@ stderr = _Notes(stderr=True, soft_wrap=True, emoji=False)
 
 
 def say(text: str) -> None:
-    """A line for people, on stderr, printed as it stands; if nobody can read it there, the work goes on."""
+    """A line for people, on stderr; if nobody can read it there, the work goes on."""
     with suppress(OSError):
-        stderr.print(text, markup=False, highlight=False)
+        stderr.print(on_a_line(text), markup=False, highlight=False)
+
+
+def on_a_line(text: str) -> str:
+    """Text without control characters: a file's name may hold line breaks, or what moves the cursor."""
+    return _CONTROLS.sub("?", text)
 
 
 def show(table: Table) -> None:

@@ -601,6 +601,20 @@ class TestUsage:
                               check=True, env=os.environ | {"PYTHONIOENCODING": "utf-8:strict"})  # fmt: skip
         assert done.stdout == b"caf\xe9.png\n"
 
+    def test_what_the_terminal_cannot_spell_costs_no_result(self):
+        script = (
+            "from rich.table import Table; from das3d_cli import cli, console;"
+            " cli.app = lambda **_: console.show(Table('3.9°', 'of tilt')); cli.main()"
+        )
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True,
+                              env=os.environ | {"PYTHONIOENCODING": "ascii"})  # fmt: skip
+        assert b"3.9?" in done.stdout and b"of tilt" in done.stdout
+
+    def test_a_name_moves_no_cursor(self, tmp_path: Path):
+        told = das3d("train", "--config", "a\x1b[2Jb.toml", cwd=tmp_path)
+        fails(told, 2, "a?[2Jb.toml")
+        assert "\x1b" not in told.stderr
+
     def test_environment_reaches_the_settings(self, place: Path):
         fails(das3d("train", cwd=place, environment={"DAS3D_TRAIN_LR": "fast"}), 2, "DAS3D_TRAIN_LR", "fast")
 

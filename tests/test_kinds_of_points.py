@@ -192,7 +192,8 @@ class TestDepthImages:
             ('{"fx": 600}', Camera(600, 600)), ('{"fx": 600, "scale": 0.0001}', Camera(600, 600, scale=1e-4)),
             ('{"fy": 600}', "fx, the focal length in pixels, is missing"), ('{"fx": 0}', "positive"), ("[1]", "no object of names"),
             ('{"fx": "wide"}', "must be numbers"), ("fx = 600", "not valid JSON"), ('{"fx": 600, "ppx": 3}', "ppx"),
-            ('{"fx": NaN}', "positive"), (b"\xff", "not valid JSON"),
+            ('{"fx": NaN}', "positive"), (b"\xff", "not valid JSON"), ("[" * 100_000, "not valid JSON"),
+            ('{"fx": 1' + "0" * 400 + "}", "must be numbers"),
         ],
     )  # fmt: skip
     def test_camera_file(self, tmp_path: Path, text: str | bytes, camera: Camera | str) -> None:

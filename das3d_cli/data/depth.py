@@ -76,7 +76,7 @@ def find_camera(*folders: Path) -> Camera | None:
                 return as_camera(json.loads(path.read_bytes()))
             except OSError as error:
                 raise DataError(f"{path}: cannot be read: {reason(error)}") from None
-            except (json.JSONDecodeError, UnicodeDecodeError):
+            except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):  # of brackets in brackets
                 raise DataError(f"{path}: not valid JSON; write for instance {EXAMPLE}") from None
             except (TypeError, ValueError) as error:
                 raise DataError(f"{path}: no camera: {error}; write for instance {EXAMPLE}") from None
@@ -97,7 +97,7 @@ def as_camera(given: Any) -> Camera:
         raise ValueError(f"found {', '.join(sorted(unknown))} beside {', '.join(names)}")
     try:
         values = {name: float(given[name]) for name in names if given.get(name) not in (None, "")}
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # of a number with hundreds of digits
         raise ValueError("fx, fy, cx, cy and scale must be numbers") from None
     if "fx" not in values:
         raise ValueError("fx, the focal length in pixels, is missing")

@@ -149,6 +149,13 @@ def _markdown_text(text: str) -> str:
     return "".join(f"\\{sign}" if sign in "\\`*_[]<>|~#&" else sign for sign in " ".join(text.split()))
 
 
+_NEEDED = (
+    "manifest.json",
+    "settings.json",
+    "environment.json",
+    "summary.json",
+    "camera.json",
+)  # of caches, runs and captures
 _WRITERS = {".md": markdown, ".csv": comma_separated, ".tex": latex}
 
 
@@ -159,7 +166,7 @@ def check_targets(paths: Sequence[Path], made: Path | None = None) -> None:
         made: a folder that will be there by then.
 
     Raises:
-        UsageError: another ending, one file named twice, or a CSV file that holds no tables.
+        UsageError: another ending, one file named twice, a CSV file that holds no tables, or a file that das3d needs.
         DataError: its folder is missing.
     """
     for place, path in enumerate(paths):
@@ -171,6 +178,8 @@ def check_targets(paths: Sequence[Path], made: Path | None = None) -> None:
             raise UsageError(f"--out {path}: is named twice; give it once")
         if path.suffix == ".csv" and _holds_else(path):
             raise UsageError(f"--out {path}: would replace a file that holds no tables of das3d; choose another name")
+        if path.name in _NEEDED and path.exists():
+            raise UsageError(f"--out {path}: would replace a file that das3d needs; choose another name")
 
 
 def _holds_else(path: Path) -> bool:
