@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -144,6 +145,11 @@ def good_threshold(scores: NDArray[np.float64], good_share: float) -> float:
     """
     rank = min(len(scores), math.ceil((len(scores) + 1) * good_share))
     return float(np.nextafter(np.sort(scores)[rank - 1] * (1 + _ROUNDING), np.inf))
+
+
+def fewest_parts(good_share: float) -> int:
+    """The least number of parts from which `good_threshold` keeps its word; of all parts, a share of 1, none does: 0."""
+    return next(n for n in itertools.count(1) if math.ceil((n + 1) * good_share) <= n) if good_share < 1 else 0
 
 
 def threshold(held_out: NDArray[np.float64], trained: NDArray[np.float64], good_share: float) -> float:

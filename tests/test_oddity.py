@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from das3d_cli.data.capture import Form, Geometry
+from das3d_cli.data.capture import Camera, Form, Geometry
 from das3d_cli.data.oddity import Usual, oddities, of_all, usual_of
 
 FORM = Form(plane_distance_m=0.005, pitch_m=(4e-4, 4.2e-4))
@@ -66,3 +66,15 @@ def test_usual_is_what_most_good_parts_are_like() -> None:
 @pytest.mark.parametrize(("low", "told"), [(0.1, []), (0.45, ["45% of the parts lie less than 5 mm over the table"])])
 def test_parts_that_are_mostly_too_low_are_told(low: float, told: list[str]) -> None:
     assert [note.partition(", and")[0] for note in of_all(Usual(low_fraction=low), FORM)] == told
+
+
+@pytest.mark.parametrize(
+    ("camera", "told"),
+    [(Camera(400, 400), 0), (Camera(400, 400, 206, 144), 0), (Camera(800, 800, 400, 300), 1), (Camera(200, 200, 100, 75), 1),
+     (Camera(400, 400, 200, 20), 1)],
+)  # fmt: skip
+def test_a_camera_of_images_of_another_size_is_told(camera: Camera, told: int) -> None:
+    found = of_all(USUAL, replace(FORM, camera=camera))
+    assert len(found) == told
+    assert all("lies far from the middle of 400 x 300 pixels" in note for note in found)
+    assert of_all(replace(USUAL, size=None), replace(FORM, camera=camera)) == []

@@ -11,6 +11,7 @@ import math
 import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import captures
 import cv2
@@ -21,7 +22,7 @@ import torch.nn.functional as F
 
 from das3d_cli import losses, runs
 from das3d_cli.batch import Batch, Parts
-from das3d_cli.commands.train import _told
+from das3d_cli.commands.train import _lacking, _told
 from das3d_cli.configure import resolve
 from das3d_cli.data.build import build
 from das3d_cli.data.cache import Cache, load_split, open_cache
@@ -36,7 +37,7 @@ from das3d_cli.errors import DataError, UsageError
 from das3d_cli.evaluation import Outcome, evaluate_detector, notes
 from das3d_cli.model import Output
 from das3d_cli.report.page import write_page
-from das3d_cli.scoring import good_threshold, judging, score
+from das3d_cli.scoring import fewest_parts, good_threshold, judging, score
 from das3d_cli.settings import LossSettings, PreprocessSettings
 from das3d_cli.template import Template
 
@@ -531,6 +532,24 @@ def test_a_threshold_that_defects_miss_is_told(cache: Cache, tmp_path: Path, mon
     monkeypatch.undo()
     found = validate(*arguments)
     assert 0 <= found["defects_found"] <= 1 and found == validate(*arguments)
+
+
+def test_few_good_parts_and_copies_of_them_are_told():
+    some = SimpleNamespace(names=tuple(f"train/good/{n}" for n in range(18)), fingerprints=tuple("abcdefghijklmnopqr"))
+    (few,) = _lacking(some, 0.95)
+    assert (
+        few.startswith("18 good parts are few:") and "more than 5% of others may be rejected; 19 are the least" in few
+    )
+    assert [*_lacking(some, 0.9), *_lacking(some, 1.0)] == []
+    some = SimpleNamespace(names=("train/good/a", "train/good/b", "validation/good/c"), fingerprints=("1", "2", "1"))
+    _, copies = _lacking(some, 0.95)
+    assert copies.endswith("say nothing of new parts: 1 (validation/good/c of train/good/a); remove them")
+
+
+@pytest.mark.parametrize("good_share", [0.5, 0.8, 0.9, 0.95, 0.99])
+def test_with_the_fewest_parts_a_new_one_scores_highest_no_more_often_than_the_share_allows(good_share):
+    number = fewest_parts(good_share)
+    assert 1 / (number + 1) <= 1 - good_share + 1e-12 < 1 / number
 
 
 def test_the_good_part_that_scores_highest_is_told(cache: Cache, tmp_path: Path):

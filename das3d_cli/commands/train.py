@@ -42,7 +42,7 @@ from das3d_cli.settings import Settings
 if TYPE_CHECKING:
     import torch
 
-    from das3d_cli.engine.trainer import Trainer
+    from das3d_cli.engine.trainer import Data, Trainer
 
 _TRAINS = "trains in"
 _FEW = 0.5  # of the synthetic defects, some of which hardly show, should be over the threshold at least
@@ -182,12 +182,35 @@ def _train_category(
             console.say(
                 f"{category}: no validation split; {aside} of {kept + aside} training samples are held out for it"
             )
+        for line in _lacking(trainer.data, settings.score.good_share) if distributed.is_first() else ():
+            console.say(f"{category}: {line}")
         if cache.unused and distributed.is_first():
             console.say(
                 f"{category}: captures that could not be preprocessed and are left out: {len(cache.unused)}"
                 f" ({some_of(cache.unused)})"
             )
         return _finish(trainer, data, settings.hardware.gpus, bar=bar)
+
+
+def _lacking(data: Data, good_share: float) -> Iterator[str]:
+    """What makes the threshold less sure than it seems: few good parts, or the same one several times."""
+    from das3d_cli.scoring import fewest_parts
+
+    number, wanted = len(data.names), fewest_parts(good_share)
+    if number < wanted:
+        yield (
+            f"{number} good parts are few: even with the threshold over the highest of their scores, more than {1 - good_share:.0%} of"
+            f" others may be rejected; {wanted} are the least, 50 to 300 are usual"
+        )
+    first: dict[str, str] = {}
+    copies = [
+        (name, first[key])
+        for key, name in zip(data.fingerprints, data.names, strict=True)
+        if first.setdefault(key, name) != name
+    ]
+    if copies:
+        told = some_of([f"{name} of {original}" for name, original in copies])
+        yield f"captures that are copies of others, which say nothing of new parts: {len(copies)} ({told}); remove them"
 
 
 def _resume_run(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from das3d_cli.data.capture import Form, Geometry
+from das3d_cli.data.capture import Camera, Form, Geometry
 
 _WIDE, _SMALL = 1.25, 1 / 3  # of the window's side
 _MEASURED = 0.5  # of a part's pixels: where fewer have a point, most of its depth is filled in
@@ -68,11 +68,25 @@ def oddities(geometry: Geometry, form: Form, usual: Usual, window_m: float | Non
 
 def of_all(usual: Usual, form: Form) -> list[str]:
     """What to say of all parts of a category."""
-    told = (
-        f"{usual.low_fraction:.0%} of the parts lie less than {form.plane_distance_m * 1000:.2g} mm over the table, and are not looked"
-        " at; try a lower --set preprocess.plane_distance_mm"
-    )
-    return [told] if usual.low_fraction > _LOW else []
+    told = []
+    if usual.low_fraction > _LOW:
+        told.append(
+            f"{usual.low_fraction:.0%} of the parts lie less than {form.plane_distance_m * 1000:.2g} mm over the table, and are not looked"
+            " at; try a lower --set preprocess.plane_distance_mm"
+        )
+    if form.camera and usual.size and _is_of_another_size(form.camera, usual.size):
+        width, height = usual.size
+        told.append(
+            f"the camera's axis, cx {form.camera.cx} and cy {form.camera.cy}, lies far from the middle of {width} x {height} pixels; if"
+            " these are of an image of another size, so is fx, and all sizes are wrong"
+        )
+    return told
+
+
+def _is_of_another_size(camera: Camera, size: tuple[int, int]) -> bool:
+    """Whether the principal point is not in the middle half of the image, as it is of most cameras and crops."""
+    points = [(at, length) for at, length in zip((camera.cx, camera.cy), size, strict=True) if at is not None]
+    return any(not 0.25 < at / length < 0.75 for at, length in points)
 
 
 def _of_view(geometry: Geometry, form: Form, usual: Usual, window_m: float | None) -> list[str]:
