@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from das3d_cli.data.capture import Foreground
-from das3d_cli.data.plane import Table, cut_out, find_part, without_specks
+from das3d_cli.data.plane import Table, cut_out, find_part, height_over, without_specks
 from das3d_cli.errors import DataError
 
 _FRAME = 1 / 50  # width of the border, share of the image's shorter side
@@ -51,7 +51,7 @@ def _before_border(xyz: NDArray[np.float32], measured: NDArray[np.bool_], distan
     if len(points) < _LEAST_BORDER:
         raise DataError("the image's border was not measured; preprocess with --set preprocess.foreground=whole")
     plane = _plane_of(points)
-    height = xyz @ plane[:3].astype(np.float32) + np.float32(plane[3])
+    height = height_over(plane, xyz)
     uneven = float(np.median(np.abs(points @ plane[:3] + plane[3])))
     part = measured & (height > max(distance, _UNEVEN * uneven))
     part = without_specks(part, part)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from das3d_cli.data.candidates import (
     MIN_RIM,
@@ -102,7 +102,7 @@ def _is_all(found: Table | DataError, measured: NDArray[np.bool_]) -> bool:
 def _surrounding(table: Table, xyz: NDArray[np.float32], measured: NDArray[np.bool_], distance: float) -> int:
     """How many points at the rim of all that was measured are the table's: a part may well be larger than what shows of it."""
     every = max(1, min(measured.shape) // 100)
-    on = np.abs(_height(xyz[::every, ::every], np.asarray(table.plane))) < distance
+    on = np.abs(height_over(table.plane, xyz[::every, ::every])) < distance
     return int((rim_of(measured[::every, ::every]) & on).sum())
 
 
@@ -151,8 +151,10 @@ def cut_out(xyz: NDArray[np.float32], measured: NDArray[np.bool_]) -> Table:
     return Table((0.0, 0.0, -float(np.sign(np.median(z))), float(np.abs(z).max())), part)
 
 
-def _height(xyz: NDArray[np.float32], plane: NDArray[np.float64]) -> NDArray[np.float32]:
-    return np.asarray(xyz @ plane[:3].astype(np.float32) + np.float32(plane[3]))
+def height_over(plane: ArrayLike, xyz: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Heights of points (..., 3) over a plane (a, b, c, d) with a unit normal, (...)."""
+    a_b_c_d = np.asarray(plane, np.float32)
+    return np.asarray(xyz @ a_b_c_d[:3] + a_b_c_d[3])
 
 
 def _standing_on(
@@ -164,7 +166,7 @@ def _standing_on(
     distance: float,
 ) -> NDArray[np.bool_]:
     """Measured points over the table: cut at the distance, or at three times the noise where that is more."""
-    height = _height(xyz, table.plane)
+    height = height_over(table.plane, xyz)
     noise = _noise(xyz[..., 2], height, cells, table)
     noisy = noise > distance / 6
     some_noisy = bool(noisy[cells.centres].any())
@@ -173,7 +175,7 @@ def _standing_on(
     low = np.maximum(np.float32(distance), 3 * noise)
     mask = height > low
     for wall in walls:
-        mask &= _height(xyz, wall) > np.maximum(np.float32(4 * distance), 6 * noise)
+        mask &= height_over(wall, xyz) > np.maximum(np.float32(4 * distance), 6 * noise)
     mask = _over_area(xyz, mask, cells, table)
     mask = without_specks(mask, mask & (height > low + 2 * noise))
     return _with_foot(mask, noisy, np.asarray(height / low)) if some_noisy and mask.any() else mask

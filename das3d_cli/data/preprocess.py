@@ -13,7 +13,7 @@ from das3d_cli.data.capture import Foreground, Geometry, Masks, RawCapture, Samp
 from das3d_cli.data.fill import enclosed, fill, part_coloured, stray
 from das3d_cli.data.foreground import find_foreground
 from das3d_cli.data.parallax import displacement, pixel_pitch
-from das3d_cli.data.plane import Table
+from das3d_cli.data.plane import Table, height_over
 from das3d_cli.errors import DataError
 
 DepthAxis = Literal["camera", "plane"]
@@ -264,7 +264,7 @@ def _low_fraction(xyz: NDArray[np.float32], table: Table, distance: float) -> fl
 
     Counted from a third of the distance on, where an even table ends in any case.
     """
-    height = -_depth(xyz, table, "plane")
+    height = height_over(table.plane, xyz)
     low = (height > distance / 3) & (height <= distance)
     _, labels = cv2.connectedComponents((low | table.foreground).astype(np.uint8), connectivity=4)
     reaching = np.zeros(labels.max() + 1, np.bool_)
@@ -283,8 +283,7 @@ def _missing_part(rgb: NDArray[np.uint8] | None, xyz: NDArray[np.float32], table
 def _depth(xyz: NDArray[np.float32], table: Table, axis: DepthAxis) -> NDArray[np.float32]:
     if axis == "camera":
         return np.asarray(np.abs(xyz[..., 2]))
-    plane = np.asarray(table.plane, dtype=np.float32)
-    return np.asarray(-(xyz @ plane[:3] + plane[3]))
+    return -height_over(table.plane, xyz)
 
 
 def _range_of(depth: NDArray[np.float32]) -> tuple[float, float]:
