@@ -25,6 +25,9 @@ _STRAY, _STRAY_M = 0.1, 1e-3
 OTHER_SCALE = 1.4  # times the largest pitch, or least: another resolution or camera, not a part that lies farther away
 _NO_DEPTH = 0.5  # of a part without points: the synthesis may then change it both ways
 _NO_COLOUR = 128
+# Between pixels a linear interpolation blurs, more or less by the window's size in pixels, which differs from part to part: of
+# small captures scratches and digits were then hard to tell from that (tests/quality/CHOICES.md).
+_SHARP = cv2.INTER_CUBIC
 _SMALLEST = 16  # pixels in height and in width
 
 
@@ -149,18 +152,18 @@ def preprocess(
     )  # fmt: skip
 
     weight = _square(part.mask, geometry)
-    coverage = _resize(weight, size)
-    known = _resize(_square(part.measured, geometry), size)
+    coverage = _resize(weight, size, _SHARP)
+    known = _resize(_square(part.measured, geometry), size, _SHARP)
     inside = coverage >= 0.5
     if not inside.any():
         raise DataError(f"the part is too small: no pixel of {size} x {size} is at least half covered by it")
     share = np.maximum(coverage, np.float32(1e-6))
-    small = np.clip(_resize(_square(part.depth, geometry), size) / share, 0, 1)
+    small = np.clip(_resize(_square(part.depth, geometry), size, _SHARP) / share, 0, 1)
     small = np.where(inside, small, small[inside].max())
     if capture.rgb is None:
         rgb = np.repeat(np.where(inside, np.uint8(_NO_COLOUR), np.uint8(0))[..., None], 3, axis=2)
     else:
-        colour = _resize(_square(capture.rgb, geometry) * weight[..., None], size) / share[..., None]
+        colour = _resize(_square(capture.rgb, geometry) * weight[..., None], size, _SHARP) / share[..., None]
         rgb = np.where(inside[..., None], np.rint(np.clip(colour, 0, 255)), 0).astype(np.uint8)
     for given in truths:
         _check_shown(given, geometry)
@@ -328,9 +331,9 @@ def _square(image: NDArray[Any], geometry: Geometry) -> NDArray[np.float32]:
     return square
 
 
-def _resize(image: NDArray[np.float32], side: int) -> NDArray[np.float32]:
-    """Area averages when it shrinks, linear interpolation when it grows."""
-    how = cv2.INTER_AREA if side < image.shape[0] else cv2.INTER_LINEAR
+def _resize(image: NDArray[np.float32], side: int, grow: int = cv2.INTER_LINEAR) -> NDArray[np.float32]:
+    """Area averages when it shrinks; when it grows interpolation, linear for what must not overshoot."""
+    how = cv2.INTER_AREA if side < image.shape[0] else grow
     return np.asarray(cv2.resize(image, (side, side), interpolation=how), dtype=np.float32)
 
 
