@@ -85,7 +85,7 @@ def main() -> None:
     """Run the command line; every error becomes one line on stderr and an exit code."""
     without_viewers()
     keep_freed()
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in ("strict", "surrogateescape"):
         codecs.register_error("das3d", _as_can_be)
         sys.stdout.reconfigure(errors="das3d")
     gc.set_threshold(50_000)  # what torch makes as it loads stays, and to look through it often takes long

@@ -13,7 +13,7 @@ import itertools
 import math
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,9 @@ class Detector:
         depth_range = model_file["depth_range_m"]
         self.depth_range: tuple[float, float] | None = (depth_range[0], depth_range[1]) if depth_range else None
         self.window_m: float | None = model_file["window_m"]
-        self.form, self.usual = Form.of_saved(model_file["form"]), Usual(**model_file["usual"])
+        self.form, usual = Form.of_saved(model_file["form"]), Usual(**model_file["usual"])
+        # Photos may help one that looks at depth alone to find the part, no more.
+        self.usual = replace(usual, brightness=None, photos="") if settings.model.modality == "depth" else usual
         self.network = Das3d(**settings.model.model_dump())
         try:
             self.network.load_state_dict(model_file["network"])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from das3d_cli.data.parallax import fit_rays
+from das3d_cli.data.parallax import are_parallel, fit_rays
 
 _SURROUNDINGS = (
     0.25,
@@ -24,7 +26,8 @@ _UPRIGHT = 0.01  # of its scatter, added along the image's columns: a region as 
 _UNKNOWN = np.full((2, 2), np.nan)
 
 
-class Surface(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Surface:
     """What defects are measured on.
 
     Attributes:
@@ -36,6 +39,11 @@ class Surface(NamedTuple):
     xyz: NDArray[np.float32]
     part: NDArray[np.bool_]
     normal: tuple[float, float, float]
+
+    @functools.cached_property
+    def parallel(self) -> bool:
+        """Whether the points lie on parallel rays; about a single defect, where all may be equally far away, any would fit."""
+        return are_parallel(self.xyz)
 
 
 class Defect(NamedTuple):
@@ -134,12 +142,19 @@ def _pitch_m(labels: NDArray[np.int32], label: int, box: tuple[slice, slice], su
         if around.sum() >= _RING and _spread_enough(pixels, own):
             break
     else:
-        if not part.any() or not _spread_enough(pixels, own):
+        if not _spread_enough(pixels, own):
             return _UNKNOWN
         around = part
     chosen, at = (points[tuple(where.T)].astype(np.float64) for where in (pixels, _some_of(around)))
+    if not len(at):  # what lies off the part is as far away as that
+        anywhere = _some_of(surface.part & ~np.isnan(surface.xyz[..., 0]))
+        at = surface.xyz[tuple(anywhere.T)].astype(np.float64)
+    if not len(at):
+        return _UNKNOWN
     normal = np.array(surface.normal)
-    return fit_rays(pixels, chosen).steps(np.argwhere(region).mean(axis=0), normal, float(np.median(at @ normal)))
+    return fit_rays(pixels, chosen, parallel=surface.parallel).steps(
+        np.argwhere(region).mean(axis=0), normal, float(np.median(at @ normal))
+    )
 
 
 def _distinct(points: NDArray[np.float32]) -> NDArray[np.bool_]:

@@ -151,6 +151,16 @@ def test_files_that_changed_places_are_read_again_though_size_and_time_are_equal
     assert counts(run(dataset, dst)) == (2, 7)
 
 
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="a file that fails as it is read")
+def test_a_file_that_cannot_be_read_costs_no_other(dataset: Path, tmp_path: Path) -> None:
+    path = dataset / "tire/test/bump/xyz/000.tiff"
+    path.unlink()
+    path.symlink_to("/proc/self/mem")
+    summary = run(dataset, tmp_path / "out")
+    assert [failure.path for failure in summary.failures] == [path]
+    assert counts(summary) == (8, 0)
+
+
 def test_changes_are_done_again(dataset: Path, dst: Path) -> None:
     before = contents(dst)
     test_file = dataset / "tire/test/bump/rgb/000.png"
@@ -242,7 +252,12 @@ def test_a_photo_of_another_kind_makes_no_other_sample_again(dataset: Path, dst:
     cv2.imwrite(str(photo.with_suffix(".jpg")), cv2.imread(str(photo)))
     photo.unlink()
     summary = run(dataset, dst)
-    assert (sum(row.new for row in summary.rows), open_cache(dst, "tire").manifest.usual.photos) == (1, "")
+    assert (sum(row.new for row in summary.rows), open_cache(dst, "tire").manifest.usual.photos) == (1, "PNG")
+    photo = min((dataset / "tire/train/good/rgb").iterdir())
+    cv2.imwrite(str(photo.with_suffix(".jpg")), cv2.imread(str(photo)))
+    photo.unlink()
+    run(dataset, dst)
+    assert open_cache(dst, "tire").manifest.usual.photos == ""
 
 
 def test_a_part_partly_out_of_view_or_hardly_measured_is_told(dataset: Path, tmp_path: Path) -> None:

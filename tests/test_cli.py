@@ -601,19 +601,29 @@ class TestUsage:
                               check=True, env=os.environ | {"PYTHONIOENCODING": "utf-8:strict"})  # fmt: skip
         assert done.stdout == b"caf\xe9.png\n"
 
-    def test_what_the_terminal_cannot_spell_costs_no_result(self):
+    @pytest.mark.parametrize(
+        "environment",
+        [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}],
+        ids=["encoding", "locale"],
+    )
+    def test_what_the_terminal_cannot_spell_costs_no_result(self, environment: dict[str, str]):
         script = (
             "from rich.table import Table; from das3d_cli import cli, console;"
-            " cli.app = lambda **_: console.show(Table('3.9°', 'of tilt')); cli.main()"
+            " cli.app = lambda **_: console.show(Table('3.9\\xb0', 'of tilt')); cli.main()"
         )
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True,
-                              env=os.environ | {"PYTHONIOENCODING": "ascii"})  # fmt: skip
+                              env=os.environ | environment)  # fmt: skip
         assert b"3.9?" in done.stdout and b"of tilt" in done.stdout
 
-    def test_a_name_moves_no_cursor(self, tmp_path: Path):
+    def test_a_name_moves_no_cursor(self, place: Path, tmp_path: Path):
         told = das3d("train", "--config", "a\x1b[2Jb.toml", cwd=tmp_path)
         fails(told, 2, "a?[2Jb.toml")
-        assert "\x1b" not in told.stderr
+        (tmp_path / "parts").mkdir()
+        for suffix in ("png", "tiff"):
+            shutil.copy(place / f"part.{suffix}", tmp_path / f"parts/a\x1b[2J\nb.{suffix}")
+        judged = ok(das3d("predict", "--parts", tmp_path / "parts", cwd=place))
+        assert "\x1b" not in told.stderr + judged.stderr + judged.stdout
+        assert "parts/a?[2J?b.tiff  " in judged.stdout
 
     def test_environment_reaches_the_settings(self, place: Path):
         fails(das3d("train", cwd=place, environment={"DAS3D_TRAIN_LR": "fast"}), 2, "DAS3D_TRAIN_LR", "fast")

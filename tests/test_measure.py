@@ -280,3 +280,32 @@ def test_a_defect_at_the_foot_of_a_wall_is_as_large_as_it_is(wall_mm):
     depth[:, edge : edge + 40] = top
     (defect,) = sized(region(slice(180, 210), slice(foot - 20, foot)), seen(depth), 0.5, 0.5, table_m=0.5)
     assert_size(defect, 27, 18, rel=0.01)
+
+
+def test_a_defect_far_from_the_part_is_measured_as_far_away_as_that():
+    xyz = seen(on_table(100))
+    (defect,) = sized(region(slice(10, 30), slice(20, 60)), xyz, 0.5, 0.5, table_m=0.5)
+    assert_size(defect, 40 * 0.8, 20 * 0.8)
+    (defect,) = find_defects(
+        region(slice(10, 30), slice(20, 60)), Surface(xyz, np.zeros((400, 400), bool), (0.0, 0.0, -1.0)), 0.5, 0.5
+    )
+    assert np.isnan(defect.length_mm)
+
+
+@pytest.mark.parametrize("tilt_deg", [0.0, 0.3, 2.0])
+def test_on_a_height_map_rays_are_parallel_where_it_is_flat_as_well(tilt_deg):
+    xyz = flat((100, 100))
+    xyz[..., 2] = 0.002
+    xyz[20:80, 20:80, 2] = 0.007
+    tilt = math.radians(tilt_deg)
+    (defect,) = sized(
+        region(slice(40, 56), slice(30, 38), (100, 100)), xyz, 0.5, 0.5, normal=(0, -math.sin(tilt), -math.cos(tilt))
+    )
+    assert_size(defect, 8, 4, rel=0.01)
+
+
+def test_without_surface_a_size_is_not_known():
+    (defect,) = find_defects(region(40, 50), None, 0.5, 0.5)
+    assert (defect.row, defect.column) == (40, 50) and np.isnan(
+        [defect.length_mm, defect.width_mm, defect.area_mm2]
+    ).all()

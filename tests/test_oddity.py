@@ -63,7 +63,9 @@ def test_usual_is_what_most_good_parts_are_like() -> None:
     assert usual_of([], 0.0, "") == Usual()
 
 
-@pytest.mark.parametrize(("low", "told"), [(0.1, []), (0.45, ["45% of the parts lie less than 5 mm over the table"])])
+@pytest.mark.parametrize(
+    ("low", "told"), [(0.1, []), (0.45, ["45% of a usual part's area rises by less than 5 mm over the table"])]
+)
 def test_parts_that_are_mostly_too_low_are_told(low: float, told: list[str]) -> None:
     assert [note.partition(", and")[0] for note in of_all(Usual(low_fraction=low), FORM)] == told
 

@@ -310,6 +310,13 @@ def _unstructured() -> NDArray[np.float32]:
     return np.random.default_rng(0).uniform(0.4, 1.4, (120, 160, 3)).astype(np.float32)
 
 
+def test_a_strip_of_a_few_points_in_a_large_image_is_the_part() -> None:
+    xyz = np.full((1000, 1000, 3), np.nan, np.float32)
+    rows, columns = np.mgrid[:5, :100]
+    xyz[503:508, 500:600] = np.stack([columns * 5e-4, rows * 5e-4, np.full(rows.shape, 0.5)], axis=-1)
+    assert np.array_equal(find_part(xyz).foreground, ~np.isnan(xyz[..., 2]))
+
+
 @pytest.mark.parametrize(
     ("xyz", "message"),
     [

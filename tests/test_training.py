@@ -536,13 +536,13 @@ def test_a_threshold_that_defects_miss_is_told(cache: Cache, tmp_path: Path, mon
 
 def test_few_good_parts_and_copies_of_them_are_told():
     some = SimpleNamespace(names=tuple(f"train/good/{n}" for n in range(18)), fingerprints=tuple("abcdefghijklmnopqr"))
-    (few,) = _lacking(some, 0.95)
+    (few,) = _lacking(len(some.names), some, 0.95)
     assert (
         few.startswith("18 good parts are few:") and "more than 5% of others may be rejected; 19 are the least" in few
     )
-    assert [*_lacking(some, 0.9), *_lacking(some, 1.0)] == []
+    assert [*_lacking(18, some, 0.9), *_lacking(18, some, 1.0)] == []
     some = SimpleNamespace(names=("train/good/a", "train/good/b", "validation/good/c"), fingerprints=("1", "2", "1"))
-    _, copies = _lacking(some, 0.95)
+    _, copies = _lacking(len(some.names), some, 0.95)
     assert copies.endswith("say nothing of new parts: 1 (validation/good/c of train/good/a); remove them")
 
 

@@ -319,7 +319,7 @@ def _record(judged: _Judged, notes: list[str]) -> dict[str, Any]:
 
 def _show(found: Prediction, name: str) -> None:
     verdict = "ANOMALOUS" if found.anomalous else "NORMAL"
-    console.result(f"{name}{verdict}  score {found.score:.3f}  threshold {found.threshold:.3f}")
+    console.result(f"{console.on_a_line(name)}{verdict}  score {found.score:.3f}  threshold {found.threshold:.3f}")
     for d in found.defects:
         extent = f"{d.length_mm:.1f} x {d.width_mm:.1f} mm, {d.area_mm2:.1f} mm2"
         measured = extent if d.length_mm == d.length_mm else "size unknown, for want of points"

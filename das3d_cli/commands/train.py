@@ -172,6 +172,7 @@ def _train_category(
     settings: Settings, data: Path, base: Path, category: str, device: torch.device, *, bar: bool = True
 ) -> dict[str, Any]:
     from das3d_cli.data.cache import open_cache
+    from das3d_cli.data.capture import GOOD
     from das3d_cli.engine import distributed, training
 
     cache = open_cache(data, category)
@@ -182,7 +183,9 @@ def _train_category(
             console.say(
                 f"{category}: no validation split; {aside} of {kept + aside} training samples are held out for it"
             )
-        for line in _lacking(trainer.data, settings.score.good_share) if distributed.is_first() else ():
+        used = [sample for split in ("train", "validation") for sample in cache.samples(split) if sample.label == GOOD]
+        parts = {sample.part or f"{sample.split}/{sample.name}" for sample in used}
+        for line in _lacking(len(parts), trainer.data, settings.score.good_share) if distributed.is_first() else ():
             console.say(f"{category}: {line}")
         if cache.unused and distributed.is_first():
             console.say(
@@ -192,12 +195,11 @@ def _train_category(
         return _finish(trainer, data, settings.hardware.gpus, bar=bar)
 
 
-def _lacking(data: Data, good_share: float) -> Iterator[str]:
-    """What makes the threshold less sure than it seems: few good parts, or the same one several times."""
+def _lacking(number: int, data: Data, good_share: float) -> Iterator[str]:
+    """What makes the threshold less sure than it seems: few good parts, of which `data` may have several samples each, or copies."""
     from das3d_cli.scoring import fewest_parts
 
-    number, wanted = len(data.names), fewest_parts(good_share)
-    if number < wanted:
+    if number < (wanted := fewest_parts(good_share)):
         yield (
             f"{number} good parts are few: even with the threshold over the highest of their scores, more than {1 - good_share:.0%} of"
             f" others may be rejected; {wanted} are the least, 50 to 300 are usual"

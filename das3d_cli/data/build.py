@@ -20,7 +20,7 @@ from das3d_cli import __version__
 from das3d_cli.data import cache
 from das3d_cli.data.cache import Manifest, Record
 from das3d_cli.data.capture import GOOD, Form, Geometry, RawCapture
-from das3d_cli.data.common import Common, find_common, find_unit, form_of, kind_of_photos, to_look_at
+from das3d_cli.data.common import Common, find_common, find_unit, form_of, good_train, kind_of_photos, to_look_at
 from das3d_cli.data.layouts import SPLITS, Entry, Failure, Layout
 from das3d_cli.data.oddity import oddities, of_all, usual_of
 from das3d_cli.data.preprocess import preprocess
@@ -146,7 +146,7 @@ def _build_category(
     failures.sort(key=lambda failure: (failure.path, failure.reason))
     _remove_stale(folder, {record.path for record in records})
     good = [record.geometry for record in records if (record.split, record.label) == ("train", GOOD)]
-    usual = usual_of(good, common.low_fraction, kind_of_photos(entries))
+    usual = usual_of(good, common.low_fraction, kind_of_photos(good_train(entries)))
     cache.write_manifest(folder, Manifest(
         version=cache.VERSION, das3d=__version__, category=category, settings=settings,
         depth_range_m=common.depth_range_m, window_m=common.window_m, form=common.form, usual=usual,
@@ -249,14 +249,19 @@ def _counts(records: list[Record]) -> dict[str, dict[str, int]]:
 
 
 def _stat(category: str, layout: Layout) -> tuple[dict[Entry, list[Stamp]], list[Failure]]:
-    """The stamps of each entry's files: about as good as their contents, and much quicker."""
+    """The stamps of each entry's files: nearly as good as their contents, and much quicker."""
     stamps: dict[Entry, list[Stamp]] = {}
     failures = []
     for entry in layout.entries_of(category):
-        try:
-            stamps[entry] = [_stamp(path, layout.root) for path in entry.files]
-        except OSError as error:
-            failures.append(Failure(category, Path(error.filename), f"cannot be read: {reason(error)}"))
+        own = []
+        for path in entry.files:
+            try:
+                own.append(_stamp(path, layout.root))
+            except OSError as error:
+                failures.append(Failure(category, path, f"cannot be read: {reason(error)}"))
+                break
+        else:
+            stamps[entry] = own
     return stamps, failures
 
 

@@ -198,6 +198,8 @@ def hull_of(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The convex hull of a mask's pixels, as a mask of the same size."""
     rows, columns = np.nonzero(mask)
     filled = np.zeros(mask.shape, np.uint8)
+    if not len(rows):
+        return mask
     cv2.fillConvexPoly(filled, cv2.convexHull(np.stack([columns, rows], axis=1).astype(np.int32)), 1)
     return filled.astype(bool)
 
@@ -208,7 +210,10 @@ def _leans_down(cells: Cells, plane: NDArray[np.float64], on: NDArray[np.bool_])
     To an upright camera that looks down, a wall's does and a table's does not.
     """
     rows = np.nonzero(on)[0]
-    y = cells.points[on][:, 1] / np.abs(cells.points[on][:, 2])
+    with np.errstate(divide="ignore", invalid="ignore"):  # of a height map's table
+        y = cells.points[on][:, 1] / np.abs(cells.points[on][:, 2])
+    if not np.isfinite(y).all():
+        return False
     return bool(plane[1] * np.sign(np.cov(rows, y)[0, 1]) > 0.2)
 
 

@@ -102,7 +102,7 @@ class Geometry:
         measured_fraction: share of the part's pixels that have a point; 1 where none can have.
         clipped_fraction: share of the part's points that are nearer than `near_m` or farther than `far_m`.
         pitch_m: what a pixel shows of the part, metres; None where there are no points.
-        span_m: diameter of the smallest circle around the part, metres; None likewise.
+        span_m: diameter of the smallest circle around the part, metres; None likewise, and where the whole image is shown.
         gap_m: diameter of the largest circle of the part that holds no point, metres; None likewise.
         brightness: mean of the part's colours, 0 to 255; None where there is no image.
     """

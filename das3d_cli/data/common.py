@@ -51,9 +51,13 @@ class _Probed(NamedTuple):
 
 def pick_probes(entries: Sequence[Entry]) -> list[Entry]:
     """Good train captures, evenly spread by name; of those that show one part, each under another light, one."""
-    good = [entry for entry in entries if entry.split == "train" and entry.label == GOOD]
-    train = list({entry.files[0]: entry for entry in good}.values())
+    train = list({entry.files[0]: entry for entry in good_train(entries)}.values())
     return [train[int(i)] for i in np.linspace(0, len(train) - 1, min(len(train), _PROBES)).round()]
+
+
+def good_train(entries: Sequence[Entry]) -> list[Entry]:
+    """The captures that are trained on."""
+    return [entry for entry in entries if entry.split == "train" and entry.label == GOOD]
 
 
 def form_of(entries: Sequence[Entry], foreground: Foreground, settings: PreprocessSettings) -> Form:
@@ -129,11 +133,11 @@ def find_common(entries: Sequence[Entry], form: Form, settings: PreprocessSettin
     extents = _usual(_measured(found, form.unit))
     near, far = min(extent.near_m for extent in extents), max(extent.far_m for extent in extents)
     depth_range = (near - settings.headroom * (far - near), far) if settings.scaling == "category" else None
+    low = float(np.median([extent.low_fraction for extent in extents]))
     if not window_wanted:
-        return Common(depth_range, None, form)
+        return Common(depth_range, None, form, low)
     window = _MARGIN * max(extent.span_m for extent in extents)
     pitches = [extent.pitch_m for extent in extents]
-    low = float(np.median([extent.low_fraction for extent in extents]))
     return Common(depth_range, window, replace(form, pitch_m=(min(pitches), max(pitches))), low)
 
 

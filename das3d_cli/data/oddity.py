@@ -12,7 +12,7 @@ _MEASURED = 0.5  # of a part's pixels: where fewer have a point, most of its dep
 _CLIPPED = 0.1  # of its points: a bump that leaves the range is a defect, and seen as one
 _OTHER_PITCH = 1.1  # times the largest pitch, or least
 _WIDER, _WIDER_M = 1.5, 2e-3  # times the widest gap, and over it
-_OTHER_LIGHT = 1.5  # times the brightest, or the darkest
+_OTHER_LIGHT, _LIGHT = 1.5, 10  # times the brightest, or the darkest, and so much of 255 on
 _LOW = 0.2  # of a part: less than that is the foot of any
 _FEW, _FEW_IN = 0.1, 3  # share of the parts; one of so many as well
 
@@ -71,8 +71,8 @@ def of_all(usual: Usual, form: Form) -> list[str]:
     told = []
     if usual.low_fraction > _LOW:
         told.append(
-            f"{usual.low_fraction:.0%} of the parts lie less than {form.plane_distance_m * 1000:.2g} mm over the table, and are not looked"
-            " at; try a lower --set preprocess.plane_distance_mm"
+            f"{usual.low_fraction:.0%} of a usual part's area rises by less than {form.plane_distance_m * 1000:.2g} mm over the table, and"
+            " is not looked at; try a lower --set preprocess.plane_distance_mm"
         )
     if form.camera and usual.size and _is_of_another_size(form.camera, usual.size):
         width, height = usual.size
@@ -133,7 +133,7 @@ def _of_photo(geometry: Geometry, form: Form, usual: Usual) -> list[str]:
     told, own = [], (geometry.raw_width, geometry.raw_height)
     if usual.brightness and geometry.brightness is not None:
         darkest, brightest = usual.brightness
-        if not darkest / _OTHER_LIGHT <= geometry.brightness <= brightest * _OTHER_LIGHT:
+        if not darkest / _OTHER_LIGHT - _LIGHT <= geometry.brightness <= brightest * _OTHER_LIGHT + _LIGHT:
             told.append(
                 f"the part's mean brightness is {geometry.brightness:.0f} of 255, where those trained on have {darkest:.0f} to"
                 f" {brightest:.0f}; look whether it was exposed as they were"

@@ -93,16 +93,19 @@ class Rays(NamedTuple):
         return np.asarray(steps @ np.linalg.svd(normal[None])[2][1:].T)
 
 
-def fit_rays(pixels: NDArray[np.intp], points: NDArray[np.float64]) -> Rays:
-    """The rays of pixels (N, 2) whose points are (N, 3), by least squares: parallel ones or central ones, what fits better.
+def fit_rays(pixels: NDArray[np.intp], points: NDArray[np.float64], *, parallel: bool | None = None) -> Rays:
+    """The rays of pixels (N, 2) whose points are (N, 3), by least squares; if it is not known which, what fits better.
 
     Of parallel rays points tell, of rays through one point their directions, for down a part's walls its points do not move on.
     """
     with np.errstate(divide="ignore", invalid="ignore"):  # heights over a table may be zero
         directions = points[:, :2] / points[:, 2:]
-    fits = [_fit(pixels, places) for places in (points[:, :2], directions) if np.isfinite(places).all()]
-    best = min(range(len(fits)), key=lambda place: fits[place][0])
-    return Rays(best == 1, fits[best][1], pixels.mean(axis=0), (points[:, :2], directions)[best].mean(axis=0))
+    fits = []
+    for central, places in ((False, points[:, :2]), (True, directions)):
+        if parallel is not central and np.isfinite(places).all():
+            error, slopes = _fit(pixels, places)
+            fits.append((error, Rays(central, slopes, pixels.mean(axis=0), places.mean(axis=0))))
+    return min(fits, key=lambda fit: fit[0])[1]
 
 
 def are_parallel(xyz: NDArray[np.float32]) -> bool:

@@ -88,7 +88,7 @@ def resume(run: Path, cache_root: Path, device: torch.device, assignments: list[
     _check_same(settings)
     distributed.check_share(settings.train.batch_size, settings.train.accumulate)
     cache = open_cache(cache_root, state["category"])
-    if any(state.get(key) != value for key, value in identity(cache).items()):
+    if any(state.get(key) != value for key, value in identity(cache).items() if key != "usual"):
         raise DataError(
             f"{cache.folder}: changed since {run} began with it, or das3d did; bring it back as it was, or train anew"
         )

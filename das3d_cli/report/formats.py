@@ -166,7 +166,7 @@ def check_targets(paths: Sequence[Path], made: Path | None = None) -> None:
         made: a folder that will be there by then.
 
     Raises:
-        UsageError: another ending, one file named twice, a CSV file that holds no tables, or a file that das3d needs.
+        UsageError: another ending, one file named twice, a CSV file that holds no tables, or a name that means something else.
         DataError: its folder is missing.
     """
     for place, path in enumerate(paths):
@@ -178,8 +178,8 @@ def check_targets(paths: Sequence[Path], made: Path | None = None) -> None:
             raise UsageError(f"--out {path}: is named twice; give it once")
         if path.suffix == ".csv" and _holds_else(path):
             raise UsageError(f"--out {path}: would replace a file that holds no tables of das3d; choose another name")
-        if path.name in _NEEDED and path.exists():
-            raise UsageError(f"--out {path}: would replace a file that das3d needs; choose another name")
+        if path.name in _NEEDED:
+            raise UsageError(f"--out {path}: das3d keeps other things in files of this name; choose another one")
 
 
 def _holds_else(path: Path) -> bool:
