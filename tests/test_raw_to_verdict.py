@@ -348,3 +348,16 @@ def test_bad_ways_to_read_are_one_line(
     captures.mvtec(tmp_path / "raw")
     refused(das3d("preprocess", "raw", "out", "--workers", 1, *arguments, cwd=tmp_path), code, *parts)
     assert not (tmp_path / "out").exists()
+
+
+def test_many_odd_captures_are_told_in_few_lines(tmp_path: Path, das3d: Das3d) -> None:
+    captures.mvtec(tmp_path / "raw")
+    test = next((tmp_path / "raw").glob("*/test"))
+    (test / "good").mkdir(exist_ok=True)
+    for number in range(25):  # too dark, and of another size
+        cv2.imwrite(str(test / f"good/dark{number}.png"), np.zeros((40, 40, 3), np.uint8))
+    done = ok(das3d("preprocess", "raw", "out", "--size", 32, "--workers", 1, cwd=tmp_path))
+    assert len([line for line in done.stderr.splitlines() if "dark" in line]) == 20
+    assert "30 more such notes; --json lists all" in done.stderr
+    done = ok(das3d("preprocess", "raw", "out", "--size", 32, "--workers", 1, "--json", cwd=tmp_path))
+    assert len(json.loads(done.stdout)["notes"]) == 50

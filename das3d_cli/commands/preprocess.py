@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from das3d_cli.data.capture import Form
 
 _DISTANCE = f"preprocess.plane_distance_mm={PLANE_DISTANCE_MM:g}"  # of all parts but flat ones
+_NOTES = 20  # are enough to see what is the matter
 
 
 def run(
@@ -58,8 +59,10 @@ def run(
         except KeyboardInterrupt:
             console.say("interrupted; the same command goes on from here")
             raise
-    for line in (*_told(summary.forms, settings.preprocess), *summary.notes):
+    for line in (*_told(summary.forms, settings.preprocess), *summary.notes[:_NOTES]):
         console.say(line)
+    if len(summary.notes) > _NOTES:
+        console.say(f"{len(summary.notes) - _NOTES} more such notes; --json lists all")
     others = sorted(
         set(categories(dst)) - {row.category for row in summary.rows} - {item.category for item in summary.failures}
     )
