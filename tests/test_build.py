@@ -75,6 +75,7 @@ def test_samples_are_those_of_preprocess_in_one_depth_range(shared_dataset: Path
         assert entry.ground_truth
         sample = read_sample(built[0] / "tire" / record.path)
         expected = preprocess(read_capture(entry.rgb, entry.xyz), size=48, depth_range=(near, far), window_m=window,
+                              pitch_m=opened.manifest.form.pitch_m,
                               ground_truth=read_ground_truth(entry.ground_truth), **geometry)  # fmt: skip
         assert record.geometry == sample.geometry == expected.geometry
         for name in ("rgb", "depth", "foreground", "valid", "ground_truth"):

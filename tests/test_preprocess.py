@@ -392,6 +392,14 @@ class TestWindow:
         assert spans[0] == pytest.approx(spans[1], abs=2)
         assert spans[0] == pytest.approx(np.hypot(100, 20), abs=4)
 
+    @pytest.mark.parametrize(
+        ("times", "side"), [(0.9, 80 / 0.9), (0.96, 80 / 0.96), (0.98, 80), (1.0, 80), (1.02, 80), (1.1, 80 / 1.1)]
+    )
+    def test_before_a_camera_that_hardly_moves_all_parts_are_resampled_alike(self, times: float, side: float) -> None:
+        capture = relief(disc((160, 160), 30), table_m=0.02 + (TABLE_M - 0.02) * times)
+        usual = (0.99 * PITCH_M, 1.01 * PITCH_M)
+        assert prepared(capture, window_m=80 * PITCH_M, pitch_m=usual).geometry.side == pytest.approx(side, abs=1)
+
     @pytest.mark.parametrize("table_m", [0.3, 0.37, 0.45])
     def test_a_part_looks_the_same_from_nearer_and_from_farther(self, table_m: float) -> None:
         usual = prepared(relief(disc((160, 160), 30, hole=12)), window_m=80 * PITCH_M)

@@ -25,8 +25,11 @@ _STRAY, _STRAY_M = 0.1, 1e-3
 OTHER_SCALE = 1.4  # times the largest pitch, or least: another resolution or camera, not a part that lies farther away
 _NO_DEPTH = 0.5  # of a part without points: the synthesis may then change it both ways
 _NO_COLOUR = 128
-# Between pixels a linear interpolation blurs, more or less by the window's size in pixels, which differs from part to part: of
-# small captures scratches and digits were then hard to tell from that (tests/quality/CHOICES.md).
+# Parts that are resampled by sizes that differ by a pixel or two look less alike than those that differ so much in scale: of blocks
+# more good ones were rejected (tests/quality/CHOICES.md).
+_HARDLY = 1.025
+# Between pixels a linear interpolation blurs, more or less by where they fall: of small captures scratches and digits were hard to
+# tell from that (tests/quality/CHOICES.md).
 _SHARP = cv2.INTER_CUBIC
 _SMALLEST = 16  # pixels in height and in width
 
@@ -117,7 +120,7 @@ def preprocess(
             range, the paper's reading, but without the half percent of points at either end: a small
             defect that sticks out is clipped and does not rescale the part.
         window_m: side in metres of a square window about the part, which grows where the part does not fit into it, so that parts
-            are shown at one scale from wherever they are captured. None: the whole image, padded to a square.
+            are shown at one scale from nearer and from farther. None: the whole image, padded to a square.
         pitch_m: the least and the most that a pixel showed of the parts that `window_m` was measured on, metres; None: not known.
         foreground: how the part is told from its surroundings, see `find_foreground`.
         ground_truth: bool, (H, W), or None.
@@ -141,7 +144,7 @@ def preprocess(
         if pitch_m:
             _check_scale(pitch, pitch_m)
         part = _on_table(capture.rgb, capture.xyz, table, depth_axis, depth_range, pitch)
-    side, top, left, span = _frame(part.mask, window_m and part.pitch_m and window_m / part.pitch_m)
+    side, top, left, span = _frame(part.mask, window_m and part.pitch_m and window_m / _shown_as(part.pitch_m, pitch_m))
     height, width = capture.shape
     parallax = part.rising[0] / (side / 2), part.rising[1] / (side / 2)
     geometry = Geometry(
@@ -209,6 +212,12 @@ def _check(capture: RawCapture, *truths: NDArray[np.bool_]) -> None:
     for truth in truths:
         if truth.shape != shapes[0][:2]:
             raise DataError(f"the ground truth is of shape {truth.shape}, the capture of {shapes[0][:2]}")
+
+
+def _shown_as(pitch_m: float, usual: tuple[float, float] | None) -> float:
+    """What a pixel counts as: the same for all parts before a camera that hardly moves, which then are resampled alike."""
+    middle = sum(usual) / 2 if usual else pitch_m
+    return middle if max(pitch_m / middle, middle / pitch_m) < _HARDLY else pitch_m
 
 
 def _check_scale(pitch_m: float, usual: tuple[float, float]) -> None:
