@@ -269,6 +269,9 @@ def test_on_a_tilted_table_sizes_are_those_along_it(tilt_deg, parallel):
     (defect,) = sized(anomaly, xyz.astype(np.float32), 0.5, 0.5, normal=tuple(normal))
     assert (defect.length_mm, defect.width_mm) == pytest.approx((30, 20), abs=1)
     assert defect.area_mm2 == pytest.approx(600, rel=0.06)  # of pixels of half a millimetre, or less
+    other = np.array((1, -1, -1))  # a camera that looks down -z
+    (same,) = sized(anomaly, (xyz * other).astype(np.float32), 0.5, 0.5, normal=tuple(normal * other))
+    assert same == pytest.approx(defect, rel=1e-4)
 
 
 @pytest.mark.parametrize("wall_mm", [20, 80, 150])

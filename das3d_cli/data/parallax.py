@@ -100,12 +100,12 @@ def fit_rays(pixels: NDArray[np.intp], points: NDArray[np.float64], *, parallel:
     """
     with np.errstate(divide="ignore", invalid="ignore"):  # heights over a table may be zero
         directions = points[:, :2] / points[:, 2:]
-    fits = []
-    for central, places in ((False, points[:, :2]), (True, directions)):
-        if parallel is not central and np.isfinite(places).all():
-            error, slopes = _fit(pixels, places)
-            fits.append((error, Rays(central, slopes, pixels.mean(axis=0), places.mean(axis=0))))
-    return min(fits, key=lambda fit: fit[0])[1]
+    places = {False: points[:, :2]}
+    if not parallel and np.isfinite(directions).all():
+        places = {True: directions} if parallel is False else places | {True: directions}
+    fits = {central: _fit(pixels, its) for central, its in places.items()}
+    best = min(fits, key=lambda central: fits[central][0])
+    return Rays(best, fits[best][1], pixels.mean(axis=0), places[best].mean(axis=0))
 
 
 def are_parallel(xyz: NDArray[np.float32]) -> bool:
