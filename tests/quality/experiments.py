@@ -95,7 +95,7 @@ EARLIER = (
     "no-reconstruction-8750", "no-reconstruction-740", "both-as-seen", "both-no-surroundings",
     "no-reconstruction-no-surroundings", *(f"{name}-as-seen" for name in _AS_SEEN),
     *(f"{name}-four-levels" for name in ("both", "discriminator-alone", "no-template", "one-defect", *PREPARED)),
-    *_before_soft(*EXPERIMENTS),
+    "das3d-in-pixels", *_before_soft(*EXPERIMENTS),
 )  # fmt: skip
 
 
@@ -118,14 +118,17 @@ STUDIES: tuple[Study, ...] = (
     Study(
         "Against the baseline",
         "BTF is a memory bank of FPFH features, without training. das3d is the preset as it is, 4500 steps, in bfloat16, two"
-        " trainings side by side. das3d-before-soft is the preset before soft defects, 7000 steps of a discriminator half as wide: the"
+        " trainings side by side. das3d-in-pixels is the same with a window that counted in pixels instead of millimetres, and small"
+        " captures enlarged by linear interpolation."
+        " das3d-before-soft is the preset before soft defects, 7000 steps of a discriminator half as wide: the"
         " first two seeds are of today's preprocessing, the first in float32, the second in bfloat16, cookies judged on all 45"
         " defective parts; the fourth seed is of synthesis in as few passes, but of noise that stays below t_p it took 0.9 of"
         " the peak (now 0.6); the third is of synthesis in more passes, which draws other defects by the same rules. Two"
         " trainings shared two cores, with other work beside them with the second seed; one alone took 9 minutes of both. The rows"
         " that end in -larger are the same trainings (of das3d-before-soft the second seed) judged by other parts, 60 good and 90 to 110"
         " defective ones, ten of each kind (`--larger`).",
-        ("btf", *_before_soft("das3d"), "das3d", *larger(*_before_soft("das3d"), "das3d")),
+        ("btf", *_before_soft("das3d"), "das3d-in-pixels", "das3d",
+         *larger(*_before_soft("das3d"), "das3d-in-pixels", "das3d")),
     ),
     Study(
         "Parts of another generator",
@@ -134,9 +137,9 @@ STUDIES: tuple[Study, ...] = (
         " was changed after they were seen: single points amid missing ones count as missing. Glands and carrots were trained with that,"
         " before 0.941 / 0.906 and 0.880 / 0.950; all others, and those without reconstruction, without it. Some scratches and bumps of"
         " bagels nobody sees. One seed, in float32, two trainings side by side, beside other work. Without reconstruction 9230 steps took"
-        " as long as 7000 with it; of all five before that change, das3d-before-soft has 0.926 / 0.935. das3d, with soft"
+        " as long as 7000 with it; of all five before that change, das3d-before-soft has 0.926 / 0.935. das3d-in-pixels, with soft"
         " defects and in bfloat16, is of glands and plates alone, and below judged by 60 other good and 108 defective parts.",
-        ("btf", *_before_soft("no-reconstruction-at-length", "das3d"), "das3d", *larger("das3d")),
+        ("btf", *_before_soft("no-reconstruction-at-length", "das3d"), "das3d-in-pixels", *larger("das3d-in-pixels")),
         categories=HELD_OUT,
     ),
     Study(
@@ -150,14 +153,15 @@ STUDIES: tuple[Study, ...] = (
     ),
     Study(
         "One modality or both",
-        "rgb-at-length and depth-at-length are today's preset on one of the two images, as long as das3d, seed 0, and below judged by the"
+        "rgb-at-length and depth-at-length are today's preset on one of the two images, as long as das3d-in-pixels, whose window they"
+        " share, seed 0, and below judged by the"
         " larger test sets; their minutes hold pauses. All others are from before soft defects: 600 steps (rgb, depth and the second seed"
         " of both are of synthesis in more passes, the first of later code in float32), and below the 7000 that the preset had."
         " At that length colours alone rank potatoes and tires about as well as both, and outline"
         " their defects worse; cookies, blocks and caps they rank far worse, and depth alone ranks all five worse (that of all families"
         " but caps, and colours alone of caps, in float32). In 6000 steps of the default preset on a GPU they rank"
         " potatoes at 0.855 where both rank them at 0.969.",
-        ("rgb-at-length", "depth-at-length", "das3d", *larger("rgb-at-length", "depth-at-length", "das3d"),
+        ("rgb-at-length", "depth-at-length", "das3d-in-pixels", *larger("rgb-at-length", "depth-at-length", "das3d-in-pixels"),
          *_before_soft("rgb", "depth", "both", "rgb-at-length", "depth-at-length", "das3d")),
     ),
     Study(
@@ -170,7 +174,8 @@ STUDIES: tuple[Study, ...] = (
     ),
     Study(
         "What reconstruction is worth",
-        "The last four rows are of today's preset, 5,920 steps without the reconstruction networks beside 4,500 with them; all others of"
+        "The last four rows are of today's preset but for its window,"
+        " 5,920 steps without the reconstruction networks beside 4,500 with them; all others of"
         " before soft defects. The same number of minutes without the reconstruction networks and with them: 760 steps and 600,"
         " and below 9230 (8870 for tires, cookies and blocks of seed 0, when a step took a quarter more time) and the preset's"
         " 7000 of then. At that length the reconstruction is ahead in the mean of the families with three of the four seeds in"
@@ -180,8 +185,8 @@ STUDIES: tuple[Study, ...] = (
         " synthesis or preprocessing, with seed 2 of older. By the larger test sets those of seed 1 that are of one preprocessing are"
         " judged once more.",
         (*_before_soft("no-reconstruction", "both", "no-reconstruction-at-length", "das3d"),
-         *larger(*_before_soft("no-reconstruction-at-length", "das3d")), "no-reconstruction-at-length", "das3d",
-         *larger("no-reconstruction-at-length", "das3d")),
+         *larger(*_before_soft("no-reconstruction-at-length", "das3d")), "no-reconstruction-at-length", "das3d-in-pixels",
+         *larger("no-reconstruction-at-length", "das3d-in-pixels")),
     ),
     Study(
         "What each part of the design is worth",
