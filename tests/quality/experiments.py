@@ -119,7 +119,7 @@ STUDIES: tuple[Study, ...] = (
         "Against the baseline",
         "BTF is a memory bank of FPFH features, without training. das3d is the preset as it is, 4500 steps, in bfloat16, two"
         " trainings side by side. das3d-in-pixels is the same with a window that counted in pixels instead of millimetres, and small"
-        " captures enlarged by linear interpolation."
+        " captures enlarged by linear interpolation. The minutes of das3d hold pauses; without, one took 12."
         " das3d-before-soft is the preset before soft defects, 7000 steps of a discriminator half as wide: the"
         " first two seeds are of today's preprocessing, the first in float32, the second in bfloat16, cookies judged on all 45"
         " defective parts; the fourth seed is of synthesis in as few passes, but of noise that stays below t_p it took 0.9 of"
