@@ -42,6 +42,7 @@ from das3d_cli.settings import Settings
 if TYPE_CHECKING:
     import torch
 
+    from das3d_cli.data.cache import Cache as OpenCache
     from das3d_cli.engine.trainer import Data, Trainer
 
 _TRAINS = "trains in"
@@ -172,7 +173,6 @@ def _train_category(
     settings: Settings, data: Path, base: Path, category: str, device: torch.device, *, bar: bool = True
 ) -> dict[str, Any]:
     from das3d_cli.data.cache import open_cache
-    from das3d_cli.data.capture import GOOD
     from das3d_cli.engine import distributed, training
 
     cache = open_cache(data, category)
@@ -183,9 +183,8 @@ def _train_category(
             console.say(
                 f"{category}: no validation split; {aside} of {kept + aside} training samples are held out for it"
             )
-        used = [sample for split in ("train", "validation") for sample in cache.samples(split) if sample.label == GOOD]
-        parts = {sample.part or f"{sample.split}/{sample.name}" for sample in used}
-        for line in _lacking(len(parts), trainer.data, settings.score.good_share) if distributed.is_first() else ():
+        told = _lacking(_good_parts(cache), trainer.data, settings.score.good_share)
+        for line in told if distributed.is_first() else ():
             console.say(f"{category}: {line}")
         if cache.unused and distributed.is_first():
             console.say(
@@ -193,6 +192,14 @@ def _train_category(
                 f" ({some_of(cache.unused)})"
             )
         return _finish(trainer, data, settings.hardware.gpus, bar=bar)
+
+
+def _good_parts(cache: OpenCache) -> int:
+    """How many good parts there are to train on and to validate with, of which several samples may show one."""
+    from das3d_cli.data.capture import GOOD
+
+    samples = [sample for split in ("train", "validation") for sample in cache.samples(split) if sample.label == GOOD]
+    return len({sample.part or f"{sample.split}/{sample.name}" for sample in samples})
 
 
 def _lacking(number: int, data: Data, good_share: float) -> Iterator[str]:

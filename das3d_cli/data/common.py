@@ -130,7 +130,7 @@ def find_common(entries: Sequence[Entry], form: Form, settings: PreprocessSettin
         found = list(completed(pool, _probe, [(entry, form, settings, False) for entry in probes]))
     if not extent_wanted:
         return Common(None, None, form)
-    extents = _usual(_measured(found, form.unit))
+    extents = _without_odd(_measured(found, form.unit))
     near, far = min(extent.near_m for extent in extents), max(extent.far_m for extent in extents)
     depth_range = (near - settings.headroom * (far - near), far) if settings.scaling == "category" else None
     low = float(np.median([extent.low_fraction for extent in extents]))
@@ -161,7 +161,7 @@ def _measured(found: Sequence[_Probed], unit: str) -> dict[Path, Extent]:
     return extents
 
 
-def _usual(measured: Mapping[Path, Extent]) -> list[Extent]:
+def _without_odd(measured: Mapping[Path, Extent]) -> list[Extent]:
     """Without the few captures that are at another scale than most, or in which far more than a part stands."""
     pitch, span = (
         float(np.median(values)) for values in zip(*((e.pitch_m, e.span_m) for e in measured.values()), strict=True)
