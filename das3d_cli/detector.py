@@ -82,7 +82,11 @@ class Detector:
         self.window_m: float | None = model_file["window_m"]
         self.form, usual = Form.of_saved(model_file["form"]), Usual(**model_file["usual"])
         # Photos may help one that looks at depth alone to find the part, no more.
-        self.usual = replace(usual, brightness=None, photos="") if settings.model.modality == "depth" else usual
+        self.usual = (
+            replace(usual, brightness=None, photos="", photo_offset=None)
+            if settings.model.modality == "depth"
+            else usual
+        )
         self.network = Das3d(**settings.model.model_dump())
         try:
             self.network.load_state_dict(model_file["network"])

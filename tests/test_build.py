@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
-from conftest import HEIGHT, WIDTH
+from conftest import HEIGHT, WIDTH, Part
 
 from das3d_cli.data import build as building
 from das3d_cli.data.build import build
@@ -277,6 +277,24 @@ def test_a_part_partly_out_of_view_or_hardly_measured_is_told(dataset: Path, tmp
     hardly, cut = sorted(summary.notes, key=lambda note: "border" in note)
     assert re.fullmatch(rf"{train}/xyz/002\.tiff: [67]\d% of the part have no points; look why .*", hardly)
     assert cut.startswith(f"{test}/xyz/{name}.tiff: the part reaches the image's border, as few others do; look")
+
+
+@pytest.mark.parametrize(("pixels", "told"), [(0, 0), (2, 1)])
+def test_a_photo_that_does_not_lie_on_its_points_is_told(
+    dataset: Path, tmp_path: Path, part: Callable[..., Part], write_part: Callable[..., None], pixels: int, told: int
+) -> None:
+    for index in range(4, 10):
+        write_part(dataset / "tire/train/good", f"{index:03d}", part("ring", seed=20 + index))
+    path = dataset / "tire/test/good"
+    name = min((path / "rgb").iterdir()).name
+    photo = cv2.imread(str(path / "rgb" / name))
+    cv2.imwrite(str(path / "rgb" / name), np.roll(photo, pixels, axis=1))
+    notes = run(dataset, tmp_path / "out").notes
+    assert len(notes) == told, notes
+    for note in notes:
+        assert re.match(
+            rf"{path}/xyz/{Path(name).stem}\.tiff: the photo lies (1\.[6-9]|2\.[0-4]) pixels off the points", note
+        ), note
 
 
 def test_a_capture_in_which_hardly_anything_stands_is_told(dataset: Path, tmp_path: Path) -> None:

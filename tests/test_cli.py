@@ -815,7 +815,7 @@ class TestStructure:
     PLAIN = ("synthesis", "affine.py", "contrast.py", "registration.py",
              "template.py", "model.py", "losses.py", "scoring.py", "curves.py", "metrics.py",
              "intervals.py", "measure.py", "batch.py",
-             "data/plane.py", "data/foreground.py", "data/preprocess.py", "data/oddity.py", "data/readers.py",
+             "data/plane.py", "data/foreground.py", "data/preprocess.py", "data/alignment.py", "data/oddity.py", "data/readers.py",
              "data/decode.py", "data/depth.py", "data/clouds.py", "data/layouts")  # fmt: skip
 
     def test_imports_point_down(self):

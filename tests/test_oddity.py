@@ -12,11 +12,11 @@ from das3d_cli.data.capture import Camera, Form, Geometry
 from das3d_cli.data.oddity import Usual, oddities, of_all, usual_of
 
 FORM = Form(plane_distance_m=0.005, pitch_m=(4e-4, 4.2e-4))
-USUAL = Usual(within=True, gap_m=0.003, brightness=(80.0, 120.0), size=(400, 300))
+USUAL = Usual(within=True, gap_m=0.003, brightness=(80.0, 120.0), size=(400, 300), photo_offset=(-0.1, 0.3, 0.2))
 WINDOW_M = 0.1
 PART = Geometry(
     (0.0, 0.0, -1.0, 0.4), 0.0, -0.03, 0.0, 300, 400, 250, 20, 60, 0.01, (0.0, 0.0), within=True, measured_fraction=0.97,
-    clipped_fraction=0.005, pitch_m=4.1e-4, span_m=0.085, gap_m=0.004, brightness=100.0,
+    clipped_fraction=0.005, pitch_m=4.1e-4, span_m=0.085, gap_m=0.004, brightness=100.0, photo_offset=(0.3, 0.1),
 )  # fmt: skip
 
 
@@ -37,11 +37,25 @@ def test_nothing_is_said_of_a_part_like_others() -> None:
         ({"pitch_m": 3.5e-4, "side": 286}, r"^a pixel shows 0\.35 mm"),
         ({"brightness": 3.0}, r"^the part's mean brightness is 3 of 255, where those trained on have 80 to 120;"),
         ({"brightness": 200.0}, r"^the part's mean brightness is 200 of 255"),
+        (
+            {"photo_offset": (-0.1, -1.0)},
+            r"^the photo lies 1\.3 pixels off the points, where most of those trained on lie within 0\.2;",
+        ),
     ],
 )
 def test_what_is_unlike_others_is_told_once(changes: dict[str, Any], told: str) -> None:
     (note,) = oddities(replace(PART, **changes), FORM, USUAL, WINDOW_M)
     assert re.search(told, note), note
+
+
+def test_how_far_photos_may_lie_off_their_points_follows_from_the_parts() -> None:
+    off = replace(PART, photo_offset=(2.0, 0.3))
+    assert oddities(off, FORM, replace(USUAL, photo_offset=(0.0, 0.0, 1.0)), WINDOW_M) == []
+    assert oddities(off, FORM, replace(USUAL, photo_offset=None), WINDOW_M) == []
+    assert oddities(replace(PART, photo_offset=None), FORM, USUAL, WINDOW_M) == []
+    parts = [replace(PART, photo_offset=(1.0, y / 10)) for y in range(-10, 11)]
+    assert usual_of(parts, 0.0, "").photo_offset == pytest.approx((1.0, 0.0, 0.9))
+    assert usual_of(parts[:7], 0.0, "").photo_offset is None
 
 
 def test_of_photos_alone_another_size_is_told() -> None:
@@ -57,7 +71,7 @@ def test_of_photos_alone_another_size_is_told() -> None:
 
 def test_usual_is_what_most_good_parts_are_like() -> None:
     parts = [replace(PART, within=i > 0, gap_m=i * 1e-3, brightness=90.0 + i) for i in range(12)]
-    assert usual_of(parts, 0.03, "PNG") == Usual(True, 0.011, 0.03, (90.0, 101.0), (400, 300), "PNG")
+    assert usual_of(parts, 0.03, "PNG") == Usual(True, 0.011, 0.03, (90.0, 101.0), (400, 300), "PNG", (0.3, 0.1, 0.0))
     mixed = [*parts, replace(PART, raw_width=500, within=False)]
     assert (usual_of(mixed, 0.0, "").within, usual_of(mixed, 0.0, "").size) == (False, None)
     assert usual_of([], 0.0, "") == Usual()

@@ -33,7 +33,7 @@ from das3d_cli.files import make_folder, reason, write_whole
 from das3d_cli.modality import Modality
 from das3d_cli.settings import PreprocessSettings
 
-VERSION = 6  # of the files' form and of what preprocessing makes of a capture: any change redoes every sample
+VERSION = 7  # of the files' form and of what preprocessing makes of a capture: any change redoes every sample
 MANIFEST = "manifest.json"
 ARRAYS = ("rgb", "depth", "foreground", "valid")
 _TRUTH = "ground_truth"
@@ -297,9 +297,10 @@ def read_stamped(path: Path) -> tuple[Sample, str]:
         arrays = _arrays(path.read_bytes())
         stamp = json.loads(str(arrays["stamp"]))
         if stamp["version"] == VERSION:
-            plane = stamp["geometry"]["plane"]
-            as_tuples = {"plane": plane and tuple(plane), "parallax": tuple(stamp["geometry"]["parallax"])}
-            geometry = Geometry(**(stamp["geometry"] | as_tuples))
+            tree: dict[str, Any] = {
+                name: tuple(value) if isinstance(value, list) else value for name, value in stamp["geometry"].items()
+            }
+            geometry = Geometry(**tree)
             fields = {name: arrays[name] for name in ARRAYS}
             masks = {name: arrays[f"{_TRUTH}/{name}"] for name in stamp.get("types", [])}
             unread = len(arrays) > 1 + len(fields) + len(masks)  # under any other name it is damaged

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from das3d_cli.data.capture import Camera, Form, Geometry
 
@@ -15,6 +18,8 @@ _WIDER, _WIDER_M = 1.5, 2e-3  # times the widest gap, and over it
 _OTHER_LIGHT, _LIGHT = 1.5, 10  # times the brightest, or the darkest, and so much of 255 on
 _LOW = 0.2  # of a part: less than that is the foot of any
 _FEW, _FEW_IN = 0.1, 3  # share of the parts; one of so many as well
+_OFFSET, _OFFSET_SHARE = 2.0, 0.0025  # times what most are off by, and a share of the window's side
+_OFFSETS = 8  # parts; fewer do not tell what is usual
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,8 @@ class Usual:
         brightness: of the darkest part and of the brightest; None without images.
         size: width and height of the images, pixels; None where they differ.
         photos: "PNG" or "JPEG", where all colour images are; else "".
+        photo_offset: where photos lie on their points, raw pixels: x and y of the middle one, and how near to that nine of ten lie;
+            None where too few parts tell.
     """
 
     within: bool = False
@@ -36,6 +43,7 @@ class Usual:
     brightness: tuple[float, float] | None = None
     size: tuple[int, int] | None = None
     photos: str = ""
+    photo_offset: tuple[float, float, float] | None = None
 
 
 def usual_of(geometries: Sequence[Geometry], low_fraction: float, photos: str) -> Usual:
@@ -52,7 +60,15 @@ def usual_of(geometries: Sequence[Geometry], low_fraction: float, photos: str) -
         brightness=(min(lights), max(lights)) if lights else None,
         size=sizes.pop() if len(sizes) == 1 else None,
         photos=photos,
+        photo_offset=_usual_offset([one.photo_offset for one in geometries if one.photo_offset is not None]),
     )
+
+
+def _usual_offset(offsets: Sequence[tuple[float, float]]) -> tuple[float, float, float] | None:
+    if len(offsets) < _OFFSETS:
+        return None
+    x, y = (float(value) for value in np.median(offsets, axis=0))
+    return x, y, float(np.percentile([math.dist(own, (x, y)) for own in offsets], 90))
 
 
 def oddities(geometry: Geometry, form: Form, usual: Usual, window_m: float | None) -> list[str]:
@@ -137,6 +153,14 @@ def _of_photo(geometry: Geometry, form: Form, usual: Usual) -> list[str]:
             told.append(
                 f"the part's mean brightness is {geometry.brightness:.0f} of 255, where those trained on have {darkest:.0f} to"
                 f" {brightest:.0f}; look whether it was exposed as they were"
+            )
+    if usual.photo_offset and geometry.photo_offset:
+        *middle, within = usual.photo_offset
+        off = math.dist(geometry.photo_offset, middle)
+        if off > _OFFSET * within + _OFFSET_SHARE * geometry.side:
+            told.append(
+                f"the photo lies {off:.1f} pixels off the points, where most of those trained on lie within {within:.1f};"
+                " look whether the two are of one capture, and whether one camera has moved against the other"
             )
     if form.modalities == "rgb" and usual.size and own != usual.size:
         told.append(

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from das3d_cli.data.alignment import photo_offset
 from das3d_cli.data.capture import Foreground, Geometry, Masks, RawCapture, Sample
 from das3d_cli.data.fill import enclosed, fill, part_coloured, stray
 from das3d_cli.data.foreground import find_foreground
@@ -152,6 +153,7 @@ def preprocess(
         *((True, 1.0) if capture.xyz is None else (_within(part.mask), float(part.measured.sum() / part.mask.sum()))),
         part.clipped, part.pitch_m, span and part.pitch_m and span * part.pitch_m, part.gap_m,
         None if capture.rgb is None else float(np.mean(cv2.mean(capture.rgb, part.mask.astype(np.uint8))[:3])),
+        None if capture.rgb is None or capture.xyz is None else photo_offset(capture.rgb, part.mask),
     )  # fmt: skip
 
     weight = _square(part.mask, geometry)
