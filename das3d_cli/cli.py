@@ -20,6 +20,7 @@ from das3d_cli import __version__
 from das3d_cli.data.lean import without_viewers
 from das3d_cli.engine.launch import launched
 from das3d_cli.errors import Das3dError, UsageError, unforeseen
+from das3d_cli.files import reason
 from das3d_cli.memory import keep_freed
 
 _GRACE = 5  # seconds in which torch's launcher notices that a process has ended
@@ -32,6 +33,18 @@ SUMMARIES = {
     "benchmark": "Time a trained detector on this machine.",
     "predict": "Judge one part or many: verdict, score, and the place and size of defects.",
 }
+
+
+class Command(TyperCommand):
+    """A subcommand that takes no second value of an option for one: which of the two counts would be a guess."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        given = self.make_parser(ctx).parse_args(args=list(args))[2]
+        for option in self.params:
+            times = given.count(option)
+            if times > 1 and not (option.multiple or getattr(option, "is_flag", False)):
+                raise UsageError(f"{option.opts[0]}: takes one value, and is given {times} times")
+        return super().parse_args(ctx, args)
 
 
 class Commands(TyperGroup):
@@ -49,7 +62,7 @@ class Commands(TyperGroup):
             return TyperCommand(cmd_name, help=SUMMARIES[cmd_name])
         module = importlib.import_module(f"das3d_cli.commands.{cmd_name.replace('-', '_')}")
         subcommand = typer.Typer(add_completion=False)
-        subcommand.command(cmd_name, help=SUMMARIES[cmd_name])(module.run)
+        subcommand.command(cmd_name, cls=Command, help=SUMMARIES[cmd_name])(module.run)
         return typer.main.get_command(subcommand)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
@@ -83,6 +96,7 @@ def _options(
 
 def main() -> None:
     """Run the command line; every error becomes one line on stderr and an exit code."""
+    _open_closed_streams()
     without_viewers()
     keep_freed()
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in ("strict", "surrogateescape"):
@@ -104,9 +118,22 @@ def main() -> None:
     except Exception as error:  # noqa: BLE001  (what is not foreseen is still one line)
         if launched():  # where another process died, the launcher ends this one before it complains of that
             time.sleep(_GRACE)
-        _fail(f"internal error: {unforeseen(error)}; run again with `das3d --debug` for details", 1)
+        told = f"internal error: {unforeseen(error)}"
+        if isinstance(error, OSError) and error.filename:
+            told = f"{error.filename}: {reason(error)}"
+        _fail(f"{told}; run again with `das3d --debug` for details", 1)
     gc.freeze()  # a process that ends need not look for what it could free
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _open_closed_streams() -> None:
+    """Let what is said to a stream that the caller closed go nowhere: it would go to another, or into the first file that is opened."""
+    while (opened := os.open(os.devnull, os.O_RDWR)) <= 2:  # the lowest number that is free
+        pass
+    os.close(opened)
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r+"))  # noqa: SIM115  (until the process ends)
 
 
 def _as_can_be(error: UnicodeError) -> tuple[bytes, int]:

@@ -564,6 +564,10 @@ class TestUsage:
             (["evaluate", "--run", "runs/tire-001", "--category", "tire"], 2, ["--run", "--category"]),
             (["evaluate", "--category", "tire,cookie"], 2, ["cookie", "das3d train"]),
             (["train", "--category", ","], 2, ["--category", "no name"]),
+            (["predict", "--parts", "mvtec3d", "--parts", "twice.csv"], 2, ["--parts: takes one value, and is given 2 times"]),
+            (["train", "--seed", "1", "--seed=2"], 2, ["--seed: takes one value"]),
+            (["train", "--data", "long" * 99], 1, ["longlong: file name too long"]),
+            (["evaluate", "--runs", "long" * 99], 1, ["longlong: file name too long"]),
             (["train", "--category", ""], 2, ["after --category is empty", "not set"]),
             (["predict", "--parts", ""], 2, ["after --parts is empty", "not set"]),
             ([""], 2, ["the first argument is empty"]),
@@ -757,6 +761,25 @@ class TestFullLog:
         done = das3d("predict", "part.tiff", "part.png", cwd=place, stderr=theirs)
         os.close(theirs)
         assert done.returncode == 0 and "score" in done.stdout
+
+    @pytest.mark.parametrize("closed", [0, 1, 2])
+    def test_nothing_takes_the_place_of_a_stream_that_is_closed(self, tmp_path: Path, closed: int):
+        script = (
+            f"import os; os.close({closed}); import sys; sys.std{('in', 'out', 'err')[closed]} = None\n"
+            f"from das3d_cli import cli\n"
+            f"def app(**_):\n"
+            f"    with open({str(tmp_path / 'data')!r}, 'w') as file: assert file.fileno() > 2, file\n"
+            f"    print('result')\n"
+            f"    raise cli.UsageError('no such thing')\n"
+            f"cli.app = app\n"
+            f"cli.main()"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script], check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL
+        )
+        assert done.returncode == 2
+        assert done.stdout == ("" if closed == 1 else "result\n")
+        assert done.stderr == ("" if closed == 2 else "error: no such thing\n")
 
     def test_the_next_categories_are_trained_all_the_same(self, monkeypatch: pytest.MonkeyPatch):
         trained = []

@@ -264,8 +264,11 @@ def test_sizes_that_differ(tmp_path: Path) -> None:
 @pytest.mark.parametrize("reader", [read_xyz, read_rgb, read_ground_truth])
 @pytest.mark.parametrize(
     ("content", "complaint"),
-    [(None, "no such file"), (b"", "is empty"), (b"hello", "is not a"), ("folder", "cannot be read")],
-)
+    [
+        (None, "no such file"), (b"", "is empty"), (b"hello", "is not a"), ("folder", "cannot be read"),
+        (b"II*\0\x08\0\0\0", "is a TIFF"),
+    ],
+)  # fmt: skip
 def test_no_readable_file(tmp_path: Path, reader: Callable[[Path], Any], content: Any, complaint: str) -> None:
     path = tmp_path / "a.png"
     if content == "folder":

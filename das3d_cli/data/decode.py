@@ -61,6 +61,8 @@ def decode_tiff(path: Path, data: bytes) -> NDArray[Any]:
     except Exception as error:  # noqa: BLE001  (a damaged file can break the decoder anywhere)
         cause = str(error).partition("\n")[0]
         raise DataError(f"{path}: damaged or unsupported TIFF; export it again ({cause})") from None
+    if not array.size:
+        raise DataError(f"{path}: is a TIFF without an image; export it again")
     return array
 
 

@@ -215,7 +215,7 @@ def _read_depth(
     stored = decode_image(path, data, "depth image") if stored is None else stored
     if stored.ndim != 2 or stored.dtype not in (np.uint16, np.float32, np.float64):
         raise DataError(
-            f"{path}: is {_extent(stored.shape)} of {stored.dtype}, but a depth image is H x W, 16-bit or floating point"
+            f"{path}: is {_extent(stored.shape)} of {stored.dtype}, but a depth image is H x W of uint16, float32 or float64"
         )
     depth = stored.astype(np.float32)
     if limits is not None:  # here 0 is the nearest depth
