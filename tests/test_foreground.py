@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from das3d_cli.data.foreground import find_foreground
+from das3d_cli.data import foreground
 from das3d_cli.errors import DataError
 
+find_foreground = partial(foreground.find_foreground, plane_distance_m=0.005)
 FOCAL = 711.11
 SHAPE = (120, 160)
 

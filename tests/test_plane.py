@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import pytest
 import tifffile
 from numpy.typing import NDArray
 
-from das3d_cli.data.plane import find_part
+from das3d_cli.data import plane
 from das3d_cli.errors import DataError
 
+find_part = partial(plane.find_part, plane_distance_m=0.005)
 REAL = Path(__file__).parents[2] / "shared" / "realscans"
 TABLE, FLOOR, WALL = 0, -2, -3
 

@@ -74,7 +74,7 @@ def split_names(given: list[str] | None) -> list[str]:
     return [] if names == ["all"] else names
 
 
-def pick_categories(available: list[str], given: list[str] | None, data: Path) -> list[str]:
+def chosen_categories(available: list[str], given: list[str] | None, data: Path) -> list[str]:
     """The categories that `--category` asks for; without it the only one that the cache holds.
 
     Raises:
@@ -88,13 +88,13 @@ def pick_categories(available: list[str], given: list[str] | None, data: Path) -
     return available
 
 
-def pick_category(available: list[str], given: list[str] | None, data: Path) -> str:
-    """As `pick_categories`, for a command that works on one.
+def chosen_category(available: list[str], given: list[str] | None, data: Path) -> str:
+    """As `chosen_categories`, for a command that works on one.
 
     Raises:
         UsageError: not exactly one.
     """
-    names = pick_categories(available, given, data)
+    names = chosen_categories(available, given, data)
     if len(names) != 1:
         raise UsageError(f"{data}: holds {', '.join(available)}; choose one with --category")
     return names[0]

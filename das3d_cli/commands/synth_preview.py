@@ -17,7 +17,7 @@ from das3d_cli.commands.options import (
     PresetName,
     Seed,
     Textures,
-    pick_category,
+    chosen_category,
 )
 from das3d_cli.configure import resolve
 
@@ -42,6 +42,6 @@ def run(
     from das3d_cli.data.cache import categories, open_cache
     from das3d_cli.report.preview import write_preview
 
-    name = pick_category(categories(data), category, data)
+    name = chosen_category(categories(data), category, data)
     for path in write_preview(out, open_cache(data, name), settings, samples):
         console.result(str(path))

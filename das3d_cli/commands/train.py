@@ -29,8 +29,8 @@ from das3d_cli.commands.options import (
     Runs,
     Seed,
     Textures,
+    chosen_categories,
     option,
-    pick_categories,
 )
 from das3d_cli.configure import resolve
 from das3d_cli.engine.launch import launch, launched
@@ -103,7 +103,7 @@ def run(
         work = functools.partial(_resume_run, data, assignments, gpus)
     else:
         settings = resolve(flags, assignments, config, preset="cpu" if chosen[0].type == "cpu" else "default")
-        names = pick_categories(caches.categories(data), category, data)
+        names = chosen_categories(caches.categories(data), category, data)
         for name in names:
             caches.find_cache(data, name)  # a mistyped one is told before the first training
         work = functools.partial(_train_category, settings, data, runs)

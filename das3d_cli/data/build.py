@@ -132,7 +132,7 @@ def _build_category(
                 entries, replace(form, unit=find_unit(entries, settings)), settings, pool
             )
     except DataError as error:
-        failures.append(Failure(category, layout.source or layout.root, f"{category}: {error}"))
+        failures.append(Failure(category, layout.source, f"{category}: {error}"))
         tell(category, len(files))
         files, extent_key = {}, ""  # the next call must not take for measured what was not
 
@@ -281,7 +281,7 @@ def _digest(*values: Any) -> str:
 
 
 def _check_outside(layout: Layout, dst: Path, names: list[str]) -> None:
-    source, target = layout.source or layout.root, real(dst)
+    source, target = layout.source, real(dst)
     # A table lists captures wherever they lie, and a folder of them is as good as one of a data set.
     listed = {path.parent for entry in layout.entries for path in entry.files} if source.is_file() else set()
     written = [target / name for name in names]

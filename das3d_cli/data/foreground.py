@@ -15,9 +15,7 @@ _UNEVEN = 4.0  # times the median height at the border: what a surface that is n
 _LEAST_BORDER = 100  # points of it
 
 
-def find_foreground(
-    xyz: NDArray[np.float32], rule: Foreground, *, plane_distance_m: float = 0.005, seed: int = 0
-) -> Table:
+def find_foreground(xyz: NDArray[np.float32], rule: Foreground, *, plane_distance_m: float, seed: int = 0) -> Table:
     """Find the part and the surface that its heights are measured from.
 
     Args:

@@ -49,7 +49,7 @@ class Table:
         return float(np.degrees(np.arccos(min(1.0, abs(self.plane[2])))))
 
 
-def find_part(xyz: NDArray[np.float32], *, plane_distance_m: float = 0.005, seed: int = 0) -> Table:
+def find_part(xyz: NDArray[np.float32], *, plane_distance_m: float, seed: int = 0) -> Table:
     """Find the table in an organised point cloud, and the points that stand on it.
 
     Points within `plane_distance_m` of the plane, under it, or beside the table's area are background. Only

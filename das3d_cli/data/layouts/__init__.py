@@ -87,7 +87,7 @@ def find_entries(
     notes = list(dict.fromkeys(item for item in found if isinstance(item, str)))
     if not entries and not problems:
         raise DataError("; ".join([f"{source}: holds no captures; expected {kind.expected}", *notes]))
-    return Layout(root, entries, problems, kind.name, why, kind.foreground, notes, source)
+    return Layout(source, root, entries, problems, kind.name, why, kind.foreground, notes)
 
 
 def pick_categories(wanted: Sequence[str], available: Sequence[str], where: Path) -> list[str]:

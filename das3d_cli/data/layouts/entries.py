@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 from unicodedata import normalize
@@ -90,23 +90,23 @@ class Layout:
     """A data set: its usable entries in a fixed order, and the files that could not be matched.
 
     Attributes:
+        source: what was given, a folder or a table.
         root: the folder, or the table's own folder, that names are told relative to.
         entries, problems: see above.
         name: of the layout.
         why: by what it was recognised.
         foreground: how parts are told from their surroundings in such data.
         notes: what was left out on purpose, one line each.
-        source: what was given, a folder or a table.
     """
 
+    source: Path
     root: Path
     entries: list[Entry]
     problems: list[Failure]
-    name: str = ""
-    why: str = ""
-    foreground: Foreground = "table"
-    notes: list[str] = field(default_factory=list)
-    source: Path | None = None
+    name: str
+    why: str
+    foreground: Foreground
+    notes: list[str]
 
     def entries_of(self, category: str) -> list[Entry]:
         """The entries of one category."""
