@@ -91,7 +91,8 @@ class SynthesisSettings(Section):
     blob_aspect_max: float = setting(20.0, "longest patch, as a multiple of its width", ge=1, le=50,
         why="cuts, cracks and scratches are thin")  # fmt: skip
     skew_filter: bool = setting(True, "smooth the mask by the skew Gaussian filter, Eq. 3 to 5 (off: Table 6)")
-    alpha_max: float = setting(0.5, "each component of alpha, per pixel, is drawn from U(-a, a)", ge=0, le=5)
+    alpha_max: float = setting(0.5, "each component of alpha, per pixel, is drawn from U(-a, a)", ge=0, le=5,
+        why="without skew, which leaves every wall as steep as the others, less is found")  # fmt: skip
     sigma_min: float = setting(0.002, "smallest standard deviation of the filter, share of the image side", gt=0, le=0.2,
         why="half a pixel at 256: steep walls, as a drilled hole has")  # fmt: skip
     sigma_max: float = setting(0.024, "largest standard deviation of the filter, share of the image side; drawn logarithmically along"
@@ -121,9 +122,12 @@ class SynthesisSettings(Section):
         0.18, "share of defects that are wide and fade to their rim: two in three a dent or a bump, one in three a tint", ge=0, le=1,
         why="bruises and soft dents have no edge, and who learns by edges alone misses them",
     )  # fmt: skip
-    soft_radius_min: float = setting(0.04, "smallest half length of a soft defect, share of the image side", gt=0, le=1)
-    soft_radius_max: float = setting(0.16, "largest half length of a soft defect, share of the image side", gt=0, le=1)
-    beta_max: float = setting(0.8, "beta of Eq. 8 is drawn from U(0, b)", ge=0, le=1)
+    soft_radius_min: float = setting(0.04, "smallest half length of a soft defect, share of the image side", gt=0, le=1,
+        why="narrower ones are what the others are")  # fmt: skip
+    soft_radius_max: float = setting(0.16, "largest half length of a soft defect, share of the image side", gt=0, le=1,
+        why="bruises and pressed-in sides reach over a third of a part")  # fmt: skip
+    beta_max: float = setting(0.8, "beta of Eq. 8, the share of the part's own colour that stays, is drawn from U(0, b)", ge=0, le=1,
+        why="fainter ones help with some parts and harm with others; up to 0.4, without any faint ones, less is found")  # fmt: skip
     dropout: float = setting(
         0.45, "p_d of Eq. 12: chance that a modality keeps its normal image", ge=0, lt=1,
         why="three fifths of the defects that show do so in one modality alone then, as stains and dents do; with soft ones seven tenths",
@@ -138,8 +142,9 @@ class SynthesisSettings(Section):
         why="a few dozen good parts show too few lights, and a new one is no defect")  # fmt: skip
     textures: Path | None = setting(None, "folder of texture images, as the paper's DTD (default: a built-in set)")
     texture_count: int = setting(
-        256, "textures held in memory, of a folder a crop each of so many of its images", ge=1, le=10_000
-    )
+        256, "textures held in memory, of a folder a crop each of so many of its images", ge=1, le=10_000,
+        why="50 MB at 256 pixels, on the GPU as well",
+    )  # fmt: skip
 
     def augmentation(self) -> dict[str, Any]:
         """The keyword arguments of `das3d_cli.synthesis.augment.augment`."""
@@ -211,7 +216,8 @@ class TrainSettings(Section):
         why="half of the cpu preset's detects no better")  # fmt: skip
     weight_decay: float = setting(1e-2, "AdamW weight decay", ge=0, le=1, why="torch's default; 0 is no better")
     clip: float = setting(1.0, "largest gradient norm", gt=0, why="one wild step must not undo a training")
-    validate_every: int = setting(500, "steps between validations (and checkpoints)", ge=1)
+    validate_every: int = setting(500, "steps between validations (and checkpoints)", ge=1,
+        why="of the default preset the best of twenty states is kept, and a run that is killed loses a twentieth")  # fmt: skip
     validation_defects: int = setting(6, "synthetic defective versions of each validation part", ge=1, le=64,
         why="a few hundred samples rank two checkpoints reliably")  # fmt: skip
 
