@@ -26,7 +26,7 @@ from das3d_cli import device as devices
 from das3d_cli.batch import Batch, Parts
 from das3d_cli.data.cache import VERSION, Inputs, in_portions
 from das3d_cli.data.capture import Form, RawCapture, Sample
-from das3d_cli.data.oddity import Usual
+from das3d_cli.data.oddity import Usual, oddities
 from das3d_cli.data.preprocess import preprocess, to_raw
 from das3d_cli.data.readers import as_points, as_rgb, check_size
 from das3d_cli.data.workers import in_order
@@ -54,6 +54,7 @@ class Prediction:
         anomaly_map: float32, (H, W), 0 to 1, in the raw image's own pixels.
         defects: the regions that reach the threshold, each as far as the setting score.outline goes, strongest first.
         sample: the part as the network saw it.
+        notes: what is odd about the capture beside those trained on, a sentence each: people should look at it.
     """
 
     anomalous: bool
@@ -62,6 +63,7 @@ class Prediction:
     anomaly_map: NDArray[np.float32]
     defects: list[Defect]
     sample: Sample
+    notes: list[str]
 
 
 class Detector:
@@ -207,7 +209,8 @@ class Detector:
             defects = find_defects(anomaly_map, _surface(capture, sample), *levels) if anomalous else []
             # The raw image's pixels leave less of a peak at times, less than the threshold even.
             defects[:1] = [defect._replace(score=float(value)) for defect in defects[:1]]
-            found.append(Prediction(anomalous, float(value), self.threshold, anomaly_map, defects, sample))
+            notes = oddities(sample.geometry, self.form, self.usual, self.window_m)
+            found.append(Prediction(anomalous, float(value), self.threshold, anomaly_map, defects, sample, notes))
         return found
 
     def anomalous(self, scores: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -651,6 +651,11 @@ class TestDetector:
         assert prediction.anomalous == (prediction.score >= prediction.threshold)
         detector.threshold = prediction.score
         assert detector.predict(capture.rgb, capture.xyz).defects[0].score == prediction.score
+        hardly = np.where(
+            np.random.default_rng(0).random(capture.shape)[..., None] < 0.8, np.float32(np.nan), capture.xyz
+        )
+        (told,) = detector.predict(capture.rgb, hardly).notes
+        assert prediction.notes == [] and "of the part have no points" in told
 
     def test_what_the_readers_refuse_predict_refuses_too(self, finished: Trainer, capture):
         detector, part = Detector.load(finished.run, "cpu"), capture("ring")

@@ -288,12 +288,10 @@ def _draw(picture: Path, detector: Detector, part: PartFiles, found: Prediction,
 
 def _tell(judged: _Judged, detector: Detector, run: Path, *, as_json: bool, one_of_many: bool) -> None:
     """Print what became of a part; the error of a single one is left to the caller."""
-    from das3d_cli.data.oddity import oddities
-
     part, found, _, error = judged
     if error and one_of_many:
         console.say(f"failed: {error}")
-    notes = oddities(found.sample.geometry, detector.form, detector.usual, detector.window_m) if found else []
+    notes = found.notes if found else []
     for note in notes:
         console.say(f"{part.first}: {note}")
     if as_json:
