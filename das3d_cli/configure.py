@@ -6,6 +6,7 @@ flags > --set > environment > --config file > preset > defaults and names the la
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from das3d_cli import sources
-from das3d_cli.errors import DataError, UsageError
+from das3d_cli.errors import DataError, UsageError, some_of
 from das3d_cli.presets import PRESETS
 from das3d_cli.settings import ADAPTABLE, FIELDS, Settings
 from das3d_cli.sources import Value
@@ -62,13 +63,17 @@ def load(text: str, where: Path) -> Settings:
         DataError: they are damaged or were written by a version with other settings.
     """
     try:
-        return Settings.model_validate_json(text)
+        settings = Settings.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise DataError(
             f"{where}: saved settings do not fit this version of das3d: {key}: {first['msg'].lower()}"
         ) from None
+    lacking = FIELDS.keys() - dict(sources.flatten(json.loads(text))).keys() - set(ADAPTABLE)
+    if lacking:  # today's defaults would make another training, or another detector, of it
+        raise DataError(f"{where}: of a version of das3d that had no {some_of(sorted(lacking))}; train anew")
+    return settings
 
 
 def adapted(settings: Settings, assignments: list[str], environment: Mapping[str, str] | None = None) -> Settings:

@@ -103,6 +103,7 @@ class Outcome:
         verdicts: one plain record per test part.
         step: of the training, that the weights are of.
         known, unused: as of an `Evaluation`.
+        seen: fingerprints of the parts that the detector was trained on, or its threshold set by.
     """
 
     run: str
@@ -118,6 +119,7 @@ class Outcome:
     step: int
     known: list[str]
     unused: list[str]
+    seen: frozenset[str]
 
     @classmethod
     def of(cls, run: Path, evaluation: Evaluation) -> Outcome:
@@ -141,6 +143,7 @@ class Outcome:
             step=detector.step,
             known=evaluation.known,
             unused=evaluation.unused,
+            seen=detector.seen,
         )
 
     @property

@@ -1,4 +1,7 @@
-"""How far the figures of a test split would move with other parts: of image AUROC and of shares by formula, of others by bootstrap."""
+"""How surely the figures of a test split are those that very many such parts would give.
+
+Of image AUROC and of shares by formula, of others by bootstrap.
+"""
 
 from __future__ import annotations
 

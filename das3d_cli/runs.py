@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from das3d_cli.errors import DataError, UsageError
-from das3d_cli.files import as_json, reason, write_whole
+from das3d_cli.files import as_json, real, reason, write_whole
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -127,13 +127,16 @@ class _Finished(NamedTuple):
 
 def _finished(base: Path) -> list[_Finished]:
     """The finished runs below `base`, the newest last; at least one."""
-    found = []
-    for path in base.glob("*/summary.json"):
+    found = {}
+    for path in sorted(base.glob("*/summary.json"), key=lambda path: not path.parent.is_symlink()):
         try:
             summary = json.loads(path.read_text(encoding="utf-8"))
-            found.append(_Finished(summary["finished"], path.parent, summary["category"]))
+            when, category = summary["finished"], summary["category"]
+            if not (isinstance(when, str) and isinstance(category, str)):
+                raise TypeError
         except (OSError, ValueError, KeyError, TypeError):
             raise DataError(f"{path}: damaged; remove it, or name the runs with --run") from None
+        found[real(path)] = _Finished(when, path.parent, category)  # a link is no second run
     if not found:
         raise UsageError(f"{base}: no finished run here; train one with `das3d train`, or name one with --run")
-    return sorted(found)
+    return sorted(found.values())

@@ -19,7 +19,9 @@ from das3d_cli.model import Das3d, Output
 
 Pass = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # of a `Batch`'s tensors, to logits (B, 2, S, S)
 
-_ROUNDING = 1e-5  # of a score: alone a part is judged otherwise than among others by so much at most
+# Of a score: alone a part is judged otherwise than among others by so much at most, on one CPU. In bfloat16, as on a GPU, it may be
+# hundreds of times that; who trains there and judges elsewhere may see the part that set the threshold just fail.
+_ROUNDING = 1e-5
 _CHUNK = {"cpu": 16, "cuda": 64}  # images in one forward pass: as many as a device needs to be busy
 
 
@@ -143,13 +145,18 @@ def good_threshold(scores: NDArray[np.float64], good_share: float) -> float:
     Just over the ceil((N + 1) * good_share)-th smallest of them, as in split conformal prediction: of unseen good parts
     at least that share is expected to pass, as far as N is large enough; else just over the largest.
     """
-    rank = min(len(scores), math.ceil((len(scores) + 1) * good_share))
+    rank = min(len(scores), _rank(len(scores), good_share))
     return float(np.nextafter(np.sort(scores)[rank - 1] * (1 + _ROUNDING), np.inf))
+
+
+def _rank(count: int, good_share: float) -> int:
+    """ceil((count + 1) * good_share) of the share as it is written: the product of the two may lie a rounding over a whole number."""
+    return math.ceil(round((count + 1) * good_share, 9))
 
 
 def fewest_parts(good_share: float) -> int:
     """The least number of parts from which `good_threshold` keeps its word; of all parts, a share of 1, none does: 0."""
-    return next(n for n in itertools.count(1) if math.ceil((n + 1) * good_share) <= n) if good_share < 1 else 0
+    return next(n for n in itertools.count(1) if _rank(n, good_share) <= n) if good_share < 1 else 0
 
 
 def threshold(held_out: NDArray[np.float64], trained: NDArray[np.float64], good_share: float) -> float:

@@ -250,6 +250,13 @@ class TestScoring:
         scores = torch.tensor([0.1, 0.4, 0.2]).double().numpy()
         assert scores.max() < good_threshold(scores, 1.0)
 
+    @pytest.mark.parametrize(
+        ("count", "share", "rank"), [(99, 0.55, 55), (99, 0.95, 95), (10, 0.95, 10), (19, 0.95, 19), (9, 0.5, 5)]
+    )
+    def test_the_threshold_lies_just_over_the_score_of_its_rank(self, count: int, share: float, rank: int):
+        found = good_threshold(np.arange(1.0, count + 1), share)
+        assert rank < found < rank + 0.5
+
     @pytest.mark.parametrize("count", [19, 40, 200])
     def test_unseen_good_parts_pass_as_often_as_asked(self, count: int):
         random = np.random.default_rng(0)

@@ -31,6 +31,13 @@ def test_the_runs_of_each_category_and_modality_in_the_order_they_finished(tmp_p
     assert by_category(tmp_path) == {"tire": {"both": [older, newest], "rgb": [rgb]}, "cookie": {"both": [cookie]}}
 
 
+@pytest.mark.parametrize("name", ["a-link", "z-link"])
+def test_a_link_is_no_second_run(tmp_path: Path, name: str):
+    run = make(tmp_path, "tire-001", "2026-01-01T00:00:00")
+    (tmp_path / name).symlink_to(run)
+    assert by_category(tmp_path) == {"tire": {"both": [run]}}
+
+
 def test_no_finished_run_is_told(tmp_path: Path):
     for find in (newest_finished, by_category):
         with pytest.raises(UsageError, match="no finished run"):
@@ -38,7 +45,9 @@ def test_no_finished_run_is_told(tmp_path: Path):
 
 
 @pytest.mark.parametrize("find", [newest_finished, by_category])
-@pytest.mark.parametrize("content", ["{", "[]", '{"finished": "2026-02-01T00:00:00"}'])
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"finished": "2026-02-01T00:00:00"}', '{"finished": 3, "category": "tire"}']
+)
 def test_a_run_whose_summary_is_damaged_is_told(tmp_path: Path, find: Callable[[Path], object], content: str):
     make(tmp_path, "tire-001", "2026-01-01T00:00:00")
     (make(tmp_path, "tire-002", "2026-02-01T00:00:00") / "summary.json").write_text(content)

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,7 +67,7 @@ def outcome(category="tire", modality="both", value=0.9, run="runs/x-001", **set
     return Outcome(
         run, category, modality, dict(flatten(Settings().model_dump(mode="json"))) | {"model.modality": modality} | settings,
         0.5, made, {name: dict.fromkeys(FIGURES, (value - 0.1, value + 0.1)) for name in made}, {"hole": ["003"]}, [], [],
-        1, [], [],
+        1, [], [], frozenset("a"),
     )  # fmt: skip
 
 
@@ -211,7 +212,19 @@ class TestSideBySide:
         assert [row[0] for row in rows[6:]] == ["mean of 3 seeds", "standard deviation"]
         assert rows[6][1:6] == ["tire", "synthesis.skew_filter=true", "0.600", "-", "-"]
         assert [rows[7][3], rows[7][6], rows[7][9]] == ["0.100"] * 3
-        assert len(rows_of(comparison_table([*plain, outcome(run="runs/x-5", seed=2)]))) == 4
+        assert "no mean" not in comparison_table(plain).note
+
+    @pytest.mark.parametrize(
+        ("last", "why"),
+        [
+            (outcome(run="runs/x-5", seed=2), "no mean of tire: a seed is there twice"),
+            (replace(outcome(run="runs/x-5", seed=3), seen=frozenset("b")), "no mean of tire: the runs learnt from different"),
+        ],
+    )  # fmt: skip
+    def test_what_is_not_summed_up_is_told(self, last: Outcome, why: str):
+        table = comparison_table([*(outcome(run=f"runs/x-{seed}", seed=seed) for seed in range(3)), last])
+        assert len(table.rows) == 4
+        assert f"; {why}" in table.note
 
 
 MVTEC = ["bagel", "cable_gland", "carrot", "cookie", "dowel", "foam", "peach", "potato", "rope", "tire"]

@@ -564,7 +564,7 @@ def test_the_good_part_that_scores_highest_is_told(cache: Cache, tmp_path: Path)
     assert len(data.names) == len(scores) and set(data.names) <= there
     kept = json.loads((trainer.run / "summary.json").read_text())["best"]
     assert kept["highest"] in data.names
-    assert f"of the good parts {kept['highest']} scores highest" in next(_told("tire", kept))
+    assert f"of the good parts that set it {kept['highest']} scores highest" in next(_told("tire", kept))
 
 
 @pytest.mark.parametrize("processes", [2, 5])  # of 2 parts that are held out, and 4 to train on
@@ -698,6 +698,14 @@ class TestDetector:
         checkpoint.save(tmp_path / "odd.pt", content | damage)
         with pytest.raises(DataError, match=r"odd\.pt: not a model of this version"):
             Detector.load(tmp_path / "odd.pt", "cpu")
+
+    def test_a_model_from_before_a_setting_does_not_judge_by_todays_default(self, finished: Trainer, tmp_path: Path):
+        content = checkpoint.load(finished.run / "checkpoints" / "best.pt")
+        settings = json.loads(content["settings"])
+        del settings["score"]["views"]
+        checkpoint.save(tmp_path / "older.pt", content | {"settings": json.dumps(settings)})
+        with pytest.raises(DataError, match=r"older\.pt: of a version of das3d that had no score\.views; train anew"):
+            Detector.load(tmp_path / "older.pt", "cpu")
 
     def test_a_device_that_fails_is_not_the_models_fault(self, finished: Trainer, monkeypatch: pytest.MonkeyPatch):
         def fail(*_: object, **__: object) -> None:

@@ -277,7 +277,7 @@ def _told(name: str, best: Mapping[str, Any]) -> Iterator[str]:
     found = best["defects_found"]
     yield (
         f"{name}: threshold {best['threshold']:.3f}, which {found:.0%} of the synthetic defects reach; of the good parts"
-        f" {best['highest']} scores highest"
+        f" that set it {best['highest']} scores highest"
     )
     if found < _FEW:
         yield (

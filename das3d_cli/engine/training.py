@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
-import json
 import operator
 import platform
 import shutil
@@ -27,10 +26,9 @@ from das3d_cli.device import within_memory
 from das3d_cli.engine import distributed
 from das3d_cli.engine.feed import placed
 from das3d_cli.engine.trainer import Data, Progress, Trainer
-from das3d_cli.errors import DataError, UsageError, some_of
+from das3d_cli.errors import DataError, UsageError
 from das3d_cli.files import sweep
-from das3d_cli.settings import ADAPTABLE, FIELDS, Settings
-from das3d_cli.sources import flatten
+from das3d_cli.settings import FIELDS, Settings
 from das3d_cli.synthesis.textures import folder_textures, procedural_textures
 
 _HELD_OUT = 0.15  # share of the training parts that stands in for a missing validation split
@@ -270,9 +268,6 @@ def _left(run: Path) -> tuple[Settings, dict[str, Any]]:
     except (OSError, UnicodeDecodeError):
         raise DataError(f"{run / 'settings.json'}: damaged or not readable; bring it back, or train anew") from None
     settings = configure.load(text, run / "settings.json")
-    lacking = FIELDS.keys() - dict(flatten(json.loads(text))).keys() - set(ADAPTABLE)
-    if lacking:  # today's defaults would turn the training into another one halfway
-        raise DataError(f"{run}: begun by a version of das3d that had no {some_of(sorted(lacking))}; train anew")
     sweep(run)
     return settings, Trainer.read_state(run)
 

@@ -59,8 +59,8 @@ def validate(
 
     Returns:
         image_auroc and pixel_ap; quality, their mean; threshold, from the scores of good parts as they are; defects_found, the
-        share of the synthetic defects whose score reaches it; highest, the place of the good part that scores highest, the parts
-        trained on counted first. None in all processes but the first.
+        share of the synthetic defects whose score reaches it; highest, the place of the good part of the highest of these scores, the
+        parts trained on counted first. None in all processes but the first.
     """
     look, device = judging(copy.deepcopy(network)), textures.device  # as a detector judges
     judged = [

@@ -70,8 +70,8 @@ def figures(evaluation: Evaluation) -> Element:
         tag(
             "p",
             "They judge the scores and heat maps themselves, whatever the threshold, and run from 0 to 1, which is perfect;"
-            f" an AUROC of 0.5 is guessing. In small letters: the {LEVEL:.0%} interval, within which other parts of the same"
-            " kinds would have put the figure.",
+            f" an AUROC of 0.5 is guessing. In small letters: the {LEVEL:.0%} interval: so sure is, by these parts, what"
+            " very many of their kinds would give.",
         ),
         tag("dl", *meanings, class_="figures"),
         tag("h3", "By kind of defect"),

@@ -74,19 +74,29 @@ def comparison_table(outcomes: Sequence[Outcome]) -> FigureTable:
     numbers: dict[str, int] = {}
     for figure in _COMPARED:
         numbers |= {f"{TITLES[figure]}{bound}": 3 for bound in ("", " from", " to")}
-    rows = []
-    alike: dict[tuple[str, str], list[tuple[object, Metrics]]] = {}
+    rows, notes = [], ["from, to: 95 % interval; AUPRO is exact"]
+    alike: dict[tuple[str, str], list[tuple[object, Outcome]]] = {}
     for outcome, told in zip(outcomes, differing_settings(outcomes), strict=True):
         metrics, bounds = outcome.metrics[OVERALL], outcome.intervals[OVERALL]
         figures = [value for figure in _COMPARED for value in (getattr(metrics, figure), *bounds[figure])]
         rows.append(Row((outcome.run, outcome.category, _as_assignments(told)), figures))
         but_seed = {key: value for key, value in told.items() if key != _SEED}
-        alike.setdefault((outcome.category, _as_assignments(but_seed)), []).append((told.get(_SEED), metrics))
+        alike.setdefault((outcome.category, _as_assignments(but_seed)), []).append((told.get(_SEED), outcome))
     for (category, text), seeds in alike.items():
-        if 1 < len(seeds) == len(dict(seeds)):  # a seed that is there twice would weigh twice
-            rows += _rows_of_seeds(category, text, [metrics for _, metrics in seeds])
-    note = "from, to: 95 % interval; AUPRO is exact"
-    return FigureTable("runs side by side", ("run", "category", "settings"), numbers, rows, note)
+        if unfit := _no_mean_for(seeds):
+            notes.append(f"no mean of {f'{category} {text}'.strip()}: {unfit}")
+        elif len(seeds) > 1:
+            rows += _rows_of_seeds(category, text, [outcome.metrics[OVERALL] for _, outcome in seeds])
+    return FigureTable("runs side by side", ("run", "category", "settings"), numbers, rows, "; ".join(notes))
+
+
+def _no_mean_for(seeds: Sequence[tuple[object, Outcome]]) -> str:
+    """Why runs that are alike but for their seed are not to be averaged; "" if they are."""
+    if len(dict(seeds)) < len(seeds):
+        return "a seed is there twice, and would weigh twice"
+    if len({outcome.seen for _, outcome in seeds}) > 1:
+        return "the runs learnt from different good parts"
+    return ""
 
 
 def _rows_of_seeds(category: str, text: str, runs: Sequence[Metrics]) -> list[Row]:
