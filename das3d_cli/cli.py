@@ -129,7 +129,7 @@ def main() -> None:
 def _open_closed_streams() -> None:
     """Let what is said to a stream that the caller closed go nowhere: it would go to another, or into the first file that is opened."""
     while (opened := os.open(os.devnull, os.O_RDWR)) <= 2:  # the lowest number that is free
-        pass
+        os.set_inheritable(opened, True)  # by the processes that this one starts
     os.close(opened)
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:

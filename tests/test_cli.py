@@ -770,6 +770,8 @@ class TestFullLog:
             f"def app(**_):\n"
             f"    with open({str(tmp_path / 'data')!r}, 'w') as file: assert file.fileno() > 2, file\n"
             f"    print('result')\n"
+            f"    child = 'import sys; sys.stderr.write(str(sys.stdin.fileno()))'\n"
+            f"    import subprocess; subprocess.run([sys.executable, '-c', child], check=True)\n"
             f"    raise cli.UsageError('no such thing')\n"
             f"cli.app = app\n"
             f"cli.main()"
@@ -779,7 +781,7 @@ class TestFullLog:
         )
         assert done.returncode == 2
         assert done.stdout == ("" if closed == 1 else "result\n")
-        assert done.stderr == ("" if closed == 2 else "error: no such thing\n")
+        assert done.stderr == ("" if closed == 2 else "0error: no such thing\n")
 
     def test_the_next_categories_are_trained_all_the_same(self, monkeypatch: pytest.MonkeyPatch):
         trained = []
