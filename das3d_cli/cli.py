@@ -36,15 +36,16 @@ SUMMARIES = {
 
 
 class Command(TyperCommand):
-    """A subcommand that takes no second value of an option for one: which of the two counts would be a guess."""
+    """A subcommand that takes no second value of an option for one, of which it would pass over the first."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         given = self.make_parser(ctx).parse_args(args=list(args))[2]
+        rest = super().parse_args(ctx, args)  # --help ends here
         for option in self.params:
             times = given.count(option)
             if times > 1 and not (option.multiple or getattr(option, "is_flag", False)):
                 raise UsageError(f"{option.opts[0]}: takes one value, and is given {times} times")
-        return super().parse_args(ctx, args)
+        return rest
 
 
 class Commands(TyperGroup):
@@ -118,10 +119,9 @@ def main() -> None:
     except Exception as error:  # noqa: BLE001  (what is not foreseen is still one line)
         if launched():  # where another process died, the launcher ends this one before it complains of that
             time.sleep(_GRACE)
-        told = f"internal error: {unforeseen(error)}"
         if isinstance(error, OSError) and error.filename:
-            told = f"{error.filename}: {reason(error)}"
-        _fail(f"{told}; run again with `das3d --debug` for details", 1)
+            _fail(f"{error.filename}: {reason(error)}; mend that, or choose another place", 1)
+        _fail(f"internal error: {unforeseen(error)}; run again with `das3d --debug` for details", 1)
     gc.freeze()  # a process that ends need not look for what it could free
     sys.exit(code if isinstance(code, int) else 0)
 
@@ -131,9 +131,9 @@ def _open_closed_streams() -> None:
     while (opened := os.open(os.devnull, os.O_RDWR)) <= 2:  # the lowest number that is free
         os.set_inheritable(opened, True)  # by the processes that this one starts
     os.close(opened)
-    for name in ("stdin", "stdout", "stderr"):
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "r+"))  # noqa: SIM115  (until the process ends)
+            setattr(sys, name, open(os.devnull, mode, errors="replace"))  # noqa: SIM115  (until the process ends)
 
 
 def _as_can_be(error: UnicodeError) -> tuple[bytes, int]:

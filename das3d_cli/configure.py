@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +56,11 @@ def resolve(
     return _validate(of_preset | given)
 
 
-def load(text: str, where: Path) -> Settings:
+def load(text: str, where: Path, needed: Iterable[str]) -> Settings:
     """Read settings that das3d itself saved as JSON.
+
+    Args:
+        needed: keys of those that must be there, for which a later version's default does not do.
 
     Raises:
         DataError: they are damaged or were written by a version with other settings.
@@ -70,8 +73,7 @@ def load(text: str, where: Path) -> Settings:
         raise DataError(
             f"{where}: saved settings do not fit this version of das3d: {key}: {first['msg'].lower()}"
         ) from None
-    lacking = FIELDS.keys() - dict(sources.flatten(json.loads(text))).keys() - set(ADAPTABLE)
-    if lacking:  # today's defaults would make another training, or another detector, of it
+    if lacking := set(needed) - dict(sources.flatten(json.loads(text))).keys():
         raise DataError(f"{where}: of a version of das3d that had no {some_of(sorted(lacking))}; train anew")
     return settings
 

@@ -37,7 +37,7 @@ from das3d_cli.measure import Defect, Surface, find_defects, peak_level
 from das3d_cli.modality import Modality
 from das3d_cli.model import Das3d
 from das3d_cli.scoring import Pass, Scored, judging, score_each
-from das3d_cli.settings import Settings
+from das3d_cli.settings import JUDGING, Settings
 
 TOGETHER = 64  # samples on the device at a time: enough to be busy, and a split of thousands needs no more memory
 _CAPTURES = 16  # raw ones that are held at a time: a large one has a hundred megabytes
@@ -126,7 +126,7 @@ class Detector:
             raise DataError(f"{file}: its training data were preprocessed by another version of das3d; train again")
         try:
             with devices.within_memory(device, "for the network; free some"):
-                settings = configure.load(content["settings"], file)
+                settings = configure.load(content["settings"], file, JUDGING)
                 detector = cls(content, settings, device, cuda_graphs=cuda_graphs)
             if math.isfinite(detector.threshold):
                 return detector

@@ -128,7 +128,7 @@ class _Finished(NamedTuple):
 def _finished(base: Path) -> list[_Finished]:
     """The finished runs below `base`, the newest last; at least one."""
     found = {}
-    for path in sorted(base.glob("*/summary.json"), key=lambda path: not path.parent.is_symlink()):
+    for path in sorted(base.glob("*/summary.json"), key=lambda path: (not path.parent.is_symlink(), path)):
         try:
             summary = json.loads(path.read_text(encoding="utf-8"))
             when, category = summary["finished"], summary["category"]

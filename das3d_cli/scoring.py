@@ -151,7 +151,7 @@ def good_threshold(scores: NDArray[np.float64], good_share: float) -> float:
 
 def _rank(count: int, good_share: float) -> int:
     """ceil((count + 1) * good_share) of the share as it is written: the product of the two may lie a rounding over a whole number."""
-    return math.ceil(round((count + 1) * good_share, 9))
+    return max(1, math.ceil(round((count + 1) * good_share, 9)))
 
 
 def fewest_parts(good_share: float) -> int:

@@ -313,5 +313,10 @@ def fields(section: type[BaseModel] = Settings, prefix: str = "") -> Iterator[tu
 
 FIELDS = dict(fields())
 
+# By these a detector judges.
+JUDGING = tuple(
+    key for key in FIELDS if key.startswith(("preprocess.", "model.", "score.")) or key == "synthesis.rotate"
+)
+
 # With these a run may go on otherwise than it began: memory and speed depend on them, what is learnt hardly.
 ADAPTABLE = ("train.accumulate", *(key for key in FIELDS if key.startswith("hardware.")))

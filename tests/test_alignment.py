@@ -75,6 +75,33 @@ def test_where_too_little_outline_shows_nothing_is_told(part: tuple[slice, slice
     assert photo_offset(photo(shape(1), 60, 150, 2), mask) is None
 
 
+@pytest.mark.parametrize("tone", [0, 128, 255])
+def test_a_photo_without_a_change_tells_nothing(tone: int) -> None:
+    assert photo_offset(np.full((HEIGHT, WIDTH, 3), tone, np.uint8), shape(1) >= 0.5) is None
+
+
+def test_where_a_photo_is_white_it_says_nothing() -> None:
+    image = photo(shape(1, 1.0), 60, 150, 2)
+    image[:, 125:] = 255
+    found = photo_offset(image, shape(1) >= 0.5)
+    assert found is not None
+    assert np.hypot(found[0] - 1, found[1]) < 0.6
+
+
+@pytest.mark.parametrize("falls", [(4, 0), (6, -2), (-3, 3)])
+def test_a_hard_shadow_beside_the_part_is_not_taken_for_it(falls: tuple[int, int]) -> None:
+    cover = shape(1)
+    shadow = np.max([shape(1, falls[0] * k / 8, falls[1] * k / 8) for k in range(9)], axis=0)
+    bright = np.where((shadow * (1 - cover) > 0.5)[..., None], 20, photo(cover, 90, 150, 2)).astype(np.uint8)
+    found = photo_offset(bright, cover >= 0.5)
+    assert found is not None
+    assert np.hypot(*found) < 0.7
+
+
+def test_no_part_tells_nothing() -> None:
+    assert photo_offset(photo(shape(1), 60, 150, 2), np.zeros((HEIGHT, WIDTH), bool)) is None
+
+
 def test_a_long_narrow_image_tells_nothing() -> None:
     assert photo_offset(np.zeros((16, 20_000, 3), np.uint8), np.ones((16, 20_000), bool)) is None
 

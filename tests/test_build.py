@@ -293,7 +293,8 @@ def test_a_photo_that_does_not_lie_on_its_points_is_told(
     assert len(notes) == told, notes
     for note in notes:
         assert re.match(
-            rf"{path}/xyz/{Path(name).stem}\.tiff: the photo lies (1\.[6-9]|2\.[0-4]) pixels off the points", note
+            rf"{path}/xyz/{Path(name).stem}\.tiff: the photo lies (1\.[6-9]|2\.[0-4]) pixels from where photos lie",
+            note,
         ), note
 
 

@@ -566,6 +566,7 @@ class TestUsage:
             (["train", "--category", ","], 2, ["--category", "no name"]),
             (["predict", "--parts", "mvtec3d", "--parts", "twice.csv"], 2, ["--parts: takes one value, and is given 2 times"]),
             (["train", "--seed", "1", "--seed=2"], 2, ["--seed: takes one value"]),
+            (["predict", "--parts", "part.tiff", "--parts", "part.png"], 2, ["--parts: takes one value"]),
             (["train", "--data", "long" * 99], 1, ["longlong: file name too long"]),
             (["evaluate", "--runs", "long" * 99], 1, ["longlong: file name too long"]),
             (["train", "--category", ""], 2, ["after --category is empty", "not set"]),
@@ -772,7 +773,7 @@ class TestFullLog:
             f"    print('result')\n"
             f"    child = 'import sys; sys.stderr.write(str(sys.stdin.fileno()))'\n"
             f"    import subprocess; subprocess.run([sys.executable, '-c', child], check=True)\n"
-            f"    raise cli.UsageError('no such thing')\n"
+            f"    raise cli.UsageError('no such caf\\udce9')\n"
             f"cli.app = app\n"
             f"cli.main()"
         )
@@ -781,7 +782,7 @@ class TestFullLog:
         )
         assert done.returncode == 2
         assert done.stdout == ("" if closed == 1 else "result\n")
-        assert done.stderr == ("" if closed == 2 else "0error: no such thing\n")
+        assert done.stderr == ("" if closed == 2 else "0error: no such caf\\udce9\n")
 
     def test_the_next_categories_are_trained_all_the_same(self, monkeypatch: pytest.MonkeyPatch):
         trained = []

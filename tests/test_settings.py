@@ -122,10 +122,10 @@ def test_a_config_file_may_begin_with_a_byte_order_mark(tmp_path):
 
 def test_saved_settings_come_back_and_foreign_ones_are_refused(tmp_path):
     settings = resolved(assignments=["train.steps=7", "synthesis.textures=/some/where"])
-    assert load(settings.model_dump_json(), tmp_path) == settings
+    assert load(settings.model_dump_json(), tmp_path, FIELDS) == settings
     for text in ("{}x", '{"train": {"steps": 0}}', '{"unheard_of": 1}'):
         with pytest.raises(DataError, match="do not fit this version"):
-            load(text, tmp_path)
+            load(text, tmp_path, [])
 
 
 def test_the_defaults_are_valid():

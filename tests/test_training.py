@@ -702,6 +702,9 @@ class TestDetector:
     def test_a_model_from_before_a_setting_does_not_judge_by_todays_default(self, finished: Trainer, tmp_path: Path):
         content = checkpoint.load(finished.run / "checkpoints" / "best.pt")
         settings = json.loads(content["settings"])
+        del settings["train"]["validate_every"]  # by which no detector judges
+        checkpoint.save(tmp_path / "older.pt", content | {"settings": json.dumps(settings)})
+        Detector.load(tmp_path / "older.pt", "cpu")
         del settings["score"]["views"]
         checkpoint.save(tmp_path / "older.pt", content | {"settings": json.dumps(settings)})
         with pytest.raises(DataError, match=r"older\.pt: of a version of das3d that had no score\.views; train anew"):

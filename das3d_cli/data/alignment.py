@@ -13,6 +13,7 @@ _REACH = 8  # of these pixels, to each side
 _POINTS = 600  # of the outline, evenly spread
 _LEAST = 50  # fewer of them tell nothing
 _BLUR = 1.0  # of these pixels: the outlines of pixels have steps
+_LEVEL = 8.0  # what a slope of a grey level a pixel is to `_slopes`
 
 
 def photo_offset(rgb: NDArray[np.uint8], part: NDArray[np.bool_]) -> tuple[float, float] | None:
@@ -23,9 +24,11 @@ def photo_offset(rgb: NDArray[np.uint8], part: NDArray[np.bool_]) -> tuple[float
         part: bool, (H, W), as the points tell it.
 
     Returns:
-        x and y in pixels, at most `_REACH` of a part shown `_SIDE` wide; None where too little of the outline lies within the image.
+        x and y in pixels, at most `_REACH` of a part shown `_SIDE` wide; None where the image shows too little of the outline.
     """
     left, top, width, height = cv2.boundingRect(part.astype(np.uint8))
+    if not width:
+        return None
     scale = min(1.0, _SIDE / max(width, height))
     margin = int(np.ceil((_REACH + 2) / scale))
     rows = slice(max(top - margin, 0), top + height + margin)
@@ -40,8 +43,11 @@ def photo_offset(rgb: NDArray[np.uint8], part: NDArray[np.bool_]) -> tuple[float
     y = points[:, 1, None, None] + steps[:, None]
     x = points[:, 0, None, None] + steps
     change = np.abs(across[:, 0, None, None] * slopes[0, y, x] + across[:, 1, None, None] * slopes[1, y, x])
-    # Not more than most of the outline shows: a bright reflection beside it would outweigh all the rest.
-    change = np.minimum(change, np.median(change.max(axis=(1, 2)))).mean(axis=0)
+    told = change.any(axis=(1, 2))  # not where the photo is black or white about the outline
+    if np.count_nonzero(told) < _LEAST:
+        return None
+    # By far less than in proportion: half an outline on a bright rim or a shadow's edge would outweigh the whole of it where it lies.
+    change = np.log1p(change[told] / _LEVEL).mean(axis=0)
     row, column = (int(place) for place in np.unravel_index(change.argmax(), change.shape))
     return (
         (column - _REACH + _between(change[row], column)) / scale,

@@ -159,8 +159,8 @@ def _of_photo(geometry: Geometry, form: Form, usual: Usual) -> list[str]:
         off = math.dist(geometry.photo_offset, middle)
         if off > _OFFSET * within + _OFFSET_SHARE * geometry.side:
             told.append(
-                f"the photo lies {off:.1f} pixels off the points, where most of those trained on lie within {within:.1f};"
-                " look whether the two are of one capture, and whether one camera has moved against the other"
+                f"the photo lies {off:.1f} pixels from where photos lie on the points of those trained on, most within"
+                f" {max(within, 0.1):.1f}; look whether the two are of one capture, and whether one camera has moved against the other"
             )
     if form.modalities == "rgb" and usual.size and own != usual.size:
         told.append(

@@ -28,7 +28,7 @@ from das3d_cli.engine.feed import placed
 from das3d_cli.engine.trainer import Data, Progress, Trainer
 from das3d_cli.errors import DataError, UsageError
 from das3d_cli.files import sweep
-from das3d_cli.settings import FIELDS, Settings
+from das3d_cli.settings import ADAPTABLE, FIELDS, Settings
 from das3d_cli.synthesis.textures import folder_textures, procedural_textures
 
 _HELD_OUT = 0.15  # share of the training parts that stands in for a missing validation split
@@ -267,7 +267,7 @@ def _left(run: Path) -> tuple[Settings, dict[str, Any]]:
         text = (run / "settings.json").read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         raise DataError(f"{run / 'settings.json'}: damaged or not readable; bring it back, or train anew") from None
-    settings = configure.load(text, run / "settings.json")
+    settings = configure.load(text, run / "settings.json", FIELDS.keys() - set(ADAPTABLE))
     sweep(run)
     return settings, Trainer.read_state(run)
 

@@ -92,10 +92,10 @@ def comparison_table(outcomes: Sequence[Outcome]) -> FigureTable:
 
 def _no_mean_for(seeds: Sequence[tuple[object, Outcome]]) -> str:
     """Why runs that are alike but for their seed are not to be averaged; "" if they are."""
-    if len(dict(seeds)) < len(seeds):
-        return "a seed is there twice, and would weigh twice"
     if len({outcome.seen for _, outcome in seeds}) > 1:
         return "the runs learnt from different good parts"
+    if len(dict(seeds)) < len(seeds):
+        return "a seed is there twice, and would weigh twice"
     return ""
 
 
