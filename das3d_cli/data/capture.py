@@ -105,8 +105,8 @@ class Geometry:
         span_m: diameter of the smallest circle around the part, metres; None likewise, and where the whole image is shown.
         gap_m: diameter of the largest circle of the part that holds no point, metres; None likewise.
         brightness: mean of the part's colours, 0 to 255; None where there is no image.
-        photo_offset: how far the part's outline in the photo lies from its own, x and y in raw pixels, see `photo_offset`; None where
-            that is not told, or there is but one of the two.
+        photo_offset: how far the part's outline in the photo lies from its own, x and y in raw pixels, see `das3d_cli.data.alignment`;
+            None where that is not told, or there is but one of the two.
     """
 
     plane: tuple[float, float, float, float] | None
