@@ -13,6 +13,8 @@ from bench import clock, dsr, growth, peers, plain, ready, steps, table
 from torch.utils.flop_counter import FlopCounterMode
 
 from das3d_cli.configure import resolve
+from das3d_cli.data.layouts import find_entries
+from das3d_cli.data.readers import read_capture
 from das3d_cli.metrics import aupro
 from das3d_cli.synthesis.augment import augment
 from das3d_cli.synthesis.random import ItemRandom
@@ -143,3 +145,15 @@ def test_growth_is_measured(cache: Path, tmp_path: Path):
     rows = {row.what: row for section in sections for row in section.rows}
     assert {"preprocessing, 200 px", "training step of 4, 128 px", "the template of 40 parts"} <= set(rows)
     assert all(value > 0 for row in rows.values() for value in row.values)
+
+
+def test_the_models_that_are_timed_load_and_judge(
+    shared_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ready, "SAMPLES", shared_dataset)
+    models = ready.make_models(ready.make_cache(tmp_path / "cache"), tmp_path)
+    assert models.keys() == set(ready.PRESETS)
+    part = find_entries(shared_dataset, [ready.CATEGORY]).entries[0]
+    capture = read_capture(part.rgb, part.xyz)
+    for model in models.values():
+        assert ready.load(model, CPU).predict(capture.rgb, capture.xyz).anomalous

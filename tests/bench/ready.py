@@ -77,11 +77,9 @@ def make_models(cache: Path, folder: Path) -> dict[str, Path]:
     files = {}
     for preset in PRESETS:
         made = make_trainer(cache, settings_of(preset), torch.device("cpu"))
+        made.best = {"threshold": 0.3, "step": 0}
         files[preset] = folder / f"{preset}.pt"
-        checkpoint.save(files[preset], {
-            **made.identity, "form": made.identity["form"] | {"pitch_m": None}, "settings": made.settings.model_dump_json(),
-            "network": made.network.state_dict(), "threshold": 0.3, "step": 0,
-        })  # fmt: skip
+        checkpoint.save(files[preset], made._model_file() | {"form": made.identity["form"] | {"pitch_m": None}})
     return files
 
 
