@@ -9,9 +9,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from das3d_cli.data.alignment import photo_offset
+from das3d_cli.data import alignment
 
 HEIGHT, WIDTH = 180, 220
+
+
+def photo_offset(rgb: NDArray[np.uint8], part: NDArray[np.bool_]) -> tuple[float, float] | None:
+    """Where all was measured."""
+    return alignment.photo_offset(rgb, part, np.ones(part.shape, bool))
 
 
 @cache
@@ -96,6 +101,15 @@ def test_a_hard_shadow_beside_the_part_is_not_taken_for_it(falls: tuple[int, int
     found = photo_offset(bright, cover >= 0.5)
     assert found is not None
     assert np.hypot(*found) < 0.7
+
+
+def test_where_the_photo_itself_told_the_part_it_does_not_count() -> None:
+    points, moved = shape(1) >= 0.5, shape(1, 3.0, 0.0)
+    measured = np.ones((HEIGHT, WIDTH), bool)
+    measured[:, 130:] = False
+    found = alignment.photo_offset(photo(moved, 60, 150, 2), np.where(measured, points, moved >= 0.5), measured)
+    assert found is not None
+    assert np.hypot(found[0] - 3, found[1]) < 0.6
 
 
 def test_no_part_tells_nothing() -> None:

@@ -12,16 +12,20 @@ _SIDE = 256  # pixels of the longer side that it is looked for on
 _REACH = 8  # of these pixels, to each side
 _POINTS = 600  # of the outline, evenly spread
 _LEAST = 50  # fewer of them tell nothing
+_SURE = 0.6  # of what lies about a point of the outline, least share that was measured: half where a shadow begins at the part
 _BLUR = 1.0  # of these pixels: the outlines of pixels have steps
 _LEVEL = 8.0  # what a slope of a grey level a pixel is to `_slopes`
 
 
-def photo_offset(rgb: NDArray[np.uint8], part: NDArray[np.bool_]) -> tuple[float, float] | None:
+def photo_offset(
+    rgb: NDArray[np.uint8], part: NDArray[np.bool_], measured: NDArray[np.bool_]
+) -> tuple[float, float] | None:
     """How far the outline that the photo shows lies from the part's own, where the photo changes most across it.
 
     Args:
         rgb: uint8, (H, W, 3).
-        part: bool, (H, W), as the points tell it.
+        part: bool, (H, W).
+        measured: bool, (H, W): has a point. Elsewhere the photo itself may have told where the part ends.
 
     Returns:
         x and y in pixels, at most `_REACH` of a part shown `_SIDE` wide; None where the image shows too little of the outline.
@@ -35,7 +39,7 @@ def photo_offset(rgb: NDArray[np.uint8], part: NDArray[np.bool_]) -> tuple[float
     columns = slice(max(left - margin, 0), left + width + margin)
     grey = _small(cv2.cvtColor(rgb[rows, columns], cv2.COLOR_RGB2GRAY), scale)
     mask = _small(part[rows, columns] * np.uint8(255), scale)
-    across, points = _outline(mask)
+    across, points = _outline(mask, _small(measured[rows, columns] * np.uint8(255), scale) >= _SURE * 255)
     if len(points) < _LEAST:
         return None
     slopes = _slopes(grey)
@@ -67,13 +71,13 @@ def _slopes(image: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray([cv2.Sobel(image, cv2.CV_32F, 1, 0), cv2.Sobel(image, cv2.CV_32F, 0, 1)], np.float32)
 
 
-def _outline(mask: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    """Unit normals and places (x, y) of the outline's points that are far enough from the border to look around them."""
+def _outline(mask: NDArray[np.float32], sure: NDArray[np.bool_]) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """Unit normals and places (x, y) of the outline's sure points that are far enough from the border to look around them."""
     outlines, _ = cv2.findContours((mask >= 127.5).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     points = np.concatenate([np.zeros((0, 2), np.int32), *(outline[:, 0] for outline in outlines)])
     height, width = mask.shape
     within = (points >= _REACH) & (points < (width - _REACH, height - _REACH))
-    points = points[within.all(axis=1)]
+    points = points[within.all(axis=1) & sure[points[:, 1], points[:, 0]]]
     points = points[:: max(1, -(-len(points) // _POINTS))]
     slopes = _slopes(mask)[:, points[:, 1], points[:, 0]].T
     return slopes / np.maximum(np.linalg.norm(slopes, axis=1, keepdims=True), np.float32(1e-9)), points

@@ -18,7 +18,7 @@ _WIDER, _WIDER_M = 1.5, 2e-3  # times the widest gap, and over it
 _OTHER_LIGHT, _LIGHT = 1.5, 10  # times the brightest, or the darkest, and so much of 255 on
 _LOW = 0.2  # of a part: less than that is the foot of any
 _FEW, _FEW_IN = 0.1, 3  # share of the parts; one of so many as well
-_OFFSET, _OFFSET_SHARE = 2.0, 0.0025  # times what most are off by, and a share of the window's side
+_OFFSET, _OFFSET_SHARE = 2.0, 0.00125  # times what most are off by, and a share of the window's side
 _OFFSETS = 8  # parts; fewer do not tell what is usual
 
 

@@ -153,7 +153,8 @@ def preprocess(
         *((True, 1.0) if capture.xyz is None else (_within(part.mask), float(part.measured.sum() / part.mask.sum()))),
         part.clipped, part.pitch_m, span and part.pitch_m and span * part.pitch_m, part.gap_m,
         None if capture.rgb is None else float(np.mean(cv2.mean(capture.rgb, part.mask.astype(np.uint8))[:3])),
-        None if capture.rgb is None or capture.xyz is None else photo_offset(capture.rgb, part.mask),
+        None if capture.rgb is None or capture.xyz is None
+        else photo_offset(capture.rgb, part.mask, ~np.isnan(capture.xyz[..., 2])),
     )  # fmt: skip
 
     weight = _square(part.mask, geometry)
