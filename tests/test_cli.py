@@ -215,9 +215,11 @@ class TestMainPath:
         import signal
         import time
 
+        long = [*TINY]
+        long[long.index("--steps") + 1] = "2000"
         process = subprocess.Popen(
-            [sys.executable, "-m", "das3d_cli", "train", "--category", "tire", *TINY, "--steps", "2000", "--gpus", "cpu",
-             "--runs", "long"], cwd=place, stderr=subprocess.PIPE, text=True,
+            [sys.executable, "-m", "das3d_cli", "train", "--category", "tire", *long, "--gpus", "cpu", "--runs", "long"],
+            cwd=place, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         metrics = place / "long" / "tire-001" / "metrics.jsonl"
         for _ in range(600):
