@@ -12,10 +12,8 @@ from numpy.typing import NDArray
 
 from das3d_cli.data.parallax import are_parallel, fit_rays
 
-_SURROUNDINGS = (
-    0.25,
-    1.0,
-)  # of a region's length about it: there the rays are known, and the surface that the region lies in
+# Of a region's length about it: there the rays are known, and the surface that the region lies in.
+_SURROUNDINGS = (0.25, 1.0)
 _SHORTEST = 16  # pixels; a smaller region has the surroundings of one as long as this
 _RING = (
     12  # points of the part about a region that tell how far away it is; where there are fewer, the region's own serve
@@ -135,7 +133,7 @@ def _pitch_m(labels: NDArray[np.int32], label: int, box: tuple[slice, slice], su
         margin = round(reach * size)
         window = tuple(slice(max(0, line.start - margin), line.stop + margin) for line in box)
         region, points = labels[window] == label, surface.xyz[window]
-        about = cv2.dilate(region.astype(np.uint8), np.ones((2 * margin + 1,) * 2, np.uint8)) > 0
+        about = cv2.distanceTransform((~region).astype(np.uint8), cv2.DIST_C, 3) <= margin
         pixels = _some_of(_distinct(points) & about)
         part = ~np.isnan(points[..., 0]) & surface.part[window] & about
         around = part & ~region
@@ -152,9 +150,8 @@ def _pitch_m(labels: NDArray[np.int32], label: int, box: tuple[slice, slice], su
     if not len(at):
         return _UNKNOWN
     normal = np.array(surface.normal)
-    return fit_rays(pixels, chosen, parallel=surface.parallel).steps(
-        np.argwhere(region).mean(axis=0), normal, float(np.median(at @ normal))
-    )
+    rays = fit_rays(pixels, chosen, parallel=surface.parallel)
+    return rays.steps(_middle(region), normal, float(np.median(at @ normal)))
 
 
 def _distinct(points: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -180,6 +177,12 @@ def _spread_enough(pixels: NDArray[np.intp], covariance: NDArray[np.float64]) ->
         return False
     own = covariance + np.eye(2) / 12  # a region of one pixel has its breadth
     return bool(np.linalg.eigvalsh(np.cov(pixels.T, bias=True) - _SPREAD**2 * own)[0] > 0)
+
+
+def _middle(region: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Row and column of a region's centroid, (2,)."""
+    sums = cv2.moments(region.astype(np.uint8), binaryImage=True)
+    return np.array([sums["m01"], sums["m10"]]) / sums["m00"]
 
 
 def _covariance(region: NDArray[np.bool_]) -> NDArray[np.float64]:
