@@ -22,6 +22,7 @@ import tifffile
 import torch
 import typer
 
+from das3d_cli.commands import heatmaps
 from das3d_cli.commands import predict as predict_command
 from das3d_cli.commands import preprocess as preprocess_command
 from das3d_cli.commands import train as train_command
@@ -426,14 +427,14 @@ class TestManyParts:
     def test_what_nobody_foresaw_in_drawing_costs_no_verdict(
         self, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ):
-        draw = predict_command._draw
+        draw = heatmaps.draw
 
         def faulty(picture: Path, *given: Any) -> None:
             if picture.stem == "001":
                 raise ZeroDivisionError("in drawing")
             draw(picture, *given)
 
-        monkeypatch.setattr(predict_command, "_draw", faulty)
+        monkeypatch.setattr(heatmaps, "draw", faulty)
         monkeypatch.setattr(predict_command, "_one_thread_each", lambda: None)
         parts, run = place / "mvtec3d/tire/train/good", place / "runs/tire-001"
         with pytest.raises(typer.Exit) as ended:
@@ -463,6 +464,47 @@ class TestManyParts:
         verdicts = [json.loads(line) for line in done.stdout.splitlines()]
         assert done.returncode == 1 and [verdict["anomalous"] for verdict in verdicts] == [True, True, None]
         assert verdicts[2]["error"] == f"{tmp_path}/list.csv: row 4: names no xyz file"
+
+    def test_parts_are_judged_as_a_program_names_them(self, place: Path, tmp_path: Path):
+        for name in ("part.tiff", "part.png"):
+            shutil.copy(place / name, tmp_path / name)
+        call = [sys.executable, "-m", "das3d_cli", "predict", "--parts", "-", "--json", "--heatmap", tmp_path / "maps"]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        with subprocess.Popen(call, cwd=place, text=True, bufsize=1, **pipes) as process:
+            assert process.stdin and process.stdout and process.stderr
+
+            def answer(line: str) -> dict[str, Any]:
+                process.stdin.write(f"{line}\n")  # the next one is written when this one is answered
+                return json.loads(process.stdout.readline())
+
+            process.stdin.write("name,xyz,rgb,category\n")
+            first = answer(f"first,{tmp_path}/part.tiff,{tmp_path}/part.png,")
+            alone = json.loads(ok(das3d("predict", "part.tiff", "part.png", "--json", cwd=place)).stdout)
+            assert first["score"] == pytest.approx(alone["score"], abs=1e-5)
+            assert (first["name"], first["heatmap"]) == ("first", str(tmp_path / "maps/first.png"))
+            other = sorted((place / "mvtec3d/tire/train/good/xyz").iterdir())[1]
+            shutil.copy(other, tmp_path / "part.tiff")
+            shutil.copy(other.parents[1] / f"rgb/{other.stem}.png", tmp_path / "part.png")
+            again = answer(f"first,{tmp_path}/part.tiff,{tmp_path}/part.png,tire")
+            assert again["score"] != first["score"] and again["heatmap"] == first["heatmap"]
+            unplaced = answer(f"first,{other},{place}/part.png,")
+            assert unplaced["score"] > 0 and unplaced["heatmap"] is None
+            assert "nowhere.tiff: no such file" in answer(f",nowhere.tiff,{place}/part.png,")["error"]
+            assert answer('"a,b')["error"].startswith("standard input: row 6: unexpected end of data; look for")
+            assert "is of cookie, but the run is of tire" in answer(",a.tiff,a.png,cookie")["error"]
+            rest, told = process.communicate()
+        assert process.returncode == 1 and rest == ""
+        assert told.splitlines()[-1].startswith("parts: 6, ") and "is called first too; give them names" in told
+
+    @pytest.mark.parametrize("written", ["", "part.tiff,part.png\n", "xyz\n"])
+    def test_a_list_that_is_written_begins_with_the_columns_names(self, place: Path, written: str):
+        done = das3d("predict", "--parts", "-", cwd=place, input=written)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "standard input: a first line with the columns xyz and rgb is wanted" in done.stderr
+
+    def test_a_list_may_end_before_its_first_part(self, place: Path):
+        done = das3d("predict", "--parts", "-", cwd=place, input="xyz,rgb\n")
+        assert (done.returncode, done.stdout) == (0, "") and "parts: 0" in done.stderr
 
     def test_no_earlier_heat_map_passes_for_that_of_a_part_that_fails(self, place: Path, tmp_path: Path):
         shutil.copy(place / "part.png", tmp_path)

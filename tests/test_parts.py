@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from das3d_cli.commands.predict import _pictures
+from das3d_cli.commands.heatmaps import planned, to_come
 from das3d_cli.data.capture import Camera
-from das3d_cli.data.parts import PartFiles, find_parts, not_read
+from das3d_cli.data.parts import PartFiles, find_parts, not_read, parts_to_come
 from das3d_cli.errors import DataError, UsageError
 from das3d_cli.modality import Modality
 from das3d_cli.report.draw import blank, write_png
@@ -118,7 +118,7 @@ def test_a_row_that_cannot_be_used_costs_no_other(tmp_path: Path, columns: str, 
     assert bad.problem == f"{tmp_path / 'list.csv'}: row 4: {problem}"
     told = dict(zip(columns.split(","), row.split(","), strict=False))
     assert set(bad.paths) <= {tmp_path / told.get(kind, "") for kind in ("xyz", "depth", "rgb")}
-    assert _pictures([good, bad], tmp_path / "list.csv", tmp_path / "maps")[bad] is None
+    assert planned([good, bad], tmp_path / "list.csv", tmp_path / "maps")[bad] is None
 
 
 def test_a_row_that_cannot_be_used_is_told_by_what_it_gives(tmp_path: Path):
@@ -334,17 +334,94 @@ def test_rows_of_another_category_are_left_out_and_told(tmp_path: Path):
     assert list(not_read(tmp_path / "list.csv", "rgb")) == []
 
 
+class TestToCome:
+    def test_a_part_is_there_with_its_line(self):
+        written: list[str] = []
+
+        def lines() -> Iterator[str]:
+            for line in ("xyz;rgb\r\n", "1.tiff;1.png\r\n", "\r\n", "2.tiff;2.png"):
+                written.append(line)
+                yield line
+
+        parts = parts_to_come(lines(), "both")
+        assert next(parts).paths == [Path("1.tiff"), Path("1.png")] and len(written) == 2
+        assert next(parts).paths == [Path("2.tiff"), Path("2.png")] and len(written) == 4
+        assert list(parts) == []
+
+    def test_it_is_what_a_file_would_tell_but_for_where_paths_and_cameras_are_looked_for(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "camera.json").write_text('{"fx": 500.0, "cx": 9.0}')
+        text = "depth,rgb,name,fx,cx\n1.png,a.png,one,600,\n2.png,b.png,,,20\n3.png,c.png,,wide,\n"
+        (tmp_path / "list.csv").write_text(text)
+        of_file = find_parts(Path("list.csv"), "both")
+        of_lines = list(parts_to_come(iter(text.splitlines(keepends=True)), "both"))
+        problem = "row 4: fx, fy, cx, cy and scale must be numbers"
+        assert [part.problem.partition(": ")[2] for part in of_file] == ["", "", problem]
+        assert [part.problem for part in of_lines] == ["", "", f"standard input: {problem}"]
+        assert [part._replace(beside=None, problem="") for part in of_file] == [
+            part._replace(problem="") for part in of_lines
+        ]
+        assert [part.camera and (part.camera.fx, part.camera.cx) for part in of_lines] == [(600, None), (500, 20), None]
+
+    def test_files_and_names_may_come_again(self):
+        parts = parts_to_come(iter(["rgb,name\n", *["1.png,a\n"] * 3]), "rgb")
+        assert [(part.rgb, part.name, part.problem) for part in parts] == [(Path("1.png"), "a", "")] * 3
+
+    @pytest.mark.parametrize(
+        ("row", "problem"),
+        [
+            ("1.tiff", "names no rgb file"),
+            ("1.tiff,1.png,a/b", "a/b: no name for a file; leave out slashes"),
+            ("1.tiff,1.png,a,tire,b", "has more cells than there are columns; put a path with a ',' in it into"),
+            ('"1.tiff,1.png', "unexpected end of data; look for a quotation mark without its other half"),
+            ("1.tiff,1.png,,cookie", "is of cookie, but the run is of tire; name another --run"),
+        ],
+    )
+    def test_a_row_that_cannot_be_used_has_its_answer_and_costs_no_other(self, row: str, problem: str):
+        lines = ["xyz,rgb,name,category\n", "0.tiff,0.png\n", f"{row}\n", "2.tiff,2.png,,tire\n"]
+        good, bad, last = parts_to_come(iter(lines), "both", "tire")
+        assert bad.problem.startswith(f"standard input: row 3: {problem}")
+        assert not good.problem and last.paths == [Path("2.tiff"), Path("2.png")]
+
+    @pytest.mark.parametrize(
+        ("first", "message"),
+        [
+            ("", "a first line with the columns xyz and rgb is wanted"),
+            ("xyz\n", "a first line with the columns xyz and rgb is wanted"),
+            ("rgb,RGB,xyz\n", "two columns rgb"),
+            ('"xyz,rgb\n', "not a CSV text"),
+        ],
+    )
+    def test_the_first_line_names_the_columns(self, first: str, message: str):
+        with pytest.raises(DataError, match=f"^standard input: .*{message}"):
+            next(parts_to_come(iter([first] if first else []), "both"))
+
+
 class TestPictures:
+    def test_one_to_come_takes_the_place_of_its_own_files_last_alone(self, tmp_path: Path):
+        place = to_come(tmp_path / "maps")
+        first, other = (PartFiles(Path(f"{folder}/1.tiff"), None) for folder in "ab")
+        for _ in range(2):
+            assert place(first) == tmp_path / "maps/1.png"
+            write_png(tmp_path / "maps/1.png", blank(8, 8))
+        with pytest.raises(DataError, match=r"^b/1.tiff: no heat map, for a/1.tiff is called 1 too; give them names"):
+            place(other)
+        (tmp_path / "maps/2.png").write_bytes(b"a photo")
+        with pytest.raises(DataError, match="which das3d did not write"):
+            place(PartFiles(Path("2.tiff"), None))
+
     def test_each_part_has_its_own(self, tmp_path: Path):
         touch(tmp_path, "in/1_depth.tiff", "in/2_depth.png")
         parts = find_parts(tmp_path / "in", "depth")
         for _ in range(2):
-            made = _pictures(parts, tmp_path / "in", tmp_path / "new/maps")
+            made = planned(parts, tmp_path / "in", tmp_path / "new/maps")
             assert list(made.values()) == [tmp_path / "new/maps/1.png", tmp_path / "new/maps/2.png"]
             for picture in made.values():
                 write_png(picture, blank(8, 8))
-        assert _pictures(parts[:1], None, tmp_path / "1.png") == {parts[0]: tmp_path / "1.png"}
-        assert _pictures(parts, tmp_path / "in", None) == dict.fromkeys(parts)
+        assert planned(parts[:1], None, tmp_path / "1.png") == {parts[0]: tmp_path / "1.png"}
+        assert planned(parts, tmp_path / "in", None) == dict.fromkeys(parts)
 
     def test_a_row_of_a_list_forgets_no_other_rows(self, tmp_path: Path):
         (tmp_path / "list.csv").write_text("xyz,name\n1.tiff,a\n2.tiff,a\nx\0y.tiff,b\n" + "3" * 300 + ".tiff,c\n,d\n")
@@ -353,17 +430,17 @@ class TestPictures:
             write_png(tmp_path / f"maps/{name}.png", blank(8, 8))
         parts = find_parts(tmp_path / "list.csv", "depth")
         for folder in (None, tmp_path / "maps"):
-            made = _pictures(parts, tmp_path / "list.csv", folder)
+            made = planned(parts, tmp_path / "list.csv", folder)
             assert [bool(part.problem) for part in parts] == [False, True, True, False, True]
         assert list(made.values()) == [tmp_path / "maps/a.png", None, None, tmp_path / "maps/c.png", None]
         assert [path.name for path in (tmp_path / "maps").iterdir()] == ["a.png"]
 
     def test_none_of_an_earlier_call_is_left_of_a_part_whose_files_cannot_be_told(self, tmp_path: Path):
         touch(tmp_path, "in/1.tiff", "in/2.tiff")
-        for picture in _pictures(find_parts(tmp_path / "in", "depth"), tmp_path / "in", tmp_path / "maps").values():
+        for picture in planned(find_parts(tmp_path / "in", "depth"), tmp_path / "in", tmp_path / "maps").values():
             write_png(picture, blank(8, 8))
         touch(tmp_path, "in/1.tif")
-        _pictures(find_parts(tmp_path / "in", "depth"), tmp_path / "in", tmp_path / "maps")
+        planned(find_parts(tmp_path / "in", "depth"), tmp_path / "in", tmp_path / "maps")
         assert [path.name for path in (tmp_path / "maps").iterdir()] == ["2.png"]
 
     @pytest.mark.parametrize("folder", ["in", "in/rgb", "in/xyz", "in/depth"])
@@ -371,29 +448,29 @@ class TestPictures:
     def test_none_may_lie_where_it_would_be_taken_for_a_photo(self, tmp_path: Path, folder: str, inside: str):
         touch(tmp_path, f"in/{inside}1.tiff")
         with pytest.raises(UsageError, match=f"^--heatmap {tmp_path / folder}: the files of parts"):
-            _pictures(find_parts(tmp_path / "in", "depth"), tmp_path / "in", tmp_path / folder)
+            planned(find_parts(tmp_path / "in", "depth"), tmp_path / "in", tmp_path / folder)
         assert [path.name for path in tmp_path.rglob("*.*")] == ["1.tiff"]
 
     def test_none_may_lie_among_files_that_a_list_names(self, tmp_path: Path):
         touch(tmp_path, "far/1.tiff")
         (tmp_path / "list.csv").write_text("xyz\nfar/1.tiff\n")
         with pytest.raises(UsageError, match="far: the files of parts"):
-            _pictures(find_parts(tmp_path / "list.csv", "depth"), tmp_path / "list.csv", tmp_path / "far")
+            planned(find_parts(tmp_path / "list.csv", "depth"), tmp_path / "list.csv", tmp_path / "far")
 
     def test_none_replaces_a_photo_that_the_detector_does_not_look_at(self, tmp_path: Path):
         touch(tmp_path, "in/xyz/1.tiff", "photos/1.png")
         parts = find_parts(tmp_path / "in", "depth")
         with pytest.raises(UsageError, match=f"^--heatmap {tmp_path}/photos: would replace {tmp_path}/photos/1.png"):
-            _pictures(parts, tmp_path / "in", tmp_path / "photos")
+            planned(parts, tmp_path / "in", tmp_path / "photos")
 
     def test_one_that_is_named_replaces_what_it_names_but_not_the_part(self, tmp_path: Path):
         touch(tmp_path, "1.tiff", "old.png")
         parts = [PartFiles(tmp_path / "1.tiff", None)]
-        assert _pictures(parts, None, tmp_path / "old.png") == {parts[0]: tmp_path / "old.png"}
+        assert planned(parts, None, tmp_path / "old.png") == {parts[0]: tmp_path / "old.png"}
         with pytest.raises(UsageError, match="is the part's own file"):
-            _pictures(parts, None, tmp_path / "1.tiff")
+            planned(parts, None, tmp_path / "1.tiff")
         (tmp_path / "photo.png").write_bytes(b"a photo")
         with pytest.raises(UsageError, match=r"would replace .*/photo\.png, which das3d did not write"):
-            _pictures(parts, None, tmp_path / "photo.png")
+            planned(parts, None, tmp_path / "photo.png")
         with pytest.raises(UsageError, match="is a folder; name a file"):
-            _pictures(parts, None, tmp_path)
+            planned(parts, None, tmp_path)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter
+import io
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
 from das3d_cli import console
+from das3d_cli.commands import heatmaps
 from das3d_cli.commands.options import DEFAULT_RUNS, Gpus, Run, Runs
 from das3d_cli.configure import resolve
 from das3d_cli.errors import DataError, UsageError, unforeseen
 from das3d_cli.files import as_json as to_json
-from das3d_cli.files import real
 from das3d_cli.modality import Modality
 from das3d_cli.runs import newest_finished, using
 
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from das3d_cli.detector import Detector, Prediction
 
 ANOMALOUS = 4  # exit code of --fail-on-anomaly
+_STDIN = Path("-")
+
+
+_Parts = tuple[Iterable["PartFiles"], Callable[["PartFiles"], Path | None]]  # and where the heat map of each goes
 
 
 class _Judged(NamedTuple):
@@ -58,7 +63,8 @@ def run(
             "--parts",
             help="Instead of one part many: a folder of NAME.tiff and NAME.png, side by side or in xyz/ and rgb/,"
             " a label's folder of a data set, a data/ folder of Eyecandies, or a CSV file with the columns xyz and rgb,"
-            " or depth, rgb, fx, fy, cx, cy and scale; name, if they are to have others than their files.",
+            " or depth, rgb, fx, fy, cx, cy and scale; name, if they are to have others than their files."
+            " -: such a list from standard input, each part judged as soon as its line is there.",
             show_default=False,
         ),
     ] = None,
@@ -90,20 +96,50 @@ def run(
     settings = resolve({"hardware.gpus": gpus})
     _check_call(first, parts, threshold)
     chosen = model or newest_finished(runs)
-    from das3d_cli.data.parts import find_parts, not_read
     from das3d_cli.data.workers import in_order
     from das3d_cli.detector import Detector
 
     detector = Detector.load(chosen, settings.hardware.gpus)
     console.say(using(chosen, detector.category, detector.step, detector.settings.train.steps))
     detector.threshold = threshold or detector.threshold
+    if parts == _STDIN:
+        files, place = _to_come(detector, heatmap)
+    else:
+        files, place = _known(detector, parts, first, second, heatmap)
+
+    def judge(part: PartFiles) -> _Judged:
+        return _judge(detector, part, place, one_of_many=bool(parts))
+
+    count = failed = anomalous = 0
+    # Whoever writes the list may wait for each answer before the next part.
+    for judged in in_order(judge, files) if parts and parts != _STDIN else map(judge, files):
+        _tell(judged, detector, chosen, as_json=as_json, one_of_many=bool(parts))
+        count += 1
+        failed += judged.error is not None
+        anomalous += judged.found is not None and judged.found.anomalous
+        if judged.error and not parts:
+            raise judged.error
+    if parts:
+        console.say(f"parts: {count}, {anomalous} anomalous, {failed} that cannot be used or drawn")
+    if failed:
+        raise typer.Exit(1)
+    if anomalous and fail_on_anomaly:
+        raise typer.Exit(ANOMALOUS)
+
+
+def _known(
+    detector: Detector, parts: Path | None, first: Path | None, second: Path | None, heatmap: Path | None
+) -> _Parts:
+    """The parts that the call names."""
+    from das3d_cli.data.parts import find_parts, not_read
+
     used = detector.settings.preprocess
     files = (
         find_parts(parts, detector.needs, used.light_names(), detector.category, used.layout)
         if parts
         else [_one_part(first, second, detector.needs)]
     )
-    pictures = _pictures(files, parts, heatmap)
+    pictures = heatmaps.planned(files, parts, heatmap)
     for note in not_read(parts, detector.needs, detector.category, files) if parts else ():
         console.say(note)
     if others := [part for part in files if _of_another_kind(part, detector.usual.photos)]:
@@ -111,23 +147,25 @@ def run(
         console.say(f"{others[0].rgb}{count}: {_of_another_kind(others[0], detector.usual.photos)}")
     if len(files) > 1:
         _one_thread_each()
+    return files, pictures.__getitem__
 
-    def judge(part: PartFiles) -> _Judged:
-        return _judge(detector, part, pictures[part], one_of_many=bool(parts))
 
-    failed = anomalous = 0
-    for judged in in_order(judge, files) if parts else map(judge, files):
-        _tell(judged, detector, chosen, as_json=as_json, one_of_many=bool(parts))
-        failed += judged.error is not None
-        anomalous += judged.found is not None and judged.found.anomalous
-        if judged.error and not parts:
-            raise judged.error
-    if parts:
-        console.say(f"parts: {len(files)}, {anomalous} anomalous, {failed} that cannot be used or drawn")
-    if failed:
-        raise typer.Exit(1)
-    if anomalous and fail_on_anomaly:
-        raise typer.Exit(ANOMALOUS)
+def _to_come(detector: Detector, heatmap: Path | None) -> _Parts:
+    """The parts that standard input names, each when it does."""
+    from das3d_cli.data.parts import parts_to_come
+
+    if sys.stdin is None:
+        raise DataError("--parts -: standard input is closed")
+    # A name may hold any bytes, as those that the system gives.
+    lines = io.TextIOWrapper(sys.stdin.buffer, "utf-8-sig", "surrogateescape", newline="\n")
+
+    def files() -> Iterator[PartFiles]:
+        for part in parts_to_come(lines, detector.needs, detector.category):
+            if other := _of_another_kind(part, detector.usual.photos):
+                console.say(f"{part.rgb}: {other}")
+            yield part
+
+    return files(), heatmaps.to_come(heatmap) if heatmap else lambda _: None
 
 
 def _check_call(first: Path | None, parts: Path | None, threshold: float | None) -> None:
@@ -171,58 +209,6 @@ def _one_part(first: Path | None, second: Path | None, needs: Modality) -> PartF
     return PartFiles(first, second)
 
 
-def _pictures(files: list[PartFiles], parts: Path | None, heatmap: Path | None) -> dict[PartFiles, Path | None]:
-    """Where the heat maps go: that of one part to `heatmap`, those of many to NAME.png in this folder, which is made.
-
-    Raises:
-        UsageError: one would take the place of a part's own file, of another or of a picture that das3d did not write.
-        DataError: the folder is missing, or cannot be made.
-    """
-    if parts and heatmap:
-        return _in_folder(files, parts, heatmap)
-    if heatmap:
-        if real(heatmap) in [real(path) for part in files for path in part.paths]:
-            raise UsageError(f"--heatmap {heatmap}: is the part's own file; choose another")
-        _check_place(heatmap)
-    return dict.fromkeys(files, heatmap)
-
-
-def _check_place(heatmap: Path) -> None:
-    from das3d_cli.files import check_folder
-    from das3d_cli.report.draw import check_replaceable
-
-    if heatmap.is_dir():
-        raise UsageError(f"--heatmap {heatmap}: is a folder; name a file, as {heatmap / 'heatmap.png'}")
-    if heatmap.suffix.lower() != ".png":
-        raise UsageError(f"--heatmap {heatmap}: the name must end in .png")
-    check_folder(heatmap)  # a mistake is told before the work
-    if heatmap.is_file() and heatmap.stat().st_size:  # one may have been made empty to hold the name
-        check_replaceable(f"--heatmap {heatmap}", heatmap)
-
-
-def _in_folder(files: list[PartFiles], parts: Path, folder: Path) -> dict[PartFiles, Path | None]:
-    from das3d_cli.data.parts import folders_of_parts
-    from das3d_cli.files import make_folder
-    from das3d_cli.report.draw import check_replaceable, forget
-
-    usable = [part for part in files if not part.problem]
-    taken = {*folders_of_parts(parts), *(path.parent for part in usable for path in part.paths)}
-    if real(folder) in {real(path) for path in taken}:  # the next call would take them for photos
-        raise UsageError(f"--heatmap {folder}: the files of parts are looked for there; choose another folder")
-    names = [part.name for part in usable]
-    if repeated := next((name for name, count in Counter(names).items() if count > 1), None):
-        raise UsageError(
-            f"--heatmap {folder}: two parts are called {repeated}, and so would their heat maps; rename one"
-        )
-    pictures = [folder / f"{name}.png" for name in names]
-    for picture in pictures:
-        check_replaceable(f"--heatmap {folder}", picture)
-    make_folder(folder)
-    for name in {part.name for part in files if part.problem and part.name} - {*names}:
-        forget(folder / f"{name}.png")  # of an earlier call, when its files could be told
-    return dict.fromkeys(files) | dict(zip(usable, pictures, strict=True))
-
-
 def _one_thread_each() -> None:
     """Parts are judged side by side, which keeps the cores busier than sharing out the work on each part."""
     import cv2
@@ -232,12 +218,17 @@ def _one_thread_each() -> None:
     cv2.setNumThreads(1)
 
 
-def _judge(detector: Detector, part: PartFiles, picture: Path | None, *, one_of_many: bool) -> _Judged:
+def _judge(
+    detector: Detector, part: PartFiles, place: Callable[[PartFiles], Path | None], *, one_of_many: bool
+) -> _Judged:
     found: Prediction | None = None
+    picture, unplaced = _placed(part, place)
     try:
         found, capture = _verdict(detector, part, picture)
+        if unplaced:
+            raise unplaced
         if picture:
-            _draw(picture, detector, part, found, capture)
+            heatmaps.draw(picture, detector, part, found, capture)
     except DataError as error:
         return _Judged(part, found, None, error)
     except Exception as error:
@@ -246,6 +237,14 @@ def _judge(detector: Detector, part: PartFiles, picture: Path | None, *, one_of_
         # One odd part of many must not cost the others their verdicts, whatever it breaks.
         return _Judged(part, found, None, DataError(f"{part.first}: {unforeseen(error)}"))
     return _Judged(part, found, picture, None)
+
+
+def _placed(part: PartFiles, place: Callable[[PartFiles], Path | None]) -> tuple[Path | None, DataError | None]:
+    """Where a part's heat map goes, or why it cannot: that costs the part no verdict."""
+    try:
+        return (None if part.problem else place(part)), None
+    except DataError as error:
+        return None, error
 
 
 def _verdict(detector: Detector, part: PartFiles, picture: Path | None) -> tuple[Prediction, RawCapture]:
@@ -268,22 +267,6 @@ def _verdict(detector: Detector, part: PartFiles, picture: Path | None) -> tuple
         return detector.predict(capture.rgb, capture.xyz), capture
     except DataError as error:
         raise DataError(f"{part.first}: {error}") from None
-
-
-def _draw(picture: Path, detector: Detector, part: PartFiles, found: Prediction, capture: RawCapture) -> None:
-    """Write the heat map. Raises DataError: it cannot be written."""
-    from das3d_cli.report.draw import write_png
-    from das3d_cli.report.heatmap import overlay
-    from das3d_cli.report.pictures import picture_of
-
-    told = [name for name in (detector.category, part.folder, part.name) if name]
-    lengths = [defect.length_mm for defect in found.defects if not math.isnan(defect.length_mm)]
-    drawn = overlay(
-        picture_of(capture), found.anomaly_map, threshold=found.threshold, outline=detector.settings.score.outline,
-        score=found.score, anomalous=found.anomalous,
-        defect_mm=max(lengths, default=None), title=" / ".join(told),
-    )  # fmt: skip
-    write_png(picture, drawn)
 
 
 def _tell(judged: _Judged, detector: Detector, run: Path, *, as_json: bool, one_of_many: bool) -> None:

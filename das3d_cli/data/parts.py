@@ -11,7 +11,7 @@ from das3d_cli.data.capture import Camera
 from das3d_cli.data.depth import find_camera
 from das3d_cli.data.layouts import LAYOUTS, flat, mvtec3d
 from das3d_cli.data.layouts.entries import CLOUDS, IMAGES, KINDS, check_name, listing, unread
-from das3d_cli.data.layouts.table import Row, claim, read_rows, row_camera
+from das3d_cli.data.layouts.table import Row, claim, read_rows, row_camera, rows_to_come
 from das3d_cli.errors import DataError
 from das3d_cli.files import real
 from das3d_cli.modality import Modality
@@ -19,7 +19,9 @@ from das3d_cli.modality import Modality
 _ABOVE = 5  # folders that may hold a camera.json: xyz/, its label, split and category, and the one of all categories
 _LOOKS_AT = {"xyz": "depth", "rgb": "rgb"}  # what a detector needs that looks at this kind alone
 _COLUMNS = {"xyz": ("xyz", "depth"), "rgb": ("rgb",)}  # of a list
+_KINDS_OF: dict[Modality, tuple[str, ...]] = {"both": ("xyz", "rgb"), "rgb": ("rgb",), "depth": ("xyz",)}
 _BESIDE = (".json", ".yaml", ".csv")  # cameras, limits of depth images and lists
+_WRITTEN = "standard input"
 
 
 class PartFiles(NamedTuple):
@@ -108,6 +110,35 @@ def find_parts(
     return parts
 
 
+def parts_to_come(lines: Iterator[str], needs: Modality, category: str = "") -> Iterator[PartFiles]:
+    """The parts of a list that is written meanwhile, each as soon as its line is there; the first line names the columns.
+
+    They are those of a CSV file of `find_parts`, but paths count from the current folder, and a depth image that the list says
+    nothing of has the camera of the nearest camera.json about it. One after the other parts may have the same files, written anew.
+
+    Args:
+        lines: of the list, each with its end.
+        needs, category: as for `find_parts`; a row of another category becomes a part with a problem.
+
+    Raises:
+        DataError: the first line does not name the columns that are needed.
+    """
+    columns, rows = rows_to_come(lines, _WRITTEN)
+    sources = _sources(columns, needs)
+    if sources is None:
+        raise DataError(f"{_WRITTEN}: a first line with the {_wanted(needs)} is wanted, and then one for each part")
+    for number, row in rows:
+        where = f"{_WRITTEN}: row {number}"
+        if isinstance(row, ValueError):
+            problem = str(row)
+        elif _of_another(row, category):
+            problem = f"is of {row['category']}, but the run is of {category}; name another --run"
+        else:
+            yield _of_row(row, sources, Path(), where)._replace(beside=None)
+            continue
+        yield PartFiles(None, None, problem=f"{where}: {problem}")
+
+
 def folders_of_parts(where: Path) -> tuple[Path, ...]:
     """Where `find_parts` looks for files, whether the folders are there or not."""
     return where, *(where / kind for kind in KINDS)
@@ -153,33 +184,53 @@ def _in_folder(folder: Path, needs: Modality, lights: Sequence[str], layout: str
 
 
 def _listed(path: Path, needs: Modality, category: str) -> list[PartFiles]:
-    wanted = {"both": ["xyz", "rgb"], "rgb": ["rgb"], "depth": ["xyz"]}[needs]
-    text = f"{path}: a folder, or a CSV file with the column{'s' * (len(wanted) > 1)} {' and '.join(wanted)}, is wanted here"
+    text = f"{path}: a folder, or a CSV file with the {_wanted(needs)}, is wanted here"
     if path.is_file() and path.suffix.lower() != ".csv":
         raise DataError(text)
     columns, rows = read_rows(path)
-    sources = {kind: [name for name in _COLUMNS[kind] if name in columns] for kind in wanted}
-    if not all(sources.values()):
+    sources = _sources(columns, needs)
+    if sources is None:
         raise DataError(text)
     parts: list[PartFiles] = []
     taken: dict[object, int] = {}
     for number, row in rows:
         if _of_another(row, category):
             continue
-        files: dict[str, Path] = {}
-        name, camera, problem = "", None, ""
+        where = f"{path}: row {number}"
+        part = _of_row(row, sources, path.parent, where)
         try:
-            check_name(row.get("name", ""))
-            name = row.get("name", "")
-            for kind, names in sources.items():
-                files[kind] = path.parent / _one_of(row, names)
-            for key in (*files.values(), *([name] if name else [])):
+            for key in filter(None, (part.xyz, part.rgb, part.given)):
                 claim(taken, key, number)
-            camera = row_camera(row, path.parent)
         except ValueError as error:
-            problem = f"{path}: row {number}: {error}"
-        parts.append(PartFiles(files.get("xyz"), files.get("rgb"), camera, path.parent, name, problem))
+            part = part._replace(problem=part.problem or f"{where}: {error}")
+        parts.append(part)
     return parts
+
+
+def _wanted(needs: Modality) -> str:
+    kinds = _KINDS_OF[needs]
+    return f"column{'s' * (len(kinds) > 1)} {' and '.join(kinds)}"
+
+
+def _sources(columns: Sequence[str], needs: Modality) -> dict[str, list[str]] | None:
+    """The columns of a list that hold each kind of file; None if one that is needed has none."""
+    sources = {kind: [name for name in _COLUMNS[kind] if name in columns] for kind in _KINDS_OF[needs]}
+    return sources if all(sources.values()) else None
+
+
+def _of_row(row: Row, sources: dict[str, list[str]], folder: Path, where: str) -> PartFiles:
+    """The part of one row, whose paths count from the folder; `where` is what a problem with it is told by."""
+    files: dict[str, Path] = {}
+    name, camera, problem = "", None, ""
+    try:
+        check_name(row.get("name", ""))
+        name = row.get("name", "")
+        for kind, names in sources.items():
+            files[kind] = folder / _one_of(row, names)
+        camera = row_camera(row, folder)
+    except ValueError as error:
+        problem = f"{where}: {error}"
+    return PartFiles(files.get("xyz"), files.get("rgb"), camera, folder, name, problem)
 
 
 def _one_of(row: Row, columns: Sequence[str]) -> str:

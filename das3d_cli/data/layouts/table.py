@@ -71,26 +71,80 @@ def read_rows(path: Path) -> tuple[list[str], list[tuple[int, Row]]]:
         raise DataError(f"{path}: cannot be read: {reason(error)}") from None
     except UnicodeDecodeError:
         raise DataError(f"{path}: is not a CSV text in UTF-8; save it again as such") from None
-    delimiter = max(",;\t", key=re.split(r"[\r\n]", text, maxsplit=1)[0].count)
+    delimiter = _delimiter(re.split(r"[\r\n]", text, maxsplit=1)[0])
     try:
-        lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-        table = [[cell.strip() for cell in line] for line in lines]
-    except csv.Error as error:
-        raise DataError(
-            f"{path}: is not a CSV text: {error}; look for a quotation mark without its other half"
-        ) from None
-    columns = [name.lower() for name in table[0]] if table else []
-    doubled = next((name for name in columns if name and columns.count(name) > 1), None)
-    if doubled:
-        raise DataError(f"{path}: has two columns {doubled}; keep one of them")
-    rows = []
+        table = list(_cells(io.StringIO(text, newline=""), delimiter))
+    except ValueError as error:
+        raise DataError(f"{path}: is not a CSV text: {error}") from None
+    columns, rows = _columns(table[0] if table else [], str(path)), []
     for number, line in enumerate(table[1:], 2):
-        if any(line[len(columns) :]):
-            raise DataError(f"{path}: row {number}: has more cells than there are columns; put a path with a"
-                            f" {delimiter!r} in it into quotation marks")  # fmt: skip
+        try:
+            row = _row(columns, line, delimiter)
+        except ValueError as error:
+            raise DataError(f"{path}: row {number}: {error}") from None
         if any(line):
-            rows.append((number, dict.fromkeys(columns, "") | dict(zip(columns, line, strict=False))))
+            rows.append((number, row))
     return columns, rows
+
+
+def rows_to_come(lines: Iterator[str], name: str) -> tuple[list[str], Iterator[tuple[int, Row | ValueError]]]:
+    """As `read_rows`, of a text called `name` that is written meanwhile, a row on each line: a row as soon as its line is there.
+
+    What is wrong with a row takes its place, for whoever wrote it waits for an answer.
+
+    Raises:
+        DataError: the first line is no row of names, or has two columns of one name.
+    """
+    first = next(lines, "")
+    delimiter = _delimiter(first)
+
+    def cells(line: str) -> list[str]:
+        return next(_cells(iter([line]), delimiter), [])
+
+    try:
+        columns = _columns(cells(first), name)
+    except ValueError as error:
+        raise DataError(f"{name}: is not a CSV text: {error}") from None
+
+    def rows() -> Iterator[tuple[int, Row | ValueError]]:
+        for number, line in enumerate(lines, 2):
+            try:
+                if any(found := cells(line)):
+                    yield number, _row(columns, found, delimiter)
+            except ValueError as error:
+                yield number, error
+
+    return columns, rows()
+
+
+def _delimiter(first_line: str) -> str:
+    return max(",;\t", key=first_line.count)
+
+
+def _cells(lines: Iterator[str], delimiter: str) -> Iterator[list[str]]:
+    """The cells of each row. Raises ValueError: what is wrong with a row."""
+    try:
+        for line in csv.reader(lines, delimiter=delimiter, strict=True):
+            yield [cell.strip() for cell in line]
+    except csv.Error as error:
+        raise ValueError(f"{error}; look for a quotation mark without its other half") from None
+
+
+def _columns(first: list[str], name: str) -> list[str]:
+    """The columns' names in lower case. Raises DataError: two of one name."""
+    columns = [cell.lower() for cell in first]
+    if doubled := next((column for column in columns if column and columns.count(column) > 1), None):
+        raise DataError(f"{name}: has two columns {doubled}; keep one of them")
+    return columns
+
+
+def _row(columns: list[str], cells: list[str], delimiter: str) -> Row:
+    """Raises ValueError: there are more cells than columns."""
+    if any(cells[len(columns) :]):
+        raise ValueError(
+            f"has more cells than there are columns; put a path with a {delimiter!r} in it into quotation marks"
+        )
+    return dict.fromkeys(columns, "") | dict(zip(columns, cells, strict=False))
 
 
 def claim(taken: dict[object, int], key: object, number: int) -> None:

@@ -1,0 +1,113 @@
+"""Where the heat maps of `das3d predict` go, and how they come there."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from das3d_cli.errors import DataError, UsageError
+from das3d_cli.files import real
+
+if TYPE_CHECKING:
+    from das3d_cli.data.capture import RawCapture
+    from das3d_cli.data.parts import PartFiles
+    from das3d_cli.detector import Detector, Prediction
+
+
+def planned(files: list[PartFiles], parts: Path | None, heatmap: Path | None) -> dict[PartFiles, Path | None]:
+    """Where the heat maps go: that of one part to `heatmap`, those of many to NAME.png in this folder, which is made.
+
+    Raises:
+        UsageError: one would take the place of a part's own file, of another or of a picture that das3d did not write.
+        DataError: the folder is missing, or cannot be made.
+    """
+    if parts and heatmap:
+        return _in_folder(files, parts, heatmap)
+    if heatmap:
+        if real(heatmap) in [real(path) for part in files for path in part.paths]:
+            raise UsageError(f"--heatmap {heatmap}: is the part's own file; choose another")
+        _check_place(heatmap)
+    return dict.fromkeys(files, heatmap)
+
+
+def _check_place(heatmap: Path) -> None:
+    from das3d_cli.files import check_folder
+    from das3d_cli.report.draw import check_replaceable
+
+    if heatmap.is_dir():
+        raise UsageError(f"--heatmap {heatmap}: is a folder; name a file, as {heatmap / 'heatmap.png'}")
+    if heatmap.suffix.lower() != ".png":
+        raise UsageError(f"--heatmap {heatmap}: the name must end in .png")
+    check_folder(heatmap)  # a mistake is told before the work
+    if heatmap.is_file() and heatmap.stat().st_size:  # one may have been made empty to hold the name
+        check_replaceable(f"--heatmap {heatmap}", heatmap)
+
+
+def _in_folder(files: list[PartFiles], parts: Path, folder: Path) -> dict[PartFiles, Path | None]:
+    from das3d_cli.data.parts import folders_of_parts
+    from das3d_cli.files import make_folder
+    from das3d_cli.report.draw import check_replaceable, forget
+
+    usable = [part for part in files if not part.problem]
+    taken = {*folders_of_parts(parts), *(path.parent for part in usable for path in part.paths)}
+    if real(folder) in {real(path) for path in taken}:  # the next call would take them for photos
+        raise UsageError(f"--heatmap {folder}: the files of parts are looked for there; choose another folder")
+    names = [part.name for part in usable]
+    if repeated := next((name for name, count in Counter(names).items() if count > 1), None):
+        raise UsageError(
+            f"--heatmap {folder}: two parts are called {repeated}, and so would their heat maps; rename one"
+        )
+    pictures = [folder / f"{name}.png" for name in names]
+    for picture in pictures:
+        check_replaceable(f"--heatmap {folder}", picture)
+    make_folder(folder)
+    for name in {part.name for part in files if part.problem and part.name} - {*names}:
+        forget(folder / f"{name}.png")  # of an earlier call, when its files could be told
+    return dict.fromkeys(files) | dict(zip(usable, pictures, strict=True))
+
+
+def to_come(folder: Path) -> Callable[[PartFiles], Path]:
+    """Makes the folder, and says where the heat maps of parts go that are not known before: to NAME.png in it, each when its turn comes.
+
+    Raises:
+        DataError: the folder cannot be made; and of a part, that its heat map would take the place of that of another one, whose files
+            are not the same, or of a picture that das3d did not write.
+    """
+    from das3d_cli.files import make_folder
+    from das3d_cli.report.draw import check_replaceable
+
+    make_folder(folder)
+    owners: dict[str, Path] = {}
+
+    def place(part: PartFiles) -> Path:
+        picture = folder / f"{part.name}.png"
+        if owners.setdefault(part.name, part.first) != part.first:
+            raise DataError(
+                f"{part.first}: no heat map, for {owners[part.name]} is called {part.name} too; give them names"
+            )
+        try:
+            check_replaceable(f"{part.first}: no heat map, which", picture)
+        except UsageError as error:
+            raise DataError(str(error)) from None
+        return picture
+
+    return place
+
+
+def draw(picture: Path, detector: Detector, part: PartFiles, found: Prediction, capture: RawCapture) -> None:
+    """Write the heat map. Raises DataError: it cannot be written."""
+    from das3d_cli.report.draw import write_png
+    from das3d_cli.report.heatmap import overlay
+    from das3d_cli.report.pictures import picture_of
+
+    told = [name for name in (detector.category, part.folder, part.name) if name]
+    lengths = [defect.length_mm for defect in found.defects if not math.isnan(defect.length_mm)]
+    drawn = overlay(
+        picture_of(capture), found.anomaly_map, threshold=found.threshold, outline=detector.settings.score.outline,
+        score=found.score, anomalous=found.anomalous,
+        defect_mm=max(lengths, default=None), title=" / ".join(told),
+    )  # fmt: skip
+    write_png(picture, drawn)
