@@ -365,6 +365,18 @@ class TestToCome:
         ]
         assert [part.camera and (part.camera.fx, part.camera.cx) for part in of_lines] == [(600, None), (500, 20), None]
 
+    def test_a_camera_that_cannot_be_read_costs_no_other_row(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "camera.json").write_text("{")
+        text = "depth,cx\n1.png,20\n2.png,\n"
+        (tmp_path / "list.csv").write_text(text)
+        for where, parts in (
+            ("list.csv", find_parts(Path("list.csv"), "depth")),
+            ("standard input", parts_to_come(iter(text.splitlines()), "depth")),
+        ):
+            bad, good = parts
+            assert bad.problem.startswith(f"{where}: row 2: camera.json: not valid JSON") and not good.problem
+
     def test_files_and_names_may_come_again(self):
         parts = parts_to_come(iter(["rgb,name\n", *["1.png,a\n"] * 3]), "rgb")
         assert [(part.rgb, part.name, part.problem) for part in parts] == [(Path("1.png"), "a", "")] * 3
@@ -373,6 +385,7 @@ class TestToCome:
         ("row", "problem"),
         [
             ("1.tiff", "names no rgb file"),
+            (",,,", "names no xyz file"),
             ("1.tiff,1.png,a/b", "a/b: no name for a file; leave out slashes"),
             ("1.tiff,1.png,a,tire,b", "has more cells than there are columns; put a path with a ',' in it into"),
             ('"1.tiff,1.png', "unexpected end of data; look for a quotation mark without its other half"),
@@ -409,8 +422,22 @@ class TestPictures:
         with pytest.raises(DataError, match=r"^b/1.tiff: no heat map, for a/1.tiff is called 1 too; give them names"):
             place(other)
         (tmp_path / "maps/2.png").write_bytes(b"a photo")
-        with pytest.raises(DataError, match="which das3d did not write"):
+        with pytest.raises(DataError, match=r"^2.tiff: its heat map: would replace .*2.png, which das3d did not write"):
             place(PartFiles(Path("2.tiff"), None))
+
+    def test_none_stays_under_the_name_of_one_to_come_that_cannot_be_used(self, tmp_path: Path):
+        place = to_come(tmp_path / "maps")
+        write_png(tmp_path / "maps/a.png", blank(8, 8))
+        assert place(PartFiles(None, None, given="a", problem="names no file")) is None
+        assert place(PartFiles(None, None, problem="names no file")) is None
+        assert list((tmp_path / "maps").iterdir()) == []
+
+    def test_a_name_too_long_for_a_file_costs_no_other_part_its_own(self, tmp_path: Path):
+        (tmp_path / "maps").mkdir()
+        long, short = (PartFiles(Path(f"{name}.tiff"), None) for name in ("x" * 300, "1"))
+        maps = planned([long, short], tmp_path, tmp_path / "maps")
+        assert maps[short] == tmp_path / "maps/1.png" == to_come(tmp_path / "maps")(short)
+        assert maps[long] == to_come(tmp_path / "maps")(long)  # reading the part says what is wrong
 
     def test_each_part_has_its_own(self, tmp_path: Path):
         touch(tmp_path, "in/1_depth.tiff", "in/2_depth.png")

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from das3d_cli.data.parts import PartFiles
     from das3d_cli.detector import Detector, Prediction
 
+_REMEMBERED = 100_000  # names of parts, by a process that may run for weeks
+
 
 def planned(files: list[PartFiles], parts: Path | None, heatmap: Path | None) -> dict[PartFiles, Path | None]:
     """Where the heat maps go: that of one part to `heatmap`, those of many to NAME.png in this folder, which is made.
@@ -69,7 +71,7 @@ def _in_folder(files: list[PartFiles], parts: Path, folder: Path) -> dict[PartFi
     return dict.fromkeys(files) | dict(zip(usable, pictures, strict=True))
 
 
-def to_come(folder: Path) -> Callable[[PartFiles], Path]:
+def to_come(folder: Path) -> Callable[[PartFiles], Path | None]:
     """Makes the folder, and says where the heat maps of parts go that are not known before: to NAME.png in it, each when its turn comes.
 
     Raises:
@@ -77,19 +79,25 @@ def to_come(folder: Path) -> Callable[[PartFiles], Path]:
             are not the same, or of a picture that das3d did not write.
     """
     from das3d_cli.files import make_folder
-    from das3d_cli.report.draw import check_replaceable
+    from das3d_cli.report.draw import check_replaceable, forget
 
     make_folder(folder)
     owners: dict[str, Path] = {}
 
-    def place(part: PartFiles) -> Path:
+    def place(part: PartFiles) -> Path | None:
         picture = folder / f"{part.name}.png"
+        if part.problem:
+            if part.name:
+                forget(picture)  # of an earlier part of this name, whose files could be told
+            return None
         if owners.setdefault(part.name, part.first) != part.first:
             raise DataError(
                 f"{part.first}: no heat map, for {owners[part.name]} is called {part.name} too; give them names"
             )
+        if len(owners) > _REMEMBERED:
+            owners.pop(next(iter(owners)))
         try:
-            check_replaceable(f"{part.first}: no heat map, which", picture)
+            check_replaceable(f"{part.first}: its heat map", picture)
         except UsageError as error:
             raise DataError(str(error)) from None
         return picture

@@ -154,8 +154,6 @@ def _to_come(detector: Detector, heatmap: Path | None) -> _Parts:
     """The parts that standard input names, each when it does."""
     from das3d_cli.data.parts import parts_to_come
 
-    if sys.stdin is None:
-        raise DataError("--parts -: standard input is closed")
     # A name may hold any bytes, as those that the system gives.
     lines = io.TextIOWrapper(sys.stdin.buffer, "utf-8-sig", "surrogateescape", newline="\n")
 
@@ -242,7 +240,7 @@ def _judge(
 def _placed(part: PartFiles, place: Callable[[PartFiles], Path | None]) -> tuple[Path | None, DataError | None]:
     """Where a part's heat map goes, or why it cannot: that costs the part no verdict."""
     try:
-        return (None if part.problem else place(part)), None
+        return place(part), None
     except DataError as error:
         return None, error
 

@@ -228,7 +228,7 @@ def _of_row(row: Row, sources: dict[str, list[str]], folder: Path, where: str) -
         for kind, names in sources.items():
             files[kind] = folder / _one_of(row, names)
         camera = row_camera(row, folder)
-    except ValueError as error:
+    except (ValueError, DataError) as error:
         problem = f"{where}: {error}"
     return PartFiles(files.get("xyz"), files.get("rgb"), camera, folder, name, problem)
 

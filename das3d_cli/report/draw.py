@@ -125,8 +125,15 @@ def check_replaceable(option: str, picture: Path, *beside: Path) -> None:
     """
     if _is_own(picture):
         return
-    if other := next((path for path in (picture, *beside) if path.exists()), None):
+    if other := next((path for path in (picture, *beside) if _is_there(path)), None):
         raise UsageError(f"{option}: would replace {other}, which das3d did not write; choose another place")
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name too long for a file; whoever writes it will be told
+        return False
 
 
 def _is_own(path: Path) -> bool:
