@@ -166,7 +166,7 @@ def _fail(text: str, code: int) -> NoReturn:
 
         if not first_to_fail():
             _exit(code)
-    from das3d_cli.console import on_a_line
+    from das3d_cli.files import on_a_line
 
     print("error: " + on_a_line(" ".join(text.splitlines())), file=sys.stderr)
     _exit(code)

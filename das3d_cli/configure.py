@@ -66,14 +66,18 @@ def load(text: str, where: Path, needed: Iterable[str]) -> Settings:
         DataError: they are damaged or were written by a version with other settings.
     """
     try:
-        settings = Settings.model_validate_json(text)
+        tree = json.loads(text)  # pydantic's own reader refuses paths that are no text
+    except ValueError:
+        raise DataError(f"{where}: saved settings are damaged; train anew") from None
+    try:
+        settings = Settings.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise DataError(
             f"{where}: saved settings do not fit this version of das3d: {key}: {first['msg'].lower()}"
         ) from None
-    if lacking := set(needed) - dict(sources.flatten(json.loads(text))).keys():
+    if lacking := set(needed) - dict(sources.flatten(tree)).keys():
         raise DataError(f"{where}: of a version of das3d that had no {some_of(sorted(lacking))}; train anew")
     return settings
 

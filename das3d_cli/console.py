@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -13,9 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from das3d_cli.errors import DataError
-from das3d_cli.files import reason
-
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+from das3d_cli.files import on_a_line, reason
 
 
 class _Notes(Console):
@@ -33,11 +30,6 @@ def say(text: str) -> None:
     """A line for people, on stderr; if nobody can read it there, the work goes on."""
     with suppress(OSError):
         stderr.print(on_a_line(text), markup=False, highlight=False)
-
-
-def on_a_line(text: str) -> str:
-    """Text without control characters: a file's name may hold line breaks, or what moves the cursor."""
-    return _CONTROLS.sub("?", text)
 
 
 def show(table: Table) -> None:

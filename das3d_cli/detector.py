@@ -40,7 +40,8 @@ from das3d_cli.scoring import Pass, Scored, judging, score_each
 from das3d_cli.settings import JUDGING, Settings
 
 TOGETHER = 64  # samples on the device at a time: enough to be busy, and a split of thousands needs no more memory
-_CAPTURES = 16  # raw ones that are held at a time: a large one has a hundred megabytes
+# Raw ones that are judged at a time; a large one has a hundred megabytes, and up to two for each core are made ready meanwhile.
+_CAPTURES = 16
 
 
 @dataclass(frozen=True, eq=False)

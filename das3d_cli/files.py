@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 from das3d_cli.errors import DataError, UsageError
 
 _TEMPORARY = ".das3d-tmp"
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -122,6 +124,11 @@ def reason(error: OSError) -> str:
 def encodable(text: str) -> str:
     """The text as UTF-8 can hold it: the name of a file need not be valid text, and what is not becomes a question mark."""
     return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def on_a_line(text: str) -> str:
+    """Text without control characters: a file's name may hold line breaks, or what moves the cursor."""
+    return _CONTROLS.sub("?", text)
 
 
 def as_json(content: Any, indent: int | None = None) -> str:

@@ -116,13 +116,16 @@ def pro_curve(masks: ArrayLike, maps: ArrayLike) -> tuple[Floats, Floats]:
     return _Pixels.of(masks, maps).regions().polyline()
 
 
-def pro_point(masks: ArrayLike, maps: ArrayLike, threshold: float) -> tuple[float, float]:
-    """Where a threshold, which a pixel must reach, lies on that curve; arguments as for `pro_curve`.
+def pro_point(masks: ArrayLike, outlined: ArrayLike) -> tuple[float, float]:
+    """The two rates of that curve, of what is outlined as defective.
+
+    Args:
+        masks, outlined: bool, (N, H, W).
 
     Returns:
         False positive rate and overlap, each in 0..1, or nan where there is no normal pixel or no defect.
     """
-    truth, found = np.asarray(masks, dtype=bool), np.asarray(maps) >= threshold
+    truth, found = np.asarray(masks, dtype=bool), np.asarray(outlined, dtype=bool)
     weights = region_weights(truth)
     with np.errstate(invalid="ignore"):  # 0 / 0 is the nan of an absent class
         rate = np.sum(found & ~truth) / np.sum(~truth)

@@ -42,7 +42,7 @@ def claim(base: Path, category: str) -> Path:
                 (run / "checkpoints").mkdir()
                 return run
     except OSError as error:
-        raise DataError(f"{base}: cannot make a run folder here: {reason(error)}") from None
+        raise DataError(f"{base}: cannot make a run folder here: {reason(error)}; choose another with --runs") from None
 
 
 def append_metrics(run: Path, record: Mapping[str, Any]) -> None:
@@ -51,7 +51,9 @@ def append_metrics(run: Path, record: Mapping[str, Any]) -> None:
         with open(run / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(as_json(record) + "\n")
     except OSError as error:
-        raise DataError(f"{run / 'metrics.jsonl'}: cannot be written: {reason(error)}") from None
+        raise DataError(
+            f"{run / 'metrics.jsonl'}: cannot be written: {reason(error)}; make room, and go on with --resume {run}"
+        ) from None
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:

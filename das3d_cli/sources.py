@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from das3d_cli.errors import UsageError
+from das3d_cli.files import reason
 
 
 class Value(NamedTuple):
@@ -34,7 +35,7 @@ def from_config(path: Path, keys: Collection[str]) -> dict[str, Value]:
     try:
         tree = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
-        raise UsageError(f"--config {path}: cannot be read: {error.strerror}") from None
+        raise UsageError(f"--config {path}: cannot be read: {reason(error)}; name a TOML file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"--config {path}: not valid TOML: {error}") from None
     return {_known(key, f"--config {path}", keys): Value(value, f"--config {path}") for key, value in flatten(tree)}

@@ -269,6 +269,22 @@ class TestFromRawFolderToCache:
         with pytest.raises(UsageError, match=r"settings\.preprocess\.foreground: table needs point clouds"):
             cached(find_entries(captures.mvtec(tmp_path / "raw")), tmp_path / "out", foreground="table")
 
+    def test_a_category_without_a_capture_that_can_be_used_costs_no_other(
+        self, all_parts: dict[str, Part], tmp_path: Path
+    ) -> None:
+        for place, part in list(all_parts.items())[:3]:
+            stem = tmp_path / "raw/valve" / place
+            save_tiff(stem.parent / f"xyz/{stem.name}.tiff", part.capture.xyz)
+            save_image(stem.parent / f"rgb/{stem.name}.png", part.capture.rgb)
+        (tmp_path / "raw/bad/train/good/xyz").mkdir(parents=True)
+        (tmp_path / "raw/bad/train/good/rgb").mkdir()
+        (tmp_path / "raw/bad/train/good/rgb/1.png").touch()
+        (tmp_path / "raw/bad/train/good/xyz/2.tiff").touch()
+        settings = PreprocessSettings(size=SIZE, foreground="table")
+        summary = build(find_entries(tmp_path / "raw"), tmp_path / "out", settings, workers=1)
+        assert {row.category for row in summary.rows} == {"valve"}
+        assert {failure.category for failure in summary.failures} == {"bad"}
+
 
 class TestAgain:
     """What was made is kept, unless how it was read has changed."""

@@ -167,13 +167,13 @@ def test_curves_run_through_every_threshold_from_corner_to_corner(rng, levels):
 
 
 @pytest.mark.parametrize("levels", [4, 1000])
-def test_a_threshold_lies_on_the_curve_of_overlaps_with_what_reaches_it(rng, levels):
+def test_what_reaches_a_threshold_lies_on_the_curve_of_overlaps(rng, levels):
     masks, maps = some_maps(rng, levels)
     rates, shares = pro_curve(masks, maps)
     steps = np.diff(rates) + np.diff(shares)  # along the curve, which never falls
     for threshold in np.append(np.unique(maps)[::5], [-1.0, maps.max() + 1]):
-        rate, overlap = pro_point(masks, maps, threshold)
         found = maps >= threshold
+        rate, overlap = pro_point(masks, found)
         assert rate == found[~masks].mean()
         assert overlap == pytest.approx(np.mean([found[i][region].mean() for i, region in regions_of(masks)]))
         place = np.interp(rate + overlap, np.append(0.0, np.cumsum(steps)), rates)
@@ -225,7 +225,7 @@ def test_a_single_class_is_undefined_not_an_error(present):
     maps = np.linspace(0, 1, 50, dtype=np.float32).reshape(masks.shape)
     for value in (auroc(masks, maps), average_precision(masks, maps), f1_max(masks, maps), aupro(masks, maps),
                   aupro(masks, maps, variant="reference"), float(np.sum(pro_curve(masks, maps))),
-                  sum(pro_point(masks, maps, 0.5))):  # fmt: skip
+                  sum(pro_point(masks, maps > 0.5))):  # fmt: skip
         assert math.isnan(value)
 
 

@@ -286,7 +286,7 @@ def test_a_table_with_an_unmeasured_frame_is_no_part(height: float) -> None:
     xyz[:, :8] = xyz[:, -8:] = np.nan
     with pytest.raises(
         DataError,
-        match=r"nothing stands over 5 mm .*; preprocess thin parts with a lower --set preprocess.plane_distance_mm",
+        match=r"nothing stands over 5 mm .*; look whether a part is there, .* a lower --set preprocess.plane_distance_mm",
     ):
         find_part(xyz)
     if height:

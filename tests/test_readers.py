@@ -19,7 +19,16 @@ import tifffile
 
 from das3d_cli.data.capture import Camera, RawCapture
 from das3d_cli.data.decode import _strict_tifffile
-from das3d_cli.data.readers import as_points, as_rgb, guess_unit, read_capture, read_ground_truth, read_rgb, read_xyz
+from das3d_cli.data.readers import (
+    as_points,
+    as_rgb,
+    guess_unit,
+    kind_of_photo,
+    read_capture,
+    read_ground_truth,
+    read_rgb,
+    read_xyz,
+)
 from das3d_cli.errors import DataError
 
 XYZ = np.random.default_rng(0).uniform(0.2, 0.9, (24, 32, 3)).astype(np.float32)
@@ -184,6 +193,21 @@ def test_ground_truth_is_whatever_is_above_zero(tmp_path: Path, stored: Callable
     truth = read_ground_truth(save_png(tmp_path / "a.png", stored(mask)))
     assert truth.dtype == np.bool_
     assert np.array_equal(truth, mask)
+
+
+def test_a_jpeg_is_no_ground_truth_whatever_it_is_called(tmp_path: Path) -> None:
+    mask = np.where(RGB[..., 0] > 200, 255, 0).astype(np.uint8)
+    (tmp_path / "a.png").write_bytes(cv2.imencode(".jpg", mask)[1].tobytes())
+    assert "is a JPEG" in refusal(read_ground_truth, tmp_path / "a.png")
+
+
+def test_the_kind_of_a_photo_is_that_of_its_content(tmp_path: Path) -> None:
+    png = tmp_path / "a.jpg"
+    png.write_bytes(cv2.imencode(".png", RGB)[1].tobytes())
+    jpeg = tmp_path / "b.png"
+    jpeg.write_bytes(cv2.imencode(".jpg", RGB)[1].tobytes())
+    assert (kind_of_photo(png), kind_of_photo(jpeg)) == ("PNG", "JPEG")
+    assert (kind_of_photo(tmp_path / "absent.png"), kind_of_photo(tmp_path / "absent.jpeg")) == ("PNG", "JPEG")
 
 
 BAD_XYZ = {

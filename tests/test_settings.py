@@ -123,9 +123,11 @@ def test_a_config_file_may_begin_with_a_byte_order_mark(tmp_path):
 def test_saved_settings_come_back_and_foreign_ones_are_refused(tmp_path):
     settings = resolved(assignments=["train.steps=7", "synthesis.textures=/some/where"])
     assert load(settings.model_dump_json(), tmp_path, FIELDS) == settings
-    for text in ("{}x", '{"train": {"steps": 0}}', '{"unheard_of": 1}'):
+    for text in ('{"train": {"steps": 0}}', '{"unheard_of": 1}', "[]"):
         with pytest.raises(DataError, match="do not fit this version"):
             load(text, tmp_path, [])
+    with pytest.raises(DataError, match="are damaged"):
+        load("{}x", tmp_path, [])
 
 
 def test_the_defaults_are_valid():

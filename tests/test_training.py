@@ -10,6 +10,7 @@ import json
 import math
 import shutil
 import signal
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -305,6 +306,17 @@ class TestRun:
         cv2.imwrite(str(tmp_path / "c.png"), np.zeros((80, 80, 3)))
         with pytest.raises(DataError, match=r"other textures than .* began with"):
             training.resume(run, cache_root, CPU)
+
+    @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="file names of any bytes")
+    def test_textures_may_lie_in_a_folder_whose_name_is_no_text(self, cache: Cache, cache_root: Path, tmp_path: Path):
+        folder = tmp_path / "caf\udce9"
+        folder.mkdir()
+        (folder / "a.png").write_bytes(cv2.imencode(".png", np.zeros((80, 80, 3)))[1].tobytes())
+        changed = settings().model_copy(
+            update={"synthesis": settings().synthesis.model_copy(update={"textures": folder})}
+        )
+        run = training.start(changed, cache, tmp_path / "runs", CPU).run
+        assert training.resume(run, cache_root, CPU).settings.synthesis.textures == folder
 
     def test_goes_on_with_less_memory_and_otherwise_as_it_began(
         self, finished: Trainer, cache_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -22,7 +22,7 @@ from das3d_cli.commands.options import (
 from das3d_cli.configure import resolve
 from das3d_cli.errors import Das3dError, DataError, UsageError
 from das3d_cli.files import as_json as to_json
-from das3d_cli.files import check_folder, real
+from das3d_cli.files import check_folder, on_a_line, real
 from das3d_cli.report.formats import check_targets, terminal, write_tables
 from das3d_cli.runs import by_category, newest_finished, using, write_json
 
@@ -280,14 +280,14 @@ def _tell_verdicts(outcome: Outcome, whose: str, short: bool) -> None:
         *([f"{outcome.missed_parts} of {defective} defective parts missed"] if defective else []),
         *([f"{len(outcome.false_alarms)} of {good} good parts rejected"] if good else []),
     ]
-    console.result(f"{whose}at threshold {outcome.threshold:.3f}: {', '.join(told)}")
+    console.result(on_a_line(f"{whose}at threshold {outcome.threshold:.3f}: {', '.join(told)}"))
     if short:
         return
     for kind, names in outcome.missed.items():
         if names:
-            console.result(f"  missed {kind}: {', '.join(names)}")
+            console.result(on_a_line(f"  missed {kind}: {', '.join(names)}"))
     if outcome.false_alarms:
-        console.result(f"  rejected good: {', '.join(outcome.false_alarms)}")
+        console.result(on_a_line(f"  rejected good: {', '.join(outcome.false_alarms)}"))
 
 
 def _write_pictures(folder: Path, evaluation: Evaluation) -> None:

@@ -16,6 +16,7 @@ from das3d_cli.commands.options import DEFAULT_RUNS, Gpus, Run, Runs
 from das3d_cli.configure import resolve
 from das3d_cli.errors import DataError, UsageError, unforeseen
 from das3d_cli.files import as_json as to_json
+from das3d_cli.files import on_a_line
 from das3d_cli.modality import Modality
 from das3d_cli.runs import newest_finished, using
 
@@ -298,7 +299,7 @@ def _record(judged: _Judged, notes: list[str]) -> dict[str, Any]:
 
 def _show(found: Prediction, name: str) -> None:
     verdict = "ANOMALOUS" if found.anomalous else "NORMAL"
-    console.result(f"{console.on_a_line(name)}{verdict}  score {found.score:.3f}  threshold {found.threshold:.3f}")
+    console.result(f"{on_a_line(name)}{verdict}  score {found.score:.3f}  threshold {found.threshold:.3f}")
     for d in found.defects:
         extent = f"{d.length_mm:.1f} x {d.width_mm:.1f} mm, {d.area_mm2:.1f} mm2"
         measured = extent if d.length_mm == d.length_mm else "size unknown, for want of points"

@@ -371,7 +371,7 @@ def read_manifest(folder: Path) -> Manifest:
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; run das3d preprocess first") from None
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {reason(error)}") from None
+        raise DataError(f"{path}: cannot be read: {reason(error)}; see that you may read it") from None
     except (ValueError, TypeError, KeyError, ValidationError):
         raise DataError(f"{path}: damaged, or not a manifest written by das3d; {AGAIN}") from None
     raise DataError(f"{path}: written by another version of das3d; {AGAIN}")

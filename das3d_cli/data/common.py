@@ -67,9 +67,9 @@ def form_of(entries: Sequence[Entry], foreground: Foreground, settings: Preproce
         UsageError: the settings ask for a foreground that needs points, of captures without any.
     """
     if not any(entry.xyz for entry in entries):
-        if settings.foreground not in ("auto", "whole"):
+        if entries and settings.foreground not in ("auto", "whole"):
             raise UsageError(
-                f"settings.preprocess.foreground: {settings.foreground} needs point clouds; there are none"
+                f"settings.preprocess.foreground: {settings.foreground} needs point clouds; {entries[0].category} has none"
             )
         return Form("rgb", "whole", plane_distance_m=settings.plane_distance_m())
     cameras = {entry.camera for entry in entries}

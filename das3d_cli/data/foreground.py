@@ -30,7 +30,7 @@ def find_foreground(xyz: NDArray[np.float32], rule: Foreground, *, plane_distanc
     """
     measured = ~np.isnan(xyz[..., 2])
     if not measured.any():
-        raise DataError("all points are missing")
+        raise DataError("all points are missing; capture the part again")
     if rule == "table":
         return find_part(xyz, plane_distance_m=plane_distance_m, seed=seed)
     return _before_border(xyz, measured, plane_distance_m) if rule == "border" else cut_out(xyz, measured)
@@ -54,7 +54,10 @@ def _before_border(xyz: NDArray[np.float32], measured: NDArray[np.bool_], distan
     part = measured & (height > max(distance, _UNEVEN * uneven))
     part = without_specks(part, part)
     if not part.any():
-        raise DataError(f"no part found: nothing is {distance * 1000:g} mm before the surface at the image's border")
+        raise DataError(
+            f"no part found: nothing is {distance * 1000:g} mm before the surface at the image's border; look whether a part is there,"
+            " all of it within the image"
+        )
     a, b, c, d = (float(v) for v in plane)
     return Table((a, b, c, d), part)
 

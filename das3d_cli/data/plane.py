@@ -69,7 +69,7 @@ def find_part(xyz: NDArray[np.float32], *, plane_distance_m: float, seed: int = 
     """
     measured = ~np.isnan(xyz[..., 2])
     if not measured.any():
-        raise DataError("all points are missing")
+        raise DataError("all points are missing; capture the part again")
     found = [_tried(xyz, measured, 0.0, plane_distance_m, seed)]
     if not _is_all(found[0], measured) and are_parallel(xyz):
         z = xyz[..., 2][measured]
@@ -113,13 +113,17 @@ def _found(xyz: NDArray[np.float32], measured: NDArray[np.bool_], plane_distance
     if _is_cut_out(cells, measured, table):
         return cut_out(xyz, measured)
     if table is None:
-        raise DataError("no table plane found: no flat area has a part standing on it and nothing under it")
+        raise DataError(
+            "no table plane found: no flat area has a part standing on it and nothing under it; capture the part on a table that"
+            " shows around it, or preprocess all parts with --set preprocess.foreground=whole or border"
+        )
     walls = [other.plane for other in candidates if is_wall(cells, other, table, plane_distance_m)]
     foreground = _standing_on(xyz, measured, cells, table, walls, plane_distance_m)
     if not foreground.any():
         raise DataError(
-            f"no part found: nothing stands over {plane_distance_m * 1000:g} mm above the table; preprocess"
-            " thin parts with a lower --set preprocess.plane_distance_mm, those without background with --set preprocess.foreground=whole"
+            f"no part found: nothing stands over {plane_distance_m * 1000:g} mm above the table; look whether a part is there, and"
+            " preprocess all of thin ones with a lower --set preprocess.plane_distance_mm, of those without background with --set"
+            " preprocess.foreground=whole"
         )
     a, b, c, d = (float(v) for v in table.plane)
     return Table((a, b, c, d), foreground)

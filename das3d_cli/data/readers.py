@@ -127,7 +127,13 @@ def as_points(xyz: ArrayLike, name: str) -> NDArray[np.float32]:
 
 
 def kind_of_photo(path: Path) -> str:
-    """The kind of a colour image, "PNG" or "JPEG", by its name."""
+    """The kind of a colour image, "PNG" or "JPEG", by how it begins; by its name, which may say otherwise, if it cannot be read."""
+    try:
+        if path.is_file():  # what a pipe gives can be read but once
+            with path.open("rb") as file:
+                return "PNG" if file.read(len(PNG_MAGIC)) == PNG_MAGIC else "JPEG"
+    except (OSError, ValueError):
+        pass
     return "PNG" if path.suffix.lower() == ".png" else "JPEG"
 
 
@@ -179,7 +185,10 @@ def read_ground_truth(path: Path) -> NDArray[np.bool_]:
     Raises:
         DataError: missing, truncated or no PNG.
     """
-    image = decode_image(path, read_bytes(path, "ground truth"), "ground truth")
+    data = read_bytes(path, "ground truth")
+    if data.startswith(JPEG_MAGIC):
+        raise DataError(f"{path}: is a JPEG, which marks what is not; save the mask as PNG where it was drawn")
+    image = decode_image(path, data, "ground truth")
     colours = image[..., None] if image.ndim == 2 else image[..., :3]
     return np.asarray((colours > 0).any(axis=2))
 

@@ -22,6 +22,7 @@ from das3d_cli.engine.feed import Feed, batch_indices
 from das3d_cli.engine.interrupt import deferred_interrupt
 from das3d_cli.engine.validation import validate
 from das3d_cli.errors import DataError
+from das3d_cli.files import as_json
 from das3d_cli.model import Das3d, Output
 from das3d_cli.settings import LossSettings, Settings
 from das3d_cli.synthesis.augment import Augmented, augment_often
@@ -242,7 +243,7 @@ class Trainer:
         """All that a detector needs."""
         return {
             **self.identity,
-            "settings": self.settings.model_dump_json(),
+            "settings": as_json(self.settings.model_dump(mode="json")),
             "network": self.network.state_dict(),
             "threshold": self.best["threshold"],
             "step": self.best["step"],
@@ -256,7 +257,7 @@ class Trainer:
             return
         state = {
             **self.identity,
-            "settings": self.settings.model_dump_json(),
+            "settings": as_json(self.settings.model_dump(mode="json")),
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,

@@ -50,7 +50,7 @@ def start(
         DataError: the cache lacks good parts, the folder cannot be written, or memory is too small.
         UsageError: the settings ask for another preprocessing or size than the cache's.
     """
-    _check_preprocessing(settings, cache)
+    check_preprocessing(settings, cache)
     distributed.check_share(settings.train.batch_size, settings.train.accumulate)
     textures = settings.synthesis.textures and settings.synthesis.textures.resolve()  # who resumes may be elsewhere
     synthesis = settings.synthesis.model_copy(update={"textures": textures})
@@ -272,8 +272,12 @@ def _left(run: Path) -> tuple[Settings, dict[str, Any]]:
     return settings, Trainer.read_state(run)
 
 
-def _check_preprocessing(settings: Settings, cache: Cache) -> None:
-    """A cache is as it was made: a setting of preprocessing that is given to a training must be the cache's."""
+def check_preprocessing(settings: Settings, cache: Cache) -> None:
+    """A cache is as it was made: a setting of preprocessing that is given besides must be the cache's.
+
+    Raises:
+        UsageError: one is not.
+    """
     for name in sorted(settings.preprocess.model_fields_set):
         wanted, made = getattr(settings.preprocess, name), getattr(cache.manifest.settings, name)
         if wanted != made:

@@ -145,7 +145,7 @@ def _roc(evaluation: Evaluation, area: float) -> Element:
 
 def _pro(evaluation: Evaluation, area: float) -> Element:
     limit, masks, maps = LIMITS["30"], evaluation.split.ground_truth, evaluation.scored.maps
-    rate, share = pro_point(masks, evaluation.outlined, True)
+    rate, share = pro_point(masks, evaluation.outlined)
     sound = "under 0.01%" if 0 < rate < 1e-4 else f"{rate:.2%}"
     at_threshold = f"The threshold in use outlines {percent(share)} of a defect on average, and {sound} of the image around defects."
     chart = rising_curve(
@@ -157,13 +157,13 @@ def _pro(evaluation: Evaluation, area: float) -> Element:
         area_title=f"{_FIGURES['aupro_30'].title}: {area:.3f}",
         limit=limit,
         place=(rate, share),
-        place_title=_threshold(evaluation),
+        place_title=f"as outlined at {_threshold(evaluation)}",
     )
     return _chart(
         "Places: the PRO curve",
         chart,
-        "The same for places on the parts: the more of each defect glows, the more of the image around it glows as well."
-        f" {at_threshold}",
+        "The same for places on the parts: the more of each defect glows, the more of the image around it glows as well. Outlines"
+        f" go on from the threshold to where the glow ends, so that they lie beside the curve. {at_threshold}",
     )
 
 

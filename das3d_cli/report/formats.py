@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from das3d_cli.errors import DataError, UsageError
-from das3d_cli.files import as_json, check_folder, encodable, real, write_whole
+from das3d_cli.files import as_json, check_folder, encodable, on_a_line, real, write_whole
 
 DASH = "-"  # for a figure that is undefined
 _FIRST = "table"  # column of a CSV file, by which it is known again
@@ -64,7 +64,12 @@ class FigureTable:
 
 def terminal(table: FigureTable) -> Table:
     """For a terminal."""
-    drawn = Table(title=Text(table.title), title_justify="left", caption=Text(table.note), caption_justify="left")
+    drawn = Table(
+        title=Text(on_a_line(table.title)),
+        title_justify="left",
+        caption=Text(on_a_line(table.note)),
+        caption_justify="left",
+    )
     lines = [[*row.labels, *table.cells(row)] for row in table.rows]
     for place, (name, *cells) in enumerate(zip([*table.texts, *table.numbers], *lines, strict=True)):
         if place >= len(table.texts):
@@ -73,7 +78,7 @@ def terminal(table: FigureTable) -> Table:
             drawn.add_column(Text(name), min_width=max(len(word) for text in (name, *cells) for word in text.split()))
     for row in table.shown():
         cells = [Text(cell, style="bold" if place in row.bold else "") for place, cell in enumerate(table.cells(row))]
-        drawn.add_row(*map(Text, row.labels), *cells, end_section=row.ends)
+        drawn.add_row(*(Text(on_a_line(label)) for label in row.labels), *cells, end_section=row.ends)
     return drawn
 
 

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from das3d_cli.data.summary import Summary
+from das3d_cli.files import on_a_line
 from das3d_cli.report.formats import DASH
 
 
@@ -27,9 +28,16 @@ def preprocess_table(summary: Summary) -> Table:
                 _degrees(row.tilt_mean_deg),
                 _degrees(row.tilt_max_deg),
             )
-            table.add_row(Text(category), row.split, Text(row.label), str(row.samples), str(row.new), *figures)
+            table.add_row(
+                Text(on_a_line(category)),
+                row.split,
+                Text(on_a_line(row.label)),
+                str(row.samples),
+                str(row.new),
+                *figures,
+            )
         if failed[category]:
-            table.add_row(Text(category), "", "failed", str(failed[category]), style="bold red")
+            table.add_row(Text(on_a_line(category)), "", "failed", str(failed[category]), style="bold red")
         table.add_section()
     return table
 

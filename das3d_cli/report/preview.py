@@ -12,7 +12,7 @@ from torch import Tensor
 from das3d_cli.batch import Batch
 from das3d_cli.data.cache import Cache
 from das3d_cli.engine.trainer import synthesised
-from das3d_cli.engine.training import load_data
+from das3d_cli.engine.training import check_preprocessing, load_data
 from das3d_cli.files import make_folder
 from das3d_cli.report.draw import Picture, check_replaceable, write_png
 from das3d_cli.report.pictures import (
@@ -49,14 +49,16 @@ def write_preview(folder: Path, cache: Cache, settings: Settings, count: int) ->
 
     Raises:
         DataError: the cache lacks training parts, or the folder cannot be written.
-        UsageError: other files have these names there.
+        UsageError: other files have these names there, or a setting of preprocessing is not the cache's.
     """
     paths = [folder / "samples.png", folder / "settings.png"]
     for path in paths:
         check_replaceable(f"--out {folder}", path)
-    cached = cache.manifest.settings
+    check_preprocessing(settings, cache)
+    cached, own = cache.manifest.settings, settings.model.size
+    seen = own if cached.size % own == 0 else cached.size  # a cache that is too small for a training shows what it has
     settings = settings.model_copy(
-        update={"preprocess": cached, "model": settings.model.model_copy(update={"size": cached.size})}
+        update={"preprocess": cached, "model": settings.model.model_copy(update={"size": seen})}
     )
     data = load_data(settings, cache, torch.device("cpu"))
     make_folder(folder)
