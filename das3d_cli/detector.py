@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from das3d_cli import configure
+from das3d_cli import configure, runs
 from das3d_cli import device as devices
 from das3d_cli.batch import Batch, Parts
 from das3d_cli.data.cache import VERSION, Inputs, in_portions
@@ -116,13 +116,13 @@ class Detector:
             UsageError: a GPU is asked for that is not there, or no device at all.
         """
         path = Path(path)
-        file = path / "checkpoints" / "best.pt" if path.is_dir() else path
+        file = path / runs.BEST if path.is_dir() else path
         if path.is_dir() and not file.is_file():
             raise DataError(f"{path}: {_lacking(path)}")
         device = devices.choose(gpus)
         content = checkpoint.load(file)
         if "optimizer" in content:
-            raise DataError(f"{file}: the state of a training, not a model; use best.pt beside it")
+            raise DataError(f"{file}: the state of a training, not a model; use {runs.BEST.name} beside it")
         if content.get("preprocessing") != VERSION:
             raise DataError(f"{file}: its training data were preprocessed by another version of das3d; train again")
         try:
@@ -282,13 +282,13 @@ class Detector:
 
 def _lacking(folder: Path) -> str:
     """Why a folder gives no detector, and what would."""
-    if (folder / "summary.json").is_file():
-        return "this run's model, checkpoints/best.pt, is gone; bring it back, or train again"
-    if (folder / "checkpoints" / "last.pt").is_file():
+    if (folder / runs.SUMMARY).is_file():
+        return f"this run's model, {runs.BEST}, is gone; bring it back, or train again"
+    if (folder / runs.LAST).is_file():
         return f"no model in this run folder yet; go on with its training: das3d train --resume {folder}"
-    if (folder / "settings.json").is_file():
+    if (folder / runs.SETTINGS).is_file():
         return "no checkpoint in this run folder; its training did not come so far: train again"
-    return "not a run folder; name one, as runs/tire-001, or a model file, as its checkpoints/best.pt"
+    return f"not a run folder; name one, as runs/tire-001, or a model file, as its {runs.BEST}"
 
 
 def _surface(capture: RawCapture, sample: Sample) -> Surface | None:

@@ -43,6 +43,11 @@ def write_whole(path: Path, data: bytes) -> None:
         raise
 
 
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON, keys in the order given. Raises as `write_whole`."""
+    write_whole(path, (as_json(content, indent=2) + "\n").encode())
+
+
 def check_folder(path: Path) -> None:
     """See that the folder that a file is to go into is there and may be written to, and no folder in the file's place.
 

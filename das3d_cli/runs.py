@@ -17,10 +17,8 @@ from typing import Any, NamedTuple
 from das3d_cli.errors import DataError, UsageError
 from das3d_cli.files import as_json, real, reason, write_whole
 
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON, keys in the order given, atomically."""
-    write_whole(path, (as_json(content, indent=2) + "\n").encode())
+SETTINGS, ENVIRONMENT, METRICS, SUMMARY = "settings.json", "environment.json", "metrics.jsonl", "summary.json"
+LAST, BEST = Path("checkpoints/last.pt"), Path("checkpoints/best.pt")
 
 
 def claim(base: Path, category: str) -> Path:
@@ -39,7 +37,7 @@ def claim(base: Path, category: str) -> Path:
             except FileExistsError:
                 number += 1
             else:
-                (run / "checkpoints").mkdir()
+                (run / LAST.parent).mkdir()
                 return run
     except OSError as error:
         raise DataError(f"{base}: cannot make a run folder here: {reason(error)}; choose another with --runs") from None
@@ -48,17 +46,17 @@ def claim(base: Path, category: str) -> Path:
 def append_metrics(run: Path, record: Mapping[str, Any]) -> None:
     """Add one line to metrics.jsonl."""
     try:
-        with open(run / "metrics.jsonl", "a", encoding="utf-8") as file:
+        with open(run / METRICS, "a", encoding="utf-8") as file:
             file.write(as_json(record) + "\n")
     except OSError as error:
         raise DataError(
-            f"{run / 'metrics.jsonl'}: cannot be written: {reason(error)}; make room, and go on with --resume {run}"
+            f"{run / METRICS}: cannot be written: {reason(error)}; make room, and go on with --resume {run}"
         ) from None
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
     """All complete lines of metrics.jsonl; a line cut short by a crash is passed over."""
-    path = run / "metrics.jsonl"
+    path = run / METRICS
     records = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         try:
@@ -71,7 +69,7 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
 def truncate_metrics(run: Path, step: int) -> None:
     """Drop the records of steps after `step`, which a resumed run will write again."""
     kept = [record for record in read_metrics(run) if record.get("step", 0) <= step]
-    write_whole(run / "metrics.jsonl", "".join(as_json(record) + "\n" for record in kept).encode())
+    write_whole(run / METRICS, "".join(as_json(record) + "\n" for record in kept).encode())
 
 
 def unfinished(path: Path) -> list[Path]:
@@ -80,8 +78,8 @@ def unfinished(path: Path) -> list[Path]:
     Raises:
         UsageError: all runs in it are finished.
     """
-    below = sorted(file.parent for file in path.glob("*/settings.json"))
-    left = [run for run in below if not (run / "summary.json").is_file()]
+    below = sorted(file.parent for file in path.glob(f"*/{SETTINGS}"))
+    left = [run for run in below if not (run / SUMMARY).is_file()]
     if below and not left:
         raise UsageError(f"{path}: all runs here are finished; start a new one without --resume")
     return left or [path]
@@ -89,7 +87,7 @@ def unfinished(path: Path) -> list[Path]:
 
 def using(path: Path, category: str, step: int, steps: int) -> str:
     """The line that says which run or model file is used, and that its training has not come to its end, if so."""
-    ended = not path.is_dir() or (path / "summary.json").is_file()
+    ended = not path.is_dir() or (path / SUMMARY).is_file()
     state = "" if ended else f", unfinished: its best state so far, of step {step} of {steps}"
     return f"using {path} ({category}){state}"
 
@@ -114,9 +112,9 @@ def by_category(base: Path) -> dict[str, dict[str, list[Path]]]:
     found: dict[str, dict[str, list[Path]]] = {}
     for _, run, category in _finished(base):
         try:
-            modality = json.loads((run / "settings.json").read_text(encoding="utf-8"))["model"]["modality"]
+            modality = json.loads((run / SETTINGS).read_text(encoding="utf-8"))["model"]["modality"]
         except (OSError, ValueError, KeyError, TypeError):
-            raise DataError(f"{run / 'settings.json'}: missing or damaged; name the runs with --run") from None
+            raise DataError(f"{run / SETTINGS}: missing or damaged; name the runs with --run") from None
         found.setdefault(category, {}).setdefault(modality, []).append(run)
     return found
 
@@ -130,7 +128,7 @@ class _Finished(NamedTuple):
 def _finished(base: Path) -> list[_Finished]:
     """The finished runs below `base`, the newest last; at least one."""
     found = {}
-    for path in sorted(base.glob("*/summary.json"), key=lambda path: (not path.parent.is_symlink(), path)):
+    for path in sorted(base.glob(f"*/{SUMMARY}"), key=lambda path: (not path.parent.is_symlink(), path)):
         try:
             summary = json.loads(path.read_text(encoding="utf-8"))
             when, category = summary["finished"], summary["category"]

@@ -26,7 +26,7 @@ from conftest import Part, render, write
 from das3d_cli.data.build import build
 from das3d_cli.data.cache import Split, load_split, open_cache, read_sample
 from das3d_cli.data.capture import Camera, Form
-from das3d_cli.data.layouts import Layout, find_entries
+from das3d_cli.data.layouts import DataSet, find_entries
 from das3d_cli.errors import UsageError
 from das3d_cli.settings import PreprocessSettings
 
@@ -47,9 +47,9 @@ def reference(all_parts: dict[str, Part], tmp_path_factory: pytest.TempPathFacto
     return cached(find_entries(root / "mvtec3d"), root / "out")
 
 
-def cached(layout: Layout, dst: Path, category: str = "", **settings: object) -> dict[str, Split]:
+def cached(data: DataSet, dst: Path, category: str = "", **settings: object) -> dict[str, Split]:
     """Build the cache without failures; its train and test split."""
-    summary = build(layout, dst, PreprocessSettings(size=SIZE, **settings), workers=1)  # type: ignore[arg-type]
+    summary = build(data, dst, PreprocessSettings(size=SIZE, **settings), workers=1)  # type: ignore[arg-type]
     assert [str(failure) for failure in summary.failures] == []
     opened = open_cache(dst, category or next(iter(summary.forms)))
     return {split: load_split(opened, split) for split in ("train", "test")}
@@ -74,23 +74,23 @@ def forms(dst: Path, category: str) -> Form:
 
 class TestFromRawFolderToCache:
     def test_real_iad(self, reference: dict[str, Split], tmp_path: Path) -> None:
-        layout = find_entries(captures.realiad(tmp_path / "raw"))
-        assert layout.name == "realiad"
-        found = cached(layout, tmp_path / "out")
+        data = find_entries(captures.realiad(tmp_path / "raw"))
+        assert data.name == "realiad"
+        found = cached(data, tmp_path / "out")
         for split in ("train", "test"):
             assert_alike(found[split], reference[split], colour=4)  # of JPEG
 
     def test_folder_3d(self, reference: dict[str, Split], tmp_path: Path) -> None:
-        layout = find_entries(captures.adam(tmp_path / "raw"))
-        assert layout.name == "mvtec3d"
-        found = cached(layout, tmp_path / "out")
+        data = find_entries(captures.adam(tmp_path / "raw"))
+        assert data.name == "mvtec3d"
+        found = cached(data, tmp_path / "out")
         for split in ("train", "test"):
             assert_alike(found[split], reference[split], depth=1e-6)
 
     def test_own_pairs_in_millimetres(self, reference: dict[str, Split], tmp_path: Path) -> None:
-        layout = find_entries(captures.pairs(tmp_path / "valve"))
-        assert layout.name == "flat"
-        found = cached(layout, tmp_path / "out")
+        data = find_entries(captures.pairs(tmp_path / "valve"))
+        assert data.name == "flat"
+        found = cached(data, tmp_path / "out")
         assert_alike(found["train"], reference["train"], depth=1e-5)
         assert found["test"].labels == ["bump"]
         assert replace(forms(tmp_path / "out", "valve"), pitch_m=None) == Form(
@@ -98,11 +98,11 @@ class TestFromRawFolderToCache:
         )
 
     def test_table_of_depth_images(self, reference: dict[str, Split], tmp_path: Path) -> None:
-        layout = find_entries(captures.depth_table(tmp_path / "raw"))
-        assert (layout.name, layout.notes) == (
+        data = find_entries(captures.depth_table(tmp_path / "raw"))
+        assert (data.name, data.notes) == (
             "table", [f"{tmp_path}/raw/valve.csv: columns that are not used: operator"],
         )  # fmt: skip
-        found = cached(layout, tmp_path / "raw/out")  # beside the table is fine
+        found = cached(data, tmp_path / "raw/out")  # beside the table is fine
         for split in ("train", "test"):
             assert_alike(found[split], reference[split])
         assert forms(tmp_path / "raw/out", "valve").camera == replace(CAMERA, scale=1e-5)
@@ -138,9 +138,9 @@ class TestFromRawFolderToCache:
             assert_alike(found[split], reference[split], depth=rounding)
 
     def test_eyecandies(self, all_parts: dict[str, Part], tmp_path: Path) -> None:
-        layout = find_entries(captures.eyecandies(tmp_path / "raw"))
-        assert layout.foreground == "border"
-        found = cached(layout, tmp_path / "out")
+        data = find_entries(captures.eyecandies(tmp_path / "raw"))
+        assert data.foreground == "border"
+        found = cached(data, tmp_path / "out")
         assert found["test"].labels == ["good", "bumps+colors"]
         manifest = open_cache(tmp_path / "out", "GummyBear").manifest
         assert replace(manifest.form, pitch_m=None) == Form(
@@ -172,9 +172,9 @@ class TestFromRawFolderToCache:
         lone = {}
         for kind in ("bumps", "colors", ""):  # the same part, as if it had one type
             mask = folder / f"10_{kind}_mask.png" if kind else folder / "10_mask.png"
-            layout = find_entries(tmp_path / "raw")
-            entries = [replace(e, ground_truth=mask, by_type=()) if e.name == "10" else e for e in layout.entries]
-            again = cached(replace(layout, entries=entries), tmp_path / "again")["test"]
+            data = find_entries(tmp_path / "raw")
+            entries = [replace(e, ground_truth=mask, by_type=()) if e.name == "10" else e for e in data.entries]
+            again = cached(replace(data, entries=entries), tmp_path / "again")["test"]
             assert again.types == [(), ("bumps+colors",), ("dents",)] and again.by_type == {}
             lone[kind] = again.ground_truth[1]
             assert lone[kind].any()
@@ -188,8 +188,8 @@ class TestFromRawFolderToCache:
     def test_a_cache_that_knew_no_types_is_mended_and_a_changed_mask_noticed(self, tmp_path: Path) -> None:
         folder = captures.eyecandies(tmp_path / "raw") / "GummyBear/test_public/data"
         write_eyecandies(folder, "11", render("ring", seed=5, defect="stain"), ("dents",))
-        layout, dst, settings = find_entries(tmp_path / "raw"), tmp_path / "out", PreprocessSettings(size=SIZE)
-        build(replace(layout, entries=[replace(e, by_type=()) for e in layout.entries]), dst, settings, workers=1)
+        data, dst, settings = find_entries(tmp_path / "raw"), tmp_path / "out", PreprocessSettings(size=SIZE)
+        build(replace(data, entries=[replace(e, by_type=()) for e in data.entries]), dst, settings, workers=1)
         before = {path: path.read_bytes() for path in dst.rglob("*.npz")}
 
         def new() -> dict[str, int]:
@@ -212,8 +212,8 @@ class TestFromRawFolderToCache:
         assert failure.path == folder / "10_colors_mask.png" and "is 120 x 50 pixels" in failure.reason
 
     def test_five_lights_are_five_train_samples_of_one_shape(self, tmp_path: Path) -> None:
-        layout = find_entries(captures.eyecandies(tmp_path / "raw"), lights=["0", "1", "2", "3", "5"])
-        found = cached(layout, tmp_path / "out")
+        data = find_entries(captures.eyecandies(tmp_path / "raw"), lights=["0", "1", "2", "3", "5"])
+        found = cached(data, tmp_path / "out")
         assert len(found["train"].labels) == 15
         assert len(found["test"].labels) == 2
         assert found["train"].names[:2] == ["000_image_0", "000_image_1"]
@@ -231,9 +231,9 @@ class TestFromRawFolderToCache:
                 stem = tmp_path / "raw/hazelnut" / place
                 save_image(stem.parent / f"rgb/{stem.name}.png", part.capture.rgb)
                 save_mask(stem.parent / f"gt/{stem.name}.png", part.ground_truth)
-        layout = find_entries(tmp_path / "raw")
-        assert layout.name == ("flat" if make == "mvtec" else "mvtec3d")
-        found = cached(layout, tmp_path / "out")
+        data = find_entries(tmp_path / "raw")
+        assert data.name == ("flat" if make == "mvtec" else "mvtec3d")
+        found = cached(data, tmp_path / "out")
         manifest = open_cache(tmp_path / "out", "hazelnut").manifest
         assert (manifest.form, manifest.depth_range_m, manifest.window_m) == (
             Form("rgb", "whole", plane_distance_m=0.005),

@@ -22,9 +22,9 @@ from das3d_cli.commands.options import (
 from das3d_cli.configure import resolve
 from das3d_cli.errors import Das3dError, DataError, UsageError
 from das3d_cli.files import as_json as to_json
-from das3d_cli.files import check_folder, on_a_line, real
+from das3d_cli.files import check_folder, on_a_line, real, write_json
 from das3d_cli.report.formats import check_targets, terminal, write_tables
-from das3d_cli.runs import by_category, newest_finished, using, write_json
+from das3d_cli.runs import by_category, newest_finished, using
 
 if TYPE_CHECKING:
     from das3d_cli.evaluation import Evaluation, Outcome

@@ -21,17 +21,15 @@ from das3d_cli.data import cache
 from das3d_cli.data.cache import Manifest, Record
 from das3d_cli.data.capture import GOOD, Form, Geometry, RawCapture
 from das3d_cli.data.common import Common, find_common, find_unit, form_of, good_train, kind_of_photos, to_look_at
-from das3d_cli.data.layouts import SPLITS, Entry, Failure, Layout
+from das3d_cli.data.layouts import SPLITS, DataSet, Entry, Failure
 from das3d_cli.data.oddity import oddities, of_all, usual_of
 from das3d_cli.data.preprocess import preprocess
 from das3d_cli.data.readers import check_size, read_capture, read_ground_truth
-from das3d_cli.data.summary import Row, Summary, rows_of
+from das3d_cli.data.summary import Summary, rows_of
 from das3d_cli.data.workers import completed, process_pool
 from das3d_cli.errors import DataError, UsageError
 from das3d_cli.files import held, make_folder, real, reason, sweep
 from das3d_cli.settings import PreprocessSettings
-
-__all__ = ["Progress", "Row", "Summary", "build"]
 
 Progress = Callable[[int, int, str], None]
 Tell = Callable[..., None]
@@ -60,7 +58,7 @@ class _Task:
 
 
 def build(
-    layout: Layout,
+    data: DataSet,
     dst: Path,
     settings: PreprocessSettings,
     *,
@@ -70,7 +68,7 @@ def build(
     """Preprocess every entry of a data set into the cache at `dst`.
 
     Args:
-        layout: the entries; its problems are listed among the failures.
+        data: the entries; its problems are listed among the failures.
         dst: root of the cache; categories that the layout does not have are left alone.
         settings: how to preprocess.
         workers: parallel processes; 0 takes one per core, 1 works in this process; the result is the same.
@@ -81,10 +79,10 @@ def build(
             do not fit the captures.
         DataError: the cache cannot be written. A capture that cannot be used is a failure in the summary.
     """
-    names = sorted({entry.category for entry in layout.entries} | {item.category for item in layout.problems})
-    _check_outside(layout, dst, names)
-    forms = {name: form_of(layout.entries_of(name), layout.foreground, settings) for name in names}
-    done, total = 0, len(layout.entries)
+    names = sorted({entry.category for entry in data.entries} | {item.category for item in data.problems})
+    _check_outside(data, dst, names)
+    forms = {name: form_of(data.entries_of(name), data.foreground, settings) for name in names}
+    done, total = 0, len(data.entries)
 
     def tell(text: str, finished: int = 0) -> None:
         nonlocal done
@@ -100,7 +98,7 @@ def build(
             at_end.callback(sweep, folder)
         pool = at_end.enter_context(process_pool(workers, jobs=total))
         for category in names:
-            part = _build_category(category, layout, forms[category], dst / category, settings, pool, tell)
+            part = _build_category(category, data, forms[category], dst / category, settings, pool, tell)
             summary.rows.extend(part.rows)
             summary.failures.extend(part.failures)
             summary.forms.update(part.forms)
@@ -110,16 +108,16 @@ def build(
 
 def _build_category(
     category: str,
-    layout: Layout,
+    data: DataSet,
     form: Form,
     folder: Path,
     settings: PreprocessSettings,
     pool: Executor | None,
     tell: Tell,
 ) -> Summary:
-    files, failures = _stat(category, layout)
+    files, failures = _stat(category, data)
     tell(category, len(failures))
-    failures += (problem for problem in layout.problems if problem.category == category)
+    failures += (problem for problem in data.problems if problem.category == category)
 
     entries = list(files)
     probes = [(files[entry], entry.camera and asdict(entry.camera)) for entry in to_look_at(entries)]
@@ -132,7 +130,7 @@ def _build_category(
                 entries, replace(form, unit=find_unit(entries, settings)), settings, pool
             )
     except DataError as error:
-        failures.append(Failure(category, layout.source, f"{category}: {error}"))
+        failures.append(Failure(category, data.source, f"{category}: {error}"))
         tell(category, len(files))
         files, extent_key = {}, ""  # the next call must not take for measured what was not
 
@@ -151,7 +149,7 @@ def _build_category(
         version=cache.VERSION, das3d=__version__, category=category, settings=settings,
         depth_range_m=common.depth_range_m, window_m=common.window_m, form=common.form, usual=usual,
         extent_key=extent_key, counts=_counts(records), samples=records,
-        failures=[(_relative(failure.path, layout.root), failure.reason) for failure in failures],
+        failures=[(_relative(failure.path, data.root), failure.reason) for failure in failures],
     ))  # fmt: skip
     forms = {category: common.form} if files else {}
     firsts = {task.path: task.entry.files[0] for task in tasks}
@@ -248,15 +246,15 @@ def _counts(records: list[Record]) -> dict[str, dict[str, int]]:
     return {split: dict(Counter(record.label for record in records if record.split == split)) for split in SPLITS}
 
 
-def _stat(category: str, layout: Layout) -> tuple[dict[Entry, list[Stamp]], list[Failure]]:
+def _stat(category: str, data: DataSet) -> tuple[dict[Entry, list[Stamp]], list[Failure]]:
     """The stamps of each entry's files: nearly as good as their contents, and much quicker."""
     stamps: dict[Entry, list[Stamp]] = {}
     failures = []
-    for entry in layout.entries_of(category):
+    for entry in data.entries_of(category):
         own = []
         for path in entry.files:
             try:
-                own.append(_stamp(path, layout.root))
+                own.append(_stamp(path, data.root))
             except OSError as error:
                 failures.append(Failure(category, path, f"cannot be read: {reason(error)}"))
                 break
@@ -280,10 +278,10 @@ def _digest(*values: Any) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def _check_outside(layout: Layout, dst: Path, names: list[str]) -> None:
-    source, target = layout.source, real(dst)
+def _check_outside(data: DataSet, dst: Path, names: list[str]) -> None:
+    source, target = data.source, real(dst)
     # A table lists captures wherever they lie, and a folder of them is as good as one of a data set.
-    listed = {path.parent for entry in layout.entries for path in entry.files} if source.is_file() else set()
+    listed = {path.parent for entry in data.entries for path in entry.files} if source.is_file() else set()
     written = [target / name for name in names]
     if target.is_relative_to(real(source)) or any(
         real(folder).is_relative_to(own) for folder in (source, *listed) for own in written

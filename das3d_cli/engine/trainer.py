@@ -237,7 +237,7 @@ class Trainer:
         Whoever dies between the two, `restore` makes up for: last.pt of the same step holds these weights too.
         """
         if self.best and self.best["step"] == self.step:
-            checkpoint.save(self.run / "checkpoints" / "best.pt", self._model_file())
+            checkpoint.save(self.run / runs.BEST, self._model_file())
 
     def _model_file(self) -> dict[str, Any]:
         """All that a detector needs."""
@@ -263,7 +263,7 @@ class Trainer:
             "step": self.step,
             "best": self.best,
         }
-        checkpoint.save(self.run / "checkpoints" / "last.pt", state)
+        checkpoint.save(self.run / runs.LAST, state)
 
     @staticmethod
     def read_state(run: Path) -> dict[str, Any]:
@@ -272,7 +272,7 @@ class Trainer:
         Raises:
             DataError: the run has none yet, or it is damaged.
         """
-        path = run / "checkpoints" / "last.pt"
+        path = run / runs.LAST
         if not path.is_file():
             raise DataError(
                 f"{run}: no checkpoint here; the training was stopped before its first one: delete it and train anew"

@@ -27,7 +27,7 @@ from das3d_cli.engine import distributed
 from das3d_cli.engine.feed import placed
 from das3d_cli.engine.trainer import Data, Progress, Trainer
 from das3d_cli.errors import DataError, UsageError
-from das3d_cli.files import sweep
+from das3d_cli.files import sweep, write_json
 from das3d_cli.settings import ADAPTABLE, FIELDS, Settings
 from das3d_cli.synthesis.textures import folder_textures, procedural_textures
 
@@ -141,7 +141,7 @@ def finish(trainer: Trainer, progress: Progress) -> dict[str, Any]:
         "best": trainer.best,
     }
     if distributed.is_first():
-        runs.write_json(trainer.run / "summary.json", summary)
+        write_json(trainer.run / runs.SUMMARY, summary)
     return summary
 
 
@@ -238,7 +238,7 @@ def _claim(settings: Settings, cache: Cache, base: Path, device: torch.device, c
     with _removed_on_failure(run):
         claimed(run)
         _write_settings(run, settings)
-        runs.write_json(run / "environment.json", environment(device))
+        write_json(run / runs.ENVIRONMENT, environment(device))
     return run
 
 
@@ -254,20 +254,20 @@ def _removed_on_failure(run: Path) -> Iterator[None]:
 
 
 def _write_settings(run: Path, settings: Settings) -> None:
-    runs.write_json(run / "settings.json", settings.model_dump(mode="json"))
+    write_json(run / runs.SETTINGS, settings.model_dump(mode="json"))
 
 
 def _left(run: Path) -> tuple[Settings, dict[str, Any]]:
     """The settings and the last state of an unfinished run, in main memory."""
-    if not (run / "settings.json").is_file():
+    if not (run / runs.SETTINGS).is_file():
         raise DataError(f"{run}: not a run folder; `das3d train` makes them below runs/")
-    if (run / "summary.json").is_file():
+    if (run / runs.SUMMARY).is_file():
         raise UsageError(f"{run}: this run is finished; start a new one without --resume")
     try:
-        text = (run / "settings.json").read_text(encoding="utf-8")
+        text = (run / runs.SETTINGS).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
-        raise DataError(f"{run / 'settings.json'}: damaged or not readable; bring it back, or train anew") from None
-    settings = configure.load(text, run / "settings.json", FIELDS.keys() - set(ADAPTABLE))
+        raise DataError(f"{run / runs.SETTINGS}: damaged or not readable; bring it back, or train anew") from None
+    settings = configure.load(text, run / runs.SETTINGS, FIELDS.keys() - set(ADAPTABLE))
     sweep(run)
     return settings, Trainer.read_state(run)
 

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from das3d_cli.errors import DataError, UsageError
 from das3d_cli.files import as_json, check_folder, encodable, on_a_line, real, write_whole
+from das3d_cli.runs import ENVIRONMENT, SETTINGS, SUMMARY
 
 DASH = "-"  # for a figure that is undefined
 _FIRST = "table"  # column of a CSV file, by which it is known again
@@ -154,13 +155,6 @@ def _markdown_text(text: str) -> str:
     return "".join(f"\\{sign}" if sign in "\\`*_[]<>|~#&" else sign for sign in " ".join(text.split()))
 
 
-_NEEDED = (
-    "manifest.json",
-    "settings.json",
-    "environment.json",
-    "summary.json",
-    "camera.json",
-)  # of caches, runs and captures
 _WRITERS = {".md": markdown, ".csv": comma_separated, ".tex": latex}
 
 
@@ -174,6 +168,9 @@ def check_targets(paths: Sequence[Path], made: Path | None = None) -> None:
         UsageError: another ending, one file named twice, a CSV file that holds no tables, or a name that means something else.
         DataError: its folder is missing.
     """
+    from das3d_cli.data.cache import MANIFEST
+    from das3d_cli.data.depth import CAMERA_FILE
+
     for place, path in enumerate(paths):
         if path.suffix not in (*_WRITERS, ".json"):
             raise UsageError(f"--out {path}: the name must end in {', '.join(_WRITERS)} or .json")
@@ -183,7 +180,7 @@ def check_targets(paths: Sequence[Path], made: Path | None = None) -> None:
             raise UsageError(f"--out {path}: is named twice; give it once")
         if path.suffix == ".csv" and _holds_else(path):
             raise UsageError(f"--out {path}: would replace a file that holds no tables of das3d; choose another name")
-        if path.name in _NEEDED:
+        if path.name in (MANIFEST, CAMERA_FILE, SETTINGS, ENVIRONMENT, SUMMARY):
             raise UsageError(f"--out {path}: das3d keeps other things in files of this name; choose another one")
 
 

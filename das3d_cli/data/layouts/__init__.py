@@ -15,10 +15,10 @@ from das3d_cli.data.capture import MEAN, OVERALL, Foreground
 from das3d_cli.data.layouts import eyecandies, flat, mvtec3d, realiad, table
 from das3d_cli.data.layouts.entries import (
     SPLITS,
+    DataSet,
     Entry,
     Failure,
     Found,
-    Layout,
     Unlabelled,
     check_name,
     listing,
@@ -27,10 +27,10 @@ from das3d_cli.data.layouts.entries import (
 from das3d_cli.errors import DataError, UsageError
 from das3d_cli.files import reason
 
-__all__ = ["LAYOUTS", "SPLITS", "Entry", "Failure", "Layout", "find_entries", "pick_categories"]
+__all__ = ["LAYOUTS", "SPLITS", "DataSet", "Entry", "Failure", "find_entries", "pick_categories"]
 
 
-class Kind(NamedTuple):
+class Layout(NamedTuple):
     """A layout: its name, what its files look like, and the functions that know and read a category's folder, and one of parts to judge."""
 
     name: str
@@ -44,18 +44,18 @@ class Kind(NamedTuple):
 
 # The first that recognises a folder reads it: the more particular come first.
 LAYOUTS = (
-    Kind("eyecandies", eyecandies.EXPECTED, eyecandies.recognise, eyecandies.read, eyecandies.unlabelled, "border", eyecandies.USUAL),
-    Kind("realiad", realiad.EXPECTED, realiad.recognise, realiad.read, realiad.unlabelled, light=realiad.USUAL),
-    Kind("flat", flat.EXPECTED, flat.recognise, flat.read, flat.unlabelled),
-    Kind("mvtec3d", mvtec3d.EXPECTED, mvtec3d.recognise, mvtec3d.read, mvtec3d.unlabelled),
+    Layout("eyecandies", eyecandies.EXPECTED, eyecandies.recognise, eyecandies.read, eyecandies.unlabelled, "border", eyecandies.USUAL),
+    Layout("realiad", realiad.EXPECTED, realiad.recognise, realiad.read, realiad.unlabelled, light=realiad.USUAL),
+    Layout("flat", flat.EXPECTED, flat.recognise, flat.read, flat.unlabelled),
+    Layout("mvtec3d", mvtec3d.EXPECTED, mvtec3d.recognise, mvtec3d.read, mvtec3d.unlabelled),
 )  # fmt: skip
 
-TABLE = Kind("table", table.EXPECTED, lambda _: None, lambda *_: (), lambda *_: None)
+TABLE = Layout("table", table.EXPECTED, lambda _: None, lambda *_: (), lambda *_: None)
 
 
 def find_entries(
     source: Path, categories: Sequence[str] = (), *, layout: str = "auto", lights: Sequence[str] = ()
-) -> Layout:
+) -> DataSet:
     """Pair the files of a data set by name.
 
     Args:
@@ -70,14 +70,14 @@ def find_entries(
     """
     try:
         if source.is_file() and source.suffix.lower() == ".csv" and layout in ("auto", TABLE.name):
-            kind, why, root = TABLE, f"{source.name} is a table", source.parent
-            _light_note(kind, lights)
+            recognised, why, root = TABLE, f"{source.name} is a table", source.parent
+            _light_note(recognised, lights)
             found = _rows(source, categories)
         else:
-            kind, folders, why, found = _recognise(source, _kinds(layout), categories)
-            found += _light_note(kind, lights)
+            recognised, folders, why, found = _recognise(source, _layouts(layout), categories)
+            found += _light_note(recognised, lights)
             chosen, root = pick_categories(categories, list(folders), source), source
-            found += [item for name in sorted(chosen) for item in kind.read(name, folders[name], lights)]
+            found += [item for name in sorted(chosen) for item in recognised.read(name, folders[name], lights)]
     except OSError as error:
         raise DataError(f"{error.filename}: cannot be read: {reason(error)}") from None
     found = list(_without_doubles(found))
@@ -86,8 +86,8 @@ def find_entries(
     _check_names([*entries, *problems], source)
     notes = list(dict.fromkeys(item for item in found if isinstance(item, str)))
     if not entries and not problems:
-        raise DataError("; ".join([f"{source}: holds no captures; expected {kind.expected}", *notes]))
-    return Layout(source, root, entries, problems, kind.name, why, kind.foreground, notes)
+        raise DataError("; ".join([f"{source}: holds no captures; expected {recognised.expected}", *notes]))
+    return DataSet(source, root, entries, problems, recognised.name, why, recognised.foreground, notes)
 
 
 def pick_categories(wanted: Sequence[str], available: Sequence[str], where: Path) -> list[str]:
@@ -144,24 +144,24 @@ def _without_doubles(found: Iterable[Found]) -> Iterator[Found]:
         yield item
 
 
-def _light_note(kind: Kind, lights: Sequence[str]) -> list[str]:
+def _light_note(layout: Layout, lights: Sequence[str]) -> list[str]:
     """Which light is used, of data with several."""
-    if lights and not kind.light:
-        raise UsageError(f"settings.preprocess.lights: {','.join(lights)}: {kind.name} data have one image per part")
-    used = ", ".join(lights) or kind.light
+    if lights and not layout.light:
+        raise UsageError(f"settings.preprocess.lights: {','.join(lights)}: {layout.name} data have one image per part")
+    used = ", ".join(lights) or layout.light
     several = f", in validation and test {lights[0]} alone" if len(lights) > 1 else ""
-    return [f"light {used}{several}; --set preprocess.lights chooses"] if kind.light else []
+    return [f"light {used}{several}; --set preprocess.lights chooses"] if layout.light else []
 
 
-def _kinds(name: str) -> tuple[Kind, ...]:
+def _layouts(name: str) -> tuple[Layout, ...]:
     if name == "auto":
         return LAYOUTS
-    return tuple(kind for kind in (*LAYOUTS, TABLE) if kind.name == name)
+    return tuple(layout for layout in (*LAYOUTS, TABLE) if layout.name == name)
 
 
 def _recognise(
-    root: Path, kinds: tuple[Kind, ...], wanted: Sequence[str]
-) -> tuple[Kind, dict[str, Path], str, list[Found]]:
+    root: Path, layouts: tuple[Layout, ...], wanted: Sequence[str]
+) -> tuple[Layout, dict[str, Path], str, list[Found]]:
     """The first layout that knows the folder or those in it, the categories' folders, by what it knows one of them,
     wanted if there is such, and a note on the folders that it does not know."""
     if not root.exists():
@@ -169,18 +169,18 @@ def _recognise(
     if not root.is_dir():
         raise DataError(f"{root}: is a file; give the folder that holds the data set")
     children = [child for child in listing(root) if child.is_dir()]
-    for kind in kinds:
-        if why := kind.recognise(root):
-            return kind, {root.resolve().name: root}, f"{root.resolve().name}/{why}", []
-        known = {child: why for child in children if (why := kind.recognise(child))}
+    for layout in layouts:
+        if why := layout.recognise(root):
+            return layout, {root.resolve().name: root}, f"{root.resolve().name}/{why}", []
+        known = {child: why for child in children if (why := layout.recognise(child))}
         if known:
             first = min(known, key=lambda child: (child.name not in wanted, child))
             others = unread(
-                f"{root}: not read, for these are no {kind.name} data", children, [child.name for child in known]
+                f"{root}: not read, for these are no {layout.name} data", children, [child.name for child in known]
             )
-            return kind, {child.name: child for child in known}, f"{first.name}/{known[first]}", [*others]
+            return layout, {child.name: child for child in known}, f"{first.name}/{known[first]}", [*others]
     state = "not a data set" if listing(root) else "empty"
-    inner = (child for child in children for kind in kinds for deeper in listing(child) if kind.recognise(deeper))
+    inner = (child for child in children for layout in layouts for deeper in listing(child) if layout.recognise(deeper))
     hint = next((f"; did you mean {child}?" for child in inner), "")
-    own = f", or of own parts {flat.EXPECTED}" if len(kinds) > 1 else ""
-    raise DataError(f"{root}: is {state}; expected {kinds[-1].expected}{own}{hint}")
+    own = f", or of own parts {flat.EXPECTED}" if len(layouts) > 1 else ""
+    raise DataError(f"{root}: is {state}; expected {layouts[-1].expected}{own}{hint}")

@@ -86,8 +86,8 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Layout:
-    """A data set: its usable entries in a fixed order, and the files that could not be matched.
+class DataSet:
+    """A data set as it was found: its usable entries in a fixed order, and the files that could not be matched.
 
     Attributes:
         source: what was given, a folder or a table.
