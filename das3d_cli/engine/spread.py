@@ -62,7 +62,8 @@ def side_by_side(
                 yield name, _received(ours, process)
     finally:
         for process, _, _ in running.values():
-            os.kill(process.pid or 0, signal.SIGINT)
+            if process.is_alive() and process.pid:
+                os.kill(process.pid, signal.SIGINT)
         for process, _, _ in running.values():
             process.join()
 

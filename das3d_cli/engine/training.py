@@ -8,6 +8,7 @@ import hashlib
 import importlib.metadata
 import operator
 import platform
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -184,13 +185,12 @@ def load_data(settings: Settings, cache: Cache, device: torch.device) -> Data:
 
 def environment(device: torch.device) -> dict[str, Any]:
     """Versions, platform and device, for the record."""
-    packages = ("torch", "numpy", "opencv-python-headless", "scikit-learn", "open3d-cpu", "pydantic")
     versions = {}
-    for name in packages:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # it may run where it is not installed
+        for need in importlib.metadata.requires("das3d") or ():
+            name = re.split(r"[^\w.-]", need, maxsplit=1)[0]
+            with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # on another platform
+                versions[name] = importlib.metadata.version(name)
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
         "das3d": __version__,
