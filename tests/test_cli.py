@@ -609,6 +609,7 @@ class TestUsage:
             (["evaluate", "--run", "runs/tire-001", "--category", "tire"], 2, ["--run", "--category"]),
             (["evaluate", "--category", "tire,cookie"], 2, ["cookie", "das3d train"]),
             (["train", "--category", ","], 2, ["--category", "no name"]),
+            (["train", "--category", "all", "--category", "tire"], 2, ["--category: all, tire", "keep one"]),
             (["predict", "--parts", "mvtec3d", "--parts", "twice.csv"], 2, ["--parts: takes one value, and is given 2 times"]),
             (["train", "--seed", "1", "--seed=2"], 2, ["--seed: takes one value"]),
             (["predict", "--parts", "part.tiff", "--parts", "part.png"], 2, ["--parts: takes one value"]),

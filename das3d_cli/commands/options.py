@@ -66,11 +66,13 @@ def split_names(given: list[str] | None) -> list[str]:
     """The names in repeated and comma-separated options; "all" alone stands for none given.
 
     Raises:
-        UsageError: an option is given without any name, as by a variable of the shell that is not set.
+        UsageError: an option is given without any name, as by a variable of the shell that is not set, or with "all" beside others.
     """
     names = list(dict.fromkeys(name for text in given or [] for name in text.split(",") if name))
     if given and not names:
         raise UsageError("--category: no name; give a category, several with commas, or all")
+    if "all" in names and len(names) > 1:
+        raise UsageError(f"--category: {', '.join(names)}: all are asked for, and some; keep one of the two")
     return [] if names == ["all"] else names
 
 
