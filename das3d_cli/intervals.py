@@ -198,9 +198,9 @@ def _reference(curve: Curve) -> tuple[Floats, Floats]:
 
 
 def _bounds(drawn: Floats) -> Interval:
-    """The interval that holds the middle share of the draws."""
+    """The interval that holds the middle share of the draws; none where these are all alike, and would seem sure of it."""
     known = drawn[~np.isnan(drawn)]
     if not len(known):
         return float("nan"), float("nan")
-    low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
+    low, high = np.clip(np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]), 0, 1)
+    return (float(low), float(high)) if low < high else (float("nan"), float("nan"))

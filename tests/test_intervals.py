@@ -94,6 +94,16 @@ def test_what_cannot_be_drawn_anew_is_undefined_not_an_error(labels):
     assert all(math.isnan(bound) for bounds in found.values() for bound in bounds)
 
 
+def test_bounds_that_all_draws_agree_on_are_not_given():
+    labels = ["good"] * 15 + ["hole"] * 5
+    _, _, masks = some_split(0, labels)
+    scores = np.array([label == "hole" for label in labels], float)
+    found = intervals(labels, scores, masks.astype(np.float32), masks)["all"]
+    assert all(math.isnan(bound) for figure in DRAWN for bound in found[figure])
+    low, high = found["image_auroc"]
+    assert low < 0.8 < high == 1.0
+
+
 def test_without_good_parts_pixel_figures_have_bounds():
     found = intervals(["hole"] * 5, *some_split(0, ["hole"] * 5))["all"]
     assert math.isnan(found["image_auroc"][0])

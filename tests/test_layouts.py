@@ -389,6 +389,12 @@ class TestFlat:
             ("v/ground_truth/scratch", "masks of a label that has no images"),
         }  # fmt: skip
 
+    def test_marks_may_be_in_capitals(self, tmp_path: Path) -> None:
+        touch(tmp_path, "v/train/good/a.png", "v/test/cut/b.PNG", "v/test/cut/b_MASK.PNG")
+        found = find_entries(tmp_path)
+        assert {(entry.name, entry.label) for entry in found.entries} == {("a", "good"), ("b", "cut")}
+        assert len(found.entries) == 2 and found.problems == []
+
     def test_what_is_not_read_is_told(self, tmp_path: Path) -> None:
         touch(tmp_path, "v/good/a.png", "v/good/a.tiff", "v/good/a_depth.png", "v/b.png", "v/camera.json")
         (tmp_path / "v/camera.json").write_text('{"fx": 500}')

@@ -36,6 +36,7 @@ def test_nothing_is_said_of_a_part_like_others() -> None:
         ({"pitch_m": 4.8e-4, "side": 213}, r"^a pixel shows 0\.48 mm of the part, where it showed 0\.4 to 0\.42 mm"),
         ({"pitch_m": 3.5e-4, "side": 286}, r"^a pixel shows 0\.35 mm"),
         ({"brightness": 3.0}, r"^the part's mean brightness is 3 of 255, where those trained on have 80 to 120;"),
+        ({"tilt_deg": None}, r"^no table shows around the part, .*, unlike those trained on;"),
         ({"brightness": 200.0}, r"^the part's mean brightness is 200 of 255"),
         (
             {"photo_offset": (-0.1, -1.0)},
@@ -54,8 +55,8 @@ def test_how_far_photos_may_lie_off_their_points_follows_from_the_parts() -> Non
     assert oddities(off, FORM, replace(USUAL, photo_offset=None), WINDOW_M) == []
     assert oddities(replace(PART, photo_offset=None), FORM, USUAL, WINDOW_M) == []
     parts = [replace(PART, photo_offset=(1.0, y / 10)) for y in range(-10, 11)]
-    assert usual_of(parts, 0.0, "").photo_offset == pytest.approx((1.0, 0.0, 0.9))
-    assert usual_of(parts[:7], 0.0, "").photo_offset is None
+    assert usual_of(parts, 0.0, 1.0, "").photo_offset == pytest.approx((1.0, 0.0, 0.9))
+    assert usual_of(parts[:7], 0.0, 1.0, "").photo_offset is None
 
 
 def test_of_photos_alone_another_size_is_told() -> None:
@@ -71,10 +72,39 @@ def test_of_photos_alone_another_size_is_told() -> None:
 
 def test_usual_is_what_most_good_parts_are_like() -> None:
     parts = [replace(PART, within=i > 0, gap_m=i * 1e-3, brightness=90.0 + i) for i in range(12)]
-    assert usual_of(parts, 0.03, "PNG") == Usual(True, 0.011, 0.03, (90.0, 101.0), (400, 300), "PNG", (0.3, 0.1, 0.0))
+    assert usual_of(parts, 0.03, 1.2, "PNG") == Usual(
+        True, 0.011, 0.03, 1.2, True, (90.0, 101.0), (400, 300), "PNG", (0.3, 0.1, 0.0)
+    )
     mixed = [*parts, replace(PART, raw_width=500, within=False)]
-    assert (usual_of(mixed, 0.0, "").within, usual_of(mixed, 0.0, "").size) == (False, None)
-    assert usual_of([], 0.0, "") == Usual()
+    assert (usual_of(mixed, 0.0, 1.0, "").within, usual_of(mixed, 0.0, 1.0, "").size) == (False, None)
+    assert usual_of([], 0.0, 1.0, "") == Usual()
+
+
+def test_parts_that_were_cut_out_are_told_once_for_all() -> None:
+    cut = replace(PART, tilt_deg=None)
+    usual = replace(USUAL, table=False)
+    assert usual_of([cut] * 3 + [PART], 0.0, 1.0, "").table is False
+    assert usual_of([cut] + [PART] * 3, 0.0, 1.0, "").table is True
+    assert oddities(cut, FORM, usual, WINDOW_M) == []
+    (note,) = oddities(PART, FORM, usual, WINDOW_M)
+    assert note.startswith("a table shows around the part")
+    (note,) = of_all(usual, FORM)
+    assert note.startswith("no table shows around the part") and "sizes across it" in note
+    whole = replace(FORM, foreground="whole")  # as it was asked for
+    assert of_all(usual, whole) == oddities(PART, whole, usual, WINDOW_M) == []
+
+
+def test_pixels_that_are_not_square_are_told() -> None:
+    (note,) = of_all(replace(USUAL, aspect=2.0), FORM)
+    assert note.startswith("a pixel is 2.0 times as long as wide")
+    assert of_all(replace(USUAL, aspect=1.05), FORM) == []
+
+
+def test_of_dark_parts_a_black_photo_is_told() -> None:
+    dark = replace(USUAL, brightness=(12.0, 14.0))
+    assert oddities(replace(PART, brightness=9.0), FORM, dark, WINDOW_M) == []
+    (note,) = oddities(replace(PART, brightness=0.5), FORM, dark, WINDOW_M)
+    assert note.startswith("the part's mean brightness is 0 of 255")
 
 
 @pytest.mark.parametrize(

@@ -229,7 +229,7 @@ def test_a_capture_whose_background_is_gone_is_all_part(shape: str) -> None:
     xyz[radius > 70] = np.nan
     table = find_part(xyz)
     assert np.array_equal(table.foreground, radius <= 70)
-    assert table.tilt_deg == 0
+    assert table.tilt_deg is None
     heights = xyz[radius <= 70] @ np.array(table.plane[:3]) + table.plane[3]
     assert heights.min() >= -1e-6
 
@@ -243,6 +243,19 @@ def test_a_point_far_behind_a_part_that_was_cut_out_changes_nothing() -> None:
     xyz[5, 5] = (-0.05, -0.05, 0.9)
     table = find_part(xyz)
     assert table.plane == alone.plane and np.array_equal(table.foreground, part)
+
+
+def test_nor_does_one_at_its_rim_that_flies() -> None:
+    rows, columns = np.mgrid[:200, :200] - 100
+    radius = np.hypot(rows, columns)
+    z = 0.45 + radius * 1e-4
+    xyz = np.stack([columns * z / 900, rows * z / 900, z], axis=-1).astype(np.float32)
+    xyz[radius > 70] = np.nan
+    alone = find_part(xyz)
+    place = (100, 170)
+    assert not np.isnan(xyz[place]).any()
+    xyz[place] *= (xyz[place][2] + 0.02) / xyz[place][2]
+    assert find_part(xyz).plane == pytest.approx(alone.plane, abs=2e-4)
 
 
 @pytest.mark.parametrize("table_mm", [-200, -50, -10, -1, 0, 1, 10, 50, 200])

@@ -218,6 +218,41 @@ def test_a_tiny_defect_stays_in_the_ground_truth_and_a_large_one_keeps_its_area(
     assert prepared(relief(disc((160, 160), 60))).ground_truth is None
 
 
+@pytest.mark.parametrize("width", [1, 2, 3])
+@pytest.mark.parametrize("angle", [0, 7, 30, 45, 90])
+def test_a_scratch_thinner_than_a_pixel_stays_in_one_piece(width: int, angle: float) -> None:
+    truth = np.zeros((400, 400), np.uint8)
+    along = np.array([np.cos(np.radians(angle)), np.sin(np.radians(angle))]) * 60
+    ends = [tuple(round(float(v)) for v in 200 + sign * along) for sign in (1, -1)]
+    cv2.line(truth, ends[0], ends[1], 1, width)
+    small = prepared(relief(disc((400, 400), 150)), 80, ground_truth=truth > 0).ground_truth
+    assert small is not None
+    assert cv2.connectedComponents(small.astype(np.uint8), connectivity=8)[0] - 1 == 1
+    length = max(np.ptp(axis) + 1 for axis in np.nonzero(small))
+    assert length == pytest.approx(120 / 5 * max(abs(along)) / 60, abs=2.5)  # of what it touches
+    assert truth.sum() / 25 / 2 <= small.sum() <= 3 * 120 / 5
+
+
+def test_of_a_height_map_what_is_high_is_near_by_either_axis() -> None:
+    rows, columns = np.indices((120, 120)) - 59.5
+    away = np.hypot(rows, columns) / 40
+    height = np.where(away < 1, 0.02 - 0.012 * away**2, 0.0)
+    for z in (0.1 + height, 0.4 - height):  # heights over anything, and distances of parallel rays
+        capture = RawCapture(None, np.stack([columns * 5e-4, rows * 5e-4, z], axis=-1).astype(np.float32))
+        for axis in ("camera", "plane"):
+            depth = prepared(capture, axis=axis, depth_range=None).depth
+            assert depth[32, 32] < 0.1 and depth[32, 12] > 0.8
+
+
+def test_pixels_that_are_not_square_are_measured() -> None:
+    rows, columns = np.indices((160, 120))
+    height = np.where((abs(rows - 80) < 30) & (abs(columns - 60) < 20), 0.02, 0.0)
+    for down, right, aspect in ((4e-4, 4e-4, 1.0), (8e-4, 4e-4, 2.0), (3e-4, 4e-4, 4 / 3)):
+        xyz = np.stack([columns * right, rows * down, 0.5 - height], axis=-1).astype(np.float32)
+        found = measure(RawCapture(None, xyz), plane_distance_m=0.005, depth_axis="plane")
+        assert found.aspect == pytest.approx(aspect, rel=1e-3)
+
+
 def test_each_type_keeps_its_tiny_defects_though_another_lies_beside() -> None:
     bumps, stains = np.zeros((2, 160, 160), bool)
     bumps[75:95, 80:108] = True

@@ -195,6 +195,42 @@ def test_ground_truth_is_whatever_is_above_zero(tmp_path: Path, stored: Callable
     assert np.array_equal(truth, mask)
 
 
+def test_what_is_transparent_is_not_marked(tmp_path: Path) -> None:
+    mask = RGB[..., 0] > 200
+    sheet = np.full((*mask.shape, 4), 255, np.uint8)  # red on a white sheet that nobody sees
+    sheet[mask] = (0, 0, 255, 255)
+    sheet[~mask, 3] = 0
+    assert np.array_equal(read_ground_truth(save_png(tmp_path / "a.png", sheet)), mask)
+
+
+def test_a_mask_that_marks_nearly_all_is_refused(tmp_path: Path) -> None:
+    inverted = np.full(RGB.shape[:2], 255, np.uint8)
+    inverted[3:6, 3:6] = 0
+    assert "of the image; black is good and any other colour a defect" in refusal(
+        read_ground_truth, save_png(tmp_path / "a.png", inverted)
+    )
+
+
+def test_a_photo_without_points_is_turned_upright_and_one_with_points_is_not(tmp_path: Path) -> None:
+    smooth = cv2.resize(np.arange(12, dtype=np.float32).reshape(3, 4), (32, 24)) * 20
+    stored = cv2.imencode(".jpg", np.repeat(smooth[..., None], 3, axis=2).astype(np.uint8))[1].tobytes()
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x03\0\0\0\0\0\0\0"  # by half a turn
+    turned = tmp_path / "a.jpg"
+    turned.write_bytes(stored[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + stored[2:])
+    as_it_lies = read_rgb(turned)
+    upright = read_capture(turned, None).rgb
+    assert np.array_equal(upright, as_it_lies[::-1, ::-1]) and not np.array_equal(upright, as_it_lies)
+    beside = read_capture(turned, save_tiff(tmp_path / "a.tiff", XYZ)).rgb
+    assert np.array_equal(beside, as_it_lies)
+
+
+def test_what_16_bit_cameras_write_for_nothing_is_missing(tmp_path: Path) -> None:
+    stored = np.full((24, 32), 400, np.uint16)
+    stored[3, 4], stored[5, 6] = 0, 65535
+    xyz = read_xyz(save_png(tmp_path / "a.png", stored), Camera(500.0, 500.0))
+    assert np.argwhere(np.isnan(xyz[..., 2])).tolist() == [[3, 4], [5, 6]]
+
+
 def test_a_jpeg_is_no_ground_truth_whatever_it_is_called(tmp_path: Path) -> None:
     mask = np.where(RGB[..., 0] > 200, 255, 0).astype(np.uint8)
     (tmp_path / "a.png").write_bytes(cv2.imencode(".jpg", mask)[1].tobytes())

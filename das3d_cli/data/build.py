@@ -144,7 +144,7 @@ def _build_category(
     failures.sort(key=lambda failure: (failure.path, failure.reason))
     _remove_stale(folder, {record.path for record in records})
     good = [record.geometry for record in records if (record.split, record.label) == ("train", GOOD)]
-    usual = usual_of(good, common.low_fraction, kind_of_photos(good_train(entries)))
+    usual = usual_of(good, common.low_fraction, common.aspect, kind_of_photos(good_train(entries)))
     cache.write_manifest(folder, Manifest(
         version=cache.VERSION, das3d=__version__, category=category, settings=settings,
         depth_range_m=common.depth_range_m, window_m=common.window_m, form=common.form, usual=usual,
@@ -187,7 +187,8 @@ def _known(folder: Path, key: str) -> Common | None:
         return None
     if manifest.extent_key != key:
         return None
-    return Common(manifest.depth_range_m, manifest.window_m, manifest.form, manifest.usual.low_fraction)
+    usual = manifest.usual
+    return Common(manifest.depth_range_m, manifest.window_m, manifest.form, usual.low_fraction, usual.aspect)
 
 
 def _make(task: _Task) -> Record | Failure:

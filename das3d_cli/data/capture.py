@@ -89,7 +89,7 @@ class Geometry:
     Attributes:
         plane: (a, b, c, d), unit normal towards the camera: a*x + b*y + c*z + d is a point's height
             over the table in metres. None where there are no points.
-        tilt_deg: angle between the plane's normal and the optical axis, degrees; None likewise.
+        tilt_deg: angle between the plane's normal and the optical axis, degrees; None likewise, and where no table was seen.
         near_m, far_m: the depths in metres that were scaled to 0 and 1; None likewise.
         raw_height, raw_width: size of the raw images in pixels.
         side: side in raw pixels of the square that the sample shows.

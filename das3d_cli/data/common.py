@@ -32,13 +32,14 @@ class Common(NamedTuple):
         depth_range_m: depths in metres that become 0 and 1; None where each capture has its own, or has no points.
         window_m: side in metres of the window about each part; None where the sample shows the whole image.
         form: how the captures are read.
-        low_fraction: as in `Usual`.
+        low_fraction, aspect: as in `Usual`.
     """
 
     depth_range_m: tuple[float, float] | None
     window_m: float | None
     form: Form
     low_fraction: float = 0.0
+    aspect: float = 1.0
 
 
 class _Probed(NamedTuple):
@@ -133,12 +134,14 @@ def find_common(entries: Sequence[Entry], form: Form, settings: PreprocessSettin
     extents = _without_odd(_measured(found, form.unit))
     near, far = min(extent.near_m for extent in extents), max(extent.far_m for extent in extents)
     depth_range = (near - settings.headroom * (far - near), far) if settings.scaling == "category" else None
-    low = float(np.median([extent.low_fraction for extent in extents]))
+    low, aspect = (
+        float(np.median(values)) for values in zip(*((e.low_fraction, e.aspect) for e in extents), strict=True)
+    )
     if not window_wanted:
-        return Common(depth_range, None, form, low)
+        return Common(depth_range, None, form, low, aspect)
     window = _MARGIN * max(extent.span_m for extent in extents)
     pitches = [extent.pitch_m for extent in extents]
-    return Common(depth_range, window, replace(form, pitch_m=(min(pitches), max(pitches))), low)
+    return Common(depth_range, window, replace(form, pitch_m=(min(pitches), max(pitches))), low, aspect)
 
 
 def _height_of_most(found: Sequence[_Probed]) -> float | None:

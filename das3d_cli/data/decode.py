@@ -66,8 +66,8 @@ def decode_tiff(path: Path, data: bytes) -> NDArray[Any]:
     return array
 
 
-def decode_image(path: Path, data: bytes, what: str) -> NDArray[Any]:
-    """The pixels of a PNG or JPEG, as stored; colours in OpenCV's order.
+def decode_image(path: Path, data: bytes, what: str, *, upright: bool = False) -> NDArray[Any]:
+    """The pixels of a PNG or JPEG, as stored, or, of a JPEG, `upright`; colours in OpenCV's order.
 
     Raises:
         DataError: damaged, truncated or neither of the two.
@@ -82,7 +82,8 @@ def decode_image(path: Path, data: bytes, what: str) -> NDArray[Any]:
     else:
         raise DataError(f"{path}: is not a PNG file; save the {what} as PNG")
     try:
-        image = cv2.imdecode(np.frombuffer(pixels, np.uint8), cv2.IMREAD_UNCHANGED) if pixels else None
+        how = cv2.IMREAD_ANYCOLOR if upright and kind == "JPEG" else cv2.IMREAD_UNCHANGED
+        image = cv2.imdecode(np.frombuffer(pixels, np.uint8), how) if pixels else None
     except cv2.error:
         image = None
     if image is None:

@@ -16,6 +16,12 @@ _CLIPPED = 0.1  # of its points: a bump that leaves the range is a defect, and s
 _OTHER_PITCH = 1.1  # times the largest pitch, or least
 _WIDER, _WIDER_M = 1.5, 2e-3  # times the widest gap, and over it
 _OTHER_LIGHT, _LIGHT = 1.5, 10  # times the brightest, or the darkest, and so much of 255 on
+_BLACK = 1 / 3  # of the darkest: for dark parts that is more than the above leaves
+_ASPECT = 1.1
+_NO_TABLE = (
+    "no table shows around the part, whose depths then count along the camera's axis and whose sizes across it, short where that is"
+    " tilted"
+)
 _LOW = 0.2  # of a part: less than that is the foot of any
 _FEW, _FEW_IN = 0.1, 3  # share of the parts; one of so many as well
 _OFFSET, _OFFSET_SHARE = 2.0, 0.00125  # times what most are off by, and a share of the window's side
@@ -30,6 +36,8 @@ class Usual:
         within: most parts lie whole within the image.
         gap_m: the widest gap in a part's points, metres; None where there are no points.
         low_fraction: of the middle part, what is too low to be told from the table.
+        aspect: of the middle part, how many times as long as wide a pixel is, or as wide as long.
+        table: a table shows around most parts with points.
         brightness: of the darkest part and of the brightest; None without images.
         size: width and height of the images, pixels; None where they differ.
         photos: "PNG" or "JPEG", where all colour images are; else "".
@@ -40,16 +48,18 @@ class Usual:
     within: bool = False
     gap_m: float | None = None
     low_fraction: float = 0.0
+    aspect: float = 1.0
+    table: bool = True
     brightness: tuple[float, float] | None = None
     size: tuple[int, int] | None = None
     photos: str = ""
     photo_offset: tuple[float, float, float] | None = None
 
 
-def usual_of(geometries: Sequence[Geometry], low_fraction: float, photos: str) -> Usual:
-    """What the samples of good train captures are like; `low_fraction` and `photos` as in `Usual`."""
+def usual_of(geometries: Sequence[Geometry], low_fraction: float, aspect: float, photos: str) -> Usual:
+    """What the samples of good train captures are like; the other arguments as in `Usual`."""
     if not geometries:
-        return Usual(low_fraction=low_fraction, photos=photos)
+        return Usual(low_fraction=low_fraction, aspect=aspect, photos=photos)
     gaps = [one.gap_m for one in geometries if one.gap_m is not None]
     lights = [one.brightness for one in geometries if one.brightness is not None]
     sizes = {(one.raw_width, one.raw_height) for one in geometries}
@@ -57,11 +67,17 @@ def usual_of(geometries: Sequence[Geometry], low_fraction: float, photos: str) -
         within=sum(not one.within for one in geometries) <= max(_FEW * len(geometries), len(geometries) >= _FEW_IN),
         gap_m=max(gaps, default=None),
         low_fraction=low_fraction,
+        aspect=aspect,
+        table=sum(_lacks_table(one) for one in geometries) <= len(geometries) / 2,
         brightness=(min(lights), max(lights)) if lights else None,
         size=sizes.pop() if len(sizes) == 1 else None,
         photos=photos,
         photo_offset=_usual_offset([one.photo_offset for one in geometries if one.photo_offset is not None]),
     )
+
+
+def _lacks_table(geometry: Geometry) -> bool:
+    return geometry.near_m is not None and geometry.tilt_deg is None
 
 
 def _usual_offset(offsets: Sequence[tuple[float, float]]) -> tuple[float, float, float] | None:
@@ -79,7 +95,11 @@ def oddities(geometry: Geometry, form: Form, usual: Usual, window_m: float | Non
         form, window_m: how it was made of its capture.
         usual: what those trained on are like.
     """
-    return [*_of_view(geometry, form, usual, window_m), *_of_points(geometry, usual), *_of_photo(geometry, form, usual)]
+    return [
+        *_of_view(geometry, form, usual, window_m),
+        *_of_points(geometry, form, usual),
+        *_of_photo(geometry, form, usual),
+    ]
 
 
 def of_all(usual: Usual, form: Form) -> list[str]:
@@ -89,6 +109,13 @@ def of_all(usual: Usual, form: Form) -> list[str]:
         told.append(
             f"{usual.low_fraction:.0%} of a usual part's area rises by less than {form.plane_distance_m * 1000:.2g} mm over the table, and"
             " is not looked at; try a lower --set preprocess.plane_distance_mm"
+        )
+    if not usual.table and form.foreground == "table":
+        told.append(f"{_NO_TABLE}; if there is a table, leave it in the captures")
+    if usual.aspect > _ASPECT:
+        told.append(
+            f"a pixel is {usual.aspect:.1f} times as long as wide, or as wide as long, so that parts look otherwise for every way that"
+            " they lie; resample the captures to square pixels"
         )
     if form.camera and usual.size and _is_of_another_size(form.camera, usual.size):
         width, height = usual.size
@@ -128,8 +155,14 @@ def _of_view(geometry: Geometry, form: Form, usual: Usual, window_m: float | Non
     return told
 
 
-def _of_points(geometry: Geometry, usual: Usual) -> list[str]:
+def _of_points(geometry: Geometry, form: Form, usual: Usual) -> list[str]:
     told = []
+    if form.foreground == "table" and geometry.near_m is not None and _lacks_table(geometry) == usual.table:
+        told.append(
+            f"{_NO_TABLE}, unlike those trained on; look whether the table was measured"
+            if usual.table
+            else "a table shows around the part, as around none of those trained on; cut the part out as those were"
+        )
     if geometry.measured_fraction < _MEASURED:
         told.append(f"{1 - geometry.measured_fraction:.0%} of the part have no points; look why they were not measured")
     elif usual.gap_m is not None and geometry.gap_m and geometry.gap_m > _WIDER * usual.gap_m + _WIDER_M:
@@ -149,7 +182,8 @@ def _of_photo(geometry: Geometry, form: Form, usual: Usual) -> list[str]:
     told, own = [], (geometry.raw_width, geometry.raw_height)
     if usual.brightness and geometry.brightness is not None:
         darkest, brightest = usual.brightness
-        if not darkest / _OTHER_LIGHT - _LIGHT <= geometry.brightness <= brightest * _OTHER_LIGHT + _LIGHT:
+        least = max(darkest / _OTHER_LIGHT - _LIGHT, darkest * _BLACK)
+        if not least <= geometry.brightness <= brightest * _OTHER_LIGHT + _LIGHT:
             told.append(
                 f"the part's mean brightness is {geometry.brightness:.0f} of 255, where those trained on have {darkest:.0f} to"
                 f" {brightest:.0f}; look whether it was exposed as they were"

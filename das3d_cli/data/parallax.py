@@ -48,12 +48,25 @@ def pixel_pitch(xyz: NDArray[np.float32], part: NDArray[np.bool_]) -> float:
     Args:
         xyz, part: as for `displacement`.
     """
+    return math.sqrt(max(abs(float(np.linalg.det(_steps_across(xyz, part)))), 1e-18))
+
+
+def pixel_aspect(xyz: NDArray[np.float32], part: NDArray[np.bool_]) -> float:
+    """How many times as long as wide a pixel is, or as wide as long, at least 1: profiles of a belt lie as far apart as it moves.
+
+    Args:
+        xyz, part: as for `displacement`.
+    """
+    down, right = np.linalg.norm(_steps_across(xyz, part), axis=1)
+    return float(max(down, right) / max(min(down, right), 1e-9))
+
+
+def _steps_across(xyz: NDArray[np.float32], part: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """As `Rays.steps`, across the optical axis at the part's mean distance."""
     where = np.flatnonzero(part)
     pixels = np.stack(np.unravel_index(where[:: 1 + len(where) // _POINTS], part.shape), axis=1)
     points = xyz[tuple(pixels.T)].astype(np.float64)
-    distance = float(points[:, 2].mean())
-    steps = fit_rays(pixels, points).steps(pixels.mean(axis=0), _ACROSS, distance)
-    return math.sqrt(max(abs(float(np.linalg.det(steps))), 1e-18))
+    return fit_rays(pixels, points).steps(pixels.mean(axis=0), _ACROSS, float(points[:, 2].mean()))
 
 
 class Rays(NamedTuple):

@@ -20,12 +20,13 @@ from das3d_cli.data.candidates import (
     rim_of,
     share_of_rim,
 )
-from das3d_cli.data.fill import enclosed
+from das3d_cli.data.fill import enclosed, stray
 from das3d_cli.data.parallax import are_parallel
 from das3d_cli.errors import DataError
 
 _FILLED = 0.8  # of the image: more than a part takes that was cut out of its background
 _JUMP = 1.02  # neighbours whose depths differ by more than 2 % belong to two surfaces
+_ALIKE_M = 1e-3  # neighbours so near to each other in depth are of one surface
 _AWAY_M = 1.0  # of an origin that is put on a table's other side
 _NEAR = 0.08  # of the table's extent
 _3X3 = np.ones((3, 3), np.uint8)
@@ -38,15 +39,17 @@ class Table:
     Attributes:
         plane: (a, b, c, d), unit normal towards the camera: a*x + b*y + c*z + d is the height in metres.
         foreground: bool, (H, W): the part, as far as it was measured.
+        seen: the table was measured; else the plane stands in for it.
     """
 
     plane: tuple[float, float, float, float]
     foreground: NDArray[np.bool_]
+    seen: bool = True
 
     @property
-    def tilt_deg(self) -> float:
-        """Angle between the normal and the optical axis, degrees."""
-        return float(np.degrees(np.arccos(min(1.0, abs(self.plane[2])))))
+    def tilt_deg(self) -> float | None:
+        """Angle between the normal and the optical axis, degrees; None of a table that was not seen."""
+        return None if not self.seen else float(np.degrees(np.arccos(min(1.0, abs(self.plane[2])))))
 
 
 def find_part(xyz: NDArray[np.float32], *, plane_distance_m: float, seed: int = 0) -> Table:
@@ -145,14 +148,18 @@ def _is_cut_out(cells: Cells, measured: NDArray[np.bool_], table: Candidate | No
 def cut_out(xyz: NDArray[np.float32], measured: NDArray[np.bool_]) -> Table:
     """All that was measured but specks, over a frontal plane through its farthest points, as the table is unknown.
 
+    Single points at the rim that no surface carries do not count as these: one would move all depths.
+
     Raises:
         DataError: no more than specks were measured.
     """
     part = without_specks(measured, measured)
     if not part.any():
         raise DataError("no part found: no more than a few points in one place were measured")
-    z = xyz[..., 2][part]
-    return Table((0.0, 0.0, -float(np.sign(np.median(z))), float(np.abs(z).max())), part)
+    z = np.where(part, xyz[..., 2], np.float32(np.nan))
+    carried = part & ~stray(z, _ALIKE_M)
+    farthest = np.abs(z[carried if carried.any() else part]).max()
+    return Table((0.0, 0.0, -float(np.sign(np.median(z[part]))), float(farthest)), part, seen=False)
 
 
 def height_over(plane: ArrayLike, xyz: NDArray[np.float32]) -> NDArray[np.float32]:

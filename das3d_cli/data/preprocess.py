@@ -13,7 +13,7 @@ from das3d_cli.data.alignment import photo_offset
 from das3d_cli.data.capture import Foreground, Geometry, Masks, RawCapture, Sample
 from das3d_cli.data.fill import enclosed, fill, part_coloured, stray
 from das3d_cli.data.foreground import find_foreground
-from das3d_cli.data.parallax import displacement, pixel_pitch
+from das3d_cli.data.parallax import displacement, pixel_aspect, pixel_pitch
 from das3d_cli.data.plane import Table, height_over
 from das3d_cli.errors import DataError
 
@@ -43,6 +43,7 @@ class Extent(NamedTuple):
         span_m: diameter of the smallest circle around the part, metres; the same however the part is turned.
         pitch_m: what a pixel shows of the part, metres.
         low_fraction: share of the part that is too low to be told from the table; see `_low_fraction`.
+        aspect: how many times as long as wide a pixel is, or as wide as long.
     """
 
     near_m: float
@@ -50,6 +51,7 @@ class Extent(NamedTuple):
     span_m: float
     pitch_m: float
     low_fraction: float
+    aspect: float
 
 
 class _Part(NamedTuple):
@@ -92,7 +94,7 @@ def measure(
     near, far = _range_of(_depth(capture.xyz, table, depth_axis)[table.foreground])
     part = table.foreground | _missing_part(capture.rgb, capture.xyz, table)
     pitch, low = pixel_pitch(capture.xyz, table.foreground), _low_fraction(capture.xyz, table, plane_distance_m)
-    return Extent(near, far, 2 * _circle(part)[2] * pitch, pitch, low)
+    return Extent(near, far, 2 * _circle(part)[2] * pitch, pitch, low, pixel_aspect(capture.xyz, table.foreground))
 
 
 def preprocess(
@@ -296,8 +298,8 @@ def _missing_part(rgb: NDArray[np.uint8] | None, xyz: NDArray[np.float32], table
 
 
 def _depth(xyz: NDArray[np.float32], table: Table, axis: DepthAxis) -> NDArray[np.float32]:
-    if axis == "camera":
-        return np.asarray(np.abs(xyz[..., 2]))
+    if axis == "camera":  # the normal shows which way z grows: away from a camera, or as heights do
+        return np.asarray(np.float32(-math.copysign(1.0, table.plane[2])) * xyz[..., 2])
     return -height_over(table.plane, xyz)
 
 
@@ -360,16 +362,30 @@ def _check_shown(truth: NDArray[np.bool_], geometry: Geometry) -> None:
 
 
 def _resize_truth(truth: NDArray[np.bool_], geometry: Geometry, size: int) -> NDArray[np.bool_]:
-    """Pixels at least half covered by the defect; a defect too small for any keeps the one at its middle."""
-    square = _square(truth, geometry)
-    small = _resize(square, size) >= 0.5
+    """Pixels at least half covered by the defect. One that is thinner than a pixel, and would lose most of itself or fall apart,
+    keeps all that it touches, one too small for any the one at its middle."""
+    square, scale = _square(truth, geometry), size / geometry.side
+    covered = _resize(square, size) >= 0.5
+    small = covered.copy()
     _, labels = cv2.connectedComponents(square.astype(np.uint8), connectivity=8)
     rows, columns = np.nonzero(labels)
     of_defect = labels[rows, columns]
     order = np.argsort(of_defect, kind="stable")  # the pixels of each together, by rows: a speckled mask has thousands
-    scaled = np.floor((np.stack((rows, columns))[:, order] + 0.5) * (size / square.shape[0])).astype(int)
+    scaled = np.floor((np.stack((rows, columns))[:, order] + 0.5) * scale).astype(int)
     for rows, columns in np.split(scaled, np.cumsum(np.bincount(of_defect)[1:-1]), axis=1) if order.size else ():
-        if not small[rows, columns].any():
+        area = len(rows) * scale**2
+        if scale < 1 and area >= 1 and not _is_kept(covered, rows, columns, area):
+            small[rows, columns] = True
+        elif not covered[rows, columns].any():
             middle = len(rows) // 2
             small[rows[middle], columns[middle]] = True
     return small
+
+
+def _is_kept(covered: NDArray[np.bool_], rows: NDArray[np.intp], columns: NDArray[np.intp], area: float) -> bool:
+    """Whether of a defect of this area, which touches these pixels, half is covered, in one piece."""
+    box = np.s_[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+    own = np.zeros_like(covered)
+    own[rows, columns] = True
+    kept = (own & covered)[box].astype(np.uint8)
+    return bool(kept.sum() >= area / 2) and cv2.connectedComponents(kept, connectivity=8)[0] == 2

@@ -22,6 +22,8 @@ from das3d_cli.errors import DataError
 CameraSource = Camera | Callable[[], Camera | None] | None
 
 _DEPTH_IMAGE = b"\x10\x00"  # in a PNG's header: 16 bits, grey
+_NO_DEPTH = 65535  # what some cameras write into 16 bits where nothing was measured
+_ALL = 0.9  # of an image: no defect is so large, but what is around one
 FARTHEST_M, NEAREST_M = 20.0, 0.002  # a scene's size that das3d can have to do with
 # What some programs write where nothing was measured is no point so far away, nor a scene so large in any unit.
 _NO_POINT_M, _NO_SCENE_M = 1e3, 1e9
@@ -44,7 +46,7 @@ def read_capture(
         DataError: as `read_rgb` and `read_xyz`, or the two differ in size.
     """
     if rgb_path is None or xyz_path is None:
-        rgb = None if rgb_path is None else read_rgb(rgb_path, grey=True)
+        rgb = None if rgb_path is None else read_rgb(rgb_path, grey=True, upright=xyz_path is None)
         return RawCapture(rgb, None if xyz_path is None else read_xyz(xyz_path, camera, limits, unit))
     with ThreadPoolExecutor(2) as threads:  # either takes about as long
         photo = threads.submit(read_rgb, rgb_path)
@@ -137,12 +139,13 @@ def kind_of_photo(path: Path) -> str:
     return "PNG" if path.suffix.lower() == ".png" else "JPEG"
 
 
-def read_rgb(path: Path, *, grey: bool = False) -> NDArray[np.uint8]:
+def read_rgb(path: Path, *, grey: bool = False, upright: bool = False) -> NDArray[np.uint8]:
     """Read a colour image from an 8-bit PNG or JPEG.
 
     Args:
         path: the file.
         grey: take a grey image as well, as three equal channels.
+        upright: turn a JPEG as its EXIF orientation says, and as people see it; points lie as the sensor took them.
 
     Returns:
         uint8, (H, W, 3), in the order red, green, blue.
@@ -150,7 +153,7 @@ def read_rgb(path: Path, *, grey: bool = False) -> NDArray[np.uint8]:
     Raises:
         DataError: missing, truncated or of another kind; grey, 16-bit or with an alpha channel.
     """
-    image = decode_image(path, read_bytes(path, "colour image"), "colour image")
+    image = decode_image(path, read_bytes(path, "colour image"), "colour image", upright=upright)
     return np.asarray(cv2.cvtColor(as_rgb(image, str(path), grey=grey), cv2.COLOR_BGR2RGB), np.uint8)
 
 
@@ -180,17 +183,24 @@ def read_ground_truth(path: Path) -> NDArray[np.bool_]:
     """Read where the defect is from a PNG of any kind.
 
     Returns:
-        bool, (H, W), true where any channel but alpha is above 0.
+        bool, (H, W), true where any colour is above 0 and not transparent.
 
     Raises:
-        DataError: missing, truncated or no PNG.
+        DataError: missing, truncated or no PNG, or nearly all is marked.
     """
     data = read_bytes(path, "ground truth")
     if data.startswith(JPEG_MAGIC):
         raise DataError(f"{path}: is a JPEG, which marks what is not; save the mask as PNG where it was drawn")
     image = decode_image(path, data, "ground truth")
     colours = image[..., None] if image.ndim == 2 else image[..., :3]
-    return np.asarray((colours > 0).any(axis=2))
+    marked = (colours > 0).any(axis=2)
+    if image.ndim == 3 and image.shape[2] == 4:  # a drawing on a transparent sheet, whose colour may be white
+        marked &= image[..., 3] > 0
+    if marked.mean() > _ALL:
+        raise DataError(
+            f"{path}: marks {marked.mean():.0%} of the image; black is good and any other colour a defect: invert it"
+        )
+    return np.asarray(marked)
 
 
 def _read_stored(
@@ -231,6 +241,8 @@ def _read_depth(
         near, far = read_limits(limits)
         return depth * np.float32((far - near) / 65535) + np.float32(near), "m"
     depth[depth == 0] = np.nan
+    if stored.dtype == np.uint16:
+        depth[stored == _NO_DEPTH] = np.nan
     if camera.scale is not None:
         return depth * np.float32(camera.scale), "m"
     return depth, "mm" if stored.dtype == np.uint16 else ""

@@ -71,7 +71,8 @@ def figures(evaluation: Evaluation) -> Element:
             "p",
             "They judge the scores and heat maps themselves, whatever the threshold, and run from 0 to 1, which is perfect;"
             f" an AUROC of 0.5 is guessing. In small letters: the {LEVEL:.0%} interval: so sure is, by these parts, what"
-            " very many of their kinds would give.",
+            " very many of their kinds would give. Of few parts, tens of a kind, all but that of image AUROC are too narrow, and left"
+            " out where they would be of no width.",
         ),
         tag("dl", *meanings, class_="figures"),
         tag("h3", "By kind of defect"),

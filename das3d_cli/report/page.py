@@ -61,7 +61,8 @@ def _head(evaluation: Evaluation, fates: tuple[Fate, ...], run: str) -> Element:
         tag(
             "p",
             f"A detector that was trained on good parts only judged {defective + good} test parts"
-            f"{'' if evaluation.known else ' that it had never seen'}. This page tells how often it was right, and shows every part.",
+            f"{'' if evaluation.known else ', none of them a copy of one that it was trained on'}. This page tells how often it was right,"
+            " and shows every part.",
             class_="lead",
         ),
         *(tag("p", f"{note[0].upper()}{note[1:]}.", class_="lead") for note in notes(evaluation)),

@@ -127,7 +127,7 @@ def _read_label(place: Place, folder: Path, wanted: set[str], camera: Camera | N
         files["gt"].setdefault(name, []).extend(found)
     yield from pair(place, files, wanted, _partner, camera)
     for path in [path for path in paths if not _kind(path)] + [path for path in masks if not _is_png(path)]:
-        is_mask = path in masks or path.stem.endswith(_MASK)
+        is_mask = path in masks or _is_marked(path, _MASK)
         what = _NO_PNG if is_mask else "neither an image nor a point cloud; convert or remove it"
         yield Failure(place.category, path, what)
     for path in folders_in(folder):
@@ -140,10 +140,10 @@ def _by_kind(paths: Collection[Path]) -> dict[str, dict[str, list[Path]]]:
 
 def _kind(path: Path) -> str | None:
     """Which of `_KINDS` a file is, by its name."""
-    if path.stem.endswith(_MASK) and not _is_png(path):
+    if _is_marked(path, _MASK) and not _is_png(path):
         return None
     for kind in ("gt", "depth", "rgb", "xyz"):
-        if path.suffix.lower() in _KINDS[kind] and path.stem.endswith(_MARKS[kind]):
+        if path.suffix.lower() in _KINDS[kind] and _is_marked(path, _MARKS[kind]):
             return kind
     return None
 
@@ -152,8 +152,16 @@ def _is_png(path: Path) -> bool:
     return path.suffix.lower() in MASKS
 
 
+def _is_marked(path: Path, mark: str) -> bool:
+    return path.stem.lower().endswith(mark)
+
+
 def _name(path: Path) -> str:
-    return path.stem.removesuffix(_MASK).removesuffix(DEPTH)
+    name = path.stem
+    for mark in (_MASK, DEPTH):
+        if name.lower().endswith(mark):
+            name = name[: -len(mark)]
+    return name
 
 
 def _partner(kind: str, name: str) -> str:
