@@ -20,7 +20,7 @@ from das3d_cli.model import Das3d, Output
 Pass = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # of a `Batch`'s tensors, to logits (B, 2, S, S)
 
 # Of a score: alone a part is judged otherwise than among others by so much at most, on one CPU. In bfloat16, as on a GPU, it may be
-# hundreds of times that; who trains there and judges elsewhere may see the part that set the threshold just fail.
+# hundreds of times that: there, and elsewhere, the very part that set the threshold may just fail.
 _ROUNDING = 1e-5
 _CHUNK = {"cpu": 16, "cuda": 64}  # images in one forward pass: as many as a device needs to be busy
 

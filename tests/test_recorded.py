@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
@@ -33,22 +34,30 @@ class Graph:
 
 
 @pytest.fixture
-def recordings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, ...]]:
+def recordings(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[Tensor, ...]]]:
     """The inputs of all recordings made."""
     made: list[tuple[Tensor, ...]] = []
+    pools: set[object] = set()
 
-    def of(work, inputs, stream):
+    def of(work, inputs, stream, pool):
         made.append(own := tuple(tensor.clone() for tensor in inputs))
+        pools.add(pool)
         result = work(*own)
         return recorded._Recording(Graph(own, result), own, result)
 
     monkeypatch.setattr(recorded, "_beside", lambda stream, work, inputs: work(*inputs))
     monkeypatch.setattr(recorded, "new_stream", lambda *, first: object())
     monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
-    for name, gives in (("current_stream", object), ("set_stream", id), ("empty_cache", object)):
+    for name, gives in (
+        ("current_stream", object),
+        ("set_stream", id),
+        ("empty_cache", object),
+        ("graph_pool_handle", object),
+    ):
         monkeypatch.setattr(torch.cuda, name, gives)
     monkeypatch.setattr(recorded._Recording, "of", of)
-    return made
+    yield made
+    assert len(pools) <= 1  # all shapes of one work share their memory
 
 
 def test_every_call_gives_its_own_inputs_result(recordings: list[tuple[Tensor, ...]]):
@@ -69,7 +78,7 @@ def test_another_shape_is_recorded_by_itself(recordings: list[tuple[Tensor, ...]
 
 
 def test_what_cannot_be_recorded_runs_as_it_is(monkeypatch: pytest.MonkeyPatch, recordings: list[tuple[Tensor, ...]]):
-    def of(work, inputs, stream):
+    def of(work, inputs, stream, pool):
         raise RuntimeError("operation not permitted\nwhen the stream is capturing")
 
     monkeypatch.setattr(recorded._Recording, "of", of)
@@ -79,3 +88,20 @@ def test_what_cannot_be_recorded_runs_as_it_is(monkeypatch: pytest.MonkeyPatch, 
     ) as told:
         results = [float(launched(torch.ones(2), torch.tensor(float(n))).total) for n in range(6)]
     assert results == [2.0 + n for n in range(6)] and len(told) == 1
+
+
+def test_too_little_memory_for_a_recording_is_told_as_such(
+    monkeypatch: pytest.MonkeyPatch, recordings: list[tuple[Tensor, ...]]
+):
+    def of(work, inputs, stream, pool):
+        try:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        finally:
+            raise RuntimeError("operation failed due to a previous error during capture")
+
+    monkeypatch.setattr(recorded._Recording, "of", of)
+    launched = Recorded(work)
+    for n in range(3):
+        assert float(launched(torch.ones(2), torch.tensor(float(n))).total) == 2.0 + n
+    with pytest.raises(torch.OutOfMemoryError, match="Tried to allocate"):
+        launched(torch.ones(2), torch.tensor(0.0))

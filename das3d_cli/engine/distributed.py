@@ -22,8 +22,9 @@ from das3d_cli.device import choose_all
 from das3d_cli.engine.interrupt import end_with_parent
 from das3d_cli.errors import UsageError
 
-# The others wait while the first one reads and writes; should one end, the launcher ends the rest at once.
-_PATIENCE = timedelta(hours=1)
+# The others wait while the first one reads and writes. Should one end, the launcher ends the rest of its machine at once; those of
+# other machines may hear of it in no other way than this.
+_PATIENCE = timedelta(minutes=10)
 _SHARED_CPU = torch.device("cpu")  # what the processes say to each other besides tensors does not wait for a GPU
 
 T = TypeVar("T")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +12,12 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
+from das3d_cli.device import short_of_memory
+
 _EAGERLY = 3  # calls before the recording: libraries choose their kernels and optimisers make their state
+
+# A recording waits for all of a GPU first, which breaks off one that another thread is at.
+_one_at_a_time = threading.Lock()
 
 Result = TypeVar("Result")
 Shapes = tuple[tuple[torch.Size, torch.dtype], ...]
@@ -20,7 +26,7 @@ Shapes = tuple[tuple[torch.Size, torch.dtype], ...]
 class Recorded(Generic[Result]):
     """A function of tensors on one GPU; from the fourth call with inputs of some shape on, one CUDA graph.
 
-    Each shape keeps the memory of its work. What cannot be recorded runs as it is, and says so.
+    All shapes share the memory of their work, for one runs after another. What cannot be recorded runs as it is, and says so.
 
     Args:
         work: takes tensors and returns some, waits for nothing, enters autocast by itself, and depends, besides on its
@@ -32,10 +38,15 @@ class Recorded(Generic[Result]):
         self._calls: dict[Shapes, int] = {}
         self._recordings: dict[Shapes, _Recording[Result]] = {}
         self._stream: Any = None  # on which it runs before it is recorded, and is recorded
+        self._pool: Any = None  # of memory
         self._able = True
 
     def __call__(self, *inputs: Tensor) -> Result:
-        """What the work gives; of a recording, copies."""
+        """What the work gives; of a recording, copies.
+
+        Raises:
+            RuntimeError: memory is too small; then a recording that broke off holds some for as long as the process lasts.
+        """
         shapes = tuple((tensor.shape, tensor.dtype) for tensor in inputs)
         self._calls[shapes] = self._calls.get(shapes, 0) + 1
         with torch.cuda.device(inputs[0].device):
@@ -48,15 +59,20 @@ class Recorded(Generic[Result]):
 
     def _record(self, shapes: Shapes, inputs: tuple[Tensor, ...]) -> None:
         here = torch.cuda.current_stream()
+        self._pool = self._pool or torch.cuda.graph_pool_handle()
         try:
-            self._recordings[shapes] = _Recording.of(self._work, inputs, self._stream)
+            with _one_at_a_time:
+                self._recordings[shapes] = _Recording.of(self._work, inputs, self._stream, self._pool)
             return
         except RuntimeError as error:
-            told = str(error.__context__ or error).partition("\n")[0]
+            cause = error.__context__ or error  # its end raises over what broke it off
         # A recording that broke off leaves its stream set, and memory taken.
         torch.cuda.set_stream(here)
+        if short_of_memory(cause):
+            raise cause
         torch.cuda.empty_cache()
         self._able = False
+        told = str(cause).partition("\n")[0]
         warnings.warn(f"not launched as a CUDA graph, and slower for it: {told}", stacklevel=3)
 
 
@@ -67,10 +83,14 @@ class _Recording(Generic[Result]):
     result: Result
 
     @classmethod
-    def of(cls, work: Callable[..., Result], inputs: tuple[Tensor, ...], stream: Any) -> _Recording[Result]:
-        """Nothing is computed yet. Other threads, as that which pins a step's samples, may go on meanwhile."""
+    def of(cls, work: Callable[..., Result], inputs: tuple[Tensor, ...], stream: Any, pool: Any) -> _Recording[Result]:
+        """Nothing is computed yet. Other threads, as that which pins a step's samples, may go on meanwhile.
+
+        What another recording works with may be overwritten by this one, and this one's by it, but no inputs, which lie outside the
+        pool, and no results, of which copies are taken at once.
+        """
         graph, own = torch.cuda.CUDAGraph(), tuple(tensor.clone() for tensor in inputs)
-        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
             result = work(*own)
         return cls(graph, own, result)
 

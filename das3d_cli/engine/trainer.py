@@ -111,9 +111,10 @@ class Trainer:
                 self.step += 1
                 due = self.step % self.settings.train.validate_every == 0 or self.step == total
                 if self.step % _REPORT_EVERY == 0 or due:
+                    means = self._means(noted)  # a GPU has done the steps by then
                     seconds = time.perf_counter() - started
                     rate = (self.step - started_at) * self.settings.train.batch_size / seconds
-                    self._report(noted, rate, progress)
+                    self._report(means | {"images_per_second": rate}, progress)
                     noted.clear()
                 if due:
                     with within_memory(self.device, advice):
@@ -179,9 +180,10 @@ class Trainer:
         if s.micro_batch > distributed.size():
             share = s.batch_size // distributed.size()
             more = next(n for n in range(s.accumulate + 1, share + 1) if share % n == 0)
+            graphs = ", or with --set hardware.cuda_graphs=false" if self._as_graph else ""
             return (
                 f"at batch size {s.batch_size}; go on with --resume {self.run} --set train.accumulate={more}, --data and"
-                " --gpus as before, or train anew with a lower --batch-size"
+                f" --gpus as before{graphs}, or train anew with a lower --batch-size"
             )
         width = self.settings.model.discriminator_width
         return f"with one part at a time; train anew with --set model.discriminator_width below {width}"
@@ -197,15 +199,18 @@ class Trainer:
         for *some, where in zip(*(torch.split(tensor, portion) for tensor in (*batch, self._places)), strict=True):
             yield Batch(*some), where
 
-    def _report(self, noted: list[dict[str, Tensor]], rate: float, progress: Progress) -> None:
+    def _means(self, noted: list[dict[str, Tensor]]) -> dict[str, float]:
+        """The losses of some steps, in the mean. Raises DataError: they are no numbers."""
         found = torch.stack([torch.stack([record[name] for record in noted]).mean() for name in noted[0]])
-        means = dict(zip(noted[0], distributed.mean(found).tolist(), strict=True))
+        means: dict[str, float] = dict(zip(noted[0], distributed.mean(found).tolist(), strict=True))
         if not np.isfinite(means["loss"]):
             raise self._diverged(f"the loss became {means['loss']}")
-        if not distributed.is_first():
-            return
-        runs.append_metrics(self.run, {"step": self.step, **means, "images_per_second": rate})
-        progress(self.step, means | {"images_per_second": rate})
+        return means
+
+    def _report(self, values: dict[str, float], progress: Progress) -> None:
+        if distributed.is_first():
+            runs.append_metrics(self.run, {"step": self.step, **values})
+            progress(self.step, values)
 
     def _validate(self, progress: Progress) -> None:
         self._check_weights()
@@ -222,7 +227,7 @@ class Trainer:
 
     def _check_weights(self) -> None:
         """The loss tells of the weights before a step, a checkpoint must not hold what that step made of them."""
-        if not all(bool(value.isfinite().all()) for value in self.network.state_dict().values()):
+        if not torch.stack([value.isfinite().all() for value in self.network.state_dict().values()]).all():
             raise self._diverged("the weights became infinite")
 
     def _diverged(self, what: str) -> DataError:

@@ -248,7 +248,8 @@ def _removed_on_failure(run: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if distributed.is_first():
+        # The first of several GPUs waits for the one that failed, and is ended without a word.
+        if distributed.is_first() or not (run / runs.LAST).exists():
             shutil.rmtree(run, ignore_errors=True)
         raise
 
