@@ -375,7 +375,9 @@ def test_a_mask_that_contradicts_the_label_is_a_failure(
     dataset: Path, dst: Path, name: str, level: int, complaint: str
 ) -> None:
     path = dataset / "tire" / name
-    assert cv2.imwrite(str(path), np.full((HEIGHT, WIDTH), level, np.uint8))
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    mask[: HEIGHT // 2] = level
+    assert cv2.imwrite(str(path), mask)
     (failure,) = run(dataset, dst).failures
     assert failure.path == path
     assert failure.reason.startswith(complaint)

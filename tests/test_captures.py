@@ -205,7 +205,7 @@ class TestFromRawFolderToCache:
 
     def test_a_types_mask_of_another_size_is_named(self, tmp_path: Path) -> None:
         folder = captures.eyecandies(tmp_path / "raw") / "GummyBear/test_public/data"
-        save_mask(folder / "10_colors_mask.png", np.ones((50, 120), np.bool_))
+        save_mask(folder / "10_colors_mask.png", np.indices((50, 120))[0] < 25)
         (failure,) = build(
             find_entries(tmp_path / "raw"), tmp_path / "out", PreprocessSettings(size=SIZE), workers=1
         ).failures
