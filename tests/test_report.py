@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from das3d_cli.data.capture import RawCapture
 from das3d_cli.data.layouts import Failure
 from das3d_cli.data.summary import Row, Summary
 from das3d_cli.errors import DataError, UsageError
@@ -23,6 +24,7 @@ from das3d_cli.report.pictures import (
     Brightening,
     depth_picture,
     mask_picture,
+    picture_of,
     shaded_relief,
     signed_picture,
     ternary_picture,
@@ -203,6 +205,15 @@ class TestPictures:
         assert relief[27, 27] > relief[32, 32] > relief[37, 37]
         dent = shaded_relief(1 - bump, foreground).mean(axis=-1)
         assert dent[27, 27] < dent[37, 37]
+
+    @pytest.mark.parametrize(("surface", "up"), [(0.4, -1.0), (0.1, 1.0), (-0.4, 1.0)])
+    def test_points_alone_are_lit_the_same_whichever_way_z_grows(self, surface, up):
+        """Before a camera, on a height map, and before a camera that looks along -z: `up` is the table's normal along z."""
+        y, x = np.mgrid[-32:32, -32:32] / 64
+        z = surface + up * 0.02 * np.exp(-(x**2 + y**2) / 0.02)
+        points = RawCapture(None, np.stack([x, y, z], axis=-1).astype(np.float32))
+        relief = picture_of(points, (0.0, 0.0, up, -up * surface)).mean(axis=-1)
+        assert relief[27, 27] > relief[32, 32] > relief[37, 37]
 
     def test_the_step_to_the_background_leaves_no_rim(self, disc):
         relief = shaded_relief(*disc)

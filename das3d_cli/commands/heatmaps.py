@@ -114,7 +114,8 @@ def draw(picture: Path, detector: Detector, part: PartFiles, found: Prediction, 
     told = [name for name in (detector.category, part.folder, part.name) if name]
     lengths = [defect.length_mm for defect in found.defects if not math.isnan(defect.length_mm)]
     drawn = overlay(
-        picture_of(capture), found.anomaly_map, threshold=found.threshold, outline=detector.settings.score.outline,
+        picture_of(capture, found.sample.geometry.plane), found.anomaly_map,
+        threshold=found.threshold, outline=detector.settings.score.outline,
         score=found.score, anomalous=found.anomalous,
         defect_mm=max(lengths, default=None), title=" / ".join(told),
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import cv2
@@ -24,11 +25,12 @@ _REDS = [(244, 150, 112), (178, 24, 43), (103, 0, 31)]
 _BLUE_WHITE_RED = [*_BLUES, (255, 255, 255), *_REDS]
 
 
-def picture_of(capture: RawCapture) -> Picture:
-    """What a raw capture shows, uint8, (H, W, 3): its RGB image or, without one, the relief of its points."""
+def picture_of(capture: RawCapture, plane: tuple[float, float, float, float] | None) -> Picture:
+    """What a raw capture shows, uint8, (H, W, 3): its RGB image or, without one, the relief of its points over this plane."""
     if capture.rgb is not None or capture.xyz is None:
         return np.asarray(capture.rgb)
-    depth = np.abs(capture.xyz[..., 2])
+    away = -math.copysign(1.0, plane[2]) if plane else 1.0  # of a height map z grows towards whoever looks
+    depth = away * capture.xyz[..., 2]
     near, far = np.nanpercentile(depth, [1, 99])
     return shaded_relief((depth - near) / max(far - near, 1e-9), ~np.isnan(depth))
 
