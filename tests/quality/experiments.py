@@ -120,6 +120,8 @@ STUDIES: tuple[Study, ...] = (
         "BTF is a memory bank of FPFH features, without training. das3d is the preset as it is, 4500 steps, in bfloat16, two"
         " trainings side by side. das3d-in-pixels is the same with a window that counted in pixels instead of millimetres, and small"
         " captures enlarged by linear interpolation. The minutes of das3d hold pauses; without, one took 12."
+        " Blocks with the second seed were trained twice, by code of before the photo's place was told and of after, and judged the same"
+        " to the last digit."
         " das3d-before-soft is the preset before soft defects, 7000 steps of a discriminator half as wide: the"
         " first two seeds are of today's preprocessing, the first in float32, the second in bfloat16, cookies judged on all 45"
         " defective parts; the fourth seed is of synthesis in as few passes, but of noise that stays below t_p it took 0.9 of"
