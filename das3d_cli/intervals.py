@@ -18,6 +18,7 @@ from das3d_cli.data.capture import GOOD, Masks
 from das3d_cli.metrics import LIMITS, REFERENCE_THRESHOLDS, groups, region_weights
 
 LEVEL = 0.95
+_ROUNDING = 1e-9
 _RESAMPLES = 1000
 _LEVELS = 256  # of the grid, from each class
 _CHUNK = 100  # resamples at a time
@@ -203,4 +204,4 @@ def _bounds(drawn: Floats) -> Interval:
     if not len(known):
         return float("nan"), float("nan")
     low, high = np.clip(np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]), 0, 1)
-    return (float(low), float(high)) if low < high else (float("nan"), float("nan"))
+    return (float(low), float(high)) if high - low > _ROUNDING else (float("nan"), float("nan"))

@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -473,6 +474,8 @@ class TestManyParts:
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         with subprocess.Popen(call, cwd=place, text=True, bufsize=1, **pipes) as process:
             assert process.stdin and process.stdout and process.stderr
+            at_last = threading.Timer(240, process.kill)  # one that waits for an answer would wait for good
+            at_last.start()
 
             def answer(line: str) -> dict[str, Any]:
                 process.stdin.write(f"{line}\n")  # the next one is written when this one is answered
@@ -494,8 +497,9 @@ class TestManyParts:
             assert answer('"a,b')["error"].startswith("standard input: row 6: unexpected end of data; look for")
             assert "is of cookie, but the run is of tire" in answer(",a.tiff,a.png,cookie")["error"]
             rest, told = process.communicate()
+            at_last.cancel()
         assert process.returncode == 1 and rest == ""
-        assert told.splitlines()[-1].startswith("parts: 6, ") and "is called first too; give them names" in told
+        assert told.splitlines()[-1].startswith("parts: 6, ") and "is called first too; give one another name" in told
 
     @pytest.mark.parametrize("written", ["", "part.tiff,part.png\n", "xyz\n"])
     def test_a_list_that_is_written_begins_with_the_columns_names(self, place: Path, written: str):

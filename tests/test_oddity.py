@@ -36,7 +36,7 @@ def test_nothing_is_said_of_a_part_like_others() -> None:
         ({"pitch_m": 4.8e-4, "side": 213}, r"^a pixel shows 0\.48 mm of the part, where it showed 0\.4 to 0\.42 mm"),
         ({"pitch_m": 3.5e-4, "side": 286}, r"^a pixel shows 0\.35 mm"),
         ({"brightness": 3.0}, r"^the part's mean brightness is 3 of 255, where those trained on have 80 to 120;"),
-        ({"tilt_deg": None}, r"^no table shows around the part, .*, unlike those trained on;"),
+        ({"tilt_deg": None}, r"^no table shows around the part, .*, unlike most of those trained on;"),
         ({"brightness": 200.0}, r"^the part's mean brightness is 200 of 255"),
         (
             {"photo_offset": (-0.1, -1.0)},

@@ -318,6 +318,12 @@ def test_where_there_are_point_clouds_no_depth_image_is_judged(tmp_path: Path):
     ]  # fmt: skip
 
 
+def test_what_a_row_that_cannot_be_used_names_is_free_for_others(tmp_path: Path):
+    (tmp_path / "list.csv").write_text("xyz,rgb,name\n1.tiff,,n\n1.tiff,1.png,n\n")
+    bad, good = find_parts(tmp_path / "list.csv", "both")
+    assert "row 2: names no rgb file" in bad.problem and not good.problem
+
+
 def test_a_list_may_name_a_cloud_here_and_a_depth_image_there(tmp_path: Path):
     (tmp_path / "list.csv").write_text("rgb,xyz,depth\n1.png,1.tiff,\n2.png,,2_depth.png\n")
     assert pairs(tmp_path / "list.csv", "both") == [
@@ -377,6 +383,11 @@ class TestToCome:
             bad, good = parts
             assert bad.problem.startswith(f"{where}: row 2: camera.json: not valid JSON") and not good.problem
 
+    @pytest.mark.parametrize(("columns", "line"), [("rgb", "\n"), ("xyz\trgb", "\t\n"), ("xyz,rgb", " , \r\n")])
+    def test_a_row_of_empty_cells_has_its_answer(self, columns: str, line: str):
+        (part,) = parts_to_come(iter([f"{columns}\n", line]), "rgb" if columns == "rgb" else "both")
+        assert part.problem.startswith("standard input: row 2: names no ")
+
     def test_files_and_names_may_come_again(self):
         parts = parts_to_come(iter(["rgb,name\n", *["1.png,a\n"] * 3]), "rgb")
         assert [(part.rgb, part.name, part.problem) for part in parts] == [(Path("1.png"), "a", "")] * 3
@@ -413,24 +424,39 @@ class TestToCome:
 
 
 class TestPictures:
-    def test_one_to_come_takes_the_place_of_its_own_files_last_alone(self, tmp_path: Path):
+    def test_one_to_come_takes_the_place_of_its_own_files_last_alone(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
         place = to_come(tmp_path / "maps")
-        first, other = (PartFiles(Path(f"{folder}/1.tiff"), None) for folder in "ab")
+        touch(tmp_path, "a/1.tiff", "b/1.tiff")
+        monkeypatch.chdir(tmp_path)
+        first, other, gone = (PartFiles(Path(f"{folder}/1.tiff"), None) for folder in "abc")
+        assert place(gone) == tmp_path / "maps/1.png"  # which is not there, and so owns no name
         for _ in range(2):
             assert place(first) == tmp_path / "maps/1.png"
             write_png(tmp_path / "maps/1.png", blank(8, 8))
-        with pytest.raises(DataError, match=r"^b/1.tiff: no heat map, for a/1.tiff is called 1 too; give them names"):
+        with pytest.raises(
+            DataError, match=r"^b/1.tiff: no heat map, for a/1.tiff is called 1 too; give one another name"
+        ):
             place(other)
         (tmp_path / "maps/2.png").write_bytes(b"a photo")
         with pytest.raises(DataError, match=r"^2.tiff: its heat map: would replace .*2.png, which das3d did not write"):
             place(PartFiles(Path("2.tiff"), None))
 
     def test_none_stays_under_the_name_of_one_to_come_that_cannot_be_used(self, tmp_path: Path):
+        touch(tmp_path, "a.tiff", "b.tiff")
         place = to_come(tmp_path / "maps")
-        write_png(tmp_path / "maps/a.png", blank(8, 8))
-        assert place(PartFiles(None, None, given="a", problem="names no file")) is None
-        assert place(PartFiles(None, None, problem="names no file")) is None
-        assert list((tmp_path / "maps").iterdir()) == []
+        for name in "ab":
+            write_png(tmp_path / f"maps/{name}.png", blank(8, 8))
+        assert place(PartFiles(tmp_path / "b.tiff", None)) == tmp_path / "maps/b.png"
+        for name in ("a", "b", ""):
+            assert place(PartFiles(None, None, given=name, problem="names no file")) is None
+        assert [path.name for path in (tmp_path / "maps").iterdir()] == ["b.png"]  # which is another part's
+
+    def test_one_to_come_does_not_lie_among_the_parts(self, tmp_path: Path):
+        touch(tmp_path, "a/1.tiff")
+        with pytest.raises(DataError, match="no heat map among the parts' own files"):
+            to_come(tmp_path / "a")(PartFiles(tmp_path / "a/1.tiff", None, given="x"))
 
     def test_a_name_too_long_for_a_file_costs_no_other_part_its_own(self, tmp_path: Path):
         (tmp_path / "maps").mkdir()

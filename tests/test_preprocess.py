@@ -218,19 +218,20 @@ def test_a_tiny_defect_stays_in_the_ground_truth_and_a_large_one_keeps_its_area(
     assert prepared(relief(disc((160, 160), 60))).ground_truth is None
 
 
+@pytest.mark.parametrize("reach", [60, 30, 9])  # of 5 raw pixels a sample's
 @pytest.mark.parametrize("width", [1, 2, 3])
 @pytest.mark.parametrize("angle", [0, 7, 30, 45, 90])
-def test_a_scratch_thinner_than_a_pixel_stays_in_one_piece(width: int, angle: float) -> None:
+def test_a_scratch_thinner_than_a_pixel_stays_in_one_piece(reach: int, width: int, angle: float) -> None:
     truth = np.zeros((400, 400), np.uint8)
-    along = np.array([np.cos(np.radians(angle)), np.sin(np.radians(angle))]) * 60
+    along = np.array([np.cos(np.radians(angle)), np.sin(np.radians(angle))]) * reach
     ends = [tuple(round(float(v)) for v in 200 + sign * along) for sign in (1, -1)]
     cv2.line(truth, ends[0], ends[1], 1, width)
     small = prepared(relief(disc((400, 400), 150)), 80, ground_truth=truth > 0).ground_truth
     assert small is not None
     assert cv2.connectedComponents(small.astype(np.uint8), connectivity=8)[0] - 1 == 1
     length = max(np.ptp(axis) + 1 for axis in np.nonzero(small))
-    assert length == pytest.approx(120 / 5 * max(abs(along)) / 60, abs=2.5)  # of what it touches
-    assert truth.sum() / 25 / 2 <= small.sum() <= 3 * 120 / 5
+    assert length == pytest.approx(2 * max(abs(along)) / 5, abs=2.5)  # of what it touches
+    assert truth.sum() / 25 / 2 <= small.sum() <= 3 * (2 * reach / 5 + 1)
 
 
 def test_of_a_height_map_what_is_high_is_near_by_either_axis() -> None:

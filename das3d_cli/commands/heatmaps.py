@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import Counter
 from collections.abc import Callable
@@ -76,7 +77,7 @@ def to_come(folder: Path) -> Callable[[PartFiles], Path | None]:
 
     Raises:
         DataError: the folder cannot be made; and of a part, that its heat map would take the place of that of another one, whose files
-            are not the same, or of a picture that das3d did not write.
+            are not the same, or of a picture that das3d did not write, or lie among the parts.
     """
     from das3d_cli.files import make_folder
     from das3d_cli.report.draw import check_replaceable, forget
@@ -85,21 +86,25 @@ def to_come(folder: Path) -> Callable[[PartFiles], Path | None]:
     owners: dict[str, Path] = {}
 
     def place(part: PartFiles) -> Path | None:
-        picture = folder / f"{part.name}.png"
+        picture, owner = folder / f"{part.name}.png", owners.get(part.name)
+        own = owner is None or owner in part.paths
         if part.problem:
-            if part.name:
+            if part.name and own:
                 forget(picture)  # of an earlier part of this name, whose files could be told
             return None
-        if owners.setdefault(part.name, part.first) != part.first:
-            raise DataError(
-                f"{part.first}: no heat map, for {owners[part.name]} is called {part.name} too; give them names"
-            )
-        if len(owners) > _REMEMBERED:
-            owners.pop(next(iter(owners)))
+        if not own:
+            raise DataError(f"{part.first}: no heat map, for {owner} is called {part.name} too; give one another name")
+        if real(folder) in {real(path.parent) for path in part.paths}:  # a later call would take it for a photo
+            raise DataError(f"{part.first}: no heat map among the parts' own files; choose another folder")
         try:
             check_replaceable(f"{part.first}: its heat map", picture)
         except UsageError as error:
             raise DataError(str(error)) from None
+        with contextlib.suppress(OSError):  # a name too long for a file
+            if part.first.is_file():
+                owners[part.name] = part.first
+        if len(owners) > _REMEMBERED:
+            owners.pop(next(iter(owners)))
         return picture
 
     return place

@@ -115,7 +115,7 @@ def of_all(usual: Usual, form: Form) -> list[str]:
     if usual.aspect > _ASPECT:
         told.append(
             f"a pixel is {usual.aspect:.1f} times as long as wide, or as wide as long, so that parts look otherwise for every way that"
-            " they lie; resample the captures to square pixels"
+            " they lie; capture with square pixels, or leave out every n-th row or column"
         )
     if form.camera and usual.size and _is_of_another_size(form.camera, usual.size):
         width, height = usual.size
@@ -159,9 +159,9 @@ def _of_points(geometry: Geometry, form: Form, usual: Usual) -> list[str]:
     told = []
     if form.foreground == "table" and geometry.near_m is not None and _lacks_table(geometry) == usual.table:
         told.append(
-            f"{_NO_TABLE}, unlike those trained on; look whether the table was measured"
+            f"{_NO_TABLE}, unlike most of those trained on; look whether the table was measured"
             if usual.table
-            else "a table shows around the part, as around none of those trained on; cut the part out as those were"
+            else "a table shows around the part, as around few of those trained on; cut the part out as those were"
         )
     if geometry.measured_fraction < _MEASURED:
         told.append(f"{1 - geometry.measured_fraction:.0%} of the part have no points; look why they were not measured")

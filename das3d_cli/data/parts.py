@@ -199,10 +199,10 @@ def _listed(path: Path, needs: Modality, category: str) -> list[PartFiles]:
         where = f"{path}: row {number}"
         part = _of_row(row, sources, path.parent, where)
         try:
-            for key in filter(None, (part.xyz, part.rgb, part.given)):
+            for key in () if part.problem else filter(None, (part.xyz, part.rgb, part.given)):
                 claim(taken, key, number)
         except ValueError as error:
-            part = part._replace(problem=part.problem or f"{where}: {error}")
+            part = part._replace(problem=f"{where}: {error}")
         parts.append(part)
     return parts
 

@@ -362,7 +362,7 @@ def _check_shown(truth: NDArray[np.bool_], geometry: Geometry) -> None:
 
 
 def _resize_truth(truth: NDArray[np.bool_], geometry: Geometry, size: int) -> NDArray[np.bool_]:
-    """Pixels at least half covered by the defect. One that is thinner than a pixel, and would lose most of itself or fall apart,
+    """Pixels at least half covered by the defect. One that would lose most of itself or fall apart, as a scratch thinner than a pixel,
     keeps all that it touches, one too small for any the one at its middle."""
     square, scale = _square(truth, geometry), size / geometry.side
     covered = _resize(square, size) >= 0.5
@@ -374,7 +374,8 @@ def _resize_truth(truth: NDArray[np.bool_], geometry: Geometry, size: int) -> ND
     scaled = np.floor((np.stack((rows, columns))[:, order] + 0.5) * scale).astype(int)
     for rows, columns in np.split(scaled, np.cumsum(np.bincount(of_defect)[1:-1]), axis=1) if order.size else ():
         area = len(rows) * scale**2
-        if scale < 1 and area >= 1 and not _is_kept(covered, rows, columns, area):
+        long = max(np.ptp(rows), np.ptp(columns)) >= 2
+        if scale < 1 and long and not _is_kept(covered, rows, columns, area):
             small[rows, columns] = True
         elif not covered[rows, columns].any():
             middle = len(rows) // 2

@@ -129,11 +129,13 @@ def as_points(xyz: ArrayLike, name: str) -> NDArray[np.float32]:
 
 
 def kind_of_photo(path: Path) -> str:
-    """The kind of a colour image, "PNG" or "JPEG", by how it begins; by its name, which may say otherwise, if it cannot be read."""
+    """The kind of a colour image, "PNG" or "JPEG", by how it begins, by its name, which may say otherwise, if that tells neither."""
     try:
         if path.is_file():  # what a pipe gives can be read but once
             with path.open("rb") as file:
-                return "PNG" if file.read(len(PNG_MAGIC)) == PNG_MAGIC else "JPEG"
+                start = file.read(len(PNG_MAGIC))
+            if start.startswith((PNG_MAGIC, JPEG_MAGIC)):
+                return "PNG" if start == PNG_MAGIC else "JPEG"
     except (OSError, ValueError):
         pass
     return "PNG" if path.suffix.lower() == ".png" else "JPEG"

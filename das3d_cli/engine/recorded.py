@@ -45,7 +45,8 @@ class Recorded(Generic[Result]):
         """What the work gives; of a recording, copies.
 
         Raises:
-            RuntimeError: memory is too small; then a recording that broke off holds some for as long as the process lasts.
+            RuntimeError: memory is too small for a recording; one that broke off holds some for as long as the process lasts, and
+                no other is tried.
         """
         shapes = tuple((tensor.shape, tensor.dtype) for tensor in inputs)
         self._calls[shapes] = self._calls.get(shapes, 0) + 1
@@ -68,10 +69,10 @@ class Recorded(Generic[Result]):
             cause = error.__context__ or error  # its end raises over what broke it off
         # A recording that broke off leaves its stream set, and memory taken.
         torch.cuda.set_stream(here)
+        self._able = False
         if short_of_memory(cause):
             raise cause
         torch.cuda.empty_cache()
-        self._able = False
         told = str(cause).partition("\n")[0]
         warnings.warn(f"not launched as a CUDA graph, and slower for it: {told}", stacklevel=3)
 

@@ -90,7 +90,8 @@ def read_rows(path: Path) -> tuple[list[str], list[tuple[int, Row]]]:
 def rows_to_come(lines: Iterator[str], name: str) -> tuple[list[str], Iterator[tuple[int, Row | ValueError]]]:
     """As `read_rows`, of a text called `name` that is written meanwhile, a row on each line: a row as soon as its line is there.
 
-    What is wrong with a row takes its place, and a row of empty cells is one, for whoever wrote it waits for an answer.
+    What is wrong with a row takes its place, and a row of empty cells is one, for whoever wrote it waits for an answer. An empty line
+    is passed over.
 
     Raises:
         DataError: the first line is no row of names, or has two columns of one name.
@@ -108,7 +109,7 @@ def rows_to_come(lines: Iterator[str], name: str) -> tuple[list[str], Iterator[t
 
     def rows() -> Iterator[tuple[int, Row | ValueError]]:
         for number, line in enumerate(lines, 2):
-            if not line.strip():
+            if len(columns) > 1 and not line.strip("\r\n"):  # of one column an empty path is such a line
                 continue
             try:
                 yield number, _row(columns, cells(line), delimiter)
