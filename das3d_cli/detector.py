@@ -154,7 +154,16 @@ class Detector:
         Raises:
             DataError: the capture cannot be used, or memory is too small; says why.
         """
-        return self._judge([self._checked(rgb, xyz)])[0]
+        return self.predict_capture(self._capture(rgb, xyz))
+
+    def predict_capture(self, capture: RawCapture) -> Prediction:
+        """Judge a raw capture as `das3d_cli.data.readers.read_capture` gives it, whose arrays are not looked through once more.
+
+        Raises:
+            DataError: as `predict`.
+        """
+        capture = self._as_needed(capture)
+        return self._judge([(capture, self.prepare(capture))])[0]
 
     def predict_many(
         self, captures: Sequence[tuple[NDArray[np.uint8] | None, NDArray[np.float32] | None]]
@@ -173,7 +182,8 @@ class Detector:
             except (TypeError, ValueError):
                 raise DataError(f"captures[{place}]: must be a pair (rgb, xyz), of which one may be None") from None
             try:
-                return self._checked(rgb, xyz)
+                capture = self._capture(rgb, xyz)
+                return capture, self.prepare(capture)
             except DataError as error:
                 raise DataError(f"captures[{place}]: {error}") from None
 
@@ -182,18 +192,22 @@ class Detector:
             found += self._judge(some)
         return found
 
-    def _checked(self, rgb: NDArray[np.uint8] | None, xyz: NDArray[np.float32] | None) -> tuple[RawCapture, Sample]:
-        if (rgb is None and self.needs != "depth") or (xyz is None) != (self.needs == "rgb"):
+    def _capture(self, rgb: NDArray[np.uint8] | None, xyz: NDArray[np.float32] | None) -> RawCapture:
+        """A program's arrays, checked."""
+        given = self._as_needed(RawCapture(rgb, xyz))
+        photo = None if given.rgb is None else as_rgb(given.rgb, "rgb", grey=self.needs == "rgb")
+        points = None if given.xyz is None else as_points(given.xyz, "xyz")
+        if photo is not None and points is not None:
+            check_size("rgb", photo, points.shape[:2])
+        return RawCapture(photo, points)
+
+    def _as_needed(self, capture: RawCapture) -> RawCapture:
+        """The capture as far as this detector looks at it. Raises DataError: it lacks what that is, or holds what training did not."""
+        if (capture.rgb is None and self.needs != "depth") or (capture.xyz is None) != (self.needs == "rgb"):
             wanted = {"both": "rgb and xyz", "rgb": "rgb alone", "depth": "xyz, and rgb may be None"}[self.needs]
             raise DataError(f"this detector of {self.category} needs {wanted}")
-        if self.needs == "depth":  # colours would help to find the part, as they did not in training
-            rgb = None
-        rgb = None if rgb is None else as_rgb(rgb, "rgb", grey=self.needs == "rgb")
-        xyz = None if xyz is None else as_points(xyz, "xyz")
-        if rgb is not None and xyz is not None:
-            check_size("rgb", rgb, xyz.shape[:2])
-        capture = RawCapture(rgb, xyz)
-        return capture, self.prepare(capture)
+        # Of points alone colours would help to find the part, as they did not in training.
+        return replace(capture, rgb=None) if self.needs == "depth" else capture
 
     def _judge(self, parts: list[tuple[RawCapture, Sample]]) -> list[Prediction]:
         scored = self.score(

@@ -134,13 +134,12 @@ def _pitch_m(labels: NDArray[np.int32], label: int, box: tuple[slice, slice], su
         window = tuple(slice(max(0, line.start - margin), line.stop + margin) for line in box)
         region, points = labels[window] == label, surface.xyz[window]
         about = cv2.distanceTransform((~region).astype(np.uint8), cv2.DIST_C, 3) <= margin
-        pixels = _some_of(_distinct(points) & about)
         part = ~np.isnan(points[..., 0]) & surface.part[window] & about
         around = part & ~region
-        if around.sum() >= _RING and _spread_enough(pixels, own):
+        if around.sum() >= _RING and _spread_enough(pixels := _some_of(_distinct(points) & about), own):
             break
     else:
-        if not _spread_enough(pixels, own):
+        if not _spread_enough(pixels := _some_of(_distinct(points) & about), own):
             return _UNKNOWN
         around = part
     chosen, at = (points[tuple(where.T)].astype(np.float64) for where in (pixels, _some_of(around)))

@@ -27,6 +27,7 @@ from das3d_cli.commands.train import _lacking, _told
 from das3d_cli.configure import resolve
 from das3d_cli.data.build import build
 from das3d_cli.data.cache import Cache, load_split, open_cache
+from das3d_cli.data.capture import RawCapture
 from das3d_cli.data.layouts import find_entries
 from das3d_cli.detector import Detector
 from das3d_cli.device import choose
@@ -685,6 +686,13 @@ class TestDetector:
             with pytest.raises(DataError, match=reason):
                 detector.predict(rgb, xyz)
         assert detector.predict(part.rgb, part.xyz.tolist()).score == detector.predict(part.rgb, part.xyz).score
+
+    def test_a_capture_that_was_read_is_judged_as_its_arrays_are(self, finished: Trainer, capture):
+        detector, part = Detector.load(finished.run, "cpu"), capture("ring")
+        read, given = detector.predict_capture(part), detector.predict(part.rgb, part.xyz)
+        assert read.score == given.score and np.array_equal(read.anomaly_map, given.anomaly_map)
+        with pytest.raises(DataError, match="needs rgb and xyz"):
+            detector.predict_capture(RawCapture(part.rgb, None))
 
     def test_no_part_passes_for_want_of_a_score(self, finished: Trainer, cache_root: Path, capture):
         detector, part = Detector.load(finished.run, "cpu"), capture("ring")

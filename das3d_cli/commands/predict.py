@@ -263,7 +263,7 @@ def _verdict(detector: Detector, part: PartFiles, picture: Path | None) -> tuple
 
     capture = read_capture(part.rgb, part.xyz, camera, limits_beside(part.xyz), detector.form.unit)
     try:
-        return detector.predict(capture.rgb, capture.xyz), capture
+        return detector.predict_capture(capture), capture
     except DataError as error:
         raise DataError(f"{part.first}: {error}") from None
 

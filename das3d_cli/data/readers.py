@@ -279,7 +279,7 @@ def _clean(xyz: NDArray[Any], name: str) -> NDArray[np.float32]:
             missing |= unseen & (z == 0)
     if missing.all():
         raise DataError(f"{name}: every point is missing; capture the part again")
-    points[missing] = np.nan
+    points.reshape(-1, 3)[np.flatnonzero(missing)] = np.nan  # by places, which takes half of what a mask would
     return points
 
 

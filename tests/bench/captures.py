@@ -61,8 +61,7 @@ def verdicts(folder: Path, models: dict[str, Path], device: torch.device, side: 
 
 
 def _judged(detector: Detector, rgb: Path, xyz: Path) -> object:
-    capture = read_capture(rgb, xyz)
-    return detector.predict(capture.rgb, capture.xyz)
+    return detector.predict_capture(read_capture(rgb, xyz))
 
 
 def starts(folder: Path, models: dict[str, Path], side: int, rounds: int) -> Section:
