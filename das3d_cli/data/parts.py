@@ -17,7 +17,6 @@ from das3d_cli.files import real
 from das3d_cli.modality import Modality
 
 _ABOVE = 5  # folders that may hold a camera.json: xyz/, its label, split and category, and the one of all categories
-_LOOKS_AT = {"xyz": "depth", "rgb": "rgb"}  # what a detector needs that looks at this kind alone
 _COLUMNS = {"xyz": ("xyz", "depth"), "rgb": ("rgb",)}  # of a list
 _KINDS_OF: dict[Modality, tuple[str, ...]] = {"both": ("xyz", "rgb"), "rgb": ("rgb",), "depth": ("xyz",)}
 _BESIDE = (".json", ".yaml", ".csv")  # cameras, limits of depth images and lists
@@ -169,9 +168,7 @@ def _in_folder(folder: Path, needs: Modality, lights: Sequence[str], layout: str
     # Own names may hold a light by chance: if another layout was chosen, none is looked for.
     readers = [kind.unlabelled for kind in LAYOUTS if layout in ("auto", kind.name) or not kind.light]
     found = next(found for read in readers if (found := read(folder, lights)))  # one of the last two reads any folder
-    files = {
-        kind: named for kind, named in (("xyz", found.xyz), ("rgb", found.rgb)) if needs in ("both", _LOOKS_AT[kind])
-    }
+    files = {kind: named for kind, named in (("xyz", found.xyz), ("rgb", found.rgb)) if kind in _KINDS_OF[needs]}
     parts = []
     for name in sorted(set().union(*files.values())):
         claims = {kind: named.get(name) or [found.partner(kind, name)] for kind, named in files.items()}

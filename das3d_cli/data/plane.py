@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import cv2
@@ -160,6 +161,11 @@ def cut_out(xyz: NDArray[np.float32], measured: NDArray[np.bool_]) -> Table:
     carried = part & ~stray(z, _ALIKE_M)
     farthest = np.abs(z[carried if carried.any() else part]).max()
     return Table((0.0, 0.0, -float(np.sign(np.median(z[part]))), float(farthest)), part, seen=False)
+
+
+def away(plane: tuple[float, float, float, float]) -> float:
+    """1 where z grows away from whoever looks at a table with this plane, as before a camera, -1 where it does as heights do."""
+    return -math.copysign(1.0, plane[2])
 
 
 def height_over(plane: ArrayLike, xyz: NDArray[np.float32]) -> NDArray[np.float32]:

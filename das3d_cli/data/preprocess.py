@@ -14,7 +14,7 @@ from das3d_cli.data.capture import Foreground, Geometry, Masks, RawCapture, Samp
 from das3d_cli.data.fill import enclosed, fill, part_coloured, stray
 from das3d_cli.data.foreground import find_foreground
 from das3d_cli.data.parallax import displacement, pixel_aspect, pixel_pitch
-from das3d_cli.data.plane import Table, height_over
+from das3d_cli.data.plane import Table, away, height_over
 from das3d_cli.errors import DataError
 
 DepthAxis = Literal["camera", "plane"]
@@ -259,7 +259,7 @@ def _on_table(
     depth = fill(depth, measured, mask & ~measured)
     scaled = np.where(mask, (depth - np.float32(near)) / np.float32(far - near), np.float32(0))
     missing = float(np.isnan(xyz[..., 2]).mean())
-    upwards = table.plane[:3] if axis == "plane" else (0.0, 0.0, math.copysign(1.0, table.plane[2]))
+    upwards = table.plane[:3] if axis == "plane" else (0.0, 0.0, -away(table.plane))
     x, y = displacement(xyz, table.foreground, upwards)
     rising = x * (far - near), y * (far - near)
     clipped = float(((scaled < 0) | (scaled > 1))[measured].mean()) if measured.any() else 0.0
@@ -298,8 +298,8 @@ def _missing_part(rgb: NDArray[np.uint8] | None, xyz: NDArray[np.float32], table
 
 
 def _depth(xyz: NDArray[np.float32], table: Table, axis: DepthAxis) -> NDArray[np.float32]:
-    if axis == "camera":  # the normal shows which way z grows: away from a camera, or as heights do
-        return np.asarray(np.float32(-math.copysign(1.0, table.plane[2])) * xyz[..., 2])
+    if axis == "camera":
+        return np.asarray(np.float32(away(table.plane)) * xyz[..., 2])
     return -height_over(table.plane, xyz)
 
 

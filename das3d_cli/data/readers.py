@@ -22,7 +22,7 @@ from das3d_cli.errors import DataError
 CameraSource = Camera | Callable[[], Camera | None] | None
 
 _DEPTH_IMAGE = b"\x10\x00"  # in a PNG's header: 16 bits, grey
-_NO_DEPTH = 65535  # what some cameras write into 16 bits where nothing was measured
+_INVALID = 65535  # what some cameras write into 16 bits where nothing was measured
 _ALL = 0.9  # of an image: no defect is so large, but what is around one
 FARTHEST_M, NEAREST_M = 20.0, 0.002  # a scene's size that das3d can have to do with
 # What some programs write where nothing was measured is no point so far away, nor a scene so large in any unit.
@@ -244,7 +244,7 @@ def _read_depth(
         return depth * np.float32((far - near) / 65535) + np.float32(near), "m"
     depth[depth == 0] = np.nan
     if stored.dtype == np.uint16:
-        depth[stored == _NO_DEPTH] = np.nan
+        depth[stored == _INVALID] = np.nan
     if camera.scale is not None:
         return depth * np.float32(camera.scale), "m"
     return depth, "mm" if stored.dtype == np.uint16 else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import cv2
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from das3d_cli.data.capture import RawCapture
+from das3d_cli.data.plane import away
 from das3d_cli.report.draw import OUTSIDE, Picture
 
 Mask = NDArray[np.bool_]
@@ -29,8 +29,7 @@ def picture_of(capture: RawCapture, plane: tuple[float, float, float, float] | N
     """What a raw capture shows, uint8, (H, W, 3): its RGB image or, without one, the relief of its points over this plane."""
     if capture.rgb is not None or capture.xyz is None:
         return np.asarray(capture.rgb)
-    away = -math.copysign(1.0, plane[2]) if plane else 1.0  # of a height map z grows towards whoever looks
-    depth = away * capture.xyz[..., 2]
+    depth = (away(plane) if plane else 1.0) * capture.xyz[..., 2]
     near, far = np.nanpercentile(depth, [1, 99])
     return shaded_relief((depth - near) / max(far - near, 1e-9), ~np.isnan(depth))
 
