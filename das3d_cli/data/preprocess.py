@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, NamedTuple
 
 import cv2
@@ -143,10 +144,9 @@ def preprocess(
         part = _whole_image(capture.shape)
     else:
         table = find_foreground(capture.xyz, foreground, plane_distance_m=plane_distance_m, seed=_SEED)
-        pitch = pixel_pitch(capture.xyz, table.foreground)
-        if pitch_m:
-            _check_scale(pitch, pitch_m)
-        part = _on_table(capture.rgb, capture.xyz, table, depth_axis, depth_range, pitch)
+        part = _on_table(capture.rgb, capture.xyz, table, depth_axis, depth_range)
+    if pitch_m and part.pitch_m:
+        _check_scale(part.pitch_m, pitch_m)
     side, top, left, span = _frame(part.mask, window_m and part.pitch_m and window_m / _shown_as(part.pitch_m, pitch_m))
     height, width = capture.shape
     parallax = part.rising[0] / (side / 2), part.rising[1] / (side / 2)
@@ -247,20 +247,21 @@ def _on_table(
     table: Table,
     axis: DepthAxis,
     depth_range: tuple[float, float] | None,
-    pitch_m: float,
 ) -> _Part:
     depth = _depth(xyz, table, axis)
     near, far = depth_range if depth_range is not None else _range_of(depth[table.foreground])
     if not (np.isfinite([near, far]).all() and near < far):
         raise ValueError(f"depth_range must be finite and increasing, got ({near}, {far})")
-    holes = _missing_part(rgb, xyz, table)
-    mask = table.foreground | holes
-    measured = table.foreground & ~stray(depth, max(_STRAY * (far - near), _STRAY_M))
+    upwards = table.plane[:3] if axis == "plane" else (0.0, 0.0, -away(table.plane))
+    with ThreadPoolExecutor(1) as beside:  # colours take longer to tell apart than all that the points tell
+        holes = beside.submit(_missing_part, rgb, xyz, table)
+        measured = table.foreground & ~stray(depth, max(_STRAY * (far - near), _STRAY_M))
+        missing = float(np.isnan(xyz[..., 2]).mean())
+        pitch_m = pixel_pitch(xyz, table.foreground)
+        x, y = displacement(xyz, table.foreground, upwards)
+        mask = table.foreground | holes.result()
     depth = fill(depth, measured, mask & ~measured)
     scaled = np.where(mask, (depth - np.float32(near)) / np.float32(far - near), np.float32(0))
-    missing = float(np.isnan(xyz[..., 2]).mean())
-    upwards = table.plane[:3] if axis == "plane" else (0.0, 0.0, -away(table.plane))
-    x, y = displacement(xyz, table.foreground, upwards)
     rising = x * (far - near), y * (far - near)
     clipped = float(((scaled < 0) | (scaled > 1))[measured].mean()) if measured.any() else 0.0
     gap = _gap_px(mask & ~measured) * pitch_m
