@@ -2,19 +2,22 @@
 
 from typing import TYPE_CHECKING, Any
 
-from das3d_cli.errors import DataError, UsageError
+from das3d_cli.errors import Das3dError, DataError, UsageError
 
 if TYPE_CHECKING:
     from das3d_cli.detector import Detector, Prediction
+    from das3d_cli.measure import Defect
 
 __version__ = "0.1.0"
 
-__all__ = ["DataError", "Detector", "Prediction", "UsageError", "__version__"]
+__all__ = ["Das3dError", "DataError", "Defect", "Detector", "Prediction", "UsageError", "__version__"]
+
+_LATER = ("Defect", "Detector", "Prediction")
 
 
 def __getattr__(name: str) -> Any:
     """Import the detector, and torch with it, when it is first asked for."""
-    if name in ("Detector", "Prediction"):
+    if name in _LATER:
         from das3d_cli import detector
 
         return getattr(detector, name)

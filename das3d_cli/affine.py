@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -32,3 +33,15 @@ def places(matrix: Tensor, offset: Tensor, size: int) -> Tensor:
     by_column = matrix[:, :, :1] * axis + offset[:, :, None]
     by_row = matrix[:, :, 1:] * axis
     return by_column[:, :, None, :] + by_row[:, :, :, None]
+
+
+def turning(angle: Tensor) -> Tensor:
+    """Where images that are turned from the x towards the y axis take their pixels from: (B,), radians, to (B, 2, 2)."""
+    cos, sin = angle.cos(), angle.sin()
+    return torch.stack((cos, sin, -sin, cos), dim=1).view(-1, 2, 2)
+
+
+def sampled(images: Tensor, taken: Tensor) -> Tensor:
+    """Images (B, C, S, S) at places (B, 2, S, S), x and y in half sides; zero beyond the images."""
+    grid = taken.permute(0, 2, 3, 1)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)

@@ -94,18 +94,30 @@ class Parts(NamedTuple):
 
     def _averaged(self, factor: int) -> Parts:
         """Average over the part alone, so that its edge takes on nothing of the background."""
-        weight = F.avg_pool2d(self.foreground.float(), factor)
-        inside = weight >= 0.5
-        scale = torch.where(inside, 1 / weight.clamp_min(1e-6), 0.0)
-        rgb = F.avg_pool2d(self.rgb.float() * self.foreground, factor) * scale
-        depth = F.avg_pool2d(self.depth * self.foreground, factor) * scale
-        deep = torch.where(inside, depth, background_depth(depth))
-        return Parts(rgb.round().to(torch.uint8), deep, inside, self.parallax)
+        rgb, depth = self.rgb.float() * self.foreground, self.depth * self.foreground
+        rgb, depth, inside = on_part(*(F.avg_pool2d(image, factor) for image in (rgb, depth, self.foreground.float())))
+        return Parts(rgb.round().to(torch.uint8), depth, inside, self.parallax)
 
 
 def turned_left(vectors: Tensor) -> Tensor:
     """Vectors x and y in an image, (B, 2), after it was turned left by a quarter; y points down."""
     return torch.stack((vectors[:, 1], -vectors[:, 0]), dim=1)
+
+
+def on_part(rgb: Tensor, depth: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What resampling made of a part's images, which were zero off the part, as a `Batch` holds them.
+
+    Args:
+        rgb, depth: (B, 3, S, S) and (B, 1, S, S).
+        weight: (B, 1, S, S): the share of each pixel that shows the part.
+
+    Returns:
+        rgb, depth and foreground: what is half the part's is all the part's, by what its own share shows.
+    """
+    inside = weight >= 0.5
+    scale = torch.where(inside, 1 / weight.clamp_min(1e-6), 0.0)
+    deep = depth * scale
+    return rgb * scale, torch.where(inside, deep, background_depth(deep)), inside
 
 
 def background_depth(depth_on_part: Tensor) -> Tensor:

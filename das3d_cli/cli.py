@@ -20,12 +20,12 @@ from das3d_cli import __version__
 from das3d_cli.data.lean import without_viewers
 from das3d_cli.engine.launch import launched
 from das3d_cli.errors import Das3dError, UsageError, unforeseen
-from das3d_cli.files import reason
+from das3d_cli.files import on_a_line, reason
 from das3d_cli.memory import keep_freed
 
 _GRACE = 5  # seconds in which torch's launcher notices that a process has ended
 
-SUMMARIES = {
+_SUMMARIES = {
     "preprocess": "Turn a data set of captures into a cache of model-ready samples.",
     "synth-preview": "Draw the anomalies that training would synthesise.",
     "train": "Train a detector on the good parts of one or more categories.",
@@ -54,16 +54,16 @@ class Commands(TyperGroup):
     _brief = False
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return list(SUMMARIES)
+        return list(_SUMMARIES)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name not in SUMMARIES:
+        if cmd_name not in _SUMMARIES:
             return None
         if self._brief:
-            return TyperCommand(cmd_name, help=SUMMARIES[cmd_name])
+            return TyperCommand(cmd_name, help=_SUMMARIES[cmd_name])
         module = importlib.import_module(f"das3d_cli.commands.{cmd_name.replace('-', '_')}")
         subcommand = typer.Typer(add_completion=False)
-        subcommand.command(cmd_name, cls=Command, help=SUMMARIES[cmd_name])(module.run)
+        subcommand.command(cmd_name, cls=Command, help=_SUMMARIES[cmd_name])(module.run)
         return typer.main.get_command(subcommand)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
@@ -166,7 +166,6 @@ def _fail(text: str, code: int) -> NoReturn:
 
         if not first_to_fail():
             _exit(code)
-    from das3d_cli.files import on_a_line
 
     print("error: " + on_a_line(" ".join(text.splitlines())), file=sys.stderr)
     _exit(code)

@@ -82,13 +82,13 @@ def load(text: str, where: Path, needed: Iterable[str]) -> Settings:
     return settings
 
 
-def adapted(settings: Settings, assignments: list[str], environment: Mapping[str, str] | None = None) -> Settings:
-    """A run's settings, some of the `ADAPTABLE` ones replaced; the other arguments as for `resolve`.
+def adapted(settings: Settings, assignments: list[str]) -> Settings:
+    """A run's settings, some of the `ADAPTABLE` ones replaced; assignments as for `resolve`, and the environment.
 
     Raises:
         UsageError: unknown key, bad value, or, but in the environment, another one than the run's where a run must keep its own.
     """
-    around = sources.from_environment(os.environ if environment is None else environment, FIELDS)
+    around = sources.from_environment(os.environ, FIELDS)
     changes = {key: value for key, value in around.items() if key in ADAPTABLE}  # options may have overruled the others
     changes |= sources.from_assignments(assignments, FIELDS)
     kept = {key: Value(value, "the run") for key, value in sources.flatten(settings.model_dump())}

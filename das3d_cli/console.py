@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -12,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from das3d_cli.errors import DataError
-from das3d_cli.files import on_a_line, reason
+from das3d_cli.files import on_a_line, reason, to_json
 
 
 class _Notes(Console):
@@ -50,6 +51,11 @@ def result(text: str) -> None:
     """The command's result, on stdout, printed as it stands. Raises as `show`."""
     with _told():
         typer.echo(text)
+
+
+def record(content: Any) -> None:
+    """The command's result for other programs, on stdout: JSON on one line. Raises as `show`."""
+    result(to_json(content, for_others=True))
 
 
 @contextmanager

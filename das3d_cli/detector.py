@@ -9,13 +9,15 @@ if prediction.anomalous:
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import math
+import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -26,13 +28,14 @@ from das3d_cli import device as devices
 from das3d_cli.batch import Batch, Parts
 from das3d_cli.data.cache import VERSION, Inputs, in_portions
 from das3d_cli.data.capture import Form, RawCapture, Sample
+from das3d_cli.data.common import preprocessing
 from das3d_cli.data.oddity import Usual, oddities
 from das3d_cli.data.preprocess import preprocess, to_raw
 from das3d_cli.data.readers import as_points, as_rgb, check_size
 from das3d_cli.data.workers import in_order
 from das3d_cli.engine import checkpoint
 from das3d_cli.engine.recorded import Recorded
-from das3d_cli.errors import DataError
+from das3d_cli.errors import DataError, UsageError
 from das3d_cli.measure import Defect, Surface, find_defects, peak_level
 from das3d_cli.modality import Modality
 from das3d_cli.model import Das3d
@@ -42,6 +45,7 @@ from das3d_cli.settings import JUDGING, Settings
 TOGETHER = 64  # samples on the device at a time: enough to be busy, and a split of thousands needs no more memory
 # Raw ones that are judged at a time; a large one has a hundred megabytes, and up to two for each core are made ready meanwhile.
 _CAPTURES = 16
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,22 +70,45 @@ class Prediction:
     sample: Sample
     notes: list[str]
 
+    def as_dict(self) -> dict[str, Any]:
+        """As plain data for JSON, without the images; a size that is not known is None."""
+        return {
+            "anomalous": self.anomalous,
+            "score": self.score,
+            "threshold": self.threshold,
+            "defects": [
+                {key: None if math.isnan(value) else value for key, value in defect._asdict().items()}
+                for defect in self.defects
+            ],
+            "notes": list(self.notes),
+        }
+
 
 class Detector:
-    """A network with everything needed to treat a raw capture as its training data were treated."""
+    """A network with everything needed to treat a raw capture as its training data were treated.
+
+    It is for the process that loaded it. Finding the table sets the state of Open3D's random numbers.
+
+    Attributes:
+        category: of its training.
+        fingerprint: of the model file, 16 hexadecimal digits: what of many a verdict is by.
+        step: of its training, that the weights are of.
+        seen: fingerprints of the parts that it was trained on, or its threshold set by.
+    """
+
+    _loading_process: int | None = None  # the last one that loaded a detector: this one, or of a fork its parent
 
     def __init__(
         self, model_file: dict[str, Any], settings: Settings, device: torch.device, *, cuda_graphs: bool = False
     ) -> None:
         self.settings, self.device = settings, device
         self.category: str = model_file["category"]
-        self.threshold: float = model_file["threshold"]
-        self.step: int = model_file["step"]  # of its training
-        self.seen: frozenset[str] = frozenset(
-            model_file["seen"]
-        )  # fingerprints of the parts that it was trained on, or its threshold set by
+        self._threshold: float = model_file["threshold"]
+        self.step: int = model_file["step"]
+        self.fingerprint = ""
+        self.seen: frozenset[str] = frozenset(model_file["seen"])
         depth_range = model_file["depth_range_m"]
-        self.depth_range: tuple[float, float] | None = (depth_range[0], depth_range[1]) if depth_range else None
+        self.depth_range_m: tuple[float, float] | None = (depth_range[0], depth_range[1]) if depth_range else None
         self.window_m: float | None = model_file["window_m"]
         self.form, usual = Form.of_saved(model_file["form"]), Usual(**model_file["usual"])
         # Photos may help one that looks at depth alone to find the part, no more.
@@ -113,14 +140,17 @@ class Detector:
 
         Raises:
             DataError: no model there, or one that is damaged or of another version, or too little memory.
-            UsageError: a GPU is asked for that is not there, or no device at all.
+            UsageError: a GPU is asked for that is not there, or no device at all; or this process was forked from one that had
+                loaded a detector.
         """
+        cls._check_process()
         path = Path(path)
         file = path / runs.BEST if path.is_dir() else path
         if path.is_dir() and not file.is_file():
             raise DataError(f"{path}: {_lacking(path)}")
         device = devices.choose(gpus)
         content = checkpoint.load(file)
+        Detector._loading_process = os.getpid()
         if "optimizer" in content:
             raise DataError(f"{file}: the state of a training, not a model; use {runs.BEST.name} beside it")
         if content.get("preprocessing") != VERSION:
@@ -129,11 +159,58 @@ class Detector:
             with devices.within_memory(device, "for the network; free some"):
                 settings = configure.load(content["settings"], file, JUDGING)
                 detector = cls(content, settings, device, cuda_graphs=cuda_graphs)
-            if math.isfinite(detector.threshold):
-                return detector
-            raise ValueError("a threshold that is no number")
+            if not math.isfinite(detector.threshold):
+                raise ValueError("a threshold that is no number")
+            detector.fingerprint = hashlib.blake2b(file.read_bytes(), digest_size=8).hexdigest()
+            return detector
         except (KeyError, TypeError, ValueError, IndexError):
             raise DataError(f"{file}: not a model of this version of das3d; train again") from None
+
+    @classmethod
+    def _check_process(cls) -> None:
+        """Torch's threads do not outlive a fork: a child that shares out work to them waits for ever."""
+        if cls._loading_process not in (None, os.getpid()) and torch.get_num_threads() > 1:
+            raise UsageError(
+                "this process was forked from one that had loaded a detector, and torch's threads do not work in it: start"
+                ' processes before, or with multiprocessing.get_context("spawn"), and load a detector in each'
+            )
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a detector cannot be pickled; load one from its file in each process")
+
+    @property
+    def threshold(self) -> float:
+        """The least score of an anomalous part: what training set, or over 0 and at most 1.
+
+        Raises:
+            UsageError: it is set to something else.
+        """
+        return self._threshold
+
+    @threshold.setter
+    def threshold(self, value: float) -> None:
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not 0 < number <= 1 and number != self._threshold:
+            raise UsageError(f"threshold {value}: a score is wanted, over 0 and at most 1")
+        self._threshold = number
+
+    def warm_up(self) -> None:
+        """Do at once what the first part would wait for, which takes seconds: most of it Open3D takes to load.
+
+        Raises:
+            DataError: Open3D cannot be loaded, or memory is too small.
+        """
+        if self.form.foreground == "table":
+            try:
+                import open3d  # noqa: F401
+            except (ImportError, OSError) as error:
+                raise DataError(f"Open3D cannot be loaded: {error}; install open3d or open3d-cpu anew") from None
+        size = self.settings.model.size
+        rgb, depth = np.zeros((1, size, size, 3), np.uint8), np.full((1, size, size), 0.5, np.float32)
+        self.score(rgb, depth, np.ones((1, size, size), np.bool_), np.zeros((1, 2), np.float32))
 
     @property
     def needs(self) -> Modality:
@@ -143,6 +220,11 @@ class Detector:
         points tell the part from the table, and colours the part's missing points from its surroundings'.
         """
         return self.form.modalities
+
+    @property
+    def outline(self) -> float:
+        """What the anomaly map reaches in all of a defect, see `das3d_cli.measure.defective`."""
+        return self.settings.score.outline
 
     def predict(self, rgb: NDArray[np.uint8] | None, xyz: NDArray[np.float32] | None = None) -> Prediction:
         """Judge one raw capture.
@@ -154,7 +236,9 @@ class Detector:
         Raises:
             DataError: the capture cannot be used, or memory is too small; says why.
         """
-        return self.predict_capture(self._capture(rgb, xyz))
+        with devices.within_memory(_CPU, "preparing a capture; free some"):
+            capture = self._capture(rgb, xyz)
+        return self.predict_capture(capture)
 
     def predict_capture(self, capture: RawCapture) -> Prediction:
         """Judge a raw capture as `das3d_cli.data.readers.read_capture` gives it, whose arrays are not looked through once more.
@@ -162,8 +246,10 @@ class Detector:
         Raises:
             DataError: as `predict`.
         """
-        capture = self._as_needed(capture)
-        return self._judge([(capture, self.prepare(capture))])[0]
+        self._check_process()
+        with devices.within_memory(_CPU, "preparing a capture; free some"):
+            capture = self._as_needed(capture)
+            return self._judge([(capture, self.prepare(capture))])[0]
 
     def predict_many(
         self, captures: Sequence[tuple[NDArray[np.uint8] | None, NDArray[np.float32] | None]]
@@ -187,9 +273,11 @@ class Detector:
             except DataError as error:
                 raise DataError(f"captures[{place}]: {error}") from None
 
+        self._check_process()
         ready, found = in_order(checked, range(len(captures))), []
-        while some := list(itertools.islice(ready, _CAPTURES)):
-            found += self._judge(some)
+        with devices.within_memory(_CPU, "preparing captures; free some, or give fewer at a time"):
+            while some := list(itertools.islice(ready, _CAPTURES)):
+                found += self._judge(some)
         return found
 
     def _capture(self, rgb: NDArray[np.uint8] | None, xyz: NDArray[np.float32] | None) -> RawCapture:
@@ -220,7 +308,7 @@ class Detector:
         verdicts = self.anomalous(scored.scores).tolist()
         for (capture, sample), map_, value, anomalous in zip(parts, *scored, verdicts, strict=True):
             anomaly_map = to_raw(map_, sample.geometry)
-            levels = peak_level(anomaly_map, self.threshold, anomalous), self.settings.score.outline
+            levels = peak_level(anomaly_map, self.threshold, anomalous), self.outline
             defects = find_defects(anomaly_map, _surface(capture, sample), *levels) if anomalous else []
             # The raw image's pixels leave less of a peak at times, less than the threshold even.
             defects[:1] = [defect._replace(score=float(value)) for defect in defects[:1]]
@@ -234,16 +322,8 @@ class Detector:
 
     def prepare(self, capture: RawCapture) -> Sample:
         """Preprocess a capture exactly as the training data were."""
-        p = self.settings.preprocess
         return preprocess(
-            capture,
-            size=p.size,
-            plane_distance_m=self.form.plane_distance_m,
-            depth_axis=p.depth_axis,
-            depth_range=self.depth_range,
-            window_m=self.window_m,
-            pitch_m=self.form.pitch_m,
-            foreground=self.form.foreground,
+            capture, **preprocessing(self.settings.preprocess, self.form, self.depth_range_m, self.window_m)
         )
 
     def score(
@@ -283,7 +363,7 @@ class Detector:
                 yield Parts.stack(*portion, size=self.settings.model.size, device=self.device).unpacked()
 
         with self._turn, devices.within_memory(self.device, f"judging {together} parts at once; free some"):
-            maps, scores = score_each(self._look, batches(), self.settings.score.smoothing, self.settings.views)
+            maps, scores = score_each(self._look, batches(), self.settings.score.smoothing, self.settings.looks)
         if not np.isfinite(scores).all():  # it would pass for that of a good part
             raise DataError("a score is no number: the model or the samples are damaged; preprocess, and train, again")
         if maps.shape[-1] == size:

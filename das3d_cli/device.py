@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+import cv2
 import torch
 from torch import Tensor
 
@@ -78,6 +79,8 @@ def short_of_memory(error: BaseException) -> bool:
     """Whether the error says that the device's memory is too small, or the computer's."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
+    if isinstance(error, cv2.error):
+        return error.code == cv2.Error.STS_NO_MEM
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _SHORT_OF_MEMORY)
 
 
@@ -90,10 +93,10 @@ def within_memory(device: torch.device, advice: str) -> Iterator[None]:
     """
     try:
         yield
-    except (RuntimeError, MemoryError) as error:
+    except (RuntimeError, MemoryError, cv2.error) as error:
         if not short_of_memory(error):
             raise
-        of_host = isinstance(error, MemoryError) or _OF_HOST in str(error)
+        of_host = isinstance(error, (MemoryError, cv2.error)) or _OF_HOST in str(error)
     else:
         return
     if device.type == "cpu":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from das3d_cli import measure
 from das3d_cli.data.cache import Split, begin_split, essential, fingerprints, in_portions, open_cache
-from das3d_cli.data.capture import GOOD
+from das3d_cli.data.capture import GOOD, Geometry
 from das3d_cli.detector import TOGETHER, Detector
 from das3d_cli.errors import DataError, some_of
 from das3d_cli.intervals import Interval, intervals
@@ -21,6 +21,8 @@ from das3d_cli.metrics import Metrics, evaluate
 from das3d_cli.modality import Modality
 from das3d_cli.scoring import Scored
 from das3d_cli.sources import flatten
+
+OURS = "ours"  # in tables, beside published methods
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Evaluation:
         metrics: "all", then each defect type.
         known: labels and names, as good/003, of the parts that the detector was trained on, or its threshold set by.
         unused: files of the category's captures, of any split, that could not be preprocessed and so count nowhere.
+        geometries: the way back to the raw images, of each part.
     """
 
     detector: Detector
@@ -39,6 +42,12 @@ class Evaluation:
     metrics: dict[str, Metrics]
     known: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
+    geometries: list[Geometry] = field(default_factory=list)
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be known beside the figures, a line each."""
+        return list(_notes(self.known, self.unused))
 
     @cached_property
     def intervals(self) -> dict[str, dict[str, Interval]]:
@@ -59,7 +68,7 @@ class Evaluation:
     @cached_property
     def outlined(self) -> NDArray[np.bool_]:
         """(N, S, S): what the detector says is defective."""
-        threshold, outline = self.detector.threshold, self.detector.settings.score.outline
+        threshold, outline = self.detector.threshold, self.detector.outline
         return np.stack(
             [
                 measure.defective(anomaly_map, measure.peak_level(anomaly_map, threshold, rejected), outline)
@@ -104,6 +113,7 @@ class Outcome:
         step: of the training, that the weights are of.
         known, unused: as of an `Evaluation`.
         seen: fingerprints of the parts that the detector was trained on, or its threshold set by.
+        method: what its row is called in a data set's tables.
     """
 
     run: str
@@ -120,9 +130,10 @@ class Outcome:
     known: list[str]
     unused: list[str]
     seen: frozenset[str]
+    method: str = OURS
 
     @classmethod
-    def of(cls, run: Path, evaluation: Evaluation) -> Outcome:
+    def of(cls, run: Path, evaluation: Evaluation, method: str = OURS) -> Outcome:
         detector, split = evaluation.detector, evaluation.split
         missed: dict[str, list[str]] = {kind: [] for kind in list(evaluation.metrics)[1:]}
         types = split.types
@@ -144,7 +155,13 @@ class Outcome:
             known=evaluation.known,
             unused=evaluation.unused,
             seen=detector.seen,
+            method=method,
         )
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be known beside the figures."""
+        return list(_notes(self.known, self.unused))
 
     @property
     def missed_parts(self) -> int:
@@ -169,14 +186,13 @@ class Outcome:
         }
 
 
-def notes(evaluation: Evaluation) -> Iterator[str]:
-    """What is to be known beside the figures, a line each."""
-    if known := evaluation.known:
+def _notes(known: Sequence[str], unused: Sequence[str]) -> Iterator[str]:
+    if known:
         yield (
             f"{len(known)} of the test parts were there when the run was trained or its threshold set, so that the figures are"
             f" too good: {some_of(known)}"
         )
-    if unused := evaluation.unused:
+    if unused:
         yield f"captures that could not be preprocessed and count nowhere: {len(unused)} ({some_of(unused)})"
 
 
@@ -194,7 +210,7 @@ def evaluate_detector(detector: Detector, cache_root: Path) -> Evaluation:
             f"{cache.folder}: preprocessed otherwise than this run's training data;"
             " preprocess again with the run's settings, or train again on this cache"
         )
-    own = detector.depth_range, detector.window_m, detector.form.plane_distance_m
+    own = detector.depth_range_m, detector.window_m, detector.form.plane_distance_m
     if (made.depth_range_m, made.window_m, made.form.plane_distance_m) != own:
         raise DataError(
             f"{cache.folder}: made of other training captures than this run's; train again on it, or preprocess the run's alone"
@@ -204,4 +220,5 @@ def evaluate_detector(detector: Detector, cache_root: Path) -> Evaluation:
     metrics = evaluate(split.labels, scored.scores, scored.maps, split.ground_truth, split.by_type)
     marks = zip(split.labels, split.names, fingerprints(split.inputs), strict=True)
     known = [f"{label}/{name}" for label, name, mark in marks if mark in detector.seen]
-    return Evaluation(detector, split, scored, metrics, known, cache.unused)
+    geometries = [record.geometry for record in cache.samples("test")]
+    return Evaluation(detector, split, scored, metrics, known, cache.unused, geometries)

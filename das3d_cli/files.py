@@ -45,7 +45,7 @@ def write_whole(path: Path, data: bytes) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON, keys in the order given. Raises as `write_whole`."""
-    write_whole(path, (as_json(content, indent=2) + "\n").encode())
+    write_whole(path, (to_json(content, indent=2) + "\n").encode())
 
 
 def check_folder(path: Path) -> None:
@@ -136,14 +136,21 @@ def on_a_line(text: str) -> str:
     return _CONTROLS.sub("?", text)
 
 
-def as_json(content: Any, indent: int | None = None) -> str:
-    """Content as strict JSON; what is not a number there (nan, infinity) becomes null."""
-    return json.dumps(_finite(content), indent=indent, allow_nan=False)
+def to_json(content: Any, indent: int | None = None, *, for_others: bool = False) -> str:
+    """Content as strict JSON; what is not a number there (nan, infinity) becomes null.
+
+    Args:
+        for_others: text is as `encodable`, for not every program reads the name of a file that is no valid text; it no longer
+            leads to the file then.
+    """
+    return json.dumps(_strict(content, for_others), indent=indent, allow_nan=False)
 
 
-def _finite(content: Any) -> Any:
+def _strict(content: Any, for_others: bool) -> Any:
+    if isinstance(content, str):
+        return encodable(content) if for_others else content
     if isinstance(content, dict):
-        return {key: _finite(value) for key, value in content.items()}
+        return {_strict(key, for_others): _strict(value, for_others) for key, value in content.items()}
     if isinstance(content, list | tuple):
-        return [_finite(value) for value in content]
+        return [_strict(value, for_others) for value in content]
     return None if isinstance(content, float) and not math.isfinite(content) else content

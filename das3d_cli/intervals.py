@@ -15,7 +15,7 @@ from scipy.special import betaincinv, ndtri
 
 from das3d_cli.curves import Curve, Floats, area
 from das3d_cli.data.capture import GOOD, Masks
-from das3d_cli.metrics import LIMITS, REFERENCE_THRESHOLDS, groups, region_weights
+from das3d_cli.metrics import LIMITS, REFERENCE_LIMITS, REFERENCE_THRESHOLDS, groups, region_weights
 
 LEVEL = 0.95
 _ROUNDING = 1e-9
@@ -186,8 +186,8 @@ def _figures(images: Curve, pixels: Curve, regions: Curve) -> dict[str, Floats]:
         "image_f1_max": images.f1_max(),
         "pixel_auroc": pixels.auroc(),
         "pixel_ap": pixels.average_precision(),
-        **{f"aupro_{name}": area(*exact, limit) for name, limit in LIMITS.items()},
-        **{f"aupro_{name}_reference": area(*reference, limit) for name, limit in LIMITS.items()},
+        **{figure: area(*exact, limit) for figure, limit in LIMITS.items()},
+        **{figure: area(*reference, limit) for figure, limit in REFERENCE_LIMITS.items()},
     }
 
 

@@ -15,9 +15,8 @@ from das3d_cli.data.parallax import are_parallel, fit_rays
 # Of a region's length about it: there the rays are known, and the surface that the region lies in.
 _SURROUNDINGS = (0.25, 1.0)
 _SHORTEST = 16  # pixels; a smaller region has the surroundings of one as long as this
-_RING = (
-    12  # points of the part about a region that tell how far away it is; where there are fewer, the region's own serve
-)
+# Points of the part about a region that tell how far away it is; where there are fewer, the region's own serve.
+_RING = 12
 _SPREAD = 0.2  # of the region's own in every direction: the least that points must have to tell its size
 _POINTS = 20_000  # at most that rays are fitted to
 _UPRIGHT = 0.01  # of its scatter, added along the image's columns: a region as long as wide is else turned by rounding

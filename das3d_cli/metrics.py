@@ -1,6 +1,6 @@
 """How good anomaly scores and maps are: AUROC, average precision, F1-max and AUPRO.
 
-All are read off operating curves (`das3d_cli.curves`) that run through every threshold. AUPRO comes in two variants,
+Figures of pixels are read off operating curves (`das3d_cli.curves`) that run through every threshold. AUPRO comes in two variants,
 which lie far apart at small limits: "exact", and "reference", which takes 100 thresholds, as published figures do.
 """
 
@@ -18,7 +18,9 @@ from das3d_cli.curves import Curve, Floats, area, sorted_scores
 from das3d_cli.data.capture import GOOD, OVERALL, Masks, types_of
 
 Variant = Literal["exact", "reference"]
-LIMITS = {"30": 0.3, "10": 0.1, "05": 0.05, "01": 0.01}  # of AUPRO: as in the fields' names, false positive rate
+# Figure -> the false positive rate up to which its AUPRO is taken.
+LIMITS = {"aupro_30": 0.3, "aupro_10": 0.1, "aupro_05": 0.05, "aupro_01": 0.01}
+REFERENCE_LIMITS = {f"{figure}_reference": limit for figure, limit in LIMITS.items()}
 REFERENCE_THRESHOLDS = 100
 
 
@@ -262,8 +264,8 @@ def _metrics(anomalous: NDArray[np.bool_], scores: NDArray[np.generic], pixels: 
         image_f1_max=f1_max(anomalous, scores),
         pixel_auroc=float(curve.auroc()),
         pixel_ap=float(curve.average_precision()),
-        **{f"aupro_{name}": float(area(*exact, limit)) for name, limit in LIMITS.items()},
-        **{f"aupro_{name}_reference": float(area(*reference, limit)) for name, limit in LIMITS.items()},
+        **{figure: float(area(*exact, limit)) for figure, limit in LIMITS.items()},
+        **{figure: float(area(*reference, limit)) for figure, limit in REFERENCE_LIMITS.items()},
         samples=samples,
     )
 

@@ -49,9 +49,8 @@ class Block(nn.Sequential):
         """Make the normalisations part of the convolutions before them, as they are in evaluation."""
         for place in (0, 3):
             conv, norm = self[place], self[place + 1]
-            if isinstance(conv, nn.Conv2d) and isinstance(
-                norm, nn.modules.batchnorm._BatchNorm
-            ):  # of several GPUs as well
+            # The norm's class is that of several GPUs' as well.
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.modules.batchnorm._BatchNorm):
                 self[place], self[place + 1] = fuse_conv_bn_eval(conv, norm), nn.Identity()
 
 
@@ -76,7 +75,9 @@ class UNet(nn.Module):
         self.head = nn.Conv2d(width, channels_out, 3, padding=1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Return the output and the features of the first two and the last two layers, as the paper taps them."""
+        """Images (B, C, S, S), S a multiple of 2^levels, to the output (B, channels_out, S, S) and the features of the first two and
+        the last two layers, as the paper taps them: of S, S / 2, S / 2 and S pixels.
+        """
         encoded = []
         for level, block in enumerate(self.down):
             x = block(F.max_pool2d(x, 2) if level else x)

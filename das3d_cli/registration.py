@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from das3d_cli.affine import middles, places
+from das3d_cli.affine import middles, places, sampled, turning
 from das3d_cli.contrast import box_means, local_contrast
 
 _ANGLES, _RADII = 360, 64  # of the images along circles about the centre
@@ -188,11 +188,11 @@ def _grown(parts: Tensor, polar: Tensor, centres: Tensor, start: int) -> Tensor:
 
 def laid(images: Tensor, pose: Pose, moved: Tensor | None = None) -> Tensor:
     """Images of the mean part (B, C, S, S), laid as the parts lie; with their `displacements`, as they are seen."""
-    turn = _turning(pose.angle)
+    turn = turning(pose.angle)
     taken = places(turn, -(turn @ pose.shift[..., None])[..., 0], images.shape[-1])
     if moved is not None:
         taken = taken - (turn @ moved.flatten(2)).view_as(moved)
-    return _sampled(images, taken)
+    return sampled(images, taken)
 
 
 def laid_back(images: Tensor, pose: Pose, moved: Tensor | None = None) -> Tensor:
@@ -201,11 +201,11 @@ def laid_back(images: Tensor, pose: Pose, moved: Tensor | None = None) -> Tensor
     Each look goes where the last one found the point to be moved to. What is hidden shows something that is near it: past the
     far edge of something tall the looks fall on its top and on what is around it by turns.
     """
-    taken = from_above = places(_turning(-pose.angle), pose.shift, images.shape[-1])
+    taken = from_above = places(turning(-pose.angle), pose.shift, images.shape[-1])
     if moved is not None:
         for _ in range(_LOOKS):
-            taken = from_above + _sampled(moved, taken)
-    return _sampled(images, taken)
+            taken = from_above + sampled(moved, taken)
+    return sampled(images, taken)
 
 
 def _standing_out(image: Tensor, within: Tensor, floor: float) -> Tensor:
@@ -234,18 +234,6 @@ def _shrunk(images: Tensor, side: int) -> Tensor:
     """Averaged down as far as `side` and whole steps let it: a row left over would move the image's middle."""
     shrink = _divisor(images.shape[-1], side)
     return images if shrink == 1 else F.avg_pool2d(images, shrink)
-
-
-def _turning(angle: Tensor) -> Tensor:
-    """Where turned images take their pixels from: (B, 2, 2)."""
-    cos, sin = angle.cos(), angle.sin()
-    return torch.stack((cos, sin, -sin, cos), dim=1).view(-1, 2, 2)
-
-
-def _sampled(images: Tensor, taken: Tensor) -> Tensor:
-    """Images (B, C, S, S) at places (B, 2, S, S), x and y in half sides."""
-    grid = taken.permute(0, 2, 3, 1)
-    return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
 def _centroid(parts: Tensor) -> Tensor:

@@ -10,12 +10,12 @@ runs/tire-001/settings.json      resolved settings
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from das3d_cli.errors import DataError, UsageError
-from das3d_cli.files import as_json, real, reason, write_whole
+from das3d_cli.files import real, reason, to_json, write_whole
 
 SETTINGS, ENVIRONMENT, METRICS, SUMMARY = "settings.json", "environment.json", "metrics.jsonl", "summary.json"
 LAST, BEST = Path("checkpoints/last.pt"), Path("checkpoints/best.pt")
@@ -44,10 +44,10 @@ def claim(base: Path, category: str) -> Path:
 
 
 def append_metrics(run: Path, record: Mapping[str, Any]) -> None:
-    """Add one line to metrics.jsonl."""
+    """Add one line to metrics.jsonl. Raises DataError: it cannot be written."""
     try:
         with open(run / METRICS, "a", encoding="utf-8") as file:
-            file.write(as_json(record) + "\n")
+            file.write(to_json(record) + "\n")
     except OSError as error:
         raise DataError(
             f"{run / METRICS}: cannot be written: {reason(error)}; make room, and go on with --resume {run}"
@@ -67,9 +67,9 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
 
 
 def truncate_metrics(run: Path, step: int) -> None:
-    """Drop the records of steps after `step`, which a resumed run will write again."""
+    """Drop the records of steps after `step`, which a resumed run will write again. Raises DataError: it cannot be written."""
     kept = [record for record in read_metrics(run) if record.get("step", 0) <= step]
-    write_whole(run / METRICS, "".join(as_json(record) + "\n" for record in kept).encode())
+    write_whole(run / METRICS, "".join(to_json(record) + "\n" for record in kept).encode())
 
 
 def unfinished(path: Path) -> list[Path]:
@@ -111,12 +111,37 @@ def by_category(base: Path) -> dict[str, dict[str, list[Path]]]:
     """
     found: dict[str, dict[str, list[Path]]] = {}
     for _, run, category in _finished(base):
-        try:
-            modality = json.loads((run / SETTINGS).read_text(encoding="utf-8"))["model"]["modality"]
-        except (OSError, ValueError, KeyError, TypeError):
-            raise DataError(f"{run / SETTINGS}: missing or damaged; name the runs with --run") from None
-        found.setdefault(category, {}).setdefault(modality, []).append(run)
+        found.setdefault(category, {}).setdefault(_settings(run)["model"]["modality"], []).append(run)
     return found
+
+
+def of_each_seed(runs: Sequence[Path]) -> list[Path]:
+    """Of a category's runs, the newest last, those that are trained as that one but for their seed: the newest of each.
+
+    Raises:
+        DataError: a run's settings cannot be read.
+    """
+    found: dict[object, Path] = {}
+    wanted = None
+    for run in reversed(runs):
+        settings = _settings(run)
+        seed = settings.pop("seed", None)
+        for idle in ("preset", "hardware"):  # what a preset sets is told key by key, and hardware changes no figure
+            settings.pop(idle, None)
+        wanted = wanted or settings
+        if settings == wanted:
+            found.setdefault(seed, run)
+    return list(found.values())
+
+
+def _settings(run: Path) -> dict[str, Any]:
+    """As `settings.json` of a run holds them."""
+    try:
+        settings: dict[str, Any] = json.loads((run / SETTINGS).read_text(encoding="utf-8"))
+        settings["model"]["modality"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise DataError(f"{run / SETTINGS}: missing or damaged; name the runs with --run") from None
+    return settings
 
 
 class _Finished(NamedTuple):

@@ -37,15 +37,15 @@ class PreprocessSettings(Section):
         why="auto: Eyecandies' image_4 and Real-IAD's L05, on which the published figures stand; the paper counts five",
         pattern=r"^\w+(,\w+)*$")  # fmt: skip
     units: Literal["auto", "m", "cm", "mm", "um"] = setting("auto", "unit of the point clouds and depth images;"
-        " auto tells by their size, of 16-bit depth images without a scale takes mm")  # fmt: skip
+        " auto tells by their size; 16-bit depth images without a scale are in mm under auto and m")  # fmt: skip
     foreground: Literal["auto", "table", "border", "whole"] = setting(
         "auto", "the part is what stands on the table, what is before the surface at the image's border, or the whole image",
         why="auto: border for Eyecandies, whole for images without points, table for all others")  # fmt: skip
     size: int = setting(256, "side of the square cached sample, pixels (the paper's 256)", ge=32, le=1024,
                         multiple_of=16)  # fmt: skip
     plane_distance_mm: Annotated[float, Field(gt=0, le=100)] | Literal["auto"] = setting(
-        "auto", "points this close to the table plane are background, millimetres, or three times the sensor's noise; auto:"
-        f" {PLANE_DISTANCE_MM:g}, or half the height of training parts whose flat side is lower",
+        "auto", "points this close to the table plane are background, millimetres, or three times the sensor's noise where that is"
+        f" more; auto: {PLANE_DISTANCE_MM:g}, or half the height of training parts whose flat side is lower",
         why="the paper's 0.005 m; of a board on a table it would leave only what stands on it")  # fmt: skip
     depth_axis: Literal["camera", "plane"] = setting(
         "plane", "depth along the camera's optical axis, or straight down to the table plane",
@@ -96,8 +96,11 @@ class SynthesisSettings(Section):
     sigma_min: float = setting(0.002, "smallest standard deviation of the filter, share of the image side", gt=0, le=0.2,
         why="half a pixel at 256: steep walls, as a drilled hole has")  # fmt: skip
     sigma_max: float = setting(0.024, "largest standard deviation of the filter, share of the image side; drawn logarithmically along"
-        " either axis, at most 4 times the other, and correlated by up to 0.7", gt=0, le=0.2,
-        why="six pixels at 256: soft dents and bumps")  # fmt: skip
+        " either axis", gt=0, le=0.2, why="six pixels at 256: soft dents and bumps")  # fmt: skip
+    sigma_aspect_max: float = setting(4.0, "largest ratio of the filter's two standard deviations", ge=1, le=20,
+        why="a narrower filter smears a patch into a line")  # fmt: skip
+    sigma_correlation: float = setting(0.7, "correlation in Sigma of Eq. 4, drawn from U(-c, c)", ge=0, le=0.95,
+        why="dents are long in any direction; with 0 and an aspect of 1 Sigma is a multiple of I, as in the paper's Fig. 4")  # fmt: skip
     kernel_norm: Literal["sum", "peak"] = setting(
         "peak",
         "norm() of Eq. 5: kernel of unit sum, or depth change of unit peak",
@@ -163,7 +166,7 @@ class ModelSettings(Section):
     )  # fmt: skip
     reconstruction_shrink: int = setting(
         4, "by how much coarser than the discriminator the reconstruction networks look: 1, 2 or 4", ge=1, le=4,
-        why="twice as fine they cost as much, and the discriminator gains less by them",
+        why="twice as fine they cost more, and less is found",
     )  # fmt: skip
     reconstruction_width: int = setting(32, "channels of the reconstruction networks' first layer; 0 leaves them out, for comparison",
         ge=0, le=256, why="four times as wide at the cpu preset detects no better")  # fmt: skip
@@ -276,7 +279,7 @@ class Settings(Section):
     hardware: HardwareSettings = HardwareSettings()
 
     @property
-    def views(self) -> int:
+    def looks(self) -> int:
         """How often a part is looked at: a network that never saw a part turned can only look at it as it lies."""
         return self.score.views if self.synthesis.rotate else 1
 

@@ -85,9 +85,8 @@ def write(folder: Path, name: str, part: Part) -> None:
 def forked() -> Callable[..., BaseProcess]:
     """Starts a function in a process of its own, which need not import torch first."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["das3d_cli.engine.training", "torch._dynamo", "pytest"]
-    )  # the optimiser wants dynamo
+    # The optimiser wants dynamo.
+    context.set_forkserver_preload(["das3d_cli.engine.training", "torch._dynamo", "pytest"])
 
     def start(function: Callable[..., None], *arguments: object) -> BaseProcess:
         process = context.Process(target=function, args=arguments)

@@ -48,7 +48,7 @@ def make_cache(root: Path, seeds: dict[str, list[int]]) -> Path:
     cache.write_manifest(root / "tire", cache.Manifest(
         version=cache.VERSION, das3d="0", category="tire", settings=PreprocessSettings(size=SIZE),
         depth_range_m=(0.3, 0.4), window_m=None, form=Form(plane_distance_m=0.005), usual=Usual(),
-        extent_key="", counts={}, samples=records, failures=[],
+        extent_key="", samples=records, failures=[],
     ))  # fmt: skip
     return root
 

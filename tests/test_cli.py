@@ -337,10 +337,83 @@ class TestTables:
         )
         alone = json.loads(ok(das3d("evaluate", "--run", "set/tire-003", "--json", cwd=trained)).stdout)
         assert alone["metrics"] == runs["tire", "both"]["metrics"], "the same code judges one run and many"
-        assert found["dataset"] == "MVTec 3D-AD" and found["mean"]["both"]["image_auroc"] is None
+        assert (
+            found["dataset"] == "MVTec 3D-AD"
+            and found["means"][1]["modality"] == "both"
+            and found["means"][1]["mean"]["image_auroc"] is None
+        )
         for text in (done.stdout, *(name.read_text() for name in names[1:])):
             assert "Table 1: I-AUROC" in text and "Table 2: AUPRO@0.3 (reference)" in text and "ShapeGuided" in text
             assert f"{alone['metrics']['all']['image_auroc']:.3f}".rstrip("0").rstrip(".") in text
+
+    def test_all_seeds_of_a_category_are_averaged(self, trained: Path, tmp_path: Path):
+        """set/tire-002 is of another modality, set/tire-001 of another setting, and set/tire-003 has another seed added here."""
+        for name in ("cookie-001", "tire-001", "tire-003"):
+            shutil.copytree(trained / "set" / name, tmp_path / "runs" / name)
+        other = Path(shutil.copytree(trained / "set/tire-003", tmp_path / "runs/tire-004"))
+        changed = json.loads((other / "settings.json").read_text()) | {"seed": 7}
+        (other / "settings.json").write_text(json.dumps(changed))
+        content = torch.load(other / "checkpoints/best.pt", weights_only=True)
+        content["settings"] = json.dumps(json.loads(content["settings"]) | {"seed": 7})
+        torch.save(content, other / "checkpoints/best.pt")
+        call = ("evaluate", "--category", "all", "--runs", tmp_path / "runs", "--json")
+        done = ok(das3d(*call, "--all-seeds", cwd=trained))
+        found = json.loads(done.stdout)
+        assert [Path(record["run"]).name for record in found["runs"]] == ["cookie-001", "tire-004", "tire-003"]
+        (row,) = found["means"]
+        assert (row["method"], row["seeds"]) == ("ours", 2)
+        assert (
+            f"{tmp_path}/runs/tire-004 is the newest of 3 finished runs" in done.stderr
+            and "; with it 1 that differ" in done.stderr
+        )
+        newest = json.loads(ok(das3d(*call, cwd=trained)).stdout)
+        assert len(newest["runs"]) == 2 and newest["means"][0]["seeds"] == 1
+
+    def test_several_folders_have_a_row_each(self, trained: Path, tmp_path: Path):
+        for name in ("plain", "other"):
+            shutil.copytree(trained / "set/tire-003", tmp_path / name / "tire-003")
+        call = ("evaluate", "--category", "tire", "--runs", tmp_path / "plain", "--runs", tmp_path / "other")
+        done = ok(das3d(*call, "--out", tmp_path / "t.md", cwd=trained))
+        assert (
+            "| RGB+3D | plain | I-AUROC |" in (tmp_path / "t.md").read_text()
+            and "other, RGB+3D: preset " in (tmp_path / "t.md").read_text()
+        )
+        assert done.stdout.count("ours") == 0
+
+    @pytest.mark.parametrize(
+        ("call", "parts"),
+        [
+            (("--all-seeds",), ["--all-seeds: goes with --category"]),
+            (("--runs", "set", "--runs", "runs"), ["--runs: several go with --category"]),
+            (("--category", "tire", "--runs", "set", "--runs", "./set/"), ["--runs: two folders are called set"]),
+        ],
+    )
+    def test_rows_that_nobody_could_tell_apart_are_refused(
+        self, trained: Path, call: tuple[str, ...], parts: list[str]
+    ):
+        fails(das3d("evaluate", *call, cwd=trained), 2, *parts)
+
+    def test_maps_of_the_raw_images_size_for_other_programs(self, trained: Path, tmp_path: Path):
+        call = ("evaluate", "--runs", "set", "--maps", tmp_path / "maps")
+        done = ok(das3d(*call, "--category", "cookie", "--json", cwd=trained))
+        raw = sorted((trained / "mvtec3d/cookie/test").glob("*/rgb/*.png"))
+        scores = {f"{v['label']}/{v['name']}": v["score"] for v in json.loads(done.stdout)["runs"][0]["verdicts"]}
+        assert len(raw) == len(scores) == len(list((tmp_path / "maps").rglob("*.*")))
+        for photo in raw:
+            name = f"{photo.parents[1].name}/{photo.stem}"
+            found = tifffile.imread(tmp_path / f"maps/cookie/test/{name}.tiff")
+            assert found.dtype == np.float32 and found.shape == cv2.imread(str(photo)).shape[:2]
+            assert found.max() == pytest.approx(scores[name], rel=0.2) and found.min() >= 0
+        ok(das3d(*call, "--category", "cookie", cwd=trained))  # again
+        both = das3d(*call, "--category", "tire", cwd=trained)  # of RGB alone as well
+        assert both.returncode == 1 and "holds those of another run of tire; give this one another place" in both.stderr
+        tifffile.imwrite(tmp_path / f"maps/cookie/test/{name}.tiff", np.zeros((4, 4, 3), np.float32), photometric="rgb")
+        fails(
+            das3d(*call, "--category", "cookie", cwd=trained),
+            2,
+            f"would replace {tmp_path}/maps/cookie/test/{name}.tiff",
+        )
+        assert tifffile.imread(tmp_path / f"maps/cookie/test/{name}.tiff").shape == (4, 4, 3)
 
     def test_a_run_that_cannot_be_evaluated_is_told_and_the_rest_is_shown(self, trained: Path, tmp_path: Path):
         root = Path(shutil.copytree(trained / "out", tmp_path / "out"))
@@ -466,6 +539,7 @@ class TestManyParts:
         verdicts = [json.loads(line) for line in done.stdout.splitlines()]
         assert done.returncode == 1 and [verdict["anomalous"] for verdict in verdicts] == [True, True, None]
         assert verdicts[2]["error"] == f"{tmp_path}/list.csv: row 4: names no xyz file"
+        assert das3d(*arguments, "--fail-on-anomaly", cwd=place).returncode == 1  # not all could be used
 
     def test_parts_are_judged_as_a_program_names_them(self, place: Path, tmp_path: Path):
         for name in ("part.tiff", "part.png"):
@@ -493,13 +567,14 @@ class TestManyParts:
             assert again["score"] != first["score"] and again["heatmap"] == first["heatmap"]
             unplaced = answer(f"first,{other},{place}/part.png,")
             assert unplaced["score"] > 0 and unplaced["heatmap"] is None
+            assert unplaced["notes"][-1].endswith("is called first too; give one another name")
             assert "nowhere.tiff: no such file" in answer(f",nowhere.tiff,{place}/part.png,")["error"]
             assert answer('"a,b')["error"].startswith("standard input: row 6: unexpected end of data; look for")
             assert "is of cookie, but the run is of tire" in answer(",a.tiff,a.png,cookie")["error"]
             rest, told = process.communicate()
             at_last.cancel()
         assert process.returncode == 1 and rest == ""
-        assert told.splitlines()[-1].startswith("parts: 6, ") and "is called first too; give one another name" in told
+        assert told.splitlines()[-1].startswith("parts: 6, ")
 
     @pytest.mark.parametrize("written", ["", "part.tiff,part.png\n", "xyz\n"])
     def test_a_list_that_is_written_begins_with_the_columns_names(self, place: Path, written: str):
@@ -893,11 +968,8 @@ class TestStructure:
     PLAIN = ("synthesis", "affine.py", "contrast.py", "registration.py",
              "template.py", "model.py", "losses.py", "scoring.py", "curves.py", "metrics.py",
              "intervals.py", "measure.py", "batch.py", "data", "data/layouts")  # fmt: skip
-    BY_SETTINGS = (
-        "build.py",
-        "cache.py",
-        "common.py",
-    )  # of data/, what makes caches by the settings and keeps these in them
+    # Of data/, what makes caches by the settings and keeps these in them.
+    BY_SETTINGS = ("build.py", "cache.py", "common.py")
 
     def test_imports_point_down(self):
         rank = {name: level for level, names in enumerate(self.LAYERS) for name in names} | {"__version__": 0, "": 0}

@@ -40,6 +40,10 @@ def test_rgb_contrast_sees_a_stain_and_neither_the_parts_colour_nor_its_edge():
     red, others = rgb_contrast(stained, part)[0, [0, 3]], rgb_contrast(stained, part)[0, [1, 2, 4, 5]]
     assert red[:, 30:34, 30:34].min() > 0.2
     assert others.abs().max() < 1e-3
+    stained[:, 0, 30:34, 30:34] += 0.2
+    assert (
+        rgb_contrast(stained, part)[0, 0, 30:34, 30:34].max() > 1.3
+    )  # what stands out far does so beyond what stands out
 
 
 def test_the_means_of_a_gpu_are_those_of_a_cpu():

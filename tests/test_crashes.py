@@ -22,7 +22,6 @@ from das3d_cli.data.cache import Cache, load_split, open_cache
 from das3d_cli.data.layouts import find_entries
 from das3d_cli.detector import Detector
 from das3d_cli.engine import checkpoint, training
-from das3d_cli.engine import trainer as trainer_module
 from das3d_cli.engine.trainer import Trainer
 from das3d_cli.errors import DataError
 from das3d_cli.files import check_folder, write_whole
@@ -264,7 +263,7 @@ class TestShortOfMemory:
             MemoryError(),
         ],
     )
-    @pytest.mark.parametrize("where", ["augment_often", "validate"])
+    @pytest.mark.parametrize("where", ["samples.augment_often", "trainer.validate"])
     def test_says_which_setting_to_lower(
         self, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, error: Exception
     ):
@@ -272,7 +271,7 @@ class TestShortOfMemory:
             raise error
 
         trainer = start(cache, tmp_path, "train.batch_size=4")
-        monkeypatch.setattr(trainer_module, where, fails)
+        monkeypatch.setattr(f"das3d_cli.engine.{where}", fails)
         advice = f"go on with --resume {trainer.run} --set train.accumulate=2, --data and --gpus as before, or train anew with"
         with pytest.raises(DataError, match=f"^cpu: out of memory at batch size 4; {re.escape(advice)}"):
             finish(trainer)
@@ -286,7 +285,7 @@ class TestShortOfMemory:
             raise MemoryError
 
         trainer = start(cache, tmp_path, "train.accumulate=2", "model.stem=1")
-        monkeypatch.setattr(trainer_module, "augment_often", fails)
+        monkeypatch.setattr("das3d_cli.engine.samples.augment_often", fails)
         with pytest.raises(
             DataError, match=r"one part at a time; train anew with --set model\.discriminator_width below 4"
         ):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from das3d_cli.data.fill import part_coloured, stray
+from das3d_cli.data.fill import enclosed, part_coloured, stray
 
 PART, TABLE = (190, 120, 60), (70, 75, 85)
 SHADOW = 0.4  # of the table's light
@@ -27,6 +27,18 @@ def missing_right(disc: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """A band on either side of the disc's right rim, as a projector on the left leaves it."""
     band = cv2.morphologyEx(disc.astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((19, 19), np.uint8)) > 0
     return band & (np.arange(disc.shape[1]) > 150)
+
+
+@pytest.mark.parametrize(("seen", "inside"), [(0, True), (1, True), (2, False)])
+def test_a_missing_point_is_the_parts_if_all_but_one_view_from_it_end_there(seen: int, inside: bool) -> None:
+    foreground = np.ones((21, 21), bool)
+    measured = foreground.copy()
+    measured[10, 10] = False
+    for row, column in ((0, 10), (20, 0))[:seen]:  # up, and down to the left
+        places = np.linspace((10, 10), (row, column), 11).round().astype(int)[1:]
+        measured[tuple(places[:-1].T)] = False
+        foreground[row, column] = False
+    assert enclosed(measured, foreground & measured)[10, 10] == inside
 
 
 def test_a_rim_without_points_comes_back_and_the_shadow_on_the_table_stays_out() -> None:

@@ -63,6 +63,17 @@ def test_points_that_are_near_it_belong_to_it() -> None:
     assert find_foreground(xyz, "border", plane_distance_m=0.003).foreground[50:55, 10:15].all()
 
 
+def test_heights_of_zero_at_the_border_of_a_height_map_are_passed_over() -> None:
+    rows, columns = np.indices((120, 160)).astype(np.float64)
+    part = np.hypot(rows - 60, columns - 80) < 25
+    z = np.where(part, 0.45, 0.5)
+    z[0, ::7] = 0
+    xyz = np.stack([columns * 1e-3, rows * 1e-3, z], axis=2).astype(np.float32)
+    with np.errstate(divide="raise", invalid="raise"):
+        found = find_foreground(xyz, "border")
+    assert np.array_equal(found.foreground[1:], part[1:])
+
+
 def test_the_whole_is_all_that_was_measured() -> None:
     xyz, _ = scene("floor")
     xyz[:20, :30] = np.nan

@@ -129,6 +129,16 @@ def test_the_interval_of_image_auroc_holds_the_true_one_as_often_as_it_says(true
     assert np.isfinite(found).all() and (found[:, 0] < found[:, 1]).all()
 
 
+def test_the_interval_of_few_parts_is_newcombes():
+    """His fifth method: Hanley and McNeil's variance with both sizes replaced by their mean, at the true figure."""
+    seen, m, n = 0.75, 3, 4
+    true = np.linspace(0, 1, 200_001)
+    shared = (m + n) / 2 - 1
+    variance = true * (1 - true) * (1 + shared * (1 - true) / (2 - true) + shared * true / (1 + true)) / (m * n)
+    within = true[np.abs(true - seen) <= norm.ppf(0.975) * np.sqrt(variance)]
+    assert auroc_interval(seen, m, n) == pytest.approx((within[0], within[-1]), abs=1e-4)
+
+
 @pytest.mark.parametrize("seen", [0.0, 0.2, 0.5, 0.93, 1.0])
 def test_an_interval_of_image_auroc_is_the_mirrored_ones_mirror(seen):
     low, high = auroc_interval(seen, 7, 12)

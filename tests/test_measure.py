@@ -238,6 +238,14 @@ def test_three_points_are_enough():
     assert_size(defect, 20, 20)
 
 
+def test_points_in_a_line_give_a_single_pixel_no_size():
+    xyz, known = np.full((80, 100, 3), np.nan, np.float32), flat()
+    for place in [(40, column) for column in range(40, 60)]:
+        xyz[place] = known[place]
+    (defect,) = sized(region(40, 50, (80, 100)), xyz, 0.5, 0.5)
+    assert np.isnan(defect.length_mm)
+
+
 def test_a_single_pixel_is_as_large_as_it_is():
     (defect,) = sized(region(40, 50, (80, 100)), flat(), 0.5, 0.5)
     assert_size(defect, 0.5, 0.5, rel=0.001)

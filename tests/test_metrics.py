@@ -331,9 +331,9 @@ class TestSeveralTypesOnAPart:
             assert found.pixel_ap == pytest.approx(precision, abs=1e-12)
             for field, limit in LIMITS.items():
                 exact = aupro_by_thresholds(mine, seen, limit, mine | others)
-                assert getattr(found, f"aupro_{field}") == pytest.approx(exact, abs=1e-12)
+                assert getattr(found, field) == pytest.approx(exact, abs=1e-12)
                 reference = aupro_by_100_thresholds(mine, seen, limit, mine | others)
-                assert getattr(found, f"aupro_{field}_reference") == pytest.approx(reference, abs=1e-12)
+                assert getattr(found, f"{field}_reference") == pytest.approx(reference, abs=1e-12)
 
     def test_all_counts_every_mark_once(self, parts):
         scores, maps, masks, by_type = parts

@@ -248,7 +248,7 @@ class TestScoring:
 
     def test_the_best_known_good_part_passes(self):
         scores = torch.tensor([0.1, 0.4, 0.2]).double().numpy()
-        assert scores.max() < good_threshold(scores, 1.0)
+        assert scores.max() * (1 + 9e-6) < good_threshold(scores, 1.0)  # alone it is judged a little otherwise
 
     @pytest.mark.parametrize(
         ("count", "share", "rank"), [(99, 0.55, 55), (99, 0.95, 95), (10, 0.95, 10), (19, 0.95, 19), (9, 0.5, 5)]

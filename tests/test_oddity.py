@@ -80,6 +80,25 @@ def test_usual_is_what_most_good_parts_are_like() -> None:
     assert usual_of([], 0.0, 1.0, "") == Usual()
 
 
+def test_one_of_three_may_reach_the_border_and_half_may_lack_a_table() -> None:
+    at_border, cut = replace(PART, within=False), replace(PART, tilt_deg=None)
+    assert usual_of([at_border, PART, PART], 0.0, 1.0, "").within
+    assert not usual_of([at_border, at_border, PART], 0.0, 1.0, "").within
+    assert not usual_of([at_border, PART], 0.0, 1.0, "").within  # too few to tell
+    assert usual_of([cut, cut, PART, PART], 0.0, 1.0, "").table
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"gap_m": 0.0064}, 0), ({"gap_m": 0.0066}, 1), ({"side": 303}, 0), ({"side": 307}, 1),
+        ({"span_m": 0.034}, 0), ({"span_m": 0.033}, 1),
+    ],
+)  # fmt: skip
+def test_just_before_and_just_past_where_it_begins_to_be_told(changes: dict[str, Any], told: int) -> None:
+    assert len(oddities(replace(PART, **changes), FORM, USUAL, WINDOW_M)) == told
+
+
 def test_parts_that_were_cut_out_are_told_once_for_all() -> None:
     cut = replace(PART, tilt_deg=None)
     usual = replace(USUAL, table=False)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from das3d_cli.data.parallax import displacement
+from das3d_cli.data.parallax import are_parallel, displacement, meet
 
 HEIGHT, WIDTH = 90, 120
 FOCAL, MIDDLE = 150.0, np.array([64.0, 41.0])
@@ -53,6 +53,16 @@ def test_a_raised_point_is_seen_where_it_is_said_to_be(camera: str, tilt: tuple[
     project = {"pinhole": pinhole, "scanner": scanner}[camera]
     before, after = project(np.stack((middle, middle + 0.001 * normal)))
     assert np.abs(0.02 * np.array(found) - 20 * (after - before)).max() < 0.05  # pixels, for the height of the block
+
+
+def test_a_line_scanner_that_sweeps_a_fan_has_parallel_rays_along_one_axis_alone() -> None:
+    rows, columns = np.mgrid[:60, :80].astype(np.float64)
+    z = 0.4 + 0.02 * np.sin(rows / 5) * np.cos(columns / 7)
+    fan = np.stack(((columns - 40) / 150 * z, rows * SIDE, z), axis=2).astype(np.float32)
+    through_one = np.stack(((columns - 40) / 150 * z, (rows - 30) / 150 * z, z), axis=2).astype(np.float32)
+    parallel = np.stack((columns * SIDE, rows * SIDE, z), axis=2).astype(np.float32)
+    assert [are_parallel(xyz) for xyz in (fan, through_one, parallel)] == [False, False, True]
+    assert [meet(xyz) for xyz in (fan, through_one, parallel)] == [True, True, False]
 
 
 def test_a_large_image_is_looked_at_in_part_and_gives_the_same() -> None:

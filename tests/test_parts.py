@@ -12,7 +12,8 @@ from das3d_cli.data.capture import Camera
 from das3d_cli.data.parts import PartFiles, find_parts, not_read, parts_to_come
 from das3d_cli.errors import DataError, UsageError
 from das3d_cli.modality import Modality
-from das3d_cli.report.draw import blank, write_png
+from das3d_cli.report.draw import blank
+from das3d_cli.report.own_png import write_png
 
 
 def pairs(where: Path, needs: Modality, lights: Sequence[str] = ()) -> list[tuple[Path | None, Path | None]]:

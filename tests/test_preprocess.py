@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from das3d_cli.data.capture import Geometry, RawCapture, Sample
-from das3d_cli.data.preprocess import measure, preprocess, to_raw
+from das3d_cli.data.preprocess import _range_of, extent_of, preprocess, to_raw
 from das3d_cli.errors import DataError
 
 FOCAL, TABLE_M, NOISE_M = 400.0, 0.4, 5e-5
@@ -48,7 +48,7 @@ def disc(
 
 
 def prepared(capture: RawCapture, size: int = 64, axis: Literal["camera", "plane"] = "plane", **options: Any) -> Sample:
-    options = {"depth_range": (-0.03, 0.0), "window_m": None, **options}
+    options = {"depth_range_m": (-0.03, 0.0), "window_m": None, **options}
     return preprocess(capture, size=size, plane_distance_m=0.005, depth_axis=axis, **options)
 
 
@@ -92,7 +92,7 @@ def test_over_the_plane_a_tilted_table_does_not_tilt_the_part(tilt: float) -> No
 
 
 def test_along_the_camera_a_tilted_table_tilts_the_part() -> None:
-    sample = prepared(relief(disc((160, 160), 45), tilt_deg=10), axis="camera", depth_range=(0.3, 0.5))
+    sample = prepared(relief(disc((160, 160), 45), tilt_deg=10), axis="camera", depth_range_m=(0.3, 0.5))
     depth = np.where(sample.foreground, sample.depth, np.nan)
     # on a plane inclined by 10 degrees, depth changes by tan(10 deg) / focal per pixel and metre
     slope = np.nanmean(depth[40:50, 32]) - np.nanmean(depth[14:24, 32])
@@ -102,8 +102,8 @@ def test_along_the_camera_a_tilted_table_tilts_the_part() -> None:
 def test_the_range_maps_linearly_onto_0_to_1_and_clips() -> None:
     rows = np.indices((160, 160))[0]
     height = np.where(disc((160, 160), 60) > 0, 0.01 + 0.0001 * rows, 0)
-    wide = prepared(relief(height), depth_range=(-0.04, 0.0))
-    narrow = prepared(relief(height), depth_range=(-0.02, -0.015))
+    wide = prepared(relief(height), depth_range_m=(-0.04, 0.0))
+    narrow = prepared(relief(height), depth_range_m=(-0.02, -0.015))
     expected = np.clip((wide.depth * 0.04 - 0.02) / 0.005, 0, 1)
     both = wide.foreground & narrow.foreground
     assert np.abs(narrow.depth - expected)[both].max() < 1e-3
@@ -114,11 +114,11 @@ def test_the_range_maps_linearly_onto_0_to_1_and_clips() -> None:
 def test_a_captures_own_range_spans_the_part_and_a_small_defect_does_not_change_it() -> None:
     rows = np.indices((160, 160))[0]
     height = np.where(disc((160, 160), 60) > 0, 0.01 + 0.0001 * rows, 0)
-    sound = prepared(relief(height), depth_range=None)
+    sound = prepared(relief(height), depth_range_m=None)
     assert sound.geometry.near_m == pytest.approx(-0.01 - 0.0001 * 140, abs=5e-4)
     assert sound.geometry.far_m == pytest.approx(-0.01 - 0.0001 * 20, abs=5e-4)
     height[80:86, 80:86] += 0.02
-    bumped = prepared(relief(height), depth_range=None)
+    bumped = prepared(relief(height), depth_range_m=None)
     assert bumped.geometry.near_m == pytest.approx(sound.geometry.near_m, abs=3e-4)
     assert bumped.geometry.far_m == pytest.approx(sound.geometry.far_m, abs=3e-4)
 
@@ -126,8 +126,8 @@ def test_a_captures_own_range_spans_the_part_and_a_small_defect_does_not_change_
 @pytest.mark.parametrize("axis", ["camera", "plane"])
 def test_the_measured_range_is_the_one_that_none_takes(axis: Literal["camera", "plane"]) -> None:
     capture = relief(disc((120, 160), 40), tilt_deg=12)
-    sample = prepared(capture, axis=axis, depth_range=None)
-    measured = measure(capture, plane_distance_m=0.005, depth_axis=axis)[:2]
+    sample = prepared(capture, axis=axis, depth_range_m=None)
+    measured = extent_of(capture, plane_distance_m=0.005, depth_axis=axis)[:2]
     assert measured == (sample.geometry.near_m, sample.geometry.far_m)
     assert measured[0] < measured[1]
 
@@ -241,7 +241,7 @@ def test_of_a_height_map_what_is_high_is_near_by_either_axis() -> None:
     for z in (0.1 + height, 0.4 - height):  # heights over anything, and distances of parallel rays
         capture = RawCapture(None, np.stack([columns * 5e-4, rows * 5e-4, z], axis=-1).astype(np.float32))
         for axis in ("camera", "plane"):
-            depth = prepared(capture, axis=axis, depth_range=None).depth
+            depth = prepared(capture, axis=axis, depth_range_m=None).depth
             assert depth[32, 32] < 0.1 and depth[32, 12] > 0.8
 
 
@@ -250,7 +250,7 @@ def test_pixels_that_are_not_square_are_measured() -> None:
     height = np.where((abs(rows - 80) < 30) & (abs(columns - 60) < 20), 0.02, 0.0)
     for down, right, aspect in ((4e-4, 4e-4, 1.0), (8e-4, 4e-4, 2.0), (3e-4, 4e-4, 4 / 3)):
         xyz = np.stack([columns * right, rows * down, 0.5 - height], axis=-1).astype(np.float32)
-        found = measure(RawCapture(None, xyz), plane_distance_m=0.005, depth_axis="plane")
+        found = extent_of(RawCapture(None, xyz), plane_distance_m=0.005, depth_axis="plane")
         assert found.aspect == pytest.approx(aspect, rel=1e-3)
 
 
@@ -272,7 +272,7 @@ def test_each_type_keeps_its_tiny_defects_though_another_lies_beside() -> None:
 
 
 def test_the_result_is_the_same_bit_for_bit(capture: Callable[..., RawCapture]) -> None:
-    one, other = (prepared(capture("ring", missing=0.1), depth_range=None) for _ in range(2))
+    one, other = (prepared(capture("ring", missing=0.1), depth_range_m=None) for _ in range(2))
     for name in ("rgb", "depth", "foreground", "valid"):
         assert np.array_equal(getattr(one, name), getattr(other, name)), name
     assert one.geometry == other.geometry
@@ -308,10 +308,26 @@ def test_what_cannot_be_used_is_said_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("depth_range", [(0.0, 0.0), (0.5, 0.4), (np.nan, 1.0), (0.0, np.inf)])
-def test_a_depth_range_that_is_none_is_refused(depth_range: tuple[float, float]) -> None:
-    with pytest.raises(ValueError, match="depth_range"):
-        prepared(GOOD, depth_range=depth_range)
+def test_brightness_is_that_of_the_part_alone() -> None:
+    assert prepared(relief(disc((160, 160), 30))).geometry.brightness == pytest.approx(np.mean(COLOUR), abs=1)
+
+
+def test_a_gap_of_one_point_is_a_pixel_wide() -> None:
+    capture = relief(disc((160, 160), 40))
+    assert prepared(RawCapture(None, capture.xyz)).geometry.gap_m == 0
+    capture.xyz[80, 80] = np.nan
+    geometry = prepared(RawCapture(None, capture.xyz)).geometry
+    assert geometry.gap_m == pytest.approx(geometry.pitch_m, rel=0.02)
+
+
+def test_the_range_of_a_level_part_has_it_in_the_middle() -> None:
+    assert _range_of(np.full(10, 0.3, np.float32)) == pytest.approx((0.2995, 0.3005))
+
+
+@pytest.mark.parametrize("depth_range_m", [(0.0, 0.0), (0.5, 0.4), (np.nan, 1.0), (0.0, np.inf)])
+def test_a_depth_range_that_is_none_is_refused(depth_range_m: tuple[float, float]) -> None:
+    with pytest.raises(ValueError, match="depth_range_m"):
+        prepared(GOOD, depth_range_m=depth_range_m)
 
 
 @pytest.mark.parametrize("window_px", [None, 90])
@@ -324,7 +340,7 @@ def test_the_parallax_is_what_the_camera_sees_of_a_rising_point(
     assert capture.xyz is not None
     near = 0.35 if axis == "camera" else -0.03
     found = prepared(
-        capture, axis=axis, window_m=window_px and window_px * PITCH_M, depth_range=(near, near + 0.03)
+        capture, axis=axis, window_m=window_px and window_px * PITCH_M, depth_range_m=(near, near + 0.03)
     ).geometry
     assert found.plane is not None
     middle = capture.xyz[disc((120, 160), 30, centre=(50, 110)) > 0].mean(axis=0).astype(np.float64)
@@ -355,10 +371,10 @@ def test_what_a_pixel_shows_follows_from_the_distance_alone(aside: int, slope_m:
     height = np.where(part, 0.02 + slope_m * (np.arange(200) - 86 - aside), 0)
     capture = relief(height)
     distance = np.asarray(capture.xyz)[part][:, 2].mean()
-    found = measure(capture, plane_distance_m=0.005, depth_axis="plane").pitch_m
+    found = extent_of(capture, plane_distance_m=0.005, depth_axis="plane").pitch_m
     assert found == pytest.approx(distance / FOCAL, rel=0.01)
     turned = RawCapture(np.rot90(capture.rgb), np.rot90(capture.xyz) * np.float32([1, -1, 1]))
-    assert measure(turned, plane_distance_m=0.005, depth_axis="plane").pitch_m == pytest.approx(found, rel=1e-3)
+    assert extent_of(turned, plane_distance_m=0.005, depth_axis="plane").pitch_m == pytest.approx(found, rel=1e-3)
 
 
 def test_to_raw_keeps_a_constant_map() -> None:
@@ -424,7 +440,7 @@ class TestWindow:
             bar = np.zeros((160, 160))
             bar[70:90, 30:130] = 0.02
             capture = relief(bar.T.copy() if turned else bar)
-            spans.append(measure(capture, plane_distance_m=0.005, depth_axis="plane").span_m / PITCH_M)
+            spans.append(extent_of(capture, plane_distance_m=0.005, depth_axis="plane").span_m / PITCH_M)
         assert spans[0] == pytest.approx(spans[1], abs=2)
         assert spans[0] == pytest.approx(np.hypot(100, 20), abs=4)
 
@@ -467,7 +483,7 @@ def test_what_of_a_dome_is_too_low_to_be_looked_at(height: float) -> None:
     rows, columns = np.indices((300, 300)) - 149.5
     dome = np.maximum(0, height * (1 - (rows**2 + columns**2) / 120**2))
     xyz = np.stack([columns * 1e-4, rows * 1e-4, 0.4 - dome], axis=2).astype(np.float32)
-    found = measure(RawCapture(None, xyz), plane_distance_m=0.005, depth_axis="plane").low_fraction
+    found = extent_of(RawCapture(None, xyz), plane_distance_m=0.005, depth_axis="plane").low_fraction
     lowest = 0.005 / 3
     assert found == pytest.approx((0.005 - lowest) / (height - lowest), abs=0.02)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -260,7 +261,9 @@ def test_eyecandies_parts_without_ground_truth_are_judged(tmp_path: Path, das3d:
     assert "layout eyecandies: GummyBear/train/data/000_info_depth.yaml is there" in done.stderr
     assert "GummyBear/test_private has no ground truth and is left out" in done.stderr
     manifest = open_cache(tmp_path / "out", "GummyBear").manifest
-    assert manifest.counts["train"] == {"good": 6} and manifest.counts["test"] == {"good": 1, "bumps+colors": 1}
+    assert Counter((one.split, one.label) for one in manifest.samples) == {
+        ("train", "good"): 6, ("validation", "good"): 1, ("test", "good"): 1, ("test", "bumps+colors"): 1,
+    }  # fmt: skip
     ok(das3d("train", "--modality", "depth", *TINY, cwd=tmp_path))
     private = tmp_path / "raw/GummyBear/test_private/data"
     files = [private / "000_depth.png", private / "000_image_0.png"]

@@ -243,6 +243,9 @@ def test_the_kind_of_a_photo_is_that_of_its_content(tmp_path: Path) -> None:
     jpeg = tmp_path / "b.png"
     jpeg.write_bytes(cv2.imencode(".jpg", RGB)[1].tobytes())
     assert (kind_of_photo(png), kind_of_photo(jpeg)) == ("PNG", "JPEG")
+    (tmp_path / "points.png").write_bytes(b"II*\0")
+    assert kind_of_photo(tmp_path / "points.png") == "PNG"  # as its name says, until it is read
+    assert kind_of_photo(tmp_path / "absent.tiff") == kind_of_photo(tmp_path) == ""
     (tmp_path / "empty.png").touch()
     assert kind_of_photo(tmp_path / "empty.png") == "PNG"
     assert (kind_of_photo(tmp_path / "absent.png"), kind_of_photo(tmp_path / "absent.jpeg")) == ("PNG", "JPEG")

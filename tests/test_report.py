@@ -17,8 +17,9 @@ from das3d_cli.data.capture import RawCapture
 from das3d_cli.data.layouts import Failure
 from das3d_cli.data.summary import Row, Summary
 from das3d_cli.errors import DataError, UsageError
-from das3d_cli.report.draw import BOLD, OUTSIDE, PAPER, blank, check_replaceable, letter, letter_width, write_png
+from das3d_cli.report.draw import BOLD, OUTSIDE, PAPER, blank, letter, letter_width
 from das3d_cli.report.heatmap import blend, overlay, placement
+from das3d_cli.report.own_png import check_replaceable, write_png
 from das3d_cli.report.pictures import (
     DEFECT,
     Brightening,

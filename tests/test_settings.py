@@ -49,7 +49,8 @@ def test_the_papers_preset_is_the_papers():
         "synthesis": {
             "defects": 1, "perlin_scale_max": 5, "mask_threshold": 0.5, "blobs_max": 0, "blob_radius_min": 0.02,
             "blob_radius_max": 0.15, "blob_aspect_max": 20.0, "skew_filter": True, "alpha_max": 0.5, "sigma_min": 0.002,
-            "sigma_max": 0.024, "kernel_norm": "sum", "strength_min": 0.04, "strength_max": 0.6, "strength_scale": "uniform",
+            "sigma_max": 0.024, "sigma_aspect_max": 4.0, "sigma_correlation": 0.7, "kernel_norm": "sum", "strength_min": 0.04,
+            "strength_max": 0.6, "strength_scale": "uniform",
             "change_threshold": 0.012, "pierced_share": 0.0, "soft_share": 0.0, "soft_radius_min": 0.04, "soft_radius_max": 0.16,
             "beta_max": 0.8, "dropout": 0.5, "normal_share": 0.0, "rotate": True, "flip": False, "relight": 0.0,
             "textures": None, "texture_count": 256,
@@ -135,5 +136,5 @@ def test_the_defaults_are_valid():
 
 
 def test_parts_that_training_never_turns_are_looked_at_as_they_lie():
-    assert resolved().views == resolved().score.views > 1
-    assert resolved(assignments=["synthesis.rotate=false"]).views == 1
+    assert resolved().looks == resolved().score.views > 1
+    assert resolved(assignments=["synthesis.rotate=false"]).looks == 1

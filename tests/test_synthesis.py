@@ -13,7 +13,7 @@ from scipy import integrate, signal, stats
 from das3d_cli.batch import Batch
 from das3d_cli.scoring import quarter_turned
 from das3d_cli.settings import SynthesisSettings
-from das3d_cli.synthesis.augment import _texture, _within, augment, augment_often, draw
+from das3d_cli.synthesis.augment import _beyond, _texture, _within, augment, augment_often, draw
 from das3d_cli.synthesis.light import relight
 from das3d_cli.synthesis.perlin import _noise, perlin
 from das3d_cli.synthesis.pose import turn
@@ -55,6 +55,14 @@ class TestPerlin:
         assert noise.abs().max() <= 1.05
         assert abs(noise.mean()) < 0.05
         assert noise.diff(dim=1).abs().max() < 0.4  # eight cells over 64 pixels
+
+    def test_lattices_are_turned_any_way_and_as_fine_as_they_may_be(self, monkeypatch):
+        drawn = []
+        monkeypatch.setattr("das3d_cli.synthesis.perlin._noise", lambda *given: drawn.append(given) or _noise(*given))
+        perlin(streams(400), SIZE, scale_max=3)
+        ((angle, cells, *_),) = drawn
+        assert cells.unique().tolist() == [1, 2, 4, 8]
+        assert stats.kstest(angle, stats.uniform(-math.pi / 2, math.pi).cdf).pvalue > 1e-3
 
     def test_scale_sets_the_grain(self):
         def grain(scale):
@@ -180,7 +188,63 @@ class TestAugment:
         ratio = deviations.amax(dim=1) / deviations.amin(dim=1)
         assert 3.9 < ratio.max() < 4.01
         correlation = sigma[:, 0, 1] / sigma.diagonal(dim1=1, dim2=2).prod(dim=1).sqrt()
-        assert correlation.min() < -0.5 and correlation.max() > 0.5
+        assert -0.7 <= correlation.min() < -0.5 and 0.5 < correlation.max() <= 0.7
+
+    def test_sigma_can_be_a_multiple_of_the_unit_matrix(self, parts, textures, monkeypatch):
+        """As in Fig. 4."""
+        used = []
+        monkeypatch.setattr(
+            "das3d_cli.synthesis.augment.skew_kernel", lambda *given: used.append(given[1]) or skew_kernel(*given)
+        )
+        round_ = {"sigma_aspect_max": 1, "sigma_correlation": 0}
+        draw(parts.foreground, textures, streams(), **(SynthesisSettings().augmentation() | ALWAYS | round_))
+        assert torch.allclose(used[0], used[0][:, :1, :1] * torch.eye(2, dtype=used[0].dtype))
+
+    @pytest.mark.parametrize(
+        ("scale", "share_below"),
+        [("log", lambda p: np.log(p / 0.05) / np.log(0.6 / 0.05)), ("uniform", lambda p: (p - 0.05) / 0.55)],
+    )
+    def test_strengths_are_spread_as_they_should_be(self, parts, textures, scale, share_below):
+        """p_z of Eq. 6."""
+        drawn = draw(parts.foreground.repeat(20, 1, 1, 1), textures, streams(320), **(
+            SynthesisSettings().augmentation() | ALWAYS | {"strength_scale": scale, "strength_min": 0.05, "strength_max": 0.6}
+        ))  # fmt: skip
+        peaks = drawn.change.abs().amax(dim=(1, 2, 3)).numpy()
+        assert stats.kstest(share_below(peaks), "uniform").pvalue > 1e-3
+
+    def test_kinds_of_defects_have_their_shares(self, parts, textures):
+        drawn = draw(parts.foreground.repeat(40, 1, 1, 1), textures, streams(640), **(
+            SynthesisSettings().augmentation() | {"soft_share": 0.4, "pierced_share": 0.3, "dropout": 0.0}
+        ))  # fmt: skip
+        assert drawn.soft.float().mean() == pytest.approx(0.4, abs=0.06)
+        assert (drawn.soft & ~drawn.keep_rgb).sum() / drawn.soft.sum() == pytest.approx(1 / 3, abs=0.09)
+        assert drawn.pierced[~drawn.soft].float().mean() == pytest.approx(0.3, abs=0.07)
+
+    def test_a_dent_as_deep_as_the_table_is_no_hole(self, parts, textures):
+        made = make(parts, textures, **(ALWAYS | {"strength_min": 0.9, "strength_max": 0.9}))
+        assert (made.depth[parts.foreground] == 1).any() and torch.equal(made.foreground, parts.foreground)
+
+    def test_a_tint_fades_as_its_height_would(self, parts, textures):
+        always = SynthesisSettings().augmentation() | ALWAYS | {"soft_share": 1.0}
+        drawn, made = draw(parts.foreground, textures, streams(), **always), make(parts, textures, **always)
+        height = made.change.abs() / drawn.change.abs().amax(dim=(2, 3), keepdim=True)
+        blend = torch.lerp(parts.rgb, drawn.texture, height * (1 - drawn.beta) * ~drawn.keep_rgb)
+        assert torch.allclose(made.rgb, blend * made.foreground, atol=1e-5)
+
+    def test_a_patch_is_an_ellipse(self):
+        rng = np.random.default_rng(0)
+        for _ in range(5):
+            centre, radius, aspect, angle = (
+                rng.integers(64 * 64),
+                rng.uniform(3, 12),
+                rng.uniform(1, 4),
+                rng.uniform(0, np.pi),
+            )
+            given = (torch.tensor([[value]], dtype=torch.float32) for value in (radius, aspect, angle))
+            found = _beyond(64, torch.tensor([[int(centre)]]), *given, torch.tensor([[True]]))[0, 0]
+            y, x = np.indices((64, 64)) - np.array(divmod(centre, 64))[:, None, None]
+            along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+            np.testing.assert_allclose(found, along**2 + (aspect * across) ** 2 - radius**2, atol=0.3, rtol=1e-3)
 
     def test_a_defect_too_faint_for_its_mask_is_strengthened(self, parts, textures):
         """Else all of it would fall to Eq. 7."""
@@ -485,6 +549,9 @@ class TestRelight:
         assert 0.8 * 0.95 * 0.78 < ratio.min() < 0.85 and 1.15 < ratio.max() < 1.2 * 1.05 * 1.22
         assert ratio.diff(dim=-1).abs().max() < 0.06
         assert ratio.mean(dim=(1, 2, 3)).std() > 0.05
+
+    def test_no_light_is_brighter_than_white(self):
+        assert relight(torch.ones(8, 3, SIZE, SIZE), streams(8), 0.5).max() <= 1
 
     def test_nothing_is_nothing(self):
         image = torch.rand(2, 3, SIZE, SIZE)

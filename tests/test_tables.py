@@ -9,6 +9,7 @@ import json
 import math
 import os
 import re
+import statistics
 from dataclasses import replace
 from pathlib import Path
 
@@ -294,14 +295,15 @@ class TestPaper:
         assert figures[9] == 0.5 and all(math.isnan(f) for f in figures[:9] + figures[10:])
         assert 10 not in bold
         assert "ours" not in block(table, "3D only")
-        assert math.isnan(paper.mean_figures(outcomes, MVTEC)["rgb"]["image_auroc"])
+        found = {row["modality"]: row["mean"]["image_auroc"] for row in paper.records(outcomes, MVTEC)}
+        assert math.isnan(found["rgb"]) and found["both"] == pytest.approx(0.9)
 
     def test_another_data_set_stands_alone(self):
         outcomes = [outcome("valve", value=0.5), outcome("gear", value=1.0)]
         expected = paper.expected_categories(["valve", "gear"])
         tables = paper.paper_tables(outcomes, expected)
         assert [rows_of(table) for table in tables] == [[["RGB+3D", "ours", "1.000", "0.500", "0.750"]]] * 2
-        assert tables[0].title == "I-AUROC" and not tables[0].note
+        assert tables[0].title == "I-AUROC" and "published" not in tables[0].note
 
     def test_categories_of_several_data_sets_are_told_to_have_no_published_rows(self):
         for names in (["valve", "tire"], ["Lollipop", "tire", "bagel"]):
@@ -321,9 +323,76 @@ class TestPaper:
 
     def test_overview_says_why_there_is_no_mean(self):
         outcomes = [outcome("gear"), outcome("valve"), outcome("valve", "depth")]
-        assert paper.overview(outcomes, ["gear", "valve"]).note == "no mean of 3D only for want of a run of gear"
-        assert paper.overview(outcomes[:2], ["gear", "valve"]).note == ""
+        assert "no mean of 3D only for want of a run of gear" in paper.overview(outcomes, ["gear", "valve"]).note
+        assert "no mean" not in paper.overview(outcomes[:2], ["gear", "valve"]).note
         assert "RGB+3D for want of a run of bagel, cable_gland" in paper.overview([outcome()], MVTEC).note
+
+
+class TestOurs:
+    """Runs of several seeds, and of several folders, in a data set's tables."""
+
+    @staticmethod
+    def seeds(category: str, values: dict[int, float], method: str = "ours") -> list[Outcome]:
+        made = [
+            outcome(category, value=value, run=f"runs/{category}-{seed}", seed=seed) for seed, value in values.items()
+        ]
+        return [replace(one, method=method) for one in made]
+
+    def test_seeds_are_averaged_within_categories_and_means_within_seeds(self):
+        outcomes = self.seeds("gear", {0: 0.5, 1: 0.7}) + self.seeds("valve", {1: 0.9, 0: 0.5})
+        for table in paper.paper_tables(outcomes, ["gear", "valve"]):
+            mean, deviation = table.rows
+            assert (
+                mean.labels == ("RGB+3D", "ours, mean of 2 seeds") and deviation.labels[1] == "ours, standard deviation"
+            )
+            assert mean.figures == pytest.approx([0.6, 0.7, 0.65])
+            # of the seeds' means over the categories, 0.5 and 0.8, not of the categories' deviations
+            assert deviation.figures == pytest.approx(
+                [statistics.stdev(v) for v in ((0.5, 0.7), (0.5, 0.9), (0.5, 0.8))]
+            )
+        assert "preset auto, 10000 steps, seed 0, 1" in paper.overview(outcomes, ["gear", "valve"]).note
+        (row,) = paper.records(outcomes, ["gear", "valve"])
+        assert row["seeds"] == 2 and row["standard_deviation"]["image_auroc"] == pytest.approx(
+            statistics.stdev([0.5, 0.8])
+        )
+
+    def test_seeds_that_categories_do_not_share_have_no_deviation_of_their_mean(self):
+        outcomes = self.seeds("gear", {0: 0.5, 1: 0.7}) + self.seeds("valve", {0: 0.9})
+        mean, deviation = paper.paper_tables(outcomes, ["gear", "valve"])[0].rows
+        assert mean.figures == pytest.approx([0.6, 0.9, 0.75])
+        assert deviation.figures[0] == pytest.approx(statistics.stdev([0.5, 0.7])) and all(
+            map(math.isnan, deviation.figures[1:])
+        )
+
+    def test_a_standard_deviation_is_no_best_figure(self):
+        outcomes = [one for name in MVTEC for one in self.seeds(name, {0: 0.2, 1: 1.8})]  # it exceeds 1
+        rows = block(paper.paper_tables(outcomes, MVTEC)[0], "RGB+3D")
+        assert len(rows["ours, mean of 2 seeds"][1]) > 5 and not rows["ours, standard deviation"][1]
+
+    def test_folders_have_a_row_each(self):
+        outcomes = self.seeds("gear", {0: 0.5}, "neither") + self.seeds("gear", {0: 0.7}, "both")
+        assert [row[1:] for row in rows_of(paper.paper_tables(outcomes, ["gear"])[0])] == [
+            ["neither", "0.500", "0.500"], ["both", "0.700", "0.700"],
+        ]  # fmt: skip
+        overview = paper.overview(outcomes, ["gear"])
+        assert list(overview.texts) == ["modality", "method", "figure"]
+        assert [row.labels[1] for row in overview.rows] == ["neither"] * len(FIGURES) + ["both"] * len(FIGURES)
+
+    def test_lost_and_known_test_parts_are_told_in_every_table(self):
+        bad = replace(outcome("gear"), unused=["test/hole/rgb/003.png"], known=["good/001"], verdicts=[{}] * 7)
+        tables = [paper.overview([bad], ["gear"]), *paper.paper_tables([bad], ["gear"])]
+        for table in tables:
+            assert (
+                "gear: captures that could not be preprocessed and count nowhere: 1 (test/hole/rgb/003.png)"
+                in table.note
+            )
+            assert "gear: 1 of the test parts were there when the run was trained" in table.note
+        assert "test parts: gear 7" in tables[0].note
+
+    def test_runs_that_were_not_trained_alike_are_told(self):
+        outcomes = [outcome("gear"), outcome("valve", **{"synthesis.dropout": 0.1, "seed": 3})]
+        note = paper.overview(outcomes, ["gear", "valve"]).note
+        assert "seed 0, 3, not trained alike: synthesis.dropout" in note
 
 
 def test_time_and_memory_stand_beside_those_of_table_5():

@@ -111,6 +111,16 @@ class TestFolder:
         seen = [tuple(int(c) for c in texture[0, 0]) for texture in bank]
         assert set(seen[:3]) == set(seen[3:6]) == set(COLOURS)
 
+    @pytest.mark.parametrize("shape", [(40, 240), (240, 40)])
+    def test_crops_lie_anywhere_in_long_images_and_are_not_squeezed(self, tmp_path, shape):
+        ramp = np.arange(240, dtype=np.uint8)  # along the image
+        image = np.broadcast_to(ramp if shape[1] == 240 else ramp[:, None], shape)
+        write(tmp_path / "long.png", np.repeat(image[..., None], 3, axis=2))
+        bank = folder_textures(tmp_path, 200, 16, seed=0).astype(int)
+        starts, spans = bank.min(axis=(1, 2, 3)), np.ptp(bank, axis=(1, 2, 3))
+        assert starts.min() < 20 and starts.max() > 180
+        assert spans.min() >= 14 and spans.max() <= 40  # of 16 to 40 pixels
+
     def test_reproducible_and_seeded(self, tmp_path):
         write(tmp_path / "noise.png", np.random.default_rng(0).integers(0, 256, (200, 300, 3), np.uint8))
         first = folder_textures(tmp_path, 4, 32, seed=1)

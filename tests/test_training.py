@@ -31,12 +31,13 @@ from das3d_cli.data.capture import RawCapture
 from das3d_cli.data.layouts import find_entries
 from das3d_cli.detector import Detector
 from das3d_cli.device import choose
-from das3d_cli.engine import checkpoint, distributed, training
+from das3d_cli.engine import checkpoint, distributed, samples, training
 from das3d_cli.engine.feed import Feed, batch_indices, placed
-from das3d_cli.engine.trainer import Data, Trainer, learning_rate, loss_terms, total_loss
+from das3d_cli.engine.samples import Data
+from das3d_cli.engine.trainer import Trainer, learning_rate, loss_terms, total_loss
 from das3d_cli.engine.validation import validate
 from das3d_cli.errors import DataError, UsageError
-from das3d_cli.evaluation import Outcome, evaluate_detector, notes
+from das3d_cli.evaluation import Outcome, evaluate_detector
 from das3d_cli.model import Output
 from das3d_cli.report.page import write_page
 from das3d_cli.scoring import fewest_parts, good_threshold, judging, score
@@ -106,12 +107,44 @@ class TestRun:
         other = trained(cache, tmp_path, "seed=1")
         assert not same(weights(finished.run / "checkpoints/last.pt"), weights(other.run / "checkpoints/last.pt"))
 
+    def test_steps_and_seeds_draw_others_and_places_their_own(self, finished: Trainer):
+        """Whatever else the seed changes, as the order of the parts."""
+        data, s = finished.data, finished.settings
+        batch, places = data.train.pick(torch.tensor([0, 0])), torch.arange(2)
+
+        def made(step: int, seed: int = 0) -> torch.Tensor:
+            other = s.model_copy(update={"seed": seed})
+            normal, augmented = samples.synthesised(batch, places, step, data.textures, other, 0.0)
+            return torch.cat((normal.rgb, augmented.rgb))
+
+        one = made(3)
+        assert torch.equal(one, made(3))
+        assert not torch.equal(one, made(4)) and not torch.equal(one, made(3, seed=1))
+        assert not torch.equal(one[0], one[1]) and not torch.equal(one[2], one[3])
+
+    def test_another_seed_begins_with_another_network(self, cache: Cache, tmp_path: Path):
+        begun = [training.start(settings(f"seed={seed}"), cache, tmp_path, CPU).network for seed in (0, 1, 0)]
+        first, other, again = (dict(network.named_parameters()) for network in begun)
+        assert all(torch.equal(first[name], again[name]) for name in first)
+        convolution = next(name for name in first if first[name].ndim == 4)
+        assert not torch.equal(first[convolution], other[convolution])
+
+    def test_the_optimiser_heeds_its_settings(self, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        clipped = []
+        clip = torch.nn.utils.clip_grad_norm_
+        monkeypatch.setattr(
+            "torch.nn.utils.clip_grad_norm_", lambda weights, most: clipped.append(most) or clip(weights, most)
+        )
+        trainer = trained(cache, tmp_path, "train.weight_decay=0.03", "train.clip=0.7", "train.steps=2")
+        assert [group["weight_decay"] for group in trainer.optimizer.param_groups] == [0.03]
+        assert clipped == [0.7, 0.7]
+
     @pytest.mark.parametrize(
         ("where", "call"),
         [
             ("torch.nn.utils.clip_grad_norm_", 2),
             ("das3d_cli.engine.trainer.validate", 1),
-            ("das3d_cli.engine.trainer.augment_often", 5),
+            ("das3d_cli.engine.samples.augment_often", 5),
         ],
     )
     def test_interrupted_and_resumed_equals_uninterrupted(
@@ -195,8 +228,8 @@ class TestRun:
         self, cache: Cache, cache_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ):
         run = training.start(settings(), cache, tmp_path, CPU).run
-        made = training.procedural_textures
-        monkeypatch.setattr(training, "procedural_textures", lambda *arguments: made(*arguments) ^ 1)
+        made = samples.procedural_textures
+        monkeypatch.setattr(samples, "procedural_textures", lambda *arguments: made(*arguments) ^ 1)
         assert training.resume(run, cache_root, CPU).step == 0
 
     def test_its_folder_is_claimed_before_anyone_can_take_it_for_a_run(self, cache: Cache, tmp_path: Path):
@@ -547,6 +580,41 @@ def test_a_threshold_that_defects_miss_is_told(cache: Cache, tmp_path: Path, mon
     assert 0 <= found["defects_found"] <= 1 and found == validate(*arguments)
 
 
+def test_validation_looks_at_defects_in_both_images_and_in_either_each_drawn_anew(
+    finished: Trainer, monkeypatch: pytest.MonkeyPatch
+):
+    from das3d_cli.engine import validation
+
+    drawn, seen, thresholds = [], [], []
+    augment, score, threshold = validation.augment, validation.score, validation.threshold
+
+    def noted(*images, **options):
+        drawn.append((options["modality"], augment(*images, **options)))
+        return drawn[-1][1]
+
+    monkeypatch.setattr(validation, "augment", noted)
+    monkeypatch.setattr(validation, "score", lambda look, batch, *more: seen.append(batch) or score(look, batch, *more))
+    monkeypatch.setattr(
+        validation,
+        "threshold",
+        lambda held, learnt, share: thresholds.append((held, learnt)) or threshold(held, learnt, share),
+    )
+    data = finished.data
+    s = finished.settings
+    s = s.model_copy(update={
+        "train": s.train.model_copy(update={"validation_defects": 4}),
+        "synthesis": s.synthesis.model_copy(update={"pierced_share": 1.0, "soft_share": 0.0}),
+    })  # fmt: skip
+    found = validate(finished.network, data.validation, data.train, data.textures, s)
+    assert [modality for modality, _ in drawn] == ["both", "rgb", "depth", "both"]
+    assert not torch.equal(drawn[0][1].mask, drawn[3][1].mask)
+    judged = [batch.foreground for batch in seen if any(torch.equal(batch.rgb, made.rgb) for _, made in drawn)]
+    assert len(judged) == 4 and judged[0].sum() < data.validation.foreground.sum()  # a hole is no part of it
+    assert found["quality"] == (found["image_auroc"] + found["pixel_ap"]) / 2
+    ((held, learnt),) = thresholds
+    assert (len(held), len(learnt)) == (len(data.validation), len(data.train)) == (2, 4)
+
+
 def test_few_good_parts_and_copies_of_them_are_told():
     some = SimpleNamespace(names=tuple(f"train/good/{n}" for n in range(18)), fingerprints=tuple("abcdefghijklmnopqr"))
     (few,) = _lacking(len(some.names), some, 0.95)
@@ -569,7 +637,7 @@ def test_the_good_part_that_scores_highest_is_told(cache: Cache, tmp_path: Path)
     trainer = trained(cache, tmp_path)
     data, look, s = trainer.data, judging(copy.deepcopy(trainer.network)), trainer.settings
     scores = np.concatenate(
-        [score(look, parts.unpacked(), s.score.smoothing, s.views).scores for parts in (data.train, data.validation)]
+        [score(look, parts.unpacked(), s.score.smoothing, s.looks).scores for parts in (data.train, data.validation)]
     )
     found = validate(trainer.network, data.validation, data.train, data.textures, s)
     assert found["highest"] == scores.argmax() and scores.argmax() != scores.argmin()
@@ -761,7 +829,7 @@ class TestDetector:
         self, finished: Trainer, shared_dataset: Path, cache_root: Path, tmp_path: Path
     ):
         """Put aside for the test after the training, under other names, with one that cannot be used."""
-        assert list(notes(evaluate_detector(Detector.load(finished.run, "cpu"), cache_root))) == []
+        assert evaluate_detector(Detector.load(finished.run, "cpu"), cache_root).notes == []
         own = Path(shutil.copytree(shared_dataset, tmp_path / "mvtec3d")) / "tire"
         for number, split in enumerate(("train", "validation")):
             for kind in ("rgb", "xyz", "gt"):
@@ -770,7 +838,7 @@ class TestDetector:
         (own / "test/bump/xyz/000.tiff").write_bytes(b"II")
         build(find_entries(own), tmp_path / "out", PreprocessSettings(size=64), workers=1)
         evaluation = evaluate_detector(Detector.load(finished.run, "cpu"), tmp_path / "out")
-        known, unused = notes(evaluation)
+        known, unused = evaluation.notes
         assert known.startswith("2 of the test parts were there when") and known.endswith(": good/990, good/991")
         assert unused.endswith("that could not be preprocessed and count nowhere: 1 (test/bump/xyz/000.tiff)")
         record = Outcome.of(finished.run, evaluation).record()
@@ -798,8 +866,8 @@ class TestDetector:
 
     def test_a_cache_of_other_training_captures_is_told_from_other_settings(self, finished: Trainer, cache_root: Path):
         detector = Detector.load(finished.run, "cpu")
-        near, far = detector.depth_range
-        detector.depth_range = near, far + 0.001
+        near, far = detector.depth_range_m
+        detector.depth_range_m = near, far + 0.001
         with pytest.raises(DataError, match=r"made of other training captures than this run's; train again on it"):
             evaluate_detector(detector, cache_root)
 

@@ -10,7 +10,6 @@ from das3d_cli import console
 from das3d_cli.commands.options import DEFAULT_RUNS, AsJson, Gpus, Out, Run, Runs
 from das3d_cli.configure import resolve
 from das3d_cli.errors import UsageError
-from das3d_cli.files import as_json as to_json
 from das3d_cli.report.formats import check_targets, terminal, write_tables
 from das3d_cli.runs import newest_finished
 
@@ -48,7 +47,7 @@ def run(
     }
     failed = write_tables(out or [], [table], found)
     if as_json:
-        console.result(to_json(found))
+        console.record(found)
     else:
         console.show(terminal(table))
     if failed:

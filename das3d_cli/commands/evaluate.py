@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,18 +15,17 @@ from das3d_cli.commands.options import (
     DEFAULT_CACHE,
     DEFAULT_RUNS,
     AsJson,
-    Cache,
+    CacheFolder,
     Gpus,
     Out,
-    Runs,
     split_names,
 )
 from das3d_cli.configure import resolve
+from das3d_cli.engine.interrupt import end_on_sigterm
 from das3d_cli.errors import Das3dError, DataError, UsageError
-from das3d_cli.files import as_json as to_json
 from das3d_cli.files import check_folder, on_a_line, real, write_json
 from das3d_cli.report.formats import check_targets, terminal, write_tables
-from das3d_cli.runs import by_category, newest_finished, using
+from das3d_cli.runs import by_category, newest_finished, of_each_seed, using
 
 if TYPE_CHECKING:
     from das3d_cli.evaluation import Evaluation, Outcome
@@ -49,14 +50,39 @@ def run(
             show_default=False,
         ),
     ] = None,
-    data: Cache = DEFAULT_CACHE,
-    runs: Runs = DEFAULT_RUNS,
+    data: CacheFolder = DEFAULT_CACHE,
+    runs: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--runs",
+            help="Folder of the run folders; repeat it to see several folders' runs of --category side by side, each in a row called"
+            f" as its folder. (default: {DEFAULT_RUNS})",
+            show_default=False,
+        ),
+    ] = None,
+    all_seeds: Annotated[
+        bool,
+        typer.Option(
+            "--all-seeds",
+            help="Of each category and modality not the newest run alone, but with it all that differ from it in their seed: the tables"
+            " then hold means and standard deviations.",
+        ),
+    ] = False,
     gpus: Gpus = None,
     pictures: Annotated[
         Path | None,
         typer.Option(
             "--pictures",
             help="Write the figures, and a picture and the anomaly map of every test part of one run, at the samples' size, here.",
+            show_default=False,
+        ),
+    ] = None,
+    maps: Annotated[
+        Path | None,
+        typer.Option(
+            "--maps",
+            help="Write the anomaly map of every test part here, at the raw images' size, as CATEGORY/test/LABEL/NAME.tiff, which"
+            " MVTec 3D-AD's own evaluation reads.",
             show_default=False,
         ),
     ] = None,
@@ -71,24 +97,32 @@ def run(
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
+    end_on_sigterm()
     settings = resolve({"hardware.gpus": gpus})
     several = bool(category) or len(models or []) > 1
-    _check_call(models, category, runs, pictures, report, out or [])
-    wanted, chosen = _choose(models, category, data, runs)
+    folders = runs or [DEFAULT_RUNS]
+    _check_call(models, category, folders, all_seeds, pictures, report, out or [])
+    wanted, chosen = _choose(models, category, data, folders, all_seeds)
     from das3d_cli.evaluation import Outcome
 
     outcomes: list[Outcome] = []
     failed: dict[Path, Das3dError] = {}
     unwritten: list[DataError] = []
-    for path in chosen:
+    for path, method in chosen.items():
         try:
-            evaluation = _evaluate(path, data, settings.hardware.gpus, pictures)
+            evaluation = _evaluate(
+                path, data, settings.hardware.gpus, pictures, maps, [outcome.category for outcome in outcomes]
+            )
         except Das3dError as error:
             failed[path] = error
             continue
-        outcomes.append(Outcome.of(path, evaluation))
+        outcomes.append(Outcome.of(path, evaluation, method))
         if pictures:
             pictures = _tried(unwritten, _write_pictures, pictures, evaluation)
+        if maps:
+            from das3d_cli.report.maps import write_maps
+
+            _tried(unwritten, write_maps, maps, evaluation)
         if report:
             from das3d_cli.report.page import write_page
 
@@ -102,7 +136,7 @@ def run(
         pictures = _tried(unwritten, lambda folder: write_json(folder / RECORD, found), pictures)
     unwritten += write_tables(out or [], tables, found)
     if as_json:
-        console.result(to_json(found))
+        console.record(found)
     else:
         _show(tables, outcomes, several, pictures, report)
     for failure in (*failed.values(), *unwritten[:-1]):
@@ -118,7 +152,8 @@ def run(
 def _check_call(
     models: list[Path] | None,
     category: list[str] | None,
-    runs: Path,
+    folders: list[Path],
+    all_seeds: bool,
     pictures: Path | None,
     report: Path | None,
     out: list[Path],
@@ -126,11 +161,21 @@ def _check_call(
     """Tell of a mistake before the work, which may take minutes; the pictures' folder is made by that."""
     if models and category:
         raise UsageError("--run and --category: give one of them; --category picks the runs itself")
+    if all_seeds and not category:
+        raise UsageError(
+            "--all-seeds: goes with --category, which picks the runs; those named with --run are averaged by themselves"
+        )
+    if len(folders) > 1 and not category:
+        raise UsageError("--runs: several go with --category, which picks runs in each; give one, or --category all")
+    if doubled := [name for name, count in Counter(map(_called, folders)).items() if count > 1]:
+        raise UsageError(
+            f"--runs: two folders are called {doubled[0]}, as a row of the tables would be; rename one of them"
+        )
     for name, target in (("--pictures", pictures), ("--report", report)):
         if target and (category or len(models or []) > 1):
             why = "--category may pick several" if category else f"{len(models or [])} are given"
             raise UsageError(
-                f"{name} {target}: shows one run, but {why}; give one, as in --run {runs / 'tire-001'} {name} {target},"
+                f"{name} {target}: shows one run, but {why}; give one, as in --run {folders[0] / 'tire-001'} {name} {target},"
                 " and call again for each further run"
             )
     if report and report.suffix.lower() not in (".html", ".htm"):
@@ -167,54 +212,83 @@ def _show(
         console.result(str(report))
 
 
+def _called(folder: Path) -> str:
+    return real(folder).name
+
+
 def _choose(
-    models: list[Path] | None, category: list[str] | None, data: Path, runs: Path
-) -> tuple[list[str], list[Path]]:
-    """The categories that are asked for, and the runs."""
+    models: list[Path] | None, category: list[str] | None, data: Path, folders: list[Path], all_seeds: bool
+) -> tuple[list[str], dict[Path, str]]:
+    """The categories that are asked for, and the runs, each with the name of its row in their tables."""
+    from das3d_cli.evaluation import OURS
+
     if not category:
-        return [], models or [newest_finished(runs)]
+        return [], dict.fromkeys(models or [newest_finished(folders[0])], OURS)
     from das3d_cli.data.cache import categories
 
-    finished, cached = by_category(runs), categories(data)
-    names = split_names(category)
-    lacking = [name for name in names or cached if name not in finished]
-    if names and lacking:
-        raise UsageError(
-            f"{runs}: no finished run of {', '.join(lacking)}; `das3d train --category {','.join(lacking)}` makes one"
-        )
-    for name in lacking:
-        console.say(f"{name}: no finished run below {runs}; left out")
-    for name in [name for name in finished if cached and not names and name not in cached]:
-        console.say(f"{name}: not in the cache {data}; its runs are left out")
-    wanted = names or cached or list(finished)  # without a cache, opening it says what is missing
-    chosen = []
-    for name in wanted:
-        for modality, found in sorted(finished.get(name, {}).items()):
-            chosen.append(found[-1])
-            if len(found) > 1:
-                console.say(
-                    f"{name}: {found[-1]} is the newest of {len(found)} finished runs with --modality {modality}"
-                )
+    cached, names = categories(data), split_names(category)
+    finished = {folder: by_category(folder) for folder in folders}
+    wanted = (
+        names or cached or list(dict.fromkeys(chain(*finished.values())))
+    )  # without a cache, opening it says what is missing
+    chosen: dict[Path, str] = {}
+    for folder, found in finished.items():
+        lacking = [name for name in wanted if name not in found]
+        if names and lacking:
+            raise UsageError(
+                f"{folder}: no finished run of {', '.join(lacking)}; `das3d train --category {','.join(lacking)}` makes one"
+            )
+        for name in lacking:
+            console.say(f"{name}: no finished run below {folder}; left out")
+        for name in [name for name in found if name not in wanted and not names]:
+            console.say(f"{name}: not in the cache {data}; its runs are left out")
+        method = OURS if len(folders) == 1 else _called(folder)
+        for name in wanted:
+            for modality, runs in sorted(found.get(name, {}).items()):
+                chosen |= dict.fromkeys(_picked(name, modality, runs, all_seeds), method)
     if not chosen:
-        raise UsageError(f"{runs}: no finished run of {', '.join(wanted)}; `das3d train --category all` makes one")
+        raise UsageError(
+            f"{folders[0]}: no finished run of {', '.join(wanted)}; `das3d train --category all` makes one"
+        )
     return wanted, chosen
 
 
-def _evaluate(path: Path, data: Path, gpus: str, pictures: Path | None) -> Evaluation:
+def _picked(category: str, modality: str, runs: list[Path], all_seeds: bool) -> list[Path]:
+    """Of a category's runs, the newest last, that one or, with it, one of each other seed."""
+    picked = of_each_seed(runs) if all_seeds else runs[-1:]
+    if len(picked) < len(runs):
+        more = f"; with it {len(picked) - 1} that differ in their seed alone" if all_seeds else ""
+        console.say(
+            f"{category}: {runs[-1]} is the newest of {len(runs)} finished runs with --modality {modality}{more}"
+        )
+    return picked
+
+
+def _evaluate(
+    path: Path, data: Path, gpus: str, pictures: Path | None, maps: Path | None, before: Sequence[str]
+) -> Evaluation:
     from das3d_cli.data.cache import open_cache
     from das3d_cli.data.capture import GOOD
     from das3d_cli.detector import Detector
-    from das3d_cli.evaluation import evaluate_detector, notes
+    from das3d_cli.evaluation import evaluate_detector
 
     detector = Detector.load(path, gpus)
     console.say(using(path, detector.category, detector.step, detector.settings.train.steps))
-    if pictures:
+    if pictures or maps:
         from das3d_cli.report.gallery import check_gallery
+        from das3d_cli.report.maps import check_maps
 
-        parts = open_cache(data, detector.category).samples("test")
-        check_gallery(pictures, ((part.label, part.name) for part in parts))
+        parts = [(part.label, part.name) for part in open_cache(data, detector.category).samples("test")]
+        if pictures:
+            check_gallery(pictures, parts)
+        if maps and detector.category in before:
+            raise UsageError(
+                f"--maps {maps}: holds those of another run of {detector.category}; give this one another place"
+            )
+        if maps:
+            check_maps(maps, detector.category, parts)
     evaluation = evaluate_detector(detector, data)
-    for note in notes(evaluation):
+    for note in evaluation.notes:
         console.say(f"{detector.category}: {note}")
     good = evaluation.split.labels.count(GOOD)
     if not 0 < good < len(evaluation.split.labels):
@@ -253,7 +327,7 @@ def _report(
     expected = paper.expected_categories(wanted)
     return [paper.overview(outcomes, expected), *paper.paper_tables(outcomes, expected)], {
         "dataset": recognise(wanted),
-        "mean": paper.mean_figures(outcomes, expected),
+        "means": paper.records(outcomes, expected),
         "runs": records,
         "failed": lacking,
     }
@@ -261,13 +335,13 @@ def _report(
 
 def _tell_unlike(outcomes: Sequence[Outcome]) -> None:
     """Say by which settings the runs of one row of the tables differ, as those of an experiment would."""
-    from das3d_cli.report.tables import differing_settings
+    from das3d_cli.report.ours import ours_of
 
-    for modality in dict.fromkeys(outcome.modality for outcome in outcomes):
-        row = [outcome for outcome in outcomes if outcome.modality == modality]
-        if keys := list(differing_settings(row)[0]):
+    for row in ours_of(outcomes):
+        if row.differing:
             console.say(
-                f"the runs with --modality {modality} were not trained alike: {', '.join(keys)}; --runs takes another folder"
+                f"the runs with --modality {row.modality} were not trained alike: {', '.join(row.differing)};"
+                " --runs takes another folder"
             )
 
 

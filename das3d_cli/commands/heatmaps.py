@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from das3d_cli.errors import DataError, UsageError
-from das3d_cli.files import real
+from das3d_cli.files import check_folder, make_folder, real
 
 if TYPE_CHECKING:
     from das3d_cli.data.capture import RawCapture
@@ -37,8 +37,7 @@ def planned(files: list[PartFiles], parts: Path | None, heatmap: Path | None) ->
 
 
 def _check_place(heatmap: Path) -> None:
-    from das3d_cli.files import check_folder
-    from das3d_cli.report.draw import check_replaceable
+    from das3d_cli.report.own_png import check_replaceable
 
     if heatmap.is_dir():
         raise UsageError(f"--heatmap {heatmap}: is a folder; name a file, as {heatmap / 'heatmap.png'}")
@@ -51,8 +50,7 @@ def _check_place(heatmap: Path) -> None:
 
 def _in_folder(files: list[PartFiles], parts: Path, folder: Path) -> dict[PartFiles, Path | None]:
     from das3d_cli.data.parts import folders_of_parts
-    from das3d_cli.files import make_folder
-    from das3d_cli.report.draw import check_replaceable, forget
+    from das3d_cli.report.own_png import check_replaceable, forget
 
     usable = [part for part in files if not part.problem]
     taken = {*folders_of_parts(parts), *(path.parent for part in usable for path in part.paths)}
@@ -79,8 +77,7 @@ def to_come(folder: Path) -> Callable[[PartFiles], Path | None]:
         DataError: the folder cannot be made; and of a part, that its heat map would take the place of that of another one, whose files
             are not the same, or of a picture that das3d did not write, or lie among the parts.
     """
-    from das3d_cli.files import make_folder
-    from das3d_cli.report.draw import check_replaceable, forget
+    from das3d_cli.report.own_png import check_replaceable, forget
 
     make_folder(folder)
     owners: dict[str, Path] = {}
@@ -112,15 +109,15 @@ def to_come(folder: Path) -> Callable[[PartFiles], Path | None]:
 
 def draw(picture: Path, detector: Detector, part: PartFiles, found: Prediction, capture: RawCapture) -> None:
     """Write the heat map. Raises DataError: it cannot be written."""
-    from das3d_cli.report.draw import write_png
     from das3d_cli.report.heatmap import overlay
+    from das3d_cli.report.own_png import write_png
     from das3d_cli.report.pictures import picture_of
 
     told = [name for name in (detector.category, part.folder, part.name) if name]
     lengths = [defect.length_mm for defect in found.defects if not math.isnan(defect.length_mm)]
     drawn = overlay(
         picture_of(capture, found.sample.geometry.plane), found.anomaly_map,
-        threshold=found.threshold, outline=detector.settings.score.outline,
+        threshold=found.threshold, outline=detector.outline,
         score=found.score, anomalous=found.anomalous,
         defect_mm=max(lengths, default=None), title=" / ".join(told),
     )  # fmt: skip

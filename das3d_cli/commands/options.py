@@ -43,7 +43,7 @@ Categories = Annotated[
     list[str] | None,
     typer.Option("--category", help="Category; repeatable, or several with commas, or all.", show_default=False),
 ]
-Cache = Annotated[Path, typer.Option("--data", help="Cache that `das3d preprocess` wrote.")]
+CacheFolder = Annotated[Path, typer.Option("--data", help="Cache that `das3d preprocess` wrote.")]
 Runs = Annotated[Path, typer.Option("--runs", help="Folder of the run folders.")]
 Run = Annotated[
     Path | None,

@@ -14,8 +14,8 @@ from das3d_cli import console
 from das3d_cli.commands import heatmaps
 from das3d_cli.commands.options import DEFAULT_RUNS, Gpus, Run, Runs
 from das3d_cli.configure import resolve
+from das3d_cli.engine.interrupt import end_on_sigterm
 from das3d_cli.errors import DataError, UsageError, unforeseen
-from das3d_cli.files import as_json as to_json
 from das3d_cli.files import on_a_line
 from das3d_cli.modality import Modality
 from das3d_cli.runs import newest_finished, using
@@ -94,6 +94,7 @@ def run(
         ),
     ] = False,
 ) -> None:
+    end_on_sigterm()
     settings = resolve({"hardware.gpus": gpus})
     _check_call(first, parts, threshold)
     chosen = model or newest_finished(runs)
@@ -101,10 +102,12 @@ def run(
     from das3d_cli.detector import Detector
 
     detector = Detector.load(chosen, settings.hardware.gpus)
-    console.say(using(chosen, detector.category, detector.step, detector.settings.train.steps))
     detector.threshold = threshold or detector.threshold
     if parts == _STDIN:
-        files, place = _to_come(detector, heatmap)
+        detector.warm_up()
+    console.say(using(chosen, detector.category, detector.step, detector.settings.train.steps))
+    if parts == _STDIN:
+        files, place = _to_come(detector, heatmap, quiet=as_json)
     else:
         files, place = _known(detector, parts, first, second, heatmap)
 
@@ -114,7 +117,14 @@ def run(
     count = failed = anomalous = 0
     # Whoever writes the list may wait for each answer before the next part.
     for judged in in_order(judge, files) if parts and parts != _STDIN else map(judge, files):
-        _tell(judged, detector, chosen, as_json=as_json, one_of_many=bool(parts))
+        if not (
+            as_json and parts == _STDIN
+        ):  # nobody need read what the records hold, and what nobody reads stops who writes it
+            _tell(judged, one_of_many=bool(parts))
+        if as_json:
+            console.record(_record(judged, detector, chosen))
+        elif judged.found:
+            _show(judged.found, f"{judged.part.given or judged.part.first}  " if parts else "")
         count += 1
         failed += judged.error is not None
         anomalous += judged.found is not None and judged.found.anomalous
@@ -151,7 +161,7 @@ def _known(
     return files, pictures.__getitem__
 
 
-def _to_come(detector: Detector, heatmap: Path | None) -> _Parts:
+def _to_come(detector: Detector, heatmap: Path | None, *, quiet: bool) -> _Parts:
     """The parts that standard input names, each when it does."""
     from das3d_cli.data.parts import parts_to_come
 
@@ -160,7 +170,7 @@ def _to_come(detector: Detector, heatmap: Path | None) -> _Parts:
 
     def files() -> Iterator[PartFiles]:
         for part in parts_to_come(lines, detector.needs, detector.category):
-            if other := _of_another_kind(part, detector.usual.photos):
+            if not quiet and (other := _of_another_kind(part, detector.usual.photos)):
                 console.say(f"{part.rgb}: {other}")
             yield part
 
@@ -181,7 +191,7 @@ def _of_another_kind(part: PartFiles, photos: str) -> str:
     from das3d_cli.data.readers import kind_of_photo
 
     kind = kind_of_photo(part.rgb) if part.rgb else photos
-    if not photos or kind == photos:
+    if not photos or kind in ("", photos):
         return ""
     return (
         f"{kind}, where the training's photos were {photos}. A JPEG's colours are coarser, which can look like a defect: judge photos"
@@ -248,53 +258,50 @@ def _placed(part: PartFiles, place: Callable[[PartFiles], Path | None]) -> tuple
 
 def _verdict(detector: Detector, part: PartFiles, picture: Path | None) -> tuple[Prediction, RawCapture]:
     """The verdict on a part, and the part as it was read."""
+    import torch
+
     from das3d_cli.data.depth import limits_beside
     from das3d_cli.data.readers import read_capture
+    from das3d_cli.device import within_memory
 
     if part.problem:
         raise DataError(part.problem)
     if picture:
-        from das3d_cli.report.draw import forget
+        from das3d_cli.report.own_png import forget
 
         forget(picture)
 
     def camera() -> Camera | None:
         return part.find_camera() or detector.form.camera
 
-    capture = read_capture(part.rgb, part.xyz, camera, limits_beside(part.xyz), detector.form.unit)
+    with within_memory(torch.device("cpu"), f"reading {part.first}; free some"):
+        capture = read_capture(part.rgb, part.xyz, camera, limits_beside(part.xyz), detector.form.unit)
     try:
         return detector.predict_capture(capture), capture
     except DataError as error:
         raise DataError(f"{part.first}: {error}") from None
 
 
-def _tell(judged: _Judged, detector: Detector, run: Path, *, as_json: bool, one_of_many: bool) -> None:
-    """Print what became of a part; the error of a single one is left to the caller."""
-    part, found, _, error = judged
-    if error and one_of_many:
-        console.say(f"failed: {error}")
-    notes = found.notes if found else []
-    for note in notes:
-        console.say(f"{part.first}: {note}")
-    if as_json:
-        paths = {kind: str(path) if path else None for kind, path in (("xyz", part.xyz), ("rgb", part.rgb))}
-        about = {"name": part.name} | paths | {"run": str(run), "category": detector.category}
-        other = _of_another_kind(part, detector.usual.photos)
-        console.result(to_json(about | _record(judged, [*notes, *([other] if other else [])])))
-    elif found:
-        _show(found, f"{part.given or part.first}  " if one_of_many else "")
+def _tell(judged: _Judged, *, one_of_many: bool) -> None:
+    """Say what is odd about a part, and why it, one of many, cannot be used; the error of a single one is left to the caller."""
+    if judged.error and one_of_many:
+        console.say(f"failed: {judged.error}")
+    for note in judged.found.notes if judged.found else []:
+        console.say(f"{judged.part.first}: {note}")
 
 
-def _record(judged: _Judged, notes: list[str]) -> dict[str, Any]:
-    _, found, picture, error = judged
-    if not found:
-        return {"anomalous": None, "error": str(error)}
-    return {
-        "anomalous": found.anomalous, "score": found.score, "threshold": found.threshold,
-        "defects": [defect._asdict() for defect in found.defects],
-        "heatmap": str(picture) if picture else None,
-        "notes": notes,
+def _record(judged: _Judged, detector: Detector, run: Path) -> dict[str, Any]:
+    part, found, picture, error = judged
+    about = {
+        "name": part.name, "xyz": str(part.xyz) if part.xyz else None, "rgb": str(part.rgb) if part.rgb else None,
+        "run": str(run), "model": detector.fingerprint, "category": detector.category,
     }  # fmt: skip
+    if not found:
+        return about | {"anomalous": None, "error": str(error)}
+    verdict = found.as_dict() | {"heatmap": str(picture) if picture else None}
+    verdict["notes"] += [note for note in (_of_another_kind(part, detector.usual.photos),) if note]
+    verdict["notes"] += [f"no heat map: {error}"] if error else []
+    return about | verdict
 
 
 def _show(found: Prediction, name: str) -> None:

@@ -12,7 +12,6 @@ import typer
 from das3d_cli import console
 from das3d_cli.commands.options import AsJson, Assignments, Categories, Config, PresetName, Workers, option, split_names
 from das3d_cli.configure import resolve
-from das3d_cli.files import as_json as to_json
 from das3d_cli.settings import PLANE_DISTANCE_MM, LayoutName, PreprocessSettings
 
 if TYPE_CHECKING:
@@ -71,12 +70,15 @@ def run(
             f"{dst}: holds {', '.join(others)} as well, which {src} does not; remove what is gone or was renamed"
         )
     if as_json:
-        failures = [asdict(failure) | {"path": str(failure.path)} for failure in summary.failures]
+        failed = [
+            {"category": failure.category, "path": str(failure.path), "error": failure.reason}
+            for failure in summary.failures
+        ]
         forms = {category: asdict(form) for category, form in summary.forms.items()}
-        console.result(to_json({
-            "cache": str(dst), "layout": found.name, "captures": forms, "samples": summary.as_dicts(),
-            "failures": failures, "notes": summary.notes,
-        }))  # fmt: skip
+        console.record({
+            "cache": str(dst), "layout": found.name, "captures": forms, "samples": [asdict(row) for row in summary.rows],
+            "failed": failed, "notes": summary.notes,
+        })  # fmt: skip
     else:
         console.show(preprocess_table(summary))
     for failure in summary.failures:

@@ -11,7 +11,7 @@ from das3d_cli import console
 from das3d_cli.commands.options import (
     DEFAULT_CACHE,
     Assignments,
-    Cache,
+    CacheFolder,
     Config,
     ModalityName,
     PresetName,
@@ -23,7 +23,7 @@ from das3d_cli.configure import resolve
 
 
 def run(
-    data: Cache = DEFAULT_CACHE,
+    data: CacheFolder = DEFAULT_CACHE,
     category: Annotated[
         list[str] | None,
         typer.Option("--category", help="Category, where the cache holds several.", show_default=False),

@@ -20,7 +20,7 @@ from das3d_cli.commands.options import (
     DEFAULT_RUNS,
     AsJson,
     Assignments,
-    Cache,
+    CacheFolder,
     Categories,
     Config,
     Gpus,
@@ -35,15 +35,15 @@ from das3d_cli.commands.options import (
 from das3d_cli.configure import resolve
 from das3d_cli.engine.launch import launch, launched
 from das3d_cli.errors import Das3dError, DataError, UsageError, some_of
-from das3d_cli.files import as_json as to_json
 from das3d_cli.files import held
 from das3d_cli.settings import Settings
 
 if TYPE_CHECKING:
     import torch
 
-    from das3d_cli.data.cache import Cache as OpenCache
-    from das3d_cli.engine.trainer import Data, Trainer
+    from das3d_cli.data.cache import Cache
+    from das3d_cli.engine.samples import Data
+    from das3d_cli.engine.trainer import Trainer
 
 _TRAINS = "trains in"
 _FEW = 0.5  # of the synthetic defects, some of which hardly show, should be over the threshold at least
@@ -51,7 +51,7 @@ _INTERRUPTED = "interrupted"  # in the last step of a training, which ended all 
 
 
 def run(
-    data: Cache = DEFAULT_CACHE,
+    data: CacheFolder = DEFAULT_CACHE,
     category: Categories = None,
     gpus: Gpus = None,
     preset: PresetName = None,
@@ -123,7 +123,10 @@ def run(
         summary = work(names[0], chosen[0])
         summary.pop(_INTERRUPTED, None)  # nothing is left to do
         if distributed.is_first():
-            console.result(to_json({"finished": [summary], "failed": []}) if as_json else summary["run"])
+            if as_json:
+                console.record({"finished": [summary], "failed": []})
+            else:
+                console.result(summary["run"])
 
 
 def _collect(
@@ -157,7 +160,7 @@ def _collect(
         console.say(f"{len(failed)} of {len(names)} trainings failed{others}")
     if as_json:
         errors = [{of: name, "error": failed[name]} for name in names if name in failed]
-        console.result(to_json({"finished": [finished[name] for name in names if name in finished], "failed": errors}))
+        console.record({"finished": [finished[name] for name in names if name in finished], "failed": errors})
     if untold:
         raise untold
     if failed:
@@ -194,11 +197,9 @@ def _train_category(
         return _finish(trainer, data, settings.hardware.gpus, bar=bar)
 
 
-def _good_parts(cache: OpenCache) -> int:
+def _good_parts(cache: Cache) -> int:
     """How many good parts there are to train on and to validate with, of which several samples may show one."""
-    from das3d_cli.data.capture import GOOD
-
-    samples = [sample for split in ("train", "validation") for sample in cache.samples(split) if sample.label == GOOD]
+    samples = [sample for split in ("train", "validation") for sample in cache.good(split)]
     return len({sample.part or f"{sample.split}/{sample.name}" for sample in samples})
 
 

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import zlib
-from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, replace
@@ -20,8 +19,17 @@ from das3d_cli import __version__
 from das3d_cli.data import cache
 from das3d_cli.data.cache import Manifest, Record
 from das3d_cli.data.capture import GOOD, Form, Geometry, RawCapture
-from das3d_cli.data.common import Common, find_common, find_unit, form_of, good_train, kind_of_photos, to_look_at
-from das3d_cli.data.layouts import SPLITS, DataSet, Entry, Failure
+from das3d_cli.data.common import (
+    Common,
+    find_common,
+    find_unit,
+    form_of,
+    good_train,
+    kind_of_photos,
+    preprocessing,
+    to_look_at,
+)
+from das3d_cli.data.layouts import DataSet, Entry, Failure
 from das3d_cli.data.oddity import oddities, of_all, usual_of
 from das3d_cli.data.preprocess import preprocess
 from das3d_cli.data.readers import check_size, read_capture, read_ground_truth
@@ -33,7 +41,7 @@ from das3d_cli.settings import PreprocessSettings
 
 Progress = Callable[[int, int, str], None]
 Tell = Callable[..., None]
-Stamp = tuple[str, int, int, int]  # a source file's name, size in bytes, time of change in ns, checksum of its middle
+_Stamp = tuple[str, int, int, int]  # a source file's name, size in bytes, time of change in ns, checksum of its middle
 _MIDDLE = 4096  # bytes: files that change places may be of one size and time, and differ where they show the part
 
 
@@ -148,7 +156,7 @@ def _build_category(
     cache.write_manifest(folder, Manifest(
         version=cache.VERSION, das3d=__version__, category=category, settings=settings,
         depth_range_m=common.depth_range_m, window_m=common.window_m, form=common.form, usual=usual,
-        extent_key=extent_key, counts=_counts(records), samples=records,
+        extent_key=extent_key, samples=records,
         failures=[(_relative(failure.path, data.root), failure.reason) for failure in failures],
     ))  # fmt: skip
     forms = {category: common.form} if files else {}
@@ -199,11 +207,11 @@ def _make(task: _Task) -> Record | Failure:
         if truth is not None:
             _check_label(entry, defective=bool(truth.any()))
         sample = preprocess(
-            capture, size=settings.size, plane_distance_m=common.form.plane_distance_m,
-            depth_axis=settings.depth_axis, depth_range=common.depth_range_m, window_m=common.window_m,
-            pitch_m=common.form.pitch_m, foreground=common.form.foreground, ground_truth=truth,
+            capture,
+            ground_truth=truth,
             by_type={name: _mask(path, entry, capture) for name, path in entry.by_type},
-        )  # fmt: skip
+            **preprocessing(settings, common.form, common.depth_range_m, common.window_m),
+        )
     except Exception as error:  # noqa: BLE001  (one odd capture must not cost the others, whatever it breaks)
         return Failure.of(entry.category, entry.files, error)
     cache.write_sample(task.folder / task.path, sample, task.key)
@@ -243,13 +251,9 @@ def _remove_stale(folder: Path, keep: set[str]) -> None:
                 raise DataError(f"{path}: cannot be removed: {reason(error)}; remove it by hand") from None
 
 
-def _counts(records: list[Record]) -> dict[str, dict[str, int]]:
-    return {split: dict(Counter(record.label for record in records if record.split == split)) for split in SPLITS}
-
-
-def _stat(category: str, data: DataSet) -> tuple[dict[Entry, list[Stamp]], list[Failure]]:
+def _stat(category: str, data: DataSet) -> tuple[dict[Entry, list[_Stamp]], list[Failure]]:
     """The stamps of each entry's files: nearly as good as their contents, and much quicker."""
-    stamps: dict[Entry, list[Stamp]] = {}
+    stamps: dict[Entry, list[_Stamp]] = {}
     failures = []
     for entry in data.entries_of(category):
         own = []
@@ -264,7 +268,7 @@ def _stat(category: str, data: DataSet) -> tuple[dict[Entry, list[Stamp]], list[
     return stamps, failures
 
 
-def _stamp(path: Path, root: Path) -> Stamp:
+def _stamp(path: Path, root: Path) -> _Stamp:
     status = path.stat()
     with path.open("rb") as file:
         file.seek(max(0, (status.st_size - _MIDDLE) // 2))

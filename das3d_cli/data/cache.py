@@ -35,10 +35,10 @@ from das3d_cli.settings import PreprocessSettings
 
 VERSION = 8  # of the files' form and of what preprocessing makes of a capture: any change redoes every sample
 MANIFEST = "manifest.json"
-ARRAYS = ("rgb", "depth", "foreground", "valid")
+_ARRAYS = ("rgb", "depth", "foreground", "valid")
 _TRUTH = "ground_truth"
 _BEFORE_HEADER = 10  # bytes of a .npy; the last two of them tell how long its header is
-AGAIN = "run das3d preprocess again"
+_AGAIN = "run das3d preprocess again"
 
 # What the network is given of N samples: rgb, depth, foreground and parallax, as in `Split`.
 Inputs = tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_], NDArray[np.float32]]
@@ -70,7 +70,6 @@ class Manifest(BaseModel):
         form: what the captures consist of, and how they are read.
         usual: what its good train captures are like.
         extent_key: stands for all that these were found from.
-        counts: split -> label -> number of samples.
         failures: (file, reason) of every part that could not be used.
     """
 
@@ -85,7 +84,6 @@ class Manifest(BaseModel):
     form: Form
     usual: Usual
     extent_key: str
-    counts: dict[str, dict[str, int]]
     samples: list[Record]
     failures: list[tuple[str, str]]
 
@@ -105,6 +103,10 @@ class Cache:
     def samples(self, split: str) -> list[Record]:
         """The split's records in their fixed order; empty if there are none."""
         return [record for record in self.manifest.samples if record.split == split]
+
+    def good(self, split: str) -> list[Record]:
+        """Of `samples`, those of good parts."""
+        return [record for record in self.samples(split) if record.label == GOOD]
 
     @property
     def unused(self) -> list[str]:
@@ -212,7 +214,7 @@ def begin_split(cache: Cache, split: str) -> tuple[Split, Iterator[int]]:
     """
     records = cache.samples(split)
     if not records:
-        raise DataError(f"{cache.folder}: holds no {split} samples; check the source's {split}/ and {AGAIN}")
+        raise DataError(f"{cache.folder}: holds no {split} samples; check the source's {split}/ and {_AGAIN}")
     size = cache.manifest.settings.size
     shape = (len(records), size, size)
     by_type: dict[int, Masks] = {}
@@ -234,7 +236,7 @@ def _read_into(stack: Split, by_type: dict[int, Masks], folder: Path, records: l
     for index, record in enumerate(records):  # not in threads, which would pass Python's lock to and fro
         sample, key = read_stamped(folder / record.path)
         if key != record.key or sample.depth.shape != stack.depth.shape[1:]:
-            raise DataError(f"{folder / record.path}: is not the sample that {MANIFEST} lists; {AGAIN}")
+            raise DataError(f"{folder / record.path}: is not the sample that {MANIFEST} lists; {_AGAIN}")
         stack.rgb[index], stack.depth[index] = sample.rgb, sample.depth
         stack.foreground[index], stack.valid[index] = sample.foreground, sample.valid
         if sample.ground_truth is not None:
@@ -269,7 +271,7 @@ def write_sample(path: Path, sample: Sample, key: str) -> None:
     Raises:
         DataError: the disk is full or the folder not writable.
     """
-    arrays: dict[str, Any] = {name: getattr(sample, name) for name in ARRAYS}
+    arrays: dict[str, Any] = {name: getattr(sample, name) for name in _ARRAYS}
     if sample.ground_truth is not None:
         arrays[_TRUTH] = sample.ground_truth
     stamp = {"version": VERSION, "key": key, "geometry": dataclasses.asdict(sample.geometry)}
@@ -301,17 +303,17 @@ def read_stamped(path: Path) -> tuple[Sample, str]:
                 name: tuple(value) if isinstance(value, list) else value for name, value in stamp["geometry"].items()
             }
             geometry = Geometry(**tree)
-            fields = {name: arrays[name] for name in ARRAYS}
+            fields = {name: arrays[name] for name in _ARRAYS}
             masks = {name: arrays[f"{_TRUTH}/{name}"] for name in stamp.get("types", [])}
             unread = len(arrays) > 1 + len(fields) + len(masks)  # under any other name it is damaged
             truth = arrays[_TRUTH] if unread else None
             sample = Sample(**fields, geometry=geometry, ground_truth=truth, by_type=masks)
             return _checked(sample), str(stamp["key"])
     except FileNotFoundError:
-        raise DataError(f"{path}: this sample is missing; {AGAIN}") from None
+        raise DataError(f"{path}: this sample is missing; {_AGAIN}") from None
     except Exception:  # noqa: BLE001  (a damaged or foreign file can break the reader anywhere)
-        raise DataError(f"{path}: damaged, or not a sample written by das3d; {AGAIN}") from None
-    raise DataError(f"{path}: written by another version of das3d; {AGAIN}")
+        raise DataError(f"{path}: damaged, or not a sample written by das3d; {_AGAIN}") from None
+    raise DataError(f"{path}: written by another version of das3d; {_AGAIN}")
 
 
 def _arrays(content: bytes) -> dict[str, NDArray[Any]]:
@@ -373,8 +375,8 @@ def read_manifest(folder: Path) -> Manifest:
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {reason(error)}; see that you may read it") from None
     except (ValueError, TypeError, KeyError, ValidationError):
-        raise DataError(f"{path}: damaged, or not a manifest written by das3d; {AGAIN}") from None
-    raise DataError(f"{path}: written by another version of das3d; {AGAIN}")
+        raise DataError(f"{path}: damaged, or not a manifest written by das3d; {_AGAIN}") from None
+    raise DataError(f"{path}: written by another version of das3d; {_AGAIN}")
 
 
 def _checked(sample: Sample) -> Sample:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 _CELLS = 100  # along the longer side of the image
 _CANDIDATES = 5
+_SEED = 0
 _RANSAC_POINTS, _RANSAC_ROUNDS = 1200, 300  # 99.9 % sure of a plane that holds 30 % of the points
 _FLAT_SLOPE = 0.35  # a cell of the table is inclined to the table by less than 20 degrees
 _MIN_TABLE = 0.03  # of the measured cells
@@ -81,14 +82,18 @@ def cell_means(xyz: NDArray[np.float32], measured: NDArray[np.bool_]) -> Cells:
     return Cells(points, enough, side)
 
 
-def find_candidates(cells: Cells, distance: float, seed: int) -> list[Candidate]:
-    """Planes, the largest first; each is sought among the cells that no earlier one explains."""
+def find_candidates(cells: Cells, distance: float) -> list[Candidate]:
+    """Planes, the largest first; each is sought among the cells that no earlier one explains.
+
+    Args:
+        distance: cells this near to a plane belong to it, metres.
+    """
     found: list[Candidate] = []
     left, total = cells.measured.copy(), cells.measured.sum()
     # a band as wide as the distance would take a thin part's top and the table for one plane
     band = float(np.clip(4 * depth_noise(cells), distance / 5, distance))
     while len(found) < _CANDIDATES and left.sum() >= max(12, _MIN_TABLE * total):
-        plane = _ransac(cells.points[left], band, seed)
+        plane = _ransac(cells.points[left], band)
         if plane is None:
             break
         candidate = _judge(cells, _refine(cells, plane, band), distance)
@@ -105,17 +110,22 @@ def depth_noise(cells: Cells) -> float:
     z = cells.points[..., 2]
     bends = np.abs(z[:, :-2] - 2 * z[:, 1:-1] + z[:, 2:])
     bends = bends[np.isfinite(bends)]
-    return 1.4826 * float(np.median(bends)) / np.sqrt(6) if bends.size else 0.0
+    return deviation(bends) / np.sqrt(6) if bends.size else 0.0
 
 
-def _ransac(points: NDArray[np.float64], band: float, seed: int) -> NDArray[np.float64] | None:
+def deviation(sizes: NDArray[np.floating]) -> float:
+    """The standard deviation of normal errors of these sizes, by their median, which outliers do not move."""
+    return 1.4826 * float(np.median(sizes))
+
+
+def _ransac(points: NDArray[np.float64], band: float) -> NDArray[np.float64] | None:
     import open3d as o3d
 
     if len(points) > _RANSAC_POINTS:
-        points = points[np.random.default_rng(seed).choice(len(points), _RANSAC_POINTS, replace=False)]
+        points = points[np.random.default_rng(_SEED).choice(len(points), _RANSAC_POINTS, replace=False)]
     cloud = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(points))
     with _one_random_state:
-        o3d.utility.random.seed(seed)
+        o3d.utility.random.seed(_SEED)
         # probability 1: no early stop, which would make the result depend on the number of threads
         plane = np.asarray(cloud.segment_plane(band, 3, _RANSAC_ROUNDS, probability=1.0)[0], dtype=np.float64)
     return _towards_camera(plane) if np.linalg.norm(plane[:3]) > 0 else None
@@ -137,7 +147,7 @@ def _refine(cells: Cells, plane: NDArray[np.float64], least: float) -> NDArray[n
         centre = points.mean(axis=0)
         normal = np.linalg.eigh(np.cov((points - centre).T))[1][:, 0]
         plane = _towards_camera(np.append(normal, -normal @ centre))
-        spread = 1.4826 * float(np.median(np.abs(points @ plane[:3] + plane[3])))
+        spread = deviation(np.abs(points @ plane[:3] + plane[3]))
         band = max(3 * spread, least)
     return plane
 

@@ -1,4 +1,4 @@
-"""The two forms a part takes on its way to the network: as captured, and ready for the model."""
+"""A part on its way to the network, as captured and ready for the model, and the words that go with it: labels, units, cameras."""
 
 from __future__ import annotations
 

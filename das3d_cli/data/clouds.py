@@ -1,6 +1,7 @@
 """Organised point clouds in PCD and PLY files: as many points as pixels, row by row.
 
-Read here and not by open3d, which takes what is missing at the end of a cut file from memory, whatever lies there.
+Read here and, but for packed ones, not by open3d, which takes what is missing at the end of a cut file from memory, whatever lies
+there.
 """
 
 from __future__ import annotations

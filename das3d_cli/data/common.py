@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from das3d_cli.data.capture import GOOD, Foreground, Form
 from das3d_cli.data.layouts import Entry, Failure
-from das3d_cli.data.preprocess import OTHER_SCALE, Extent, measure
+from das3d_cli.data.preprocess import OTHER_SCALE, Extent, extent_of
 from das3d_cli.data.readers import guess_unit, kind_of_photo, read_capture
 from das3d_cli.data.thin import flat_height
 from das3d_cli.data.workers import completed
@@ -40,6 +40,21 @@ class Common(NamedTuple):
     form: Form
     low_fraction: float = 0.0
     aspect: float = 1.0
+
+
+def preprocessing(
+    settings: PreprocessSettings, form: Form, depth_range_m: tuple[float, float] | None, window_m: float | None
+) -> dict[str, Any]:
+    """The arguments of `preprocess` that are those of all of a category's captures, trained on or judged."""
+    return {
+        "size": settings.size,
+        "plane_distance_m": form.plane_distance_m,
+        "depth_axis": settings.depth_axis,
+        "depth_range_m": depth_range_m,
+        "window_m": window_m,
+        "pitch_m": form.pitch_m,
+        "foreground": form.foreground,
+    }
 
 
 class _Probed(NamedTuple):
@@ -189,7 +204,7 @@ def _probe(job: tuple[Entry, Form, PreprocessSettings, bool]) -> _Probed:
         if flat_sought and capture.xyz is not None:
             flat = flat_height(capture.xyz, form.plane_distance_m)
         distance, axis = form.plane_distance_m, settings.depth_axis
-        extent = measure(capture, foreground=form.foreground, plane_distance_m=distance, depth_axis=axis)
+        extent = extent_of(capture, foreground=form.foreground, plane_distance_m=distance, depth_axis=axis)
         return _Probed(first, extent, flat)
     except Exception as error:  # noqa: BLE001  (making its sample meets it again and lists it)
         return _Probed(first, str(Failure.of(entry.category, entry.files, error)), flat)

@@ -58,6 +58,8 @@ def decode_tiff(path: Path, data: bytes) -> NDArray[Any]:
     try:
         with _strict_tifffile():
             array: NDArray[Any] = tifffile.imread(io.BytesIO(data))
+    except MemoryError:
+        raise
     except Exception as error:  # noqa: BLE001  (a damaged file can break the decoder anywhere)
         cause = str(error).partition("\n")[0]
         raise DataError(f"{path}: damaged or unsupported TIFF; export it again ({cause})") from None
@@ -84,7 +86,9 @@ def decode_image(path: Path, data: bytes, what: str, *, upright: bool = False) -
     try:
         how = cv2.IMREAD_ANYCOLOR if upright and kind == "JPEG" else cv2.IMREAD_UNCHANGED
         image = cv2.imdecode(np.frombuffer(pixels, np.uint8), how) if pixels else None
-    except cv2.error:
+    except cv2.error as error:
+        if error.code == cv2.Error.STS_NO_MEM:
+            raise MemoryError from None
         image = None
     if image is None:
         raise DataError(f"{path}: damaged or truncated {kind}; copy or export it again")

@@ -15,7 +15,7 @@ _UNEVEN = 4.0  # times the median height at the border: what a surface that is n
 _LEAST_BORDER = 100  # points of it
 
 
-def find_foreground(xyz: NDArray[np.float32], rule: Foreground, *, plane_distance_m: float, seed: int = 0) -> Table:
+def find_foreground(xyz: NDArray[np.float32], rule: Foreground, *, plane_distance_m: float) -> Table:
     """Find the part and the surface that its heights are measured from.
 
     Args:
@@ -23,7 +23,6 @@ def find_foreground(xyz: NDArray[np.float32], rule: Foreground, *, plane_distanc
         rule: "table": what stands on a table, see `find_part`; "border": what is nearer to the camera than the surface
             that the image's border shows; "whole": all that was measured.
         plane_distance_m: points this near to the table, or to the border's surface, are background.
-        seed: of the RANSAC.
 
     Raises:
         DataError: nothing was measured, there is no such surface, or nothing in front of it.
@@ -32,7 +31,7 @@ def find_foreground(xyz: NDArray[np.float32], rule: Foreground, *, plane_distanc
     if not measured.any():
         raise DataError("all points are missing; capture the part again")
     if rule == "table":
-        return find_part(xyz, plane_distance_m=plane_distance_m, seed=seed)
+        return find_part(xyz, plane_distance_m=plane_distance_m)
     return _before_border(xyz, measured, plane_distance_m) if rule == "border" else cut_out(xyz, measured)
 
 

@@ -129,13 +129,13 @@ def parts_to_come(lines: Iterator[str], needs: Modality, category: str = "") -> 
     for number, row in rows:
         where = f"{_WRITTEN}: row {number}"
         if isinstance(row, ValueError):
-            problem = str(row)
-        elif _of_another(row, category):
-            problem = f"is of {row['category']}, but the run is of {category}; name another --run"
-        else:
-            yield _of_row(row, sources, Path(), where)._replace(beside=None)
+            yield PartFiles(None, None, problem=f"{where}: {row}")
             continue
-        yield PartFiles(None, None, problem=f"{where}: {problem}")
+        part = _of_row(row, sources, Path(), where)._replace(beside=None)
+        if _of_another(row, category):
+            problem = f"is of {row['category']}, but the run is of {category}; name another --run"
+            part = part._replace(problem=f"{where}: {problem}")
+        yield part
 
 
 def folders_of_parts(where: Path) -> tuple[Path, ...]:
@@ -218,15 +218,17 @@ def _sources(columns: Sequence[str], needs: Modality) -> dict[str, list[str]] | 
 def _of_row(row: Row, sources: dict[str, list[str]], folder: Path, where: str) -> PartFiles:
     """The part of one row, whose paths count from the folder; `where` is what a problem with it is told by."""
     files: dict[str, Path] = {}
-    name, camera, problem = "", None, ""
+    name, camera, problem = row.get("name", ""), None, ""
     try:
-        check_name(row.get("name", ""))
-        name = row.get("name", "")
+        check_name(name)
+    except ValueError as error:
+        name, problem = "", f"{where}: {error}"
+    try:
         for kind, names in sources.items():
             files[kind] = folder / _one_of(row, names)
         camera = row_camera(row, folder)
     except (ValueError, DataError) as error:
-        problem = f"{where}: {error}"
+        problem = problem or f"{where}: {error}"
     return PartFiles(files.get("xyz"), files.get("rgb"), camera, folder, name, problem)
 
 

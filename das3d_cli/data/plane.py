@@ -15,6 +15,7 @@ from das3d_cli.data.candidates import (
     Cells,
     cell_means,
     choose,
+    deviation,
     find_candidates,
     hull_of,
     is_wall,
@@ -53,7 +54,7 @@ class Table:
         return None if not self.seen else float(np.degrees(np.arccos(min(1.0, abs(self.plane[2])))))
 
 
-def find_part(xyz: NDArray[np.float32], *, plane_distance_m: float, seed: int = 0) -> Table:
+def find_part(xyz: NDArray[np.float32], *, plane_distance_m: float) -> Table:
     """Find the table in an organised point cloud, and the points that stand on it.
 
     Points within `plane_distance_m` of the plane, under it, or beside the table's area are background. Only
@@ -64,21 +65,19 @@ def find_part(xyz: NDArray[np.float32], *, plane_distance_m: float, seed: int = 
     anything: then both of its sides are tried, and the table that surrounds more of the scene counts.
 
     Args:
-        xyz: float32, (H, W, 3), metres in the camera's frame, missing points NaN; of parallel rays in any.
+        xyz: float32, (H, W, 3), metres in the camera's frame, missing points NaN, but not all; of parallel
+            rays in any.
         plane_distance_m: points this near to the plane belong to the table.
-        seed: of the RANSAC.
 
     Raises:
-        DataError: nothing was measured, there is no table, or nothing stands on it.
+        DataError: there is no table, or nothing stands on it.
     """
     measured = ~np.isnan(xyz[..., 2])
-    if not measured.any():
-        raise DataError("all points are missing; capture the part again")
-    found = [_tried(xyz, measured, 0.0, plane_distance_m, seed)]
+    found = [_tried(xyz, measured, 0.0, plane_distance_m)]
     if not _is_all(found[0], measured) and are_parallel(xyz):
         z = xyz[..., 2][measured]
         for origin in (float(z.max()) + _AWAY_M, float(z.min()) - _AWAY_M):
-            found.append(_tried(xyz, measured, origin, plane_distance_m, seed))
+            found.append(_tried(xyz, measured, origin, plane_distance_m))
     tables = [table for table in found if isinstance(table, Table)]
     if not tables:
         raise found[0]  # type: ignore[misc]
@@ -86,12 +85,12 @@ def find_part(xyz: NDArray[np.float32], *, plane_distance_m: float, seed: int = 
 
 
 def _tried(
-    xyz: NDArray[np.float32], measured: NDArray[np.bool_], origin: float, plane_distance_m: float, seed: int
+    xyz: NDArray[np.float32], measured: NDArray[np.bool_], origin: float, plane_distance_m: float
 ) -> Table | DataError:
     """What is found with the origin at this z."""
     try:
         moved = xyz - np.array((0, 0, origin), np.float32) if origin else xyz
-        table = _found(moved, measured, plane_distance_m, seed)
+        table = _found(moved, measured, plane_distance_m)
     except DataError as error:
         return error
     a, b, c, d = table.plane
@@ -110,9 +109,9 @@ def _surrounding(table: Table, xyz: NDArray[np.float32], measured: NDArray[np.bo
     return int((rim_of(measured[::every, ::every]) & on).sum())
 
 
-def _found(xyz: NDArray[np.float32], measured: NDArray[np.bool_], plane_distance_m: float, seed: int) -> Table:
+def _found(xyz: NDArray[np.float32], measured: NDArray[np.bool_], plane_distance_m: float) -> Table:
     cells = cell_means(xyz, measured)
-    candidates = find_candidates(cells, plane_distance_m, seed)
+    candidates = find_candidates(cells, plane_distance_m)
     table = choose(cells, candidates)
     if _is_cut_out(cells, measured, table):
         return cut_out(xyz, measured)
@@ -122,7 +121,7 @@ def _found(xyz: NDArray[np.float32], measured: NDArray[np.bool_], plane_distance
             " shows around it, or preprocess all parts with --set preprocess.foreground=whole or border"
         )
     walls = [other.plane for other in candidates if is_wall(cells, other, table, plane_distance_m)]
-    foreground = _standing_on(xyz, measured, cells, table, walls, plane_distance_m)
+    foreground = _standing_on(xyz, cells, table, walls, plane_distance_m)
     if not foreground.any():
         raise DataError(
             f"no part found: nothing stands over {plane_distance_m * 1000:g} mm above the table; look whether a part is there, and"
@@ -176,7 +175,6 @@ def height_over(plane: ArrayLike, xyz: NDArray[np.float32]) -> NDArray[np.float3
 
 def _standing_on(
     xyz: NDArray[np.float32],
-    measured: NDArray[np.bool_],
     cells: Cells,
     table: Candidate,
     walls: list[NDArray[np.float64]],
@@ -207,7 +205,7 @@ def _noise(z: NDArray[np.float32], height: NDArray[np.float32], cells: Cells, ta
     with np.errstate(divide="ignore", invalid="ignore"):  # of a height map's table
         ratio = np.abs(height[cells.centres] / z[cells.centres])[table.on]
     ratio = ratio[np.isfinite(ratio)]
-    return np.float32(1.4826 * np.median(ratio) if ratio.size else 0) * np.abs(z)
+    return np.float32(deviation(ratio) if ratio.size else 0) * np.abs(z)
 
 
 def _bend(cells: Cells, table: Candidate, distance: float, shape: tuple[int, ...]) -> NDArray[np.float32]:

@@ -19,7 +19,6 @@ from das3d_cli.data.plane import Table, away, height_over
 from das3d_cli.errors import DataError
 
 DepthAxis = Literal["camera", "plane"]
-_SEED = 0
 _TAIL_PERCENT = 0.5  # of the part's points, left out of the range at either end: a defect may lie there
 _MIN_SPAN_M = 1e-3
 # So far from all its neighbours lies a point that no surface carries: share of the depth range, and at least.
@@ -80,7 +79,7 @@ class _Part(NamedTuple):
     gap_m: float | None
 
 
-def measure(
+def extent_of(
     capture: RawCapture, *, plane_distance_m: float, depth_axis: DepthAxis, foreground: Foreground = "table"
 ) -> Extent:
     """How much room the part of a capture with points takes.
@@ -91,7 +90,7 @@ def measure(
     _check(capture)
     if capture.xyz is None:
         raise DataError("holds no points to measure the part on")
-    table = find_foreground(capture.xyz, foreground, plane_distance_m=plane_distance_m, seed=_SEED)
+    table = find_foreground(capture.xyz, foreground, plane_distance_m=plane_distance_m)
     near, far = _range_of(_depth(capture.xyz, table, depth_axis)[table.foreground])
     part = table.foreground | _missing_part(capture.rgb, capture.xyz, table)
     pitch, low = pixel_pitch(capture.xyz, table.foreground), _low_fraction(capture.xyz, table, plane_distance_m)
@@ -104,7 +103,7 @@ def preprocess(
     size: int,
     plane_distance_m: float,
     depth_axis: DepthAxis,
-    depth_range: tuple[float, float] | None,
+    depth_range_m: tuple[float, float] | None,
     window_m: float | None,
     pitch_m: tuple[float, float] | None = None,
     foreground: Foreground = "table",
@@ -120,7 +119,7 @@ def preprocess(
         plane_distance_m: points this near to the table's plane belong to the table.
         depth_axis: "camera": depth is the distance along the optical axis; "plane": minus the height over the
             table, so that a tilted table does not tilt the part's depth.
-        depth_range: depths in metres that become 0 and 1 (beyond them is clipped). None: this capture's own
+        depth_range_m: depths in metres that become 0 and 1 (beyond them is clipped). None: this capture's own
             range, the paper's reading, but without the half percent of points at either end: a small
             defect that sticks out is clipped and does not rescale the part.
         window_m: side in metres of a square window about the part, which grows where the part does not fit into it, so that parts
@@ -143,21 +142,11 @@ def preprocess(
     if capture.xyz is None:
         part = _whole_image(capture.shape)
     else:
-        table = find_foreground(capture.xyz, foreground, plane_distance_m=plane_distance_m, seed=_SEED)
-        part = _on_table(capture.rgb, capture.xyz, table, depth_axis, depth_range)
+        table = find_foreground(capture.xyz, foreground, plane_distance_m=plane_distance_m)
+        part = _on_table(capture.rgb, capture.xyz, table, depth_axis, depth_range_m)
     if pitch_m and part.pitch_m:
         _check_scale(part.pitch_m, pitch_m)
-    side, top, left, span = _frame(part.mask, window_m and part.pitch_m and window_m / _shown_as(part.pitch_m, pitch_m))
-    height, width = capture.shape
-    parallax = part.rising[0] / (side / 2), part.rising[1] / (side / 2)
-    geometry = Geometry(
-        part.plane, part.tilt_deg, part.near_m, part.far_m, height, width, side, top, left, part.missing, parallax,
-        *((True, 1.0) if capture.xyz is None else (_within(part.mask), float(part.measured.sum() / part.mask.sum()))),
-        part.clipped, part.pitch_m, span and part.pitch_m and span * part.pitch_m, part.gap_m,
-        None if capture.rgb is None else float(np.mean(cv2.mean(capture.rgb, part.mask.astype(np.uint8))[:3])),
-        None if capture.rgb is None or capture.xyz is None
-        else photo_offset(capture.rgb, part.mask, ~np.isnan(capture.xyz[..., 2])),
-    )  # fmt: skip
+    geometry = _geometry(capture, part, window_m and part.pitch_m and window_m / _shown_as(part.pitch_m, pitch_m))
 
     weight = _square(part.mask, geometry)
     coverage = _resize(weight, size, _SHARP)
@@ -180,6 +169,33 @@ def preprocess(
     for mask in masks.values():  # the pixel that a tiny defect keeps may be its type's alone
         truth = mask if truth is None else truth | mask
     return Sample(rgb, small.astype(np.float32), inside, inside & (known >= 0.5 * coverage), geometry, truth, masks)
+
+
+def _geometry(capture: RawCapture, part: _Part, window_px: float | None) -> Geometry:
+    side, top, left, span_px = _frame(part.mask, window_px)
+    height, width = capture.shape
+    rgb, xyz = capture.rgb, capture.xyz
+    return Geometry(
+        plane=part.plane,
+        tilt_deg=part.tilt_deg,
+        near_m=part.near_m,
+        far_m=part.far_m,
+        raw_height=height,
+        raw_width=width,
+        side=side,
+        pad_top=top,
+        pad_left=left,
+        missing_fraction=part.missing,
+        parallax=(part.rising[0] / (side / 2), part.rising[1] / (side / 2)),
+        within=xyz is None or _within(part.mask),
+        measured_fraction=1.0 if xyz is None else float(part.measured.sum() / part.mask.sum()),
+        clipped_fraction=part.clipped,
+        pitch_m=part.pitch_m,
+        span_m=span_px and part.pitch_m and span_px * part.pitch_m,
+        gap_m=part.gap_m,
+        brightness=None if rgb is None else float(np.mean(cv2.mean(rgb, part.mask.astype(np.uint8))[:3])),
+        photo_offset=None if rgb is None or xyz is None else photo_offset(rgb, part.mask, ~np.isnan(xyz[..., 2])),
+    )
 
 
 def _within(part: NDArray[np.bool_]) -> bool:
@@ -236,9 +252,20 @@ def _check_scale(pitch_m: float, usual: tuple[float, float]) -> None:
 
 
 def _whole_image(shape: tuple[int, int]) -> _Part:
-    everything, nothing = np.ones(shape, np.bool_), np.zeros(shape, np.bool_)
-    depth = np.full(shape, _NO_DEPTH, np.float32)
-    return _Part(everything, nothing, depth, None, None, None, None, 1.0, (0.0, 0.0), 0.0, None, None)
+    return _Part(
+        mask=np.ones(shape, np.bool_),
+        measured=np.zeros(shape, np.bool_),
+        depth=np.full(shape, _NO_DEPTH, np.float32),
+        plane=None,
+        tilt_deg=None,
+        near_m=None,
+        far_m=None,
+        missing=1.0,
+        rising=(0.0, 0.0),
+        clipped=0.0,
+        pitch_m=None,
+        gap_m=None,
+    )
 
 
 def _on_table(
@@ -246,12 +273,12 @@ def _on_table(
     xyz: NDArray[np.float32],
     table: Table,
     axis: DepthAxis,
-    depth_range: tuple[float, float] | None,
+    depth_range_m: tuple[float, float] | None,
 ) -> _Part:
     depth = _depth(xyz, table, axis)
-    near, far = depth_range if depth_range is not None else _range_of(depth[table.foreground])
+    near, far = depth_range_m if depth_range_m is not None else _range_of(depth[table.foreground])
     if not (np.isfinite([near, far]).all() and near < far):
-        raise ValueError(f"depth_range must be finite and increasing, got ({near}, {far})")
+        raise ValueError(f"depth_range_m must be finite and increasing, got ({near}, {far})")
     upwards = table.plane[:3] if axis == "plane" else (0.0, 0.0, -away(table.plane))
     with ThreadPoolExecutor(1) as beside:  # colours take longer to tell apart than all that the points tell
         holes = beside.submit(_missing_part, rgb, xyz, table)
@@ -262,10 +289,20 @@ def _on_table(
         mask = table.foreground | holes.result()
     depth = fill(depth, measured, mask & ~measured)
     scaled = np.where(mask, (depth - np.float32(near)) / np.float32(far - near), np.float32(0))
-    rising = x * (far - near), y * (far - near)
-    clipped = float(((scaled < 0) | (scaled > 1))[measured].mean()) if measured.any() else 0.0
-    gap = _gap_px(mask & ~measured) * pitch_m
-    return _Part(mask, measured, scaled, table.plane, table.tilt_deg, near, far, missing, rising, clipped, pitch_m, gap)
+    return _Part(
+        mask=mask,
+        measured=measured,
+        depth=scaled,
+        plane=table.plane,
+        tilt_deg=table.tilt_deg,
+        near_m=near,
+        far_m=far,
+        missing=missing,
+        rising=(x * (far - near), y * (far - near)),
+        clipped=float(((scaled < 0) | (scaled > 1))[measured].mean()) if measured.any() else 0.0,
+        pitch_m=pitch_m,
+        gap_m=_gap_px(mask & ~measured) * pitch_m,
+    )
 
 
 def _gap_px(unmeasured: NDArray[np.bool_]) -> float:

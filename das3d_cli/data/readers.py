@@ -24,7 +24,7 @@ CameraSource = Camera | Callable[[], Camera | None] | None
 _DEPTH_IMAGE = b"\x10\x00"  # in a PNG's header: 16 bits, grey
 _INVALID = 65535  # what some cameras write into 16 bits where nothing was measured
 _ALL = 0.9  # of an image: no defect is so large, but what is around one
-FARTHEST_M, NEAREST_M = 20.0, 0.002  # a scene's size that das3d can have to do with
+_FARTHEST_M, _NEAREST_M = 20.0, 0.002  # a scene's size that das3d can have to do with
 # What some programs write where nothing was measured is no point so far away, nor a scene so large in any unit.
 _NO_POINT_M, _NO_SCENE_M = 1e3, 1e9
 
@@ -111,7 +111,7 @@ def guess_unit(
     if known:
         return known, True
     extent = _extent_of(points)
-    return next(unit for unit in ("m", "mm", "um") if unit == "um" or extent * UNITS[unit] <= FARTHEST_M), False
+    return next(unit for unit in ("m", "mm", "um") if unit == "um" or extent * UNITS[unit] <= _FARTHEST_M), False
 
 
 def as_points(xyz: ArrayLike, name: str) -> NDArray[np.float32]:
@@ -124,12 +124,19 @@ def as_points(xyz: ArrayLike, name: str) -> NDArray[np.float32]:
     """
     masked = np.ma.isMaskedArray(xyz) and xyz.dtype.kind == "f"
     return _of_size(
-        _clean(np.ma.filled(xyz, np.nan) if masked else np.asarray(xyz), name), name, "m", "convert it to metres"
+        _clean(np.ma.filled(xyz, np.nan) if masked else _array(xyz, name), name), name, "m", "convert it to metres"
     )
 
 
+def _array(values: ArrayLike, name: str) -> NDArray[Any]:
+    try:
+        return np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as error:  # ragged lists, and tensors on a GPU or with a gradient
+        raise DataError(f"{name}: is no array that numpy can read: {str(error).partition(chr(10))[0]}") from None
+
+
 def kind_of_photo(path: Path) -> str:
-    """The kind of a colour image, "PNG" or "JPEG", by how it begins, by its name, which may say otherwise, if that tells neither."""
+    """The kind of a colour image, "PNG" or "JPEG", by how it begins, by its name, which may lie, if that tells neither; else ""."""
     try:
         if path.is_file():  # what a pipe gives can be read but once
             with path.open("rb") as file:
@@ -138,7 +145,7 @@ def kind_of_photo(path: Path) -> str:
                 return "PNG" if start == PNG_MAGIC else "JPEG"
     except (OSError, ValueError):
         pass
-    return "PNG" if path.suffix.lower() == ".png" else "JPEG"
+    return {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}.get(path.suffix.lower(), "")
 
 
 def read_rgb(path: Path, *, grey: bool = False, upright: bool = False) -> NDArray[np.uint8]:
@@ -165,7 +172,7 @@ def as_rgb(image: ArrayLike, name: str, *, grey: bool = False) -> NDArray[np.uin
     Raises:
         DataError: as `read_rgb`.
     """
-    image = np.asarray(image)
+    image = _array(image, name)
     if not image.size:
         raise DataError(f"{name}: is {_extent(image.shape)}, which holds no pixel")
     if image.dtype != np.uint8:
@@ -287,9 +294,9 @@ def _of_size(points: NDArray[np.float32], name: str, unit: str, mend: str) -> ND
     """The points in metres, if these can be metres; `unit` is what they were taken for, `mend` what to do if they cannot."""
     farthest = float(np.fmax.reduce(np.abs(points), axis=None))
     extent = _extent_of(points) if farthest < _NO_SCENE_M else 0.0
-    if farthest > _NO_POINT_M and extent < FARTHEST_M:
+    if farthest > _NO_POINT_M and extent < _FARTHEST_M:
         raise DataError(f"{name}: holds a point {farthest:.3g} m away; mark missing points as (0, 0, 0) or NaN")
-    if not NEAREST_M < extent < FARTHEST_M:
+    if not _NEAREST_M < extent < _FARTHEST_M:
         likely = "millimetres" if extent > 1 else "metres"
         raise DataError(f"{name}: median distance of {extent / UNITS[unit]:.3g} {unit} looks like {likely}; {mend}")
     return points

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -38,10 +37,6 @@ class Summary:
     failures: list[Failure] = field(default_factory=list)
     forms: dict[str, Form] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-
-    def as_dicts(self) -> list[dict[str, Any]]:
-        """The rows as plain data."""
-        return [asdict(row) for row in self.rows]
 
 
 def rows_of(category: str, records: Iterable[Record], new: Collection[str]) -> list[Row]:

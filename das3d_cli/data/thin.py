@@ -15,13 +15,12 @@ _MOST = 0.6  # of the low points lie on it: fewer are those of a slope or of an 
 _AT_BORDER = 0.05  # of the border: a mat or a tray reaches it, a part lies within the image
 
 
-def flat_height(xyz: NDArray[np.float32], distance: float, *, seed: int = 0) -> float | None:
+def flat_height(xyz: NDArray[np.float32], distance: float) -> float | None:
     """Height of a flat side that stands out of the table by less than `distance`, metres, if much of the part is that low.
 
     Args:
         xyz: float32, (H, W, 3), metres in the camera's frame, missing points NaN.
         distance: points this near to the table are taken for the table unless it is known better, metres.
-        seed: of the RANSAC.
 
     Returns:
         The height of the part's flat side; None where there is none, or the sensor is too noisy to tell. Of parallel rays it
@@ -31,7 +30,7 @@ def flat_height(xyz: NDArray[np.float32], distance: float, *, seed: int = 0) -> 
         return None
     cells = cell_means(xyz, ~np.isnan(xyz[..., 2]))
     band = max(4 * depth_noise(cells), _BAND * distance)
-    table = choose(cells, find_candidates(cells, band, seed))
+    table = choose(cells, find_candidates(cells, band))
     if table is None:
         return None
     height = cells.heights(table.plane)

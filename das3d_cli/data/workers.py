@@ -19,7 +19,7 @@ import cv2
 from das3d_cli.data.lean import without_viewers
 from das3d_cli.errors import DataError
 
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -35,12 +35,12 @@ def process_pool(workers: int, *, jobs: int) -> Iterator[Executor | None]:
     Raises:
         DataError: a worker died.
     """
-    count = min(workers or _cores(), jobs)
+    count = min(workers or cores(), jobs)
     if count <= 1:
         yield None
         return
-    before = {name: os.environ.get(name) for name in THREADS}
-    os.environ.update(dict.fromkeys(THREADS, "1"))  # a worker's libraries look there as they load
+    before = {name: os.environ.get(name) for name in _THREADS}
+    os.environ.update(dict.fromkeys(_THREADS, "1"))  # a worker's libraries look there as they load
     context = multiprocessing.get_context("spawn")
     lifeline, end = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(count, context, _start, (lifeline,))
@@ -76,7 +76,7 @@ def in_order(work: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Res
 
     For work in libraries that run outside Python's lock, where copying arrays between processes would cost more.
     """
-    count = _cores()
+    count = cores()
     waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(count) as pool:
         try:
@@ -91,7 +91,8 @@ def in_order(work: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Res
                 future.cancel()
 
 
-def _cores() -> int:
+def cores() -> int:
+    """How many cores this process may use, as taskset or a cluster's scheduler leaves them."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

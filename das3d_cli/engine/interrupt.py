@@ -1,10 +1,11 @@
-"""How a training ends early: Ctrl-C waits for a good moment, and a killed parent takes its processes with it."""
+"""How work ends early: Ctrl-C waits for a good moment, SIGTERM leaves nothing half written, a killed parent takes its processes along."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -31,6 +32,12 @@ def deferred_interrupt() -> Iterator[Callable[[], bool]]:
         yield lambda: seen
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def end_on_sigterm() -> None:
+    """Let SIGTERM, by which services are stopped, end this process as an error does, so that nothing stays half written."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
 
 def end_with_parent(parent: int | None = None) -> None:

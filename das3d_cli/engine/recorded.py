@@ -20,7 +20,7 @@ _EAGERLY = 3  # calls before the recording: libraries choose their kernels and o
 _one_at_a_time = threading.Lock()
 
 Result = TypeVar("Result")
-Shapes = tuple[tuple[torch.Size, torch.dtype], ...]
+_Shapes = tuple[tuple[torch.Size, torch.dtype], ...]
 
 
 class Recorded(Generic[Result]):
@@ -35,8 +35,8 @@ class Recorded(Generic[Result]):
 
     def __init__(self, work: Callable[..., Result]) -> None:
         self._work = work
-        self._calls: dict[Shapes, int] = {}
-        self._recordings: dict[Shapes, _Recording[Result]] = {}
+        self._calls: dict[_Shapes, int] = {}
+        self._recordings: dict[_Shapes, _Recording[Result]] = {}
         self._stream: Any = None  # on which it runs before it is recorded, and is recorded
         self._pool: Any = None  # of memory
         self._able = True
@@ -58,7 +58,7 @@ class Recorded(Generic[Result]):
                 return self._recordings[shapes].replay(inputs)
             return _beside(self._stream, self._work, inputs) if self._able else self._work(*inputs)
 
-    def _record(self, shapes: Shapes, inputs: tuple[Tensor, ...]) -> None:
+    def _record(self, shapes: _Shapes, inputs: tuple[Tensor, ...]) -> None:
         here = torch.cuda.current_stream()
         self._pool = self._pool or torch.cuda.graph_pool_handle()
         try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,40 +12,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from das3d_cli import losses, runs
-from das3d_cli.batch import Batch, Parts
+from das3d_cli import __version__, losses, runs
+from das3d_cli.batch import Batch
 from das3d_cli.device import autocast, make_ready, short_of_memory, within_memory
 from das3d_cli.engine import checkpoint, distributed
 from das3d_cli.engine.ahead import Ahead
 from das3d_cli.engine.feed import Feed, batch_indices
 from das3d_cli.engine.interrupt import deferred_interrupt
+from das3d_cli.engine.samples import Data, synthesised
 from das3d_cli.engine.validation import validate
 from das3d_cli.errors import DataError
-from das3d_cli.files import as_json
+from das3d_cli.files import to_json
 from das3d_cli.model import Das3d, Output
 from das3d_cli.settings import LossSettings, Settings
-from das3d_cli.synthesis.augment import Augmented, augment_often
-from das3d_cli.synthesis.light import relight
-from das3d_cli.synthesis.pose import turn
-from das3d_cli.synthesis.random import ItemRandom
+from das3d_cli.synthesis.augment import Augmented
 
 _REPORT_EVERY = 20  # steps between lines of metrics.jsonl
 _WARM_UP = 0.1  # share of the steps in which the learning rate rises
 
 Progress = Callable[[int, dict[str, float]], None]
 Samples = list[tuple[Batch, Augmented]]  # good parts as they were turned and relit, and what was made of them
-
-
-@dataclass(frozen=True)
-class Data:
-    """What a training reads: good parts to learn from, good parts to validate on, and, on the device, textures; and the
-    names and fingerprints of all these parts, those to learn from first."""
-
-    train: Parts
-    validation: Parts
-    textures: Tensor
-    names: tuple[str, ...]
-    fingerprints: tuple[str, ...]
 
 
 class Trainer:
@@ -248,7 +233,8 @@ class Trainer:
         """All that a detector needs."""
         return {
             **self.identity,
-            "settings": as_json(self.settings.model_dump(mode="json")),
+            "das3d": __version__,
+            "settings": to_json(self.settings.model_dump(mode="json")),
             "network": self.network.state_dict(),
             "threshold": self.best["threshold"],
             "step": self.best["step"],
@@ -262,7 +248,7 @@ class Trainer:
             return
         state = {
             **self.identity,
-            "settings": as_json(self.settings.model_dump(mode="json")),
+            "settings": to_json(self.settings.model_dump(mode="json")),
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
@@ -304,25 +290,6 @@ class Trainer:
         if distributed.is_first():
             runs.truncate_metrics(self.run, self.step)
             self._save_model()
-
-
-def synthesised(
-    batch: Batch, places: Tensor, step: Tensor | int, textures: Tensor, settings: Settings, normal_share: float
-) -> tuple[Batch, Augmented]:
-    """Good parts turned and relit, and what is made of them.
-
-    Args:
-        places: of the parts in their step's batch, (B,); with the step they tell what is drawn.
-        normal_share: of the parts, left as they are.
-    """
-    s = settings.synthesis
-    of_pose, of_light, of_defects = ItemRandom.of(settings.seed, step, places).split(3)
-    batch = turn(batch, of_pose, rotate=s.rotate, flip=s.flip)
-    batch = batch._replace(rgb=relight(batch.rgb, of_light, s.relight))
-    return batch, augment_often(
-        *batch.images, textures, of_defects, modality=settings.model.modality, defects=s.defects,
-        normal_share=normal_share, **s.augmentation(),
-    )  # fmt: skip
 
 
 def loss_terms(

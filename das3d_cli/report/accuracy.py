@@ -9,7 +9,7 @@ from xml.etree.ElementTree import Element
 from das3d_cli.data.capture import OVERALL
 from das3d_cli.evaluation import Evaluation
 from das3d_cli.intervals import LEVEL, Interval
-from das3d_cli.metrics import LIMITS, pro_curve, pro_point, roc_curve
+from das3d_cli.metrics import LIMITS, REFERENCE_LIMITS, pro_curve, pro_point, roc_curve
 from das3d_cli.report.charts import rising_curve, score_histogram
 from das3d_cli.report.formats import DASH
 from das3d_cli.report.markup import percent, table, tag
@@ -44,8 +44,8 @@ _FIGURES = {
 # What the folded tables hold: title -> figure -> its column's title.
 _IN_FULL = {
     "Parts and pixels": {name: title for name, (title, _) in _FIGURES.items() if name != "aupro_30"},
-    f"AUPRO {EXACT_NOTE}": {f"aupro_{name}": f"AUPRO {limit}" for name, limit in LIMITS.items()},
-    f"AUPRO {REFERENCE_NOTE}": {f"aupro_{name}_reference": f"AUPRO {limit}" for name, limit in LIMITS.items()},
+    f"AUPRO {EXACT_NOTE}": {figure: f"AUPRO {limit}" for figure, limit in LIMITS.items()},
+    f"AUPRO {REFERENCE_NOTE}": {figure: f"AUPRO {limit}" for figure, limit in REFERENCE_LIMITS.items()},
 }
 
 
@@ -145,7 +145,7 @@ def _roc(evaluation: Evaluation, area: float) -> Element:
 
 
 def _pro(evaluation: Evaluation, area: float) -> Element:
-    limit, masks, maps = LIMITS["30"], evaluation.split.ground_truth, evaluation.scored.maps
+    limit, masks, maps = LIMITS["aupro_30"], evaluation.split.ground_truth, evaluation.scored.maps
     rate, share = pro_point(masks, evaluation.outlined)
     sound = "under 0.01%" if 0 < rate < 1e-4 else f"{rate:.2%}"
     at_threshold = f"The threshold in use outlines {percent(share)} of a defect on average, and {sound} of the image around defects."

@@ -83,7 +83,7 @@ def _card(evaluation: Evaluation, fate: Fate, index: int, light: Brightening) ->
     score = float(evaluation.scored.scores[index])
     rgb = _shown(light.shown(split.rgb[index]))
     heat = blend(
-        rgb, anomaly, threshold=detector.threshold, outline=detector.settings.score.outline,
+        rgb, anomaly, threshold=detector.threshold, outline=detector.outline,
         anomalous=bool(evaluation.rejected[index]),
     )  # fmt: skip
     marked = _marked(evaluation.outlined[index], part)

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from das3d_cli.errors import DataError, UsageError
-from das3d_cli.files import as_json, check_folder, encodable, on_a_line, real, write_whole
+from das3d_cli.files import check_folder, encodable, on_a_line, real, to_json, write_whole
 from das3d_cli.runs import ENVIRONMENT, SETTINGS, SUMMARY
 
 DASH = "-"  # for a figure that is undefined
@@ -200,7 +200,7 @@ def write_tables(paths: Sequence[Path], tables: Sequence[FigureTable], record: A
     """
     failed = []
     for path in paths:
-        text = as_json(record, indent=2) + "\n" if path.suffix == ".json" else _WRITERS[path.suffix](tables)
+        text = to_json(record, indent=2) + "\n" if path.suffix == ".json" else _WRITERS[path.suffix](tables)
         try:
             write_whole(path, encodable(text).encode())
         except DataError as error:

@@ -12,8 +12,9 @@ import numpy as np
 from das3d_cli.errors import UsageError
 from das3d_cli.evaluation import Evaluation
 from das3d_cli.files import make_folder, write_whole
-from das3d_cli.report.draw import Picture, check_replaceable, forget, write_png
+from das3d_cli.report.draw import Picture
 from das3d_cli.report.heatmap import blend
+from das3d_cli.report.own_png import check_replaceable, forget, write_png
 from das3d_cli.report.pictures import Brightening, depth_picture, mask_picture, shaded_relief
 from das3d_cli.report.sheet import Tile, contact_sheet
 
@@ -89,7 +90,7 @@ def _files(folder: Path, label: str, name: str) -> tuple[Path, Path]:
 
 
 def _sheet(evaluation: Evaluation, indices: list[int], title: str, light: Brightening) -> Picture:
-    threshold, outline = evaluation.detector.threshold, evaluation.detector.settings.score.outline
+    threshold, outline = evaluation.detector.threshold, evaluation.detector.outline
     note = (
         f"Heat map: what reaches the threshold, {threshold:.3f}, is outlined as far as the map is over"
         f" {min(threshold, outline):.2g}. Below it stand verdict and score."
@@ -110,7 +111,7 @@ def _row(evaluation: Evaluation, index: int, light: Brightening) -> list[Tile]:
     anomalous = bool(evaluation.rejected[index])
     heat = blend(
         rgb, evaluation.scored.maps[index],
-        threshold=detector.threshold, outline=detector.settings.score.outline, anomalous=anomalous,
+        threshold=detector.threshold, outline=detector.outline, anomalous=anomalous,
     )  # fmt: skip
     return [
         Tile(rgb),

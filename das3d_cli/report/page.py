@@ -7,7 +7,7 @@ from xml.etree.ElementTree import Element
 
 from das3d_cli import __version__
 from das3d_cli.data.capture import GOOD
-from das3d_cli.evaluation import Evaluation, notes
+from das3d_cli.evaluation import Evaluation
 from das3d_cli.files import check_folder, write_whole
 from das3d_cli.intervals import LEVEL, share_interval
 from das3d_cli.report.accuracy import charts, figures
@@ -65,7 +65,7 @@ def _head(evaluation: Evaluation, fates: tuple[Fate, ...], run: str) -> Element:
             " and shows every part.",
             class_="lead",
         ),
-        *(tag("p", f"{note[0].upper()}{note[1:]}.", class_="lead") for note in notes(evaluation)),
+        *(tag("p", f"{note[0].upper()}{note[1:]}.", class_="lead") for note in evaluation.notes),
         tag("ul", *tiles, class_="tiles"),
         tag(
             "p",
@@ -128,7 +128,7 @@ def _mistakes(number: int) -> Element:
 
 
 def _gallery(evaluation: Evaluation, fates: tuple[Fate, ...]) -> Element:
-    threshold, outline = evaluation.detector.threshold, evaluation.detector.settings.score.outline
+    threshold, outline = evaluation.detector.threshold, evaluation.detector.outline
     light = Brightening.of(evaluation.split.rgb, evaluation.split.foreground)
     return tag(
         "section",

@@ -3,47 +3,65 @@
 from __future__ import annotations
 
 import math
-import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 from das3d_cli.benchmark import Speed
-from das3d_cli.data.capture import MEAN, OVERALL
+from das3d_cli.data.capture import MEAN
 from das3d_cli.errors import some_of
-from das3d_cli.evaluation import Outcome
+from das3d_cli.evaluation import OURS, Outcome
 from das3d_cli.metrics import FIGURES
 from das3d_cli.report.formats import FigureTable, Row
+from das3d_cli.report.ours import BLOCKS, Ours, ours_of
 from das3d_cli.report.published import SOURCE, categories_of, in_part, published, recognise
 from das3d_cli.report.tables import REFERENCE_NOTE, TITLES
 
-OURS = "ours"
-_BLOCKS = {"rgb": "RGB only", "depth": "3D only", "both": "RGB+3D"}  # as the paper names them, in its order
 _TIMED = "MVTec 3D-AD"  # the data set of Table 5
 _METRICS = {"I-AUROC": "image_auroc", "AUPRO@30": "aupro_30_reference"}
 
 
-def mean_figures(outcomes: Sequence[Outcome], expected: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Of each modality the mean of every figure over the expected categories; nan where one of them has no run."""
-    means = {}
-    for modality in _modalities(outcomes):
-        found = _by_category(outcomes, modality)
-        means[modality] = {figure: _mean(_figures(found, figure, expected)) for figure in FIGURES}
-    return means
-
-
 def overview(outcomes: Sequence[Outcome], expected: Sequence[str]) -> FigureTable:
     """All figures of every run: a column per category, and their mean."""
-    shown = [category for category in expected if any(outcome.category == category for outcome in outcomes)]
-    means = mean_figures(outcomes, expected)
+    ours = ours_of(outcomes)
+    several = len({row.method for row in ours}) > 1
+    shown = [category for category in expected if any(category in row.runs for row in ours)]
     rows, notes = [], []
-    for modality in _modalities(outcomes):
-        found = _by_category(outcomes, modality)
-        if lacking := [category for category in expected if category not in found]:
-            notes.append(f"no mean of {_BLOCKS[modality]} for want of a run of {some_of(lacking)}")
+    for row in ours:
+        whose = (BLOCKS[row.modality], *([row.method] if several else []))
+        if lacking := [category for category in expected if category not in row.runs]:
+            notes.append(f"no mean of {', '.join(whose)} for want of a run of {some_of(lacking)}")
         for figure in FIGURES:
-            figures = [*_figures(found, figure, shown), means[modality][figure]]
-            rows.append(Row((_BLOCKS[modality], TITLES[figure]), figures, ends=figure == FIGURES[-1]))
-    columns = dict.fromkeys([*shown, MEAN], 3)
-    return FigureTable("all figures", ("modality", "figure"), columns, rows, "; ".join(notes))
+            for kind, of in row.kinds():
+                figures = [*of(figure, shown)[:-1], of(figure, expected)[-1]]
+                rows.append(Row((*whose, f"{TITLES[figure]}{kind}"), figures))
+        rows[-1] = rows[-1]._replace(ends=True)
+    texts = ("modality", *(["method"] if several else []), "figure")
+    notes += [_tested(outcomes), *_about(ours)]
+    return FigureTable("all figures", texts, dict.fromkeys([*shown, MEAN], 3), rows, "; ".join(notes))
+
+
+def records(outcomes: Sequence[Outcome], expected: Sequence[str]) -> list[dict[str, Any]]:
+    """Of each row the mean over the expected categories and its standard deviation from seed to seed, figure by figure, as plain data."""
+    return [
+        {
+            "method": row.method,
+            "modality": row.modality,
+            "seeds": row.seeds,
+            "mean": {figure: row.means(figure, expected)[-1] for figure in FIGURES},
+            "standard_deviation": {figure: row.deviations(figure, expected)[-1] for figure in FIGURES},
+        }
+        for row in ours_of(outcomes)
+    ]
+
+
+def _about(ours: Sequence[Ours]) -> Iterator[str]:
+    return (note for row in ours for note in row.notes())
+
+
+def _tested(outcomes: Sequence[Outcome]) -> str:
+    """On how many parts."""
+    parts = {outcome.category: len(outcome.verdicts) for outcome in outcomes}
+    return f"test parts: {', '.join(f'{category} {count}' for category, count in parts.items())}"
 
 
 def expected_categories(wanted: Sequence[str]) -> list[str]:
@@ -60,24 +78,23 @@ def paper_tables(outcomes: Sequence[Outcome], expected: Sequence[str]) -> list[F
 
 def _paper_table(outcomes: Sequence[Outcome], expected: Sequence[str], dataset: str | None, metric: str) -> FigureTable:
     figure, columns = _METRICS[metric], [*expected, MEAN]
-    theirs: dict[str, dict[str, dict[str, float]]] = {modality: {} for modality in _BLOCKS}
+    theirs: dict[str, dict[str, dict[str, float]]] = {modality: {} for modality in BLOCKS}
     number = ""
     for p in published():
         if (p.dataset, p.metric) == (dataset, metric):
             theirs[p.modality].setdefault(p.method, {})[p.category] = p.value
             number = f"Table {p.table}: "
-    rows = []
+    rows, ours = [], ours_of(outcomes)
     for modality, methods in theirs.items():
-        found = _by_category(outcomes, modality)
-        block = [
-            ((_BLOCKS[modality], method), [values[column] for column in columns]) for method, values in methods.items()
-        ]
-        if found:
-            ours = _figures(found, figure, expected)
-            block.append(((_BLOCKS[modality], OURS), [*ours, _mean(ours)]))
-        rows += _with_best_in_bold(block)
+        block = [_Line(method, [values[column] for column in columns]) for method, values in methods.items()]
+        for row in (row for row in ours if row.modality == modality):
+            block += [
+                _Line(f"{row.method}{kind}", of(figure, expected), in_contest=not place)
+                for place, (kind, of) in enumerate(row.kinds())
+            ]
+        rows += _with_best_in_bold(BLOCKS[modality], block)
     of_pixels = figure.startswith("aupro")
-    notes = [REFERENCE_NOTE] if of_pixels else []
+    notes = [*_about(ours), *([REFERENCE_NOTE] if of_pixels else [])]
     if dataset:
         notes.append(f"published rows from {SOURCE}; {dataset} is known by its categories' names alone")
     elif others := in_part(expected):
@@ -114,32 +131,29 @@ def benchmark_table(speeds: Sequence[Speed], run: str, device: str, *, cuda: boo
     return FigureTable("Table 5: time and memory", ("method", "batch"), numbers, rows, note)
 
 
-def _with_best_in_bold(block: Sequence[tuple[tuple[str, str], list[float]]]) -> list[Row]:
+class _Line(NamedTuple):
+    """A row of one modality. in_contest: its figures may be the best."""
+
+    method: str
+    figures: list[float]
+    in_contest: bool = True
+
+
+def _with_best_in_bold(modality: str, block: Sequence[_Line]) -> list[Row]:
     """The rows of one modality; the highest figure of a column, as it is printed, is bold."""
     if not block:
         return []
-    best = [max((round(f, 3) for f in column if not math.isnan(f)), default=math.nan) for column in
-            zip(*(figures for _, figures in block), strict=True)]  # fmt: skip
-    rows = []
-    for labels, figures in block:
-        bold = frozenset(i for i, figure in enumerate(figures) if len(block) > 1 and round(figure, 3) == best[i])
-        rows.append(Row(labels, figures, bold))
-    return [*rows[:-1], rows[-1]._replace(ends=True)]
-
-
-def _modalities(outcomes: Sequence[Outcome]) -> list[str]:
-    return [modality for modality in _BLOCKS if any(outcome.modality == modality for outcome in outcomes)]
-
-
-def _by_category(outcomes: Sequence[Outcome], modality: str) -> dict[str, Outcome]:
-    return {outcome.category: outcome for outcome in outcomes if outcome.modality == modality}
-
-
-def _figures(found: Mapping[str, Outcome], figure: str, categories: Sequence[str]) -> list[float]:
-    return [
-        getattr(found[category].metrics[OVERALL], figure) if category in found else math.nan for category in categories
+    contest = [line.figures for line in block if line.in_contest]
+    best = [
+        max((round(f, 3) for f in column if not math.isnan(f)), default=math.nan)
+        for column in zip(*contest, strict=True)
     ]
-
-
-def _mean(figures: Sequence[float]) -> float:
-    return statistics.fmean(figures)
+    rows = []
+    for line in block:
+        bold = frozenset(
+            place
+            for place, figure in enumerate(line.figures)
+            if line.in_contest and len(contest) > 1 and round(figure, 3) == best[place]
+        )
+        rows.append(Row((modality, line.method), line.figures, bold))
+    return [*rows[:-1], rows[-1]._replace(ends=True)]

@@ -93,9 +93,8 @@ def shaded_relief(depth: NDArray[np.floating], foreground: Mask) -> Picture:
     # The surface goes on past the part's border, or its step to the background would outshine the part.
     rows, columns = distance_transform_edt(~foreground, return_distances=False, return_indices=True)
     surface = cv2.GaussianBlur(depth[rows, columns].astype(np.float32), (0, 0), 0.8)
-    down, right = np.gradient(
-        np.asarray(surface) * max(depth.shape)
-    )  # a change of depth by 1 over the whole width is 45 degrees
+    # A change of depth by 1 over the whole width is 45 degrees.
+    down, right = np.gradient(np.asarray(surface) * max(depth.shape))
     normal = np.stack([right, down, np.ones_like(down)], axis=-1)
     light = np.array([-1.0, -1.0, 1.6]) / np.linalg.norm([-1.0, -1.0, 1.6])
     lit = (normal @ light) / np.linalg.norm(normal, axis=-1)

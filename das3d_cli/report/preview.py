@@ -11,10 +11,10 @@ from torch import Tensor
 
 from das3d_cli.batch import Batch
 from das3d_cli.data.cache import Cache
-from das3d_cli.engine.trainer import synthesised
-from das3d_cli.engine.training import check_preprocessing, load_data
+from das3d_cli.engine.samples import check_preprocessing, load_data, synthesised
 from das3d_cli.files import make_folder
-from das3d_cli.report.draw import Picture, check_replaceable, write_png
+from das3d_cli.report.draw import Picture
+from das3d_cli.report.own_png import check_replaceable, write_png
 from das3d_cli.report.pictures import (
     Brightening,
     depth_picture,

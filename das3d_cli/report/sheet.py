@@ -28,7 +28,7 @@ class Tile(NamedTuple):
     caption: str = ""
 
 
-SMALLEST_TILE = 128
+_SMALLEST_TILE = 128
 """Pixels; smaller tiles are enlarged by a whole factor, so that the lettering fits them."""
 
 
@@ -52,7 +52,7 @@ def contact_sheet(
         uint8, (H, W, 3), RGB.
     """
     tiles = [tile.picture for row in rows for tile in row]
-    factor = max(1, -(-SMALLEST_TILE // max(max(tile.shape[:2]) for tile in tiles)))
+    factor = max(1, -(-_SMALLEST_TILE // max(max(tile.shape[:2]) for tile in tiles)))
     cell_width = factor * max(tile.shape[1] for tile in tiles)
     size = min(24, max(13, cell_width // 16))
     gap, margin, line = size, 2 * size, round(1.35 * size)
@@ -76,13 +76,10 @@ def contact_sheet(
     note_height = len(note_lines) * line + gap if note_lines else 0
     sheet = blank(grid_top + grid_height + note_height + margin, width)
 
-    for number, text in enumerate(title_lines):
-        letter(sheet, text, margin, margin + (2 * number + 0.8) * heading, heading, weight=BOLD)
+    _write(sheet, title_lines, margin, margin + 0.8 * heading, 2 * heading, heading, weight=BOLD)
     for column, label in enumerate(column_labels):
         left = grid_left + column * (cell_width + gap)
-        for number, text in enumerate(label):
-            baseline = grid_top - gap // 2 - (column_lines - 1 - number) * line
-            letter(sheet, text, left, baseline, size, weight=BOLD)
+        _write(sheet, label, left, grid_top - gap // 2 - (column_lines - 1) * line, line, size, weight=BOLD)
     top = grid_top
     for index, row in enumerate(rows):
         _write(sheet, row_labels[index] if index < len(row_labels) else [], margin, top + size, line, size, weight=BOLD)
@@ -96,7 +93,7 @@ def contact_sheet(
 
 
 def _write(
-    sheet: Picture, lines: Sequence[str], x: int, baseline: int, step: int, size: int, *,
+    sheet: Picture, lines: Sequence[str], x: int, baseline: float, step: int, size: int, *,
     weight: int = REGULAR, colour: Colour = INK,
 ) -> None:  # fmt: skip
     """Lines below each other, `step` pixels apart."""

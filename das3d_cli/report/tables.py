@@ -10,7 +10,7 @@ import numpy as np
 
 from das3d_cli.data.capture import OVERALL
 from das3d_cli.evaluation import Outcome
-from das3d_cli.metrics import LIMITS, Metrics
+from das3d_cli.metrics import LIMITS, REFERENCE_LIMITS, Metrics
 from das3d_cli.report.formats import FigureTable, Row
 
 TITLES = {
@@ -19,16 +19,16 @@ TITLES = {
     "image_f1_max": "I-F1-max",
     "pixel_auroc": "P-AUROC",
     "pixel_ap": "P-AP",
-    **{f"aupro_{name}": f"AUPRO@{limit}" for name, limit in LIMITS.items()},
-    **{f"aupro_{name}_reference": f"AUPRO@{limit} (reference)" for name, limit in LIMITS.items()},
+    **{figure: f"AUPRO@{limit}" for figure, limit in LIMITS.items()},
+    **{figure: f"AUPRO@{limit} (reference)" for figure, limit in REFERENCE_LIMITS.items()},
 }
-SEVERAL_NOTE = "a part with several types of defect counts in each, without the pixels of the others"
+_SEVERAL_NOTE = "a part with several types of defect counts in each, without the pixels of the others"
 EXACT_NOTE = "exact: every threshold"
 REFERENCE_NOTE = "reference: 100 thresholds, as published figures use"
 _FIRST = ("image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "aupro_30")
 _COMPARED = ("image_auroc", "pixel_auroc", "aupro_30")
 _LABELS = ("defect type", "parts", "95 %")
-_SEED = "seed"
+SEED = "seed"  # the setting
 _IDLE = ("preset", "hardware.")  # what a preset sets is told key by key, and hardware changes no figure
 
 
@@ -36,9 +36,9 @@ def run_tables(outcome: Outcome) -> list[FigureTable]:
     """The figures of one run, for all parts and for each defect type, with their 95 % intervals, and all its AUPRO."""
     title = f"{outcome.category}: {outcome.metrics[OVERALL].samples} test parts"
     first = {TITLES[figure]: figure for figure in _FIRST}
-    limits = {f"exact@{limit}": f"aupro_{name}" for name, limit in LIMITS.items()}
-    limits |= {f"reference@{limit}": f"aupro_{name}_reference" for name, limit in LIMITS.items()}
-    notes = [SEVERAL_NOTE] if any(len(verdict["types"]) > 1 for verdict in outcome.verdicts) else []
+    limits = {f"exact@{limit}": figure for figure, limit in LIMITS.items()}
+    limits |= {f"reference@{limit}": figure for figure, limit in REFERENCE_LIMITS.items()}
+    notes = [_SEVERAL_NOTE] if any(len(verdict["types"]) > 1 for verdict in outcome.verdicts) else []
     return [
         FigureTable(
             title, _LABELS, dict.fromkeys(first, 3), _rows_of_run(outcome, list(first.values())), "; ".join(notes)
@@ -80,8 +80,8 @@ def comparison_table(outcomes: Sequence[Outcome]) -> FigureTable:
         metrics, bounds = outcome.metrics[OVERALL], outcome.intervals[OVERALL]
         figures = [value for figure in _COMPARED for value in (getattr(metrics, figure), *bounds[figure])]
         rows.append(Row((outcome.run, outcome.category, _as_assignments(told)), figures))
-        but_seed = {key: value for key, value in told.items() if key != _SEED}
-        alike.setdefault((outcome.category, _as_assignments(but_seed)), []).append((told.get(_SEED), outcome))
+        but_seed = {key: value for key, value in told.items() if key != SEED}
+        alike.setdefault((outcome.category, _as_assignments(but_seed)), []).append((told.get(SEED), outcome))
     for (category, text), seeds in alike.items():
         if unfit := _no_mean_for(seeds):
             notes.append(f"no mean of {f'{category} {text}'.strip()}: {unfit}")

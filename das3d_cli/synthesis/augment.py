@@ -24,7 +24,6 @@ from das3d_cli.synthesis.skew_gaussian import covariance, filter_each, skew_kern
 _TO_TABLE = 1.5  # times the depth range: through any part, with a narrow rim
 _OF_LOW_PEAK = 0.6  # as t_p is of a usual peak: patches are then as large, and not specks that teach to guess
 _TINTS = 1 / 3  # of the soft defects
-_LONGEST, _CORRELATED = 4, 0.7  # of a filter's two deviations: times the other, and at most; no ellipse becomes a line
 _SOFT_ASPECT = 3.0  # at most: longer ones are dents no more
 _STEEP = 0.75  # strength for the radius, in shares of range and side, at least: flatter ones teach to guess
 _FADED = 0.25  # of a soft defect's peak: where less is left, people mark nothing
@@ -144,6 +143,8 @@ def draw(
     alpha_max: float,
     sigma_min: float,
     sigma_max: float,
+    sigma_aspect_max: float,
+    sigma_correlation: float,
     kernel_norm: Literal["sum", "peak"],
     strength_min: float,
     strength_max: float,
@@ -170,7 +171,10 @@ def draw(
     noise, picked = _picked(noise, part, mask_threshold)
     picked = _keep_blobs(random, picked, blobs_max, blob_radius_min, blob_radius_max, blob_aspect_max)
     ternary = noise.sign() * picked
-    smooth = _smooth(random, ternary, alpha_max, sigma_min * size, sigma_max * size) if skew_filter else ternary
+    sigmas = sigma_min * size, sigma_max * size
+    smooth = (
+        _smooth(random, ternary, alpha_max, sigmas, sigma_aspect_max, sigma_correlation) if skew_filter else ternary
+    )
     at_random = random.log_uniform if strength_scale == "log" else random.uniform
     strength = at_random(1, 1, low=strength_min, high=strength_max)
     pierced = random.bernoulli(1, 1, probability=pierced_share)
@@ -333,13 +337,20 @@ def _beyond(size: int, centre: Tensor, radius: Tensor, aspect: Tensor, angle: Te
     return torch.cat((of_rows, one_column, of_both), dim=-1) @ torch.cat((one_row, of_columns, column), dim=-2)
 
 
-def _smooth(random: ItemRandom, ternary: Tensor, alpha_max: float, sigma_min: float, sigma_max: float) -> Tensor:
-    """G_s * M_t of Eq. 5 with a filter of unit sum of its own for every item (Eq. 3 and 4)."""
+def _smooth(
+    random: ItemRandom,
+    ternary: Tensor,
+    alpha_max: float,
+    sigmas: tuple[float, float],
+    aspect_max: float,
+    correlation: float,
+) -> Tensor:
+    """G_s * M_t of Eq. 5 with a filter of unit sum of its own for every item (Eq. 3 and 4), its deviations between these, pixels."""
     alpha = random.uniform(2, low=-alpha_max, high=alpha_max)
-    sigma = random.log_uniform(2, low=sigma_min, high=sigma_max)
-    sigma = torch.minimum(sigma, _LONGEST * sigma.amin(dim=1, keepdim=True))
-    correlation = random.uniform(low=-_CORRELATED, high=_CORRELATED)
-    kernel = skew_kernel(alpha, covariance(sigma, correlation), math.ceil(3 * sigma_max))
+    sigma = random.log_uniform(2, low=sigmas[0], high=sigmas[1])
+    sigma = torch.minimum(sigma, aspect_max * sigma.amin(dim=1, keepdim=True))
+    cross = random.uniform(low=-correlation, high=correlation)
+    kernel = skew_kernel(alpha, covariance(sigma, cross), math.ceil(3 * sigmas[1]))
     return filter_each(ternary.to(kernel.dtype), kernel)
 
 

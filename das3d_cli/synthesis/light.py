@@ -19,15 +19,14 @@ def relight(rgb: Tensor, random: ItemRandom, amount: float) -> Tensor:
         random: one stream per item.
         amount: largest change of brightness, as a share, both overall and of soft patches as wide as a quarter to the
             whole of the image; the colours change by a quarter of it.
+
+    Returns:
+        float32, (B, 3, S, S), in [0, 1].
     """
     if amount == 0:
         return rgb
     gain = 1 + random.uniform(1, 1, 1, low=-amount, high=amount)
     balance = 1 + random.uniform(3, 1, 1, low=-amount / 4, high=amount / 4)
     patches = perlin(random, rgb.shape[-1] // _COARSER, scale_max=2)
-    return _lit(rgb, gain * balance, patches, amount)
-
-
-def _lit(rgb: Tensor, gain: Tensor, patches: Tensor, amount: float) -> Tensor:
     patches = F.interpolate(1 + amount * patches[:, None], scale_factor=_COARSER, mode="bilinear", align_corners=False)
-    return (rgb * gain * patches).clamp(0, 1)
+    return (rgb * (gain * balance) * patches).clamp(0, 1)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from das3d_cli.affine import places
+from das3d_cli.affine import places, turning
 from das3d_cli.synthesis.random import ItemRandom
 
 
@@ -47,11 +47,9 @@ def _noise(angle: Tensor, cells: Tensor, shift: Tensor, gradient: Tensor, size: 
         shift: (B, 2), of the lattice, in [0, 1) cells.
         gradient: (B, L, L), their directions, radians; L is even and spans all places.
     """
-    cos, sin = angle.cos(), angle.sin()
-    turn = torch.stack((cos, -sin, sin, cos), dim=1).view(-1, 2, 2)
     lines = gradient.shape[-1]
     # Counted from the first line: nowhere negative, so that a place's fraction is one operation.
-    place = places(turn * (cells / 2)[:, :, None], shift + (lines // 2 - 1), size)
+    place = places(turning(-angle) * (cells / 2)[:, :, None], shift + (lines // 2 - 1), size)
     grid = torch.rsub(_eased(place), -1, alpha=-2 / (lines - 1)).permute(0, 2, 3, 1)
 
     line = torch.arange(lines, device=angle.device)

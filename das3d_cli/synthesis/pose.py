@@ -5,18 +5,17 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from das3d_cli.affine import places
-from das3d_cli.batch import Batch, background_depth
+from das3d_cli.affine import places, sampled
+from das3d_cli.batch import Batch, on_part
 from das3d_cli.synthesis.random import ItemRandom
 
 _QUARTER = math.pi / 2
 
 
 def turn(batch: Batch, random: ItemRandom, *, rotate: bool, flip: bool) -> Batch:
-    """Turn every sample by its own angle about the image centre; mirror half of them if `flip`.
+    """Turn every sample, and its parallax, by its own angle about the image centre; mirror half of them if `flip`.
 
     Resampling blurs, and test images are not blurred. So half of the samples turn by quarters, which does not, and
     the rest by any angle.
@@ -42,13 +41,7 @@ def _turned(batch: Batch, angle: Tensor, freely: Tensor, mirrored: Tensor) -> Ba
     foreground = batch.foreground.float()
     image = torch.cat((batch.rgb, batch.depth * foreground, foreground), dim=1)
     matrix = torch.stack((hand * cos, -hand * sin, sin, cos), dim=1).view(-1, 2, 2)
-    grid = places(matrix, torch.zeros_like(batch.parallax), image.shape[-1]).permute(0, 2, 3, 1)
-    image = F.grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-    weight = image[:, 4:]
-    inside = weight >= 0.5
-    scale = torch.where(inside, 1 / weight.clamp_min(1e-6), 0.0)
-    on_part = image[:, :4] * scale
-    depth = on_part[:, 3:]
+    image = sampled(image, places(matrix, torch.zeros_like(batch.parallax), image.shape[-1]))
     x, y = batch.parallax.unbind(dim=1)
     parallax = torch.stack((hand * cos * x + sin * y, cos * y - hand * sin * x), dim=1)
-    return Batch(on_part[:, :3], torch.where(inside, depth, background_depth(depth)), inside, parallax)
+    return Batch(*on_part(image[:, :3], image[:, 3:4], image[:, 4:]), parallax)

@@ -100,9 +100,6 @@ def _drawn(canvas: NDArray[np.uint8]) -> Field:
     return _float32(canvas / 255)
 
 
-# --- structures: from a generator and a size to a field in 0..1 ---
-
-
 def _blotches(rng: np.random.Generator, size: int) -> Field:
     return fractal(rng, size, scale=log_uniform(rng, 0.06, 0.8), gain=rng.uniform(0.3, 0.75))
 

@@ -20,7 +20,7 @@ Textures = NDArray[np.uint8]
 # What cannot be decoded is one error that names the file; OpenCV would say more, and not which file.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"})
+_IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"})
 
 
 def procedural_textures(count: int, size: int, seed: int) -> Textures:
@@ -65,7 +65,7 @@ def folder_textures(folder: Path, count: int, size: int, seed: int) -> Textures:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder of textures; name a folder with images in it")
     paths = sorted(
-        p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != "." and p.is_file()
+        p for p in folder.rglob("*") if p.suffix.lower() in _IMAGE_SUFFIXES and p.name[0] != "." and p.is_file()
     )
     if not paths:
         raise DataError(f"{folder}: no texture images (jpg, png, bmp or tiff) in it or below it")

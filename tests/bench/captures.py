@@ -22,7 +22,7 @@ from .ready import load, make_capture
 def prepare(rgb: Path, xyz: Path) -> Callable[[], object]:
     """The capture's preprocessing at the default settings."""
     capture = read_capture(rgb, xyz)
-    options = {"plane_distance_m": 0.005, "depth_axis": "plane", "depth_range": (-0.03, 0.0), "window_m": None}
+    options = {"plane_distance_m": 0.005, "depth_axis": "plane", "depth_range_m": (-0.03, 0.0), "window_m": None}
     return lambda: preprocess(capture, size=256, **options)
 
 

@@ -51,10 +51,10 @@ def perlin(random: np.random.Generator, size: int, scale_max: int) -> Image:
     return np.asarray(cv2.warpAffine(noise.astype(np.float32), turn, (size, size)), dtype=np.float32)
 
 
-def skew_filter(random: np.random.Generator, low: float, high: float, alpha_max: float) -> Image:
+def skew_filter(random: np.random.Generator, low: float, high: float, alpha_max: float, correlation: float) -> Image:
     """A filter of unit sum after Eq. 3 and 4; standard deviations from low to high, pixels."""
     sigma = np.exp(random.uniform(np.log(low), np.log(high), 2))
-    cross = random.uniform(-0.7, 0.7) * sigma.prod()
+    cross = random.uniform(-correlation, correlation) * sigma.prod()
     inverse = np.linalg.inv(((sigma[0] ** 2, cross), (cross, sigma[1] ** 2)))
     reach = int(np.ceil(3 * sigma.max()))
     x = np.stack(np.mgrid[-reach : reach + 1, -reach : reach + 1], axis=-1).astype(np.float64)
@@ -73,7 +73,7 @@ def synthesise(
     peak = np.abs(noise).max()
     threshold = s.mask_threshold if peak > s.mask_threshold else 0.6 * peak
     ternary = np.where(np.abs(noise) > threshold, np.sign(noise), 0).astype(np.float32)
-    kernel = skew_filter(random, s.sigma_min * size, s.sigma_max * size, s.alpha_max)
+    kernel = skew_filter(random, s.sigma_min * size, s.sigma_max * size, s.alpha_max, s.sigma_correlation)
     change = cv2.filter2D(ternary, -1, kernel[::-1, ::-1], borderType=cv2.BORDER_CONSTANT) * foreground
     changed = np.clip(depth + random.uniform(s.strength_min, s.strength_max) * change, 0, 1)
     refined = ((np.abs(changed - depth) >= s.change_threshold) & foreground).astype(np.float32)

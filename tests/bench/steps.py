@@ -15,7 +15,8 @@ from das3d_cli.batch import Batch
 from das3d_cli.data.cache import load_split, open_cache
 from das3d_cli.device import autocast
 from das3d_cli.engine.recorded import Recorded
-from das3d_cli.engine.trainer import Trainer, synthesised
+from das3d_cli.engine.samples import synthesised
+from das3d_cli.engine.trainer import Trainer
 from das3d_cli.settings import Settings
 
 from . import plain

@@ -219,7 +219,7 @@ def by_name(
     return named
 
 
-def unfit(category: str, paths: Collection[Path], suffixes: tuple[str, ...]) -> list[Failure]:
+def unfit(category: str, paths: Collection[Path], suffixes: tuple[str, ...] = ()) -> list[Failure]:
     """A failure for each that is a folder, or a file of none of these kinds."""
     return [Failure(category, path, "a folder among the captures; move it elsewhere" if path.is_dir()
                     else f"not a {suffixes[0]} file; convert or remove it")

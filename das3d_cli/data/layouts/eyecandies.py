@@ -14,7 +14,17 @@ from pathlib import Path
 
 from das3d_cli.data.capture import GOOD, Camera
 from das3d_cli.data.depth import LIMITS
-from das3d_cli.data.layouts.entries import Entry, Failure, Found, Unlabelled, files_in, folders_in, listing, unread
+from das3d_cli.data.layouts.entries import (
+    Entry,
+    Failure,
+    Found,
+    Unlabelled,
+    files_in,
+    folders_in,
+    listing,
+    unfit,
+    unread,
+)
 from das3d_cli.data.readers import read_ground_truth
 from das3d_cli.errors import DataError, UsageError
 
@@ -89,8 +99,7 @@ def _read_split(category: str, split: str, folder: Path, lights: Sequence[str]) 
             parts.setdefault(index, {})[item] = path
         elif item not in _UNUSED:
             yield Failure(category, path, "no item of Eyecandies; remove it")
-    for path in folders_in(folder):
-        yield Failure(category, path, "a folder among the captures; move it elsewhere")
+    yield from unfit(category, folders_in(folder))
     for index, items in sorted(parts.items()):
         needed = [*(f"{light}.png" for light in lights), _DEPTH, LIMITS, *([_MASK] if split == "test" else [])]
         lacking = next((item for item in needed if item not in items), None)

@@ -33,6 +33,7 @@ from das3d_cli.data.layouts.entries import (
     listing,
     pair,
     split_folders,
+    unfit,
     unread,
 )
 from das3d_cli.errors import DataError
@@ -130,8 +131,7 @@ def _read_label(place: Place, folder: Path, wanted: set[str], camera: Camera | N
         is_mask = path in masks or _is_marked(path, _MASK)
         what = _NO_PNG if is_mask else "neither an image nor a point cloud; convert or remove it"
         yield Failure(place.category, path, what)
-    for path in folders_in(folder):
-        yield Failure(place.category, path, "a folder among the captures; move it elsewhere")
+    yield from unfit(place.category, folders_in(folder))
 
 
 def _by_kind(paths: Collection[Path]) -> dict[str, dict[str, list[Path]]]:

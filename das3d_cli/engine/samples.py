@@ -1,0 +1,134 @@
+"""What a training reads, and what it makes of that: good parts as the cache holds them, and defects on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from das3d_cli.batch import Batch, Parts
+from das3d_cli.data.cache import Cache, Inputs, fingerprints, load_split
+from das3d_cli.data.capture import GOOD
+from das3d_cli.engine.feed import placed
+from das3d_cli.errors import DataError, UsageError
+from das3d_cli.settings import Settings
+from das3d_cli.synthesis.augment import Augmented, augment_often
+from das3d_cli.synthesis.light import relight
+from das3d_cli.synthesis.pose import turn
+from das3d_cli.synthesis.random import ItemRandom
+from das3d_cli.synthesis.textures import folder_textures, procedural_textures
+
+_HELD_OUT = 0.15  # share of the training parts that stands in for a missing validation split
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a training reads: good parts to learn from, good parts to validate on, and, on the device, textures; and the
+    names and fingerprints of all these parts, those to learn from first."""
+
+    train: Parts
+    validation: Parts
+    textures: Tensor
+    names: tuple[str, ...]
+    fingerprints: tuple[str, ...]
+
+
+def check_preprocessing(settings: Settings, cache: Cache) -> None:
+    """A cache is as it was made: a setting of preprocessing that is given besides must be the cache's.
+
+    Raises:
+        UsageError: one is not.
+    """
+    for name in sorted(settings.preprocess.model_fields_set):
+        wanted, made = getattr(settings.preprocess, name), getattr(cache.manifest.settings, name)
+        if wanted != made:
+            raise UsageError(
+                f"settings.preprocess.{name}: {wanted} asked for, but {cache.folder} was made with {made};"
+                " run das3d preprocess with the same settings first"
+            )
+
+
+def load_data(settings: Settings, cache: Cache, device: torch.device) -> Data:
+    """The good parts of train and validation, and the textures: on a GPU as far as `hardware.cache_share` lets them.
+
+    Without a validation split a fixed share of the training parts, picked by the seed, is held out instead, each with all
+    samples that show it.
+
+    Raises:
+        DataError: the cache lacks good parts.
+        UsageError: the settings ask for another size, or for images that the cache lacks.
+    """
+    size, cached = settings.model.size, cache.manifest.settings.size
+    if cached % size:
+        instead = "" if cached % settings.model.least_size else f"use {cached}, or "
+        raise UsageError(
+            f"settings.model.size: {size} does not divide the cache's {cached} pixels; {instead}preprocess with --size {size}"
+        )
+    cache.require(settings.model.modality)
+    train, names = _good(cache, "train"), _names(cache, "train")
+    if cache.samples("validation"):
+        validation, held_out = _good(cache, "validation"), _names(cache, "validation")
+    else:
+        held = _held_out(cache, settings.seed)
+        train, validation = _some(train, ~held), _some(train, held)
+        names, held_out = names[~held], names[held]
+    if len(train[0]) == 0 or len(validation[0]) == 0:
+        raise DataError(f"{cache.folder}: needs at least two good parts in train, or one each in train and validation")
+    s = settings.synthesis
+    make = procedural_textures if s.textures is None else lambda *args: folder_textures(s.textures, *args)
+    textures = torch.from_numpy(make(s.texture_count, size, settings.seed)).permute(0, 3, 1, 2).contiguous()
+    seen = (*fingerprints(train), *fingerprints(validation))
+    stacked = [Parts.stack(*arrays, size=size, device=torch.device("cpu")) for arrays in (train, validation)]
+    if device.type == "cuda":
+        stacked = placed(stacked, device, settings.hardware.cache_share * torch.cuda.mem_get_info(device)[0])
+    named = tuple(np.concatenate((names, held_out)).tolist())
+    return Data(train=stacked[0], validation=stacked[1], textures=textures.to(device), names=named, fingerprints=seen)
+
+
+def synthesised(
+    batch: Batch, places: Tensor, step: Tensor | int, textures: Tensor, settings: Settings, normal_share: float
+) -> tuple[Batch, Augmented]:
+    """Good parts turned and relit, and what is made of them.
+
+    Args:
+        places: of the parts in their step's batch, (B,); with the step they tell what is drawn.
+        normal_share: of the parts, left as they are.
+    """
+    s = settings.synthesis
+    of_pose, of_light, of_defects = ItemRandom.of(settings.seed, step, places).split(3)
+    batch = turn(batch, of_pose, rotate=s.rotate, flip=s.flip)
+    batch = batch._replace(rgb=relight(batch.rgb, of_light, s.relight))
+    return batch, augment_often(
+        *batch.images, textures, of_defects, modality=settings.model.modality, defects=s.defects,
+        normal_share=normal_share, **s.augmentation(),
+    )  # fmt: skip
+
+
+def _held_out(cache: Cache, seed: int) -> NDArray[np.bool_]:
+    """Which of the good training samples stand in for a validation split; those of one part stay together."""
+    names = [record.part or record.name for record in cache.good("train")]
+    parts = list(dict.fromkeys(names))
+    order = np.random.default_rng(seed).permutation(len(parts))
+    held = {parts[place] for place in order[: max(1, round(_HELD_OUT * len(parts)))]}
+    return np.array([name in held for name in names], bool)
+
+
+def _names(cache: Cache, split: str) -> NDArray[np.str_]:
+    """What to call the samples that `_good` gives, (N,)."""
+    return np.array([f"{split}/{GOOD}/{record.name}" for record in cache.good(split)])
+
+
+def _good(cache: Cache, name: str) -> Inputs:
+    split = load_split(cache, name)
+    good = np.array([label == GOOD for label in split.labels])
+    if good.all():  # a copy of thousands of samples takes gigabytes
+        return split.inputs
+    return _some(split.inputs, good)
+
+
+def _some(inputs: Inputs, chosen: NDArray[np.bool_]) -> Inputs:
+    rgb, depth, foreground, parallax = inputs
+    return rgb[chosen], depth[chosen], foreground[chosen], parallax[chosen]

@@ -1,0 +1,58 @@
+"""Anomaly maps for other programs, of the raw images' size and laid out as MVTec 3D-AD's own evaluation reads them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import tifffile
+
+from das3d_cli.data.preprocess import to_raw
+from das3d_cli.errors import UsageError
+from das3d_cli.evaluation import Evaluation
+from das3d_cli.files import make_folder, write_whole
+
+_SOFTWARE = "das3d"  # in the files, by which they are known again
+
+
+def check_maps(folder: Path, category: str, parts: Iterable[tuple[str, str]]) -> None:
+    """See that the maps of these parts, each a label and a name, will replace nothing but earlier ones.
+
+    Raises:
+        UsageError: they would, as where point clouds lie; or the folder is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"--maps {folder}: is a file; name a folder")
+    for part in parts:
+        path = _file(folder, category, *part)
+        if path.exists() and not _is_own(path):
+            raise UsageError(f"--maps {folder}: would replace {path}, which das3d did not write; choose another place")
+
+
+def write_maps(folder: Path, evaluation: Evaluation) -> None:
+    """Write folder/<category>/test/<label>/<name>.tiff, float32, 0 to 1; creates the folders.
+
+    Raises:
+        DataError: a file cannot be written.
+    """
+    split = evaluation.split
+    every = zip(split.labels, split.names, evaluation.scored.maps, evaluation.geometries, strict=True)
+    for label, name, map_, geometry in every:
+        path, data = _file(folder, evaluation.detector.category, label, name), io.BytesIO()
+        tifffile.imwrite(data, np.asarray(to_raw(map_, geometry)), software=_SOFTWARE, metadata=None)
+        make_folder(path.parent)
+        write_whole(path, data.getvalue())
+
+
+def _file(folder: Path, category: str, label: str, name: str) -> Path:
+    return folder / category / "test" / label / f"{name}.tiff"
+
+
+def _is_own(path: Path) -> bool:
+    try:
+        with tifffile.TiffFile(path) as file:
+            return file.pages.first.software == _SOFTWARE
+    except Exception:  # noqa: BLE001  (another file can break the reader anywhere)
+        return False
