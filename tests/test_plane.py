@@ -135,6 +135,7 @@ BOSSES = [Box(x, y, (0.03, 0.03, 0.01), bottom=0.012, round=True) for x in (-0.0
             Scene([Box(0, 0, (0.136, 0.136, 0.012)), *BOSSES], **CLOSE),
             id="a plate with bosses that hides most of the table",
         ),
+        pytest.param(Scene(TABLETOP, pitch=80, noise=0.008), id="noise as high as the cut"),
         pytest.param(Scene([Box(0, 0, (0.06, 0.5, 0.03))], **CLOSE), id="crosses two borders"),
         pytest.param(Scene([Box(0.2, 0, (0.5, 0.5, 0.03))], **CLOSE), id="crosses three borders"),
         pytest.param(
