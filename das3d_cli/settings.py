@@ -207,7 +207,7 @@ class LossSettings(Section):
 class TrainSettings(Section):
     steps: int = setting(
         10000, "optimiser steps", ge=1,
-        why="2.4 minutes of an H200; wherever longer trainings than 6000 were tried, they found more",
+        why="2.2 minutes of an H200; wherever longer trainings than 6000 were tried, they found more",
     )  # fmt: skip
     batch_size: int = setting(16, "samples per step, on all GPUs together", ge=1, le=1024,
         why="at the cpu preset 4 learn more than 8 in the same time; a GPU has room for more")  # fmt: skip

@@ -405,8 +405,17 @@ class TestTables:
             assert found.dtype == np.float32 and found.shape == cv2.imread(str(photo)).shape[:2]
             assert found.max() == pytest.approx(scores[name], rel=0.2) and found.min() >= 0
         ok(das3d(*call, "--category", "cookie", cwd=trained))  # again
-        both = das3d(*call, "--category", "tire", cwd=trained)  # of RGB alone as well
-        assert both.returncode == 1 and "holds those of another run of tire; give this one another place" in both.stderr
+        fails(
+            das3d(*call, "--category", "tire", cwd=trained),
+            2,
+            "one run of each category, but of tire there are several",
+        )
+        named = das3d(
+            "evaluate", "--run", "set/tire-001", "--run", "set/tire-003", "--maps", tmp_path / "maps", cwd=trained
+        )
+        assert (
+            named.returncode == 1 and "holds those of another run of tire; give this one another place" in named.stderr
+        )
         tifffile.imwrite(tmp_path / f"maps/cookie/test/{name}.tiff", np.zeros((4, 4, 3), np.float32), photometric="rgb")
         fails(
             das3d(*call, "--category", "cookie", cwd=trained),

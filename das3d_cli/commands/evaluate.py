@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -55,8 +55,8 @@ def run(
         list[Path] | None,
         typer.Option(
             "--runs",
-            help="Folder of the run folders; repeat it to see several folders' runs of --category side by side, each in a row called"
-            f" as its folder. (default: {DEFAULT_RUNS})",
+            help="Folder of the run folders; repeat it to see several folders' runs of --category side by side, each in a row named"
+            f" after its folder. (default: {DEFAULT_RUNS})",
             show_default=False,
         ),
     ] = None,
@@ -82,7 +82,7 @@ def run(
         typer.Option(
             "--maps",
             help="Write the anomaly map of every test part here, at the raw images' size, as CATEGORY/test/LABEL/NAME.tiff, which"
-            " MVTec 3D-AD's own evaluation reads.",
+            " MVTec 3D-AD's own evaluation reads; of one run of each category.",
             show_default=False,
         ),
     ] = None,
@@ -103,12 +103,16 @@ def run(
     folders = runs or [DEFAULT_RUNS]
     _check_call(models, category, folders, all_seeds, pictures, report, out or [])
     wanted, chosen = _choose(models, category, data, folders, all_seeds)
+    if maps and (repeated := _repeated(chosen)):
+        raise UsageError(
+            f"--maps {maps}: takes one run of each category, but of {repeated} there are several; name one with --run"
+        )
     from das3d_cli.evaluation import Outcome
 
     outcomes: list[Outcome] = []
     failed: dict[Path, Das3dError] = {}
     unwritten: list[DataError] = []
-    for path, method in chosen.items():
+    for path, method, _ in chosen:
         try:
             evaluation = _evaluate(
                 path, data, settings.hardware.gpus, pictures, maps, [outcome.category for outcome in outcomes]
@@ -212,26 +216,38 @@ def _show(
         console.result(str(report))
 
 
+class _Chosen(NamedTuple):
+    """A run, what its row is called in a data set's tables, and its category, where these are made."""
+
+    path: Path
+    method: str
+    category: str = ""
+
+
+def _repeated(chosen: Sequence[_Chosen]) -> str:
+    """A category of which there are several runs, or ""."""
+    counts = Counter(one.category for one in chosen if one.category)
+    return next((category for category, count in counts.items() if count > 1), "")
+
+
 def _called(folder: Path) -> str:
     return real(folder).name
 
 
 def _choose(
     models: list[Path] | None, category: list[str] | None, data: Path, folders: list[Path], all_seeds: bool
-) -> tuple[list[str], dict[Path, str]]:
-    """The categories that are asked for, and the runs, each with the name of its row in their tables."""
+) -> tuple[list[str], list[_Chosen]]:
+    """The categories that are asked for, and the runs."""
     from das3d_cli.evaluation import OURS
 
     if not category:
-        return [], dict.fromkeys(models or [newest_finished(folders[0])], OURS)
+        return [], [_Chosen(path, OURS) for path in models or [newest_finished(folders[0])]]
     from das3d_cli.data.cache import categories
 
     cached, names = categories(data), split_names(category)
     finished = {folder: by_category(folder) for folder in folders}
-    wanted = (
-        names or cached or list(dict.fromkeys(chain(*finished.values())))
-    )  # without a cache, opening it says what is missing
-    chosen: dict[Path, str] = {}
+    wanted = names or cached or list(dict.fromkeys(chain(*finished.values())))  # without a cache, opening it says so
+    chosen: list[_Chosen] = []
     for folder, found in finished.items():
         lacking = [name for name in wanted if name not in found]
         if names and lacking:
@@ -245,7 +261,7 @@ def _choose(
         method = OURS if len(folders) == 1 else _called(folder)
         for name in wanted:
             for modality, runs in sorted(found.get(name, {}).items()):
-                chosen |= dict.fromkeys(_picked(name, modality, runs, all_seeds), method)
+                chosen += [_Chosen(run, method, name) for run in _picked(name, modality, runs, all_seeds)]
     if not chosen:
         raise UsageError(
             f"{folders[0]}: no finished run of {', '.join(wanted)}; `das3d train --category all` makes one"

@@ -66,10 +66,8 @@ def _rows_of_run(outcome: Outcome, figures: Sequence[str]) -> list[Row]:
 
 
 def comparison_table(outcomes: Sequence[Outcome]) -> FigureTable:
-    """Runs side by side, one per row, each told by the settings in which they differ; below, runs alike but for their seed together.
-
-    The paper's Table 6 has four, all with `--set synthesis.soft_share=0`: so, with `--set synthesis.skew_filter=false`, with
-    `--set synthesis.dropout=0`, and with both.
+    """Runs side by side, one per row, each told by the settings in which they differ; below, runs alike but for their seed
+    together.
     """
     numbers: dict[str, int] = {}
     for figure in _COMPARED:
