@@ -9,7 +9,6 @@ if prediction.anomalous:
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
 import math
 import os
@@ -149,7 +148,7 @@ class Detector:
         if path.is_dir() and not file.is_file():
             raise DataError(f"{path}: {_lacking(path)}")
         device = devices.choose(gpus)
-        content = checkpoint.load(file)
+        content, fingerprint = checkpoint.load_known(file)
         Detector._loading_process = os.getpid()
         if "optimizer" in content:
             raise DataError(f"{file}: the state of a training, not a model; use {runs.BEST.name} beside it")
@@ -161,7 +160,7 @@ class Detector:
                 detector = cls(content, settings, device, cuda_graphs=cuda_graphs)
             if not math.isfinite(detector.threshold):
                 raise ValueError("a threshold that is no number")
-            detector.fingerprint = hashlib.blake2b(file.read_bytes(), digest_size=8).hexdigest()
+            detector.fingerprint = fingerprint
             return detector
         except (KeyError, TypeError, ValueError, IndexError):
             raise DataError(f"{file}: not a model of this version of das3d; train again") from None
@@ -354,6 +353,7 @@ class Detector:
 
     def score_each(self, portions: Iterable[Inputs], together: int = TOGETHER) -> Scored:
         """As `score`, of samples that come in portions of `together` at most: while a GPU works on one, the next is asked for."""
+        self._check_process()
         size = 0
 
         def batches() -> Iterator[Batch]:

@@ -80,7 +80,7 @@ def short_of_memory(error: BaseException) -> bool:
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     if isinstance(error, cv2.error):
-        return error.code == cv2.Error.STS_NO_MEM
+        return f"({cv2.Error.STS_NO_MEM}:" in str(error)  # `code` is the class's, and of its last error
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _SHORT_OF_MEMORY)
 
 

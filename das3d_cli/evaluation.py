@@ -172,6 +172,7 @@ class Outcome:
         """As plain data, without the settings, which lie in the run folder."""
         return {
             "run": self.run,
+            "method": self.method,
             "category": self.category,
             "modality": self.modality,
             "step": self.step,

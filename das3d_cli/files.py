@@ -81,6 +81,14 @@ def real(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
+def is_there(path: Path) -> bool:
+    """Whether something has that name; a name too long for a file nothing has, and whoever writes it will be told."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
 def sweep(folder: Path) -> None:
     """Remove what a killed process left half written in a folder and below it, which is to be `held`."""
     for path in folder.rglob(f".*{_TEMPORARY}"):

@@ -14,8 +14,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from das3d_cli import configure, sources
 from das3d_cli.errors import DataError, UsageError
 from das3d_cli.files import real, reason, to_json, write_whole
+from das3d_cli.settings import IDLE
 
 SETTINGS, ENVIRONMENT, METRICS, SUMMARY = "settings.json", "environment.json", "metrics.jsonl", "summary.json"
 LAST, BEST = Path("checkpoints/last.pt"), Path("checkpoints/best.pt")
@@ -111,7 +113,7 @@ def by_category(base: Path) -> dict[str, dict[str, list[Path]]]:
     """
     found: dict[str, dict[str, list[Path]]] = {}
     for _, run, category in _finished(base):
-        found.setdefault(category, {}).setdefault(_settings(run)["model"]["modality"], []).append(run)
+        found.setdefault(category, {}).setdefault(_modality(run), []).append(run)
     return found
 
 
@@ -121,27 +123,34 @@ def of_each_seed(runs: Sequence[Path]) -> list[Path]:
     Raises:
         DataError: a run's settings cannot be read.
     """
-    found: dict[object, Path] = {}
-    wanted = None
+    found: dict[int, Path] = {}
+    wanted: dict[str, object] = {}
     for run in reversed(runs):
-        settings = _settings(run)
-        seed = settings.pop("seed", None)
-        for idle in ("preset", "hardware"):  # what a preset sets is told key by key, and hardware changes no figure
-            settings.pop(idle, None)
-        wanted = wanted or settings
-        if settings == wanted:
-            found.setdefault(seed, run)
+        settings = configure.load(_text(run), run / SETTINGS, ())
+        alike = {
+            key: value
+            for key, value in sources.flatten(settings.model_dump())
+            if key != "seed" and not key.startswith(IDLE)
+        }
+        wanted = wanted or alike
+        if alike == wanted:
+            found.setdefault(settings.seed, run)
     return list(found.values())
 
 
-def _settings(run: Path) -> dict[str, Any]:
-    """As `settings.json` of a run holds them."""
+def _modality(run: Path) -> str:
     try:
-        settings: dict[str, Any] = json.loads((run / SETTINGS).read_text(encoding="utf-8"))
-        settings["model"]["modality"]
-    except (OSError, ValueError, KeyError, TypeError):
+        return str(json.loads(_text(run))["model"]["modality"])
+    except (ValueError, KeyError, TypeError):
+        raise DataError(f"{run / SETTINGS}: damaged; name the runs with --run") from None
+
+
+def _text(run: Path) -> str:
+    """A run's settings.json."""
+    try:
+        return (run / SETTINGS).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
         raise DataError(f"{run / SETTINGS}: missing or damaged; name the runs with --run") from None
-    return settings
 
 
 class _Finished(NamedTuple):

@@ -322,4 +322,6 @@ JUDGING = tuple(
 )
 
 # With these a run may go on otherwise than it began: memory and speed depend on them, what is learnt hardly.
+# Beginnings of keys that make no two trainings differ: what a preset sets is told key by key, and hardware changes no figure.
+IDLE = ("preset", "hardware.")
 ADAPTABLE = ("train.accumulate", *(key for key in FIELDS if key.startswith("hardware.")))

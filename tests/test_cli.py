@@ -332,8 +332,8 @@ class TestTables:
         told = done.stderr.splitlines()
         assert "tire: set/tire-003 is the newest of 2 finished runs with --modality both" in told
         assert (
-            "the runs with --modality both were not trained alike: synthesis.skew_filter; --runs takes another folder"
-            in told
+            "the runs of the row ours with --modality both were not trained alike: synthesis.skew_filter; train --runs puts those of"
+            " an experiment into a folder of their own" in told
         )
         alone = json.loads(ok(das3d("evaluate", "--run", "set/tire-003", "--json", cwd=trained)).stdout)
         assert alone["metrics"] == runs["tire", "both"]["metrics"], "the same code judges one run and many"
@@ -385,7 +385,8 @@ class TestTables:
         [
             (("--all-seeds",), ["--all-seeds: goes with --category"]),
             (("--runs", "set", "--runs", "runs"), ["--runs: several go with --category"]),
-            (("--category", "tire", "--runs", "set", "--runs", "./set/"), ["--runs: two folders are called set"]),
+            (("--category", "tire", "--runs", "set", "--runs", "./set/"), ["--runs: a folder is named twice"]),
+            (("--category", "tire", "--runs", "set", "--runs", "out/../a/set"), ["--runs: two folders are called set"]),
         ],
     )
     def test_rows_that_nobody_could_tell_apart_are_refused(
@@ -396,6 +397,7 @@ class TestTables:
     def test_maps_of_the_raw_images_size_for_other_programs(self, trained: Path, tmp_path: Path):
         call = ("evaluate", "--runs", "set", "--maps", tmp_path / "maps")
         done = ok(das3d(*call, "--category", "cookie", "--json", cwd=trained))
+        assert json.loads(done.stdout)["maps"] == str(tmp_path / "maps")
         raw = sorted((trained / "mvtec3d/cookie/test").glob("*/rgb/*.png"))
         scores = {f"{v['label']}/{v['name']}": v["score"] for v in json.loads(done.stdout)["runs"][0]["verdicts"]}
         assert len(raw) == len(scores) == len(list((tmp_path / "maps").rglob("*.*")))
@@ -404,18 +406,18 @@ class TestTables:
             found = tifffile.imread(tmp_path / f"maps/cookie/test/{name}.tiff")
             assert found.dtype == np.float32 and found.shape == cv2.imread(str(photo)).shape[:2]
             assert found.max() == pytest.approx(scores[name], rel=0.2) and found.min() >= 0
-        ok(das3d(*call, "--category", "cookie", cwd=trained))  # again
+        assert ok(das3d(*call, "--category", "cookie", cwd=trained)).stdout.endswith(f"{tmp_path}/maps\n")  # again
         fails(
             das3d(*call, "--category", "tire", cwd=trained),
             2,
-            "one run of each category, but of tire there are several",
+            "takes one run of each category, but there are several of tire",
         )
-        named = das3d(
-            "evaluate", "--run", "set/tire-001", "--run", "set/tire-003", "--maps", tmp_path / "maps", cwd=trained
-        )
-        assert (
-            named.returncode == 1 and "holds those of another run of tire; give this one another place" in named.stderr
-        )
+        named = ("evaluate", "--run", "set/tire-001", "--run", "set/tire-003", "--maps", tmp_path / "maps")
+        fails(das3d(*named, cwd=trained), 2, "takes one run of each category, but 2 are given")
+        (tmp_path / "other").mkdir()
+        (tmp_path / "other/cookie").touch()
+        blocked = ("evaluate", "--runs", "set", "--maps", tmp_path / "other", "--category", "cookie")
+        fails(das3d(*blocked, cwd=trained), 1, f"{tmp_path}/other/cookie/test/", "cannot be written")
         tifffile.imwrite(tmp_path / f"maps/cookie/test/{name}.tiff", np.zeros((4, 4, 3), np.float32), photometric="rgb")
         fails(
             das3d(*call, "--category", "cookie", cwd=trained),

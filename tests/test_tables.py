@@ -360,6 +360,7 @@ class TestOurs:
         outcomes = self.seeds("gear", {0: 0.5, 1: 0.7}) + self.seeds("valve", {0: 0.9})
         mean, deviation = paper.paper_tables(outcomes, ["gear", "valve"])[0].rows
         assert mean.figures == pytest.approx([0.6, 0.9, 0.75])
+        assert "valve: 1 of 2 seeds" in paper.overview(outcomes, ["gear", "valve"]).note
         assert deviation.figures[0] == pytest.approx(statistics.stdev([0.5, 0.7])) and all(
             map(math.isnan, deviation.figures[1:])
         )

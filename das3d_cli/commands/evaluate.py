@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from das3d_cli import console
+from das3d_cli.commands.chosen import called, choose, repeated
 from das3d_cli.commands.options import (
     DEFAULT_CACHE,
     DEFAULT_RUNS,
@@ -18,14 +18,13 @@ from das3d_cli.commands.options import (
     CacheFolder,
     Gpus,
     Out,
-    split_names,
 )
 from das3d_cli.configure import resolve
 from das3d_cli.engine.interrupt import end_on_sigterm
 from das3d_cli.errors import Das3dError, DataError, UsageError
 from das3d_cli.files import check_folder, on_a_line, real, write_json
 from das3d_cli.report.formats import check_targets, terminal, write_tables
-from das3d_cli.runs import by_category, newest_finished, of_each_seed, using
+from das3d_cli.runs import using
 
 if TYPE_CHECKING:
     from das3d_cli.evaluation import Evaluation, Outcome
@@ -101,11 +100,11 @@ def run(
     settings = resolve({"hardware.gpus": gpus})
     several = bool(category) or len(models or []) > 1
     folders = runs or [DEFAULT_RUNS]
-    _check_call(models, category, folders, all_seeds, pictures, report, out or [])
-    wanted, chosen = _choose(models, category, data, folders, all_seeds)
-    if maps and (repeated := _repeated(chosen)):
+    _check_call(models, category, folders, all_seeds, maps, pictures, report, out or [])
+    wanted, chosen = choose(models, category, data, folders, all_seeds)
+    if maps and (several_of := repeated(chosen)):
         raise UsageError(
-            f"--maps {maps}: takes one run of each category, but of {repeated} there are several; name one with --run"
+            f"--maps {maps}: takes one run of each category, but there are several of {several_of}; name one with --run"
         )
     from das3d_cli.evaluation import Outcome
 
@@ -114,9 +113,7 @@ def run(
     unwritten: list[DataError] = []
     for path, method, _ in chosen:
         try:
-            evaluation = _evaluate(
-                path, data, settings.hardware.gpus, pictures, maps, [outcome.category for outcome in outcomes]
-            )
+            evaluation = _evaluate(path, data, settings.hardware.gpus, pictures, maps)
         except Das3dError as error:
             failed[path] = error
             continue
@@ -126,7 +123,7 @@ def run(
         if maps:
             from das3d_cli.report.maps import write_maps
 
-            _tried(unwritten, write_maps, maps, evaluation)
+            maps = _tried(unwritten, write_maps, maps, evaluation)
         if report:
             from das3d_cli.report.page import write_page
 
@@ -134,6 +131,7 @@ def run(
     if not outcomes:
         raise next(iter(failed.values()))
     tables, found = _report(outcomes, wanted, failed) if several else _report_of_one(outcomes[0], pictures, report)
+    found["maps"] = str(maps) if maps else None
     if pictures:
         from das3d_cli.report.gallery import RECORD
 
@@ -142,7 +140,7 @@ def run(
     if as_json:
         console.record(found)
     else:
-        _show(tables, outcomes, several, pictures, report)
+        _show(tables, outcomes, several, pictures, maps, report)
     for failure in (*failed.values(), *unwritten[:-1]):
         console.say(f"failed: {failure}")
     if failed:
@@ -158,6 +156,7 @@ def _check_call(
     category: list[str] | None,
     folders: list[Path],
     all_seeds: bool,
+    maps: Path | None,
     pictures: Path | None,
     report: Path | None,
     out: list[Path],
@@ -171,9 +170,15 @@ def _check_call(
         )
     if len(folders) > 1 and not category:
         raise UsageError("--runs: several go with --category, which picks runs in each; give one, or --category all")
-    if doubled := [name for name, count in Counter(map(_called, folders)).items() if count > 1]:
+    if len({real(folder) for folder in folders}) < len(folders):
+        raise UsageError("--runs: a folder is named twice; give it once")
+    if doubled := [name for name, count in Counter(map(called, folders)).items() if count > 1]:
         raise UsageError(
             f"--runs: two folders are called {doubled[0]}, as a row of the tables would be; rename one of them"
+        )
+    if maps and len(models or []) > 1:
+        raise UsageError(
+            f"--maps {maps}: takes one run of each category, but {len(models or [])} are given; give one a call"
         )
     for name, target in (("--pictures", pictures), ("--report", report)):
         if target and (category or len(models or []) > 1):
@@ -203,86 +208,17 @@ def _show(
     tables: Sequence[FigureTable],
     outcomes: Sequence[Outcome],
     several: bool,
-    pictures: Path | None,
-    report: Path | None,
+    *written: Path | None,
 ) -> None:
     for table in tables:
         console.show(terminal(table))
     for outcome in outcomes:
         _tell_verdicts(outcome, "" if len(outcomes) == 1 else f"{outcome.run} ({outcome.category}): ", several)
-    if pictures:
-        console.result(str(pictures))
-    if report:
-        console.result(str(report))
+    for path in filter(None, written):
+        console.result(str(path))
 
 
-class _Chosen(NamedTuple):
-    """A run, what its row is called in a data set's tables, and its category, where these are made."""
-
-    path: Path
-    method: str
-    category: str = ""
-
-
-def _repeated(chosen: Sequence[_Chosen]) -> str:
-    """A category of which there are several runs, or ""."""
-    counts = Counter(one.category for one in chosen if one.category)
-    return next((category for category, count in counts.items() if count > 1), "")
-
-
-def _called(folder: Path) -> str:
-    return real(folder).name
-
-
-def _choose(
-    models: list[Path] | None, category: list[str] | None, data: Path, folders: list[Path], all_seeds: bool
-) -> tuple[list[str], list[_Chosen]]:
-    """The categories that are asked for, and the runs."""
-    from das3d_cli.evaluation import OURS
-
-    if not category:
-        return [], [_Chosen(path, OURS) for path in models or [newest_finished(folders[0])]]
-    from das3d_cli.data.cache import categories
-
-    cached, names = categories(data), split_names(category)
-    finished = {folder: by_category(folder) for folder in folders}
-    wanted = names or cached or list(dict.fromkeys(chain(*finished.values())))  # without a cache, opening it says so
-    chosen: list[_Chosen] = []
-    for folder, found in finished.items():
-        lacking = [name for name in wanted if name not in found]
-        if names and lacking:
-            raise UsageError(
-                f"{folder}: no finished run of {', '.join(lacking)}; `das3d train --category {','.join(lacking)}` makes one"
-            )
-        for name in lacking:
-            console.say(f"{name}: no finished run below {folder}; left out")
-        for name in [name for name in found if name not in wanted and not names]:
-            console.say(f"{name}: not in the cache {data}; its runs are left out")
-        method = OURS if len(folders) == 1 else _called(folder)
-        for name in wanted:
-            for modality, runs in sorted(found.get(name, {}).items()):
-                chosen += [_Chosen(run, method, name) for run in _picked(name, modality, runs, all_seeds)]
-    if not chosen:
-        raise UsageError(
-            f"{folders[0]}: no finished run of {', '.join(wanted)}; `das3d train --category all` makes one"
-        )
-    return wanted, chosen
-
-
-def _picked(category: str, modality: str, runs: list[Path], all_seeds: bool) -> list[Path]:
-    """Of a category's runs, the newest last, that one or, with it, one of each other seed."""
-    picked = of_each_seed(runs) if all_seeds else runs[-1:]
-    if len(picked) < len(runs):
-        more = f"; with it {len(picked) - 1} that differ in their seed alone" if all_seeds else ""
-        console.say(
-            f"{category}: {runs[-1]} is the newest of {len(runs)} finished runs with --modality {modality}{more}"
-        )
-    return picked
-
-
-def _evaluate(
-    path: Path, data: Path, gpus: str, pictures: Path | None, maps: Path | None, before: Sequence[str]
-) -> Evaluation:
+def _evaluate(path: Path, data: Path, gpus: str, pictures: Path | None, maps: Path | None) -> Evaluation:
     from das3d_cli.data.cache import open_cache
     from das3d_cli.data.capture import GOOD
     from das3d_cli.detector import Detector
@@ -297,10 +233,6 @@ def _evaluate(
         parts = [(part.label, part.name) for part in open_cache(data, detector.category).samples("test")]
         if pictures:
             check_gallery(pictures, parts)
-        if maps and detector.category in before:
-            raise UsageError(
-                f"--maps {maps}: holds those of another run of {detector.category}; give this one another place"
-            )
         if maps:
             check_maps(maps, detector.category, parts)
     evaluation = evaluate_detector(detector, data)
@@ -356,8 +288,8 @@ def _tell_unlike(outcomes: Sequence[Outcome]) -> None:
     for row in ours_of(outcomes):
         if row.differing:
             console.say(
-                f"the runs with --modality {row.modality} were not trained alike: {', '.join(row.differing)};"
-                " --runs takes another folder"
+                f"the runs of the row {row.method} with --modality {row.modality} were not trained alike: {', '.join(row.differing)};"
+                " train --runs puts those of an experiment into a folder of their own"
             )
 
 

@@ -33,7 +33,7 @@ from das3d_cli.files import make_folder, reason, write_whole
 from das3d_cli.modality import Modality
 from das3d_cli.settings import PreprocessSettings
 
-VERSION = 8  # of the files' form and of what preprocessing makes of a capture: any change redoes every sample
+VERSION = 9  # of the files' form and of what preprocessing makes of a capture: any change redoes every sample
 MANIFEST = "manifest.json"
 _ARRAYS = ("rgb", "depth", "foreground", "valid")
 _TRUTH = "ground_truth"

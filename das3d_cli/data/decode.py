@@ -87,7 +87,7 @@ def decode_image(path: Path, data: bytes, what: str, *, upright: bool = False) -
         how = cv2.IMREAD_ANYCOLOR if upright and kind == "JPEG" else cv2.IMREAD_UNCHANGED
         image = cv2.imdecode(np.frombuffer(pixels, np.uint8), how) if pixels else None
     except cv2.error as error:
-        if error.code == cv2.Error.STS_NO_MEM:
+        if f"({cv2.Error.STS_NO_MEM}:" in str(error):
             raise MemoryError from None
         image = None
     if image is None:

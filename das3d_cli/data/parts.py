@@ -32,6 +32,7 @@ class PartFiles(NamedTuple):
         given: the name that the list gives it, else "".
         problem: why its files cannot be told, if they cannot, as an error says it.
         common: the name by which its files were found in a folder, else "".
+        nameless: its row gives it a name that it cannot have, or is another category's: nothing of that name is its own.
     """
 
     xyz: Path | None
@@ -41,6 +42,7 @@ class PartFiles(NamedTuple):
     given: str = ""
     problem: str = ""
     common: str = ""
+    nameless: bool = False
 
     def find_camera(self) -> Camera | None:
         """The camera of a depth image `xyz`, as far as the files tell it. Raises DataError: a camera.json that is none."""
@@ -61,7 +63,9 @@ class PartFiles(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Empty where no file is told."""
+        """Empty where it has none, or no file is told."""
+        if self.nameless:
+            return ""
         return self.given or self.common or (self.first.stem.removesuffix(flat.DEPTH) if self.paths else "")
 
     @property
@@ -134,7 +138,7 @@ def parts_to_come(lines: Iterator[str], needs: Modality, category: str = "") -> 
         part = _of_row(row, sources, Path(), where)._replace(beside=None)
         if _of_another(row, category):
             problem = f"is of {row['category']}, but the run is of {category}; name another --run"
-            part = part._replace(problem=f"{where}: {problem}")
+            part = part._replace(problem=f"{where}: {problem}", given="", nameless=True)
         yield part
 
 
@@ -218,18 +222,18 @@ def _sources(columns: Sequence[str], needs: Modality) -> dict[str, list[str]] | 
 def _of_row(row: Row, sources: dict[str, list[str]], folder: Path, where: str) -> PartFiles:
     """The part of one row, whose paths count from the folder; `where` is what a problem with it is told by."""
     files: dict[str, Path] = {}
-    name, camera, problem = row.get("name", ""), None, ""
+    name, camera, problem, nameless = row.get("name", ""), None, "", False
     try:
         check_name(name)
     except ValueError as error:
-        name, problem = "", f"{where}: {error}"
+        name, problem, nameless = "", f"{where}: {error}", True
     try:
         for kind, names in sources.items():
             files[kind] = folder / _one_of(row, names)
         camera = row_camera(row, folder)
     except (ValueError, DataError) as error:
         problem = problem or f"{where}: {error}"
-    return PartFiles(files.get("xyz"), files.get("rgb"), camera, folder, name, problem)
+    return PartFiles(files.get("xyz"), files.get("rgb"), camera, folder, name, problem, nameless=nameless)
 
 
 def _one_of(row: Row, columns: Sequence[str]) -> str:

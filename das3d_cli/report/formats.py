@@ -200,7 +200,11 @@ def write_tables(paths: Sequence[Path], tables: Sequence[FigureTable], record: A
     """
     failed = []
     for path in paths:
-        text = to_json(record, indent=2) + "\n" if path.suffix == ".json" else _WRITERS[path.suffix](tables)
+        text = (
+            to_json(record, indent=2, for_others=True) + "\n"
+            if path.suffix == ".json"
+            else _WRITERS[path.suffix](tables)
+        )
         try:
             write_whole(path, encodable(text).encode())
         except DataError as error:

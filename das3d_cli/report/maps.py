@@ -12,27 +12,29 @@ import tifffile
 from das3d_cli.data.preprocess import to_raw
 from das3d_cli.errors import UsageError
 from das3d_cli.evaluation import Evaluation
-from das3d_cli.files import make_folder, write_whole
+from das3d_cli.files import is_there, make_folder, write_whole
 
 _SOFTWARE = "das3d"  # in the files, by which they are known again
 
 
 def check_maps(folder: Path, category: str, parts: Iterable[tuple[str, str]]) -> None:
-    """See that the maps of these parts, each a label and a name, will replace nothing but earlier ones.
+    """Make the folders of these parts, each a label and a name, and see that their maps will replace nothing but earlier ones.
 
     Raises:
         UsageError: they would, as where point clouds lie; or the folder is a file.
+        DataError: a folder cannot be made.
     """
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--maps {folder}: is a file; name a folder")
     for part in parts:
         path = _file(folder, category, *part)
-        if path.exists() and not _is_own(path):
+        make_folder(path.parent)  # what cannot be written is told before the work
+        if is_there(path) and not _is_own(path):
             raise UsageError(f"--maps {folder}: would replace {path}, which das3d did not write; choose another place")
 
 
 def write_maps(folder: Path, evaluation: Evaluation) -> None:
-    """Write folder/<category>/test/<label>/<name>.tiff, float32, 0 to 1; creates the folders.
+    """Write folder/<category>/test/<label>/<name>.tiff, float32, 0 to 1, into the folders that `check_maps` made.
 
     Raises:
         DataError: a file cannot be written.
@@ -42,7 +44,6 @@ def write_maps(folder: Path, evaluation: Evaluation) -> None:
     for label, name, map_, geometry in every:
         path, data = _file(folder, evaluation.detector.category, label, name), io.BytesIO()
         tifffile.imwrite(data, np.asarray(to_raw(map_, geometry)), software=_SOFTWARE, metadata=None)
-        make_folder(path.parent)
         write_whole(path, data.getvalue())
 
 

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from das3d_cli.errors import UsageError
-from das3d_cli.files import check_folder, write_whole
+from das3d_cli.files import check_folder, is_there, write_whole
 from das3d_cli.report.draw import Picture
 
 _START = 33  # bytes of a PNG that have to come first: its signature and its size
@@ -51,15 +51,8 @@ def check_replaceable(option: str, picture: Path, *beside: Path) -> None:
     """
     if _is_own(picture):
         return
-    if other := next((path for path in (picture, *beside) if _is_there(path)), None):
+    if other := next((path for path in (picture, *beside) if is_there(path)), None):
         raise UsageError(f"{option}: would replace {other}, which das3d did not write; choose another place")
-
-
-def _is_there(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # a name too long for a file; whoever writes it will be told
-        return False
 
 
 def _is_own(path: Path) -> bool:

@@ -12,6 +12,7 @@ from das3d_cli.data.capture import OVERALL
 from das3d_cli.evaluation import Outcome
 from das3d_cli.metrics import LIMITS, REFERENCE_LIMITS, Metrics
 from das3d_cli.report.formats import FigureTable, Row
+from das3d_cli.settings import IDLE
 
 TITLES = {
     "image_auroc": "I-AUROC",
@@ -29,7 +30,6 @@ _FIRST = ("image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", 
 _COMPARED = ("image_auroc", "pixel_auroc", "aupro_30")
 _LABELS = ("defect type", "parts", "95 %")
 SEED = "seed"  # the setting
-_IDLE = ("preset", "hardware.")  # what a preset sets is told key by key, and hardware changes no figure
 
 
 def run_tables(outcome: Outcome) -> list[FigureTable]:
@@ -122,6 +122,6 @@ def differing_settings(outcomes: Sequence[Outcome]) -> list[dict[str, object]]:
     keys = [
         key
         for key, value in outcomes[0].settings.items()
-        if not key.startswith(_IDLE) and any(other.settings[key] != value for other in outcomes)
+        if not key.startswith(IDLE) and any(other.settings[key] != value for other in outcomes)
     ]
     return [{key: outcome.settings[key] for key in keys} for outcome in outcomes]

@@ -1,0 +1,80 @@
+"""Which runs `das3d evaluate` looks at."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple
+
+from das3d_cli import console
+from das3d_cli.commands.options import split_names
+from das3d_cli.errors import UsageError
+from das3d_cli.files import real
+from das3d_cli.runs import by_category, newest_finished, of_each_seed
+
+
+class Chosen(NamedTuple):
+    """A run, what its row is called in a data set's tables, and its category, where these are made."""
+
+    path: Path
+    method: str
+    category: str = ""
+
+
+def repeated(chosen: Sequence[Chosen]) -> str:
+    """A category of which there are several runs, or ""."""
+    counts = Counter(one.category for one in chosen if one.category)
+    return next((category for category, count in counts.items() if count > 1), "")
+
+
+def called(folder: Path) -> str:
+    """What a folder's row is called in the tables."""
+    return real(folder).name
+
+
+def choose(
+    models: list[Path] | None, category: list[str] | None, data: Path, folders: list[Path], all_seeds: bool
+) -> tuple[list[str], list[Chosen]]:
+    """The categories that are asked for, and the runs."""
+    from das3d_cli.evaluation import OURS
+
+    if not category:
+        return [], [Chosen(path, OURS) for path in models or [newest_finished(folders[0])]]
+    from das3d_cli.data.cache import categories
+
+    cached, names = categories(data), split_names(category)
+    finished = {folder: by_category(folder) for folder in folders}
+    wanted = names or cached or list(dict.fromkeys(chain(*finished.values())))  # without a cache, opening it says so
+    chosen: list[Chosen] = []
+    for folder, found in finished.items():
+        lacking = [name for name in wanted if name not in found]
+        if names and lacking:
+            raise UsageError(
+                f"{folder}: no finished run of {', '.join(lacking)}; `das3d train --category {','.join(lacking)}` makes one"
+            )
+        for name in lacking:
+            console.say(f"{name}: no finished run below {folder}; left out")
+        for name in [name for name in found if name not in wanted and not names]:
+            console.say(f"{name}: not in the cache {data}; its runs are left out")
+        method = OURS if len(folders) == 1 else called(folder)
+        for name in wanted:
+            for modality, runs in sorted(found.get(name, {}).items()):
+                chosen += [Chosen(run, method, name) for run in _picked(name, modality, runs, all_seeds)]
+    if not chosen:
+        raise UsageError(
+            f"{folders[0]}: no finished run of {', '.join(wanted)}; `das3d train --category all` makes one"
+        )
+    return wanted, chosen
+
+
+def _picked(category: str, modality: str, runs: list[Path], all_seeds: bool) -> list[Path]:
+    """Of a category's runs, the newest last, that one or, with it, one of each other seed."""
+    picked = of_each_seed(runs) if all_seeds else runs[-1:]
+    if len(picked) < len(runs):
+        more = f"; with it {len(picked) - 1} that differ in their seed alone" if all_seeds else ""
+        console.say(
+            f"{category}: {runs[-1]} is the newest of {len(runs)} finished runs with --modality {modality}{more}"
+        )
+    return picked
