@@ -15,7 +15,6 @@ from das3d_cli.data.fill import enclosed, fill, part_coloured, stray
 from das3d_cli.data.foreground import find_foreground
 from das3d_cli.data.parallax import displacement, pixel_aspect, pixel_pitch
 from das3d_cli.data.plane import Table, away, height_over
-from das3d_cli.data.workers import beside
 from das3d_cli.errors import DataError
 
 DepthAxis = Literal["camera", "plane"]
@@ -280,13 +279,11 @@ def _on_table(
     if not (np.isfinite([near, far]).all() and near < far):
         raise ValueError(f"depth_range_m must be finite and increasing, got ({near}, {far})")
     upwards = table.plane[:3] if axis == "plane" else (0.0, 0.0, -away(table.plane))
-    # Colours take longer to tell apart than all that the points tell.
-    with beside(lambda: _missing_part(rgb, xyz, table)) as holes:
-        measured = table.foreground & ~stray(depth, max(_STRAY * (far - near), _STRAY_M))
-        missing = float(np.isnan(xyz[..., 2]).mean())
-        pitch_m = pixel_pitch(xyz, table.foreground)
-        x, y = displacement(xyz, table.foreground, upwards)
-        mask = table.foreground | holes()
+    mask = table.foreground | _missing_part(rgb, xyz, table)
+    measured = table.foreground & ~stray(depth, max(_STRAY * (far - near), _STRAY_M))
+    missing = float(np.isnan(xyz[..., 2]).mean())
+    pitch_m = pixel_pitch(xyz, table.foreground)
+    x, y = displacement(xyz, table.foreground, upwards)
     depth = fill(depth, measured, mask & ~measured)
     scaled = np.where(mask, (depth - np.float32(near)) / np.float32(far - near), np.float32(0))
     return _Part(

@@ -91,19 +91,6 @@ def in_order(work: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Res
                 future.cancel()
 
 
-@contextlib.contextmanager
-def beside(work: Callable[[], Result]) -> Iterator[Callable[[], Result]]:
-    """Begin the work in a thread of its own; yields what waits for its result.
-
-    Where no thread can begin, as when the program's main thread has ended, it is done when its result is asked for.
-    """
-    with ThreadPoolExecutor(1) as pool:
-        found = work
-        with contextlib.suppress(RuntimeError):
-            found = pool.submit(work).result
-        yield found
-
-
 def cores() -> int:
     """How many cores this process may use, as taskset or a cluster's scheduler leaves them."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
