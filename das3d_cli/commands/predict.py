@@ -117,9 +117,8 @@ def run(
     count = failed = anomalous = 0
     # Whoever writes the list may wait for each answer before the next part.
     for judged in in_order(judge, files) if parts and parts != _STDIN else map(judge, files):
-        if not (
-            as_json and parts == _STDIN
-        ):  # nobody need read what the records hold, and what nobody reads stops who writes it
+        # What the records hold nobody need read elsewhere, and what nobody reads stops who writes it.
+        if not (as_json and parts == _STDIN):
             _tell(judged, one_of_many=bool(parts))
         if as_json:
             console.record(_record(judged, detector, chosen))
