@@ -29,8 +29,9 @@ from das3d_cli.data.cache import VERSION, Inputs, in_portions
 from das3d_cli.data.capture import Form, RawCapture, Sample
 from das3d_cli.data.common import preprocessing
 from das3d_cli.data.oddity import Usual, oddities
-from das3d_cli.data.preprocess import preprocess, to_raw
+from das3d_cli.data.preprocess import preprocess
 from das3d_cli.data.readers import as_points, as_rgb, check_size
+from das3d_cli.data.square import to_raw
 from das3d_cli.data.workers import in_order
 from das3d_cli.engine import checkpoint
 from das3d_cli.engine.recorded import Recorded

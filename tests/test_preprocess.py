@@ -11,7 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from das3d_cli.data.capture import Geometry, RawCapture, Sample
-from das3d_cli.data.preprocess import _range_of, extent_of, preprocess, to_raw
+from das3d_cli.data.preprocess import _range_of, extent_of, preprocess
+from das3d_cli.data.square import to_raw
 from das3d_cli.errors import DataError
 
 FOCAL, TABLE_M, NOISE_M = 400.0, 0.4, 5e-5

@@ -150,35 +150,35 @@ def _judge_forked(answers: Connection, detector: Detector, run: Path, ring: RawC
     answers.send(found)
 
 
-def test_what_is_warm_imports_nothing_at_its_first_part(run: Path, ring: RawCapture, tmp_path: Path):
-    call = (
-        "import sys; import numpy as np; from das3d_cli import Detector\n"
-        "detector, (rgb, xyz) = Detector.load(sys.argv[1], 'cpu'), np.load(sys.argv[2]).values()\n"
-        "before = 'open3d' in sys.modules; detector.warm_up(); warm = set(sys.modules)\n"
-        "detector.predict(rgb, xyz); print(before, 'open3d' in warm, set(sys.modules) - warm)"
-    )
+@pytest.fixture
+def told_by(run: Path, ring: RawCapture, tmp_path: Path) -> Callable[[str], list[str]]:
+    """Runs a program that has a detector and a capture's arrays, `rgb` and `xyz`; gives the words that it prints."""
     np.savez(tmp_path / "ring.npz", rgb=ring.rgb, xyz=ring.xyz)
-    arguments = (run, tmp_path / "ring.npz")
-    done = subprocess.run(
-        [sys.executable, "-c", call, *arguments], capture_output=True, text=True, check=True, timeout=120
-    )
-    assert done.stdout == "False True set()\n"
-
-
-def test_a_thread_judges_on_when_the_main_thread_has_ended(run: Path, ring: RawCapture, tmp_path: Path):
-    call = (
+    begin = (
         "import sys, threading, time; import numpy as np; from das3d_cli import Detector\n"
         "detector, (rgb, xyz) = Detector.load(sys.argv[1], 'cpu'), np.load(sys.argv[2]).values()\n"
+    )
+
+    def of(program: str) -> list[str]:
+        call = [sys.executable, "-c", begin + program, run, tmp_path / "ring.npz"]
+        return subprocess.run(call, capture_output=True, text=True, check=True, timeout=120).stdout.split()
+
+    return of
+
+
+def test_what_is_warm_imports_nothing_at_its_first_part(told_by: Callable[[str], list[str]]):
+    assert told_by(
+        "before = 'open3d' in sys.modules; detector.warm_up(); warm = set(sys.modules)\n"
+        "detector.predict(rgb, xyz); print(before, 'open3d' in warm, set(sys.modules) - warm)"
+    ) == ["False", "True", "set()"]
+
+
+def test_a_thread_judges_on_when_the_main_thread_has_ended(told_by: Callable[[str], list[str]]):
+    before, after = told_by(
         "def work():\n"
         "    threading.main_thread().join(); time.sleep(0.5); print(detector.predict(rgb, xyz).score)\n"
         "print(detector.predict(rgb, xyz).score); threading.Thread(target=work).start()"
     )
-    np.savez(tmp_path / "ring.npz", rgb=ring.rgb, xyz=ring.xyz)
-    arguments = (run, tmp_path / "ring.npz")
-    done = subprocess.run(
-        [sys.executable, "-c", call, *arguments], capture_output=True, text=True, check=True, timeout=120
-    )
-    before, after = done.stdout.split()
     assert before == after
 
 

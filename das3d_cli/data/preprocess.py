@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -15,6 +15,7 @@ from das3d_cli.data.fill import enclosed, fill, part_coloured, stray
 from das3d_cli.data.foreground import find_foreground
 from das3d_cli.data.parallax import displacement, pixel_aspect, pixel_pitch
 from das3d_cli.data.plane import Table, away, height_over
+from das3d_cli.data.square import check_shown, cut_square, resized, resized_truth
 from das3d_cli.errors import DataError
 
 DepthAxis = Literal["camera", "plane"]
@@ -147,24 +148,24 @@ def preprocess(
         _check_scale(part.pitch_m, pitch_m)
     geometry = _geometry(capture, part, window_m and part.pitch_m and window_m / _shown_as(part.pitch_m, pitch_m))
 
-    weight = _square(part.mask, geometry)
-    coverage = _resize(weight, size, _SHARP)
-    known = _resize(_square(part.measured, geometry), size, _SHARP)
+    weight = cut_square(part.mask, geometry)
+    coverage = resized(weight, size, _SHARP)
+    known = resized(cut_square(part.measured, geometry), size, _SHARP)
     inside = coverage >= 0.5
     if not inside.any():
         raise DataError(f"the part is too small: no pixel of {size} x {size} is at least half covered by it")
     share = np.maximum(coverage, np.float32(1e-6))
-    small = np.clip(_resize(_square(part.depth, geometry), size, _SHARP) / share, 0, 1)
+    small = np.clip(resized(cut_square(part.depth, geometry), size, _SHARP) / share, 0, 1)
     small = np.where(inside, small, small[inside].max())
     if capture.rgb is None:
         rgb = np.repeat(np.where(inside, np.uint8(_NO_COLOUR), np.uint8(0))[..., None], 3, axis=2)
     else:
-        colour = _resize(_square(capture.rgb, geometry) * weight[..., None], size, _SHARP) / share[..., None]
+        colour = resized(cut_square(capture.rgb, geometry) * weight[..., None], size, _SHARP) / share[..., None]
         rgb = np.where(inside[..., None], np.rint(np.clip(colour, 0, 255)), 0).astype(np.uint8)
     for given in truths:
-        _check_shown(given, geometry)
-    truth = None if ground_truth is None else _resize_truth(ground_truth, geometry, size)
-    masks = {name: _resize_truth(mask, geometry, size) for name, mask in several.items()}
+        check_shown(given, geometry)
+    truth = None if ground_truth is None else resized_truth(ground_truth, geometry, size)
+    masks = {name: resized_truth(mask, geometry, size) for name, mask in several.items()}
     for mask in masks.values():  # the pixel that a tiny defect keeps may be its type's alone
         truth = mask if truth is None else truth | mask
     return Sample(rgb, small.astype(np.float32), inside, inside & (known >= 0.5 * coverage), geometry, truth, masks)
@@ -200,24 +201,6 @@ def _geometry(capture: RawCapture, part: _Part, window_px: float | None) -> Geom
 def _within(part: NDArray[np.bool_]) -> bool:
     """Whether the part (H, W) does not reach the image's border."""
     return not (part[[0, -1]].any() or part[:, [0, -1]].any())
-
-
-def to_raw(map_: NDArray[np.float32], geometry: Geometry) -> NDArray[np.float32]:
-    """An (S, S) map in the raw image's own (H, W): resized to the square and laid where it was cut out, else zero.
-
-    A peak beyond the image, of a part that the image cuts off, goes to the nearest pixel within.
-    """
-    square = _resize(np.asarray(map_, dtype=np.float32), geometry.side)
-    raw = np.zeros((geometry.raw_height, geometry.raw_width), np.float32)
-    inside, of_square = _overlap(geometry)
-    raw[inside] = square[of_square]
-    peak = np.unravel_index(int(square.argmax()), square.shape)
-    nearest = tuple(
-        min(max(int(place) - kept.start, 0), kept.stop - kept.start - 1) + shown.start
-        for place, kept, shown in zip(peak, of_square, inside, strict=True)
-    )
-    raw[nearest] = max(raw[nearest], square[peak])
-    return raw
 
 
 def _check(capture: RawCapture, *truths: NDArray[np.bool_]) -> None:
@@ -360,68 +343,3 @@ def _frame(part: NDArray[np.bool_], window_px: float | None) -> tuple[int, int, 
     row, column, radius = _circle(part)
     side = max(round(window_px), math.ceil(2 * radius))
     return side, round(side / 2 - row), round(side / 2 - column), 2 * radius
-
-
-def _overlap(geometry: Geometry) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """The pixels that image and square share, as slices of the image and of the square."""
-    of_image, of_square = [], []
-    for length, before in ((geometry.raw_height, geometry.pad_top), (geometry.raw_width, geometry.pad_left)):
-        start, stop = max(0, -before), min(length, geometry.side - before)
-        of_image.append(slice(start, stop))
-        of_square.append(slice(start + before, stop + before))
-    return (of_image[0], of_image[1]), (of_square[0], of_square[1])
-
-
-def _square(image: NDArray[Any], geometry: Geometry) -> NDArray[np.float32]:
-    """The square cut out of an image of any kind of number, zero beyond it."""
-    square = np.zeros((geometry.side, geometry.side, *image.shape[2:]), np.float32)
-    of_image, inside = _overlap(geometry)
-    square[inside] = image[of_image]
-    return square
-
-
-def _resize(image: NDArray[np.float32], side: int, grow: int = cv2.INTER_LINEAR) -> NDArray[np.float32]:
-    """Area averages when it shrinks; when it grows interpolation, linear for what must not overshoot."""
-    how = cv2.INTER_AREA if side < image.shape[0] else grow
-    return np.asarray(cv2.resize(image, (side, side), interpolation=how), dtype=np.float32)
-
-
-def _check_shown(truth: NDArray[np.bool_], geometry: Geometry) -> None:
-    """See that a defect is in the square: of a part that lost a large piece the window may show the rest alone."""
-    marked, shown = int(truth.sum()), int(_square(truth, geometry).sum())
-    if shown < marked / 2:
-        raise DataError(
-            f"{1 - shown / marked:.0%} of what the ground truth marks lies outside the window around the part;"
-            " preprocess the data with --set preprocess.frame=image"
-        )
-
-
-def _resize_truth(truth: NDArray[np.bool_], geometry: Geometry, size: int) -> NDArray[np.bool_]:
-    """Pixels at least half covered by the defect. One that would lose most of itself or fall apart, as a scratch thinner than a pixel,
-    keeps all that it touches, one too small for any the one at its middle."""
-    square, scale = _square(truth, geometry), size / geometry.side
-    covered = _resize(square, size) >= 0.5
-    small = covered.copy()
-    _, labels = cv2.connectedComponents(square.astype(np.uint8), connectivity=8)
-    rows, columns = np.nonzero(labels)
-    of_defect = labels[rows, columns]
-    order = np.argsort(of_defect, kind="stable")  # the pixels of each together, by rows: a speckled mask has thousands
-    scaled = np.floor((np.stack((rows, columns))[:, order] + 0.5) * scale).astype(int)
-    for rows, columns in np.split(scaled, np.cumsum(np.bincount(of_defect)[1:-1]), axis=1) if order.size else ():
-        area = len(rows) * scale**2
-        long = max(np.ptp(rows), np.ptp(columns)) >= 2
-        if scale < 1 and long and not _is_kept(covered, rows, columns, area):
-            small[rows, columns] = True
-        elif not covered[rows, columns].any():
-            middle = len(rows) // 2
-            small[rows[middle], columns[middle]] = True
-    return small
-
-
-def _is_kept(covered: NDArray[np.bool_], rows: NDArray[np.intp], columns: NDArray[np.intp], area: float) -> bool:
-    """Whether of a defect of this area, which touches these pixels, half is covered, in one piece."""
-    box = np.s_[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
-    own = np.zeros_like(covered)
-    own[rows, columns] = True
-    kept = (own & covered)[box].astype(np.uint8)
-    return bool(kept.sum() >= area / 2) and cv2.connectedComponents(kept, connectivity=8)[0] == 2

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from das3d_cli.data.preprocess import to_raw
+from das3d_cli.data.square import to_raw
 from das3d_cli.errors import UsageError
 from das3d_cli.evaluation import Evaluation
 from das3d_cli.files import is_there, make_folder, write_whole
