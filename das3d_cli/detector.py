@@ -149,7 +149,7 @@ class Detector:
         if path.is_dir() and not file.is_file():
             raise DataError(f"{path}: {_lacking(path)}")
         device = devices.choose(gpus)
-        content, fingerprint = checkpoint.load_known(file)
+        content, fingerprint = checkpoint.load_with_fingerprint(file)
         Detector._loading_process = os.getpid()
         if "optimizer" in content:
             raise DataError(f"{file}: the state of a training, not a model; use {runs.BEST.name} beside it")
@@ -364,7 +364,7 @@ class Detector:
                 yield Parts.stack(*portion, size=self.settings.model.size, device=self.device).unpacked()
 
         with self._turn, devices.within_memory(self.device, f"judging {together} parts at once; free some"):
-            maps, scores = score_each(self._look, batches(), self.settings.score.smoothing, self.settings.looks)
+            maps, scores = score_each(self._look, batches(), self.settings.score.smoothing, self.settings.views_taken)
         if not np.isfinite(scores).all():  # it would pass for that of a good part
             raise DataError("a score is no number: the model or the samples are damaged; preprocess, and train, again")
         if maps.shape[-1] == size:

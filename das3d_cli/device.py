@@ -9,6 +9,7 @@ import cv2
 import torch
 from torch import Tensor
 
+from das3d_cli.data import decode
 from das3d_cli.errors import DataError, UsageError
 
 
@@ -80,7 +81,7 @@ def short_of_memory(error: BaseException) -> bool:
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     if isinstance(error, cv2.error):
-        return f"({cv2.Error.STS_NO_MEM}:" in str(error)  # `code` is the class's, and of its last error
+        return decode.short_of_memory(error)
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _SHORT_OF_MEMORY)
 
 

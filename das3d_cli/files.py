@@ -43,9 +43,9 @@ def write_whole(path: Path, data: bytes) -> None:
         raise
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON, keys in the order given. Raises as `write_whole`."""
-    write_whole(path, (to_json(content, indent=2) + "\n").encode())
+def write_json(path: Path, content: Any, *, for_others: bool = False) -> None:
+    """Write JSON as `to_json` gives it, keys in the order given. Raises as `write_whole`."""
+    write_whole(path, (to_json(content, indent=2, for_others=for_others) + "\n").encode())
 
 
 def check_folder(path: Path) -> None:

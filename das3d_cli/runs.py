@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from das3d_cli import configure, sources
 from das3d_cli.errors import DataError, UsageError
 from das3d_cli.files import real, reason, to_json, write_whole
-from das3d_cli.settings import IDLE
+from das3d_cli.settings import IDLE, SEED
 
 SETTINGS, ENVIRONMENT, METRICS, SUMMARY = "settings.json", "environment.json", "metrics.jsonl", "summary.json"
 LAST, BEST = Path("checkpoints/last.pt"), Path("checkpoints/best.pt")
@@ -130,7 +130,7 @@ def of_each_seed(runs: Sequence[Path]) -> list[Path]:
         alike = {
             key: value
             for key, value in sources.flatten(settings.model_dump())
-            if key != "seed" and not key.startswith(IDLE)
+            if key != SEED and not key.startswith(IDLE)
         }
         wanted = wanted or alike
         if alike == wanted:

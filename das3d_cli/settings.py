@@ -279,7 +279,7 @@ class Settings(Section):
     hardware: HardwareSettings = HardwareSettings()
 
     @property
-    def looks(self) -> int:
+    def views_taken(self) -> int:
         """How often a part is looked at: a network that never saw a part turned can only look at it as it lies."""
         return self.score.views if self.synthesis.rotate else 1
 
@@ -324,4 +324,5 @@ JUDGING = tuple(
 # With these a run may go on otherwise than it began: memory and speed depend on them, what is learnt hardly.
 # Beginnings of keys that make no two trainings differ: what a preset sets is told key by key, and hardware changes no figure.
 IDLE = ("preset", "hardware.")
+SEED = "seed"
 ADAPTABLE = ("train.accumulate", *(key for key in FIELDS if key.startswith("hardware.")))

@@ -136,5 +136,5 @@ def test_the_defaults_are_valid():
 
 
 def test_parts_that_training_never_turns_are_looked_at_as_they_lie():
-    assert resolved().looks == resolved().score.views > 1
-    assert resolved(assignments=["synthesis.rotate=false"]).looks == 1
+    assert resolved().views_taken == resolved().score.views > 1
+    assert resolved(assignments=["synthesis.rotate=false"]).views_taken == 1

@@ -637,7 +637,10 @@ def test_the_good_part_that_scores_highest_is_told(cache: Cache, tmp_path: Path)
     trainer = trained(cache, tmp_path)
     data, look, s = trainer.data, judging(copy.deepcopy(trainer.network)), trainer.settings
     scores = np.concatenate(
-        [score(look, parts.unpacked(), s.score.smoothing, s.looks).scores for parts in (data.train, data.validation)]
+        [
+            score(look, parts.unpacked(), s.score.smoothing, s.views_taken).scores
+            for parts in (data.train, data.validation)
+        ]
     )
     found = validate(trainer.network, data.validation, data.train, data.textures, s)
     assert found["highest"] == scores.argmax() and scores.argmax() != scores.argmin()

@@ -135,7 +135,7 @@ def run(
     if pictures:
         from das3d_cli.report.gallery import RECORD
 
-        pictures = _tried(unwritten, lambda folder: write_json(folder / RECORD, found), pictures)
+        pictures = _tried(unwritten, lambda folder: write_json(folder / RECORD, found, for_others=True), pictures)
     unwritten += write_tables(out or [], tables, found)
     if as_json:
         console.record(found)

@@ -298,8 +298,10 @@ def _record(judged: _Judged, detector: Detector, run: Path) -> dict[str, Any]:
     if not found:
         return about | {"anomalous": None, "error": str(error)}
     verdict = found.as_dict() | {"heatmap": str(picture) if picture else None}
-    verdict["notes"] += [note for note in (_of_another_kind(part, detector.usual.photos),) if note]
-    verdict["notes"] += [f"no heat map: {error}"] if error else []
+    if other := _of_another_kind(part, detector.usual.photos):
+        verdict["notes"].append(other)
+    if error:
+        verdict["notes"].append(f"no heat map: {error}")
     return about | verdict
 
 

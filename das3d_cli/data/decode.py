@@ -87,12 +87,17 @@ def decode_image(path: Path, data: bytes, what: str, *, upright: bool = False) -
         how = cv2.IMREAD_ANYCOLOR if upright and kind == "JPEG" else cv2.IMREAD_UNCHANGED
         image = cv2.imdecode(np.frombuffer(pixels, np.uint8), how) if pixels else None
     except cv2.error as error:
-        if f"({cv2.Error.STS_NO_MEM}:" in str(error):
+        if short_of_memory(error):
             raise MemoryError from None
         image = None
     if image is None:
         raise DataError(f"{path}: damaged or truncated {kind}; copy or export it again")
     return np.asarray(image)
+
+
+def short_of_memory(error: cv2.error) -> bool:
+    """Whether OpenCV lacked memory; its text says so, for its `code` is the class's, and that of the last error of any thread."""
+    return f"({cv2.Error.STS_NO_MEM}:" in str(error)
 
 
 class _Reader(threading.local):

@@ -138,7 +138,7 @@ def parts_to_come(lines: Iterator[str], needs: Modality, category: str = "") -> 
         part = _of_row(row, sources, Path(), where)._replace(beside=None)
         if _of_another(row, category):
             problem = f"is of {row['category']}, but the run is of {category}; name another --run"
-            part = part._replace(problem=f"{where}: {problem}", given="", nameless=True)
+            part = part._replace(problem=f"{where}: {problem}", nameless=True)
         yield part
 
 

@@ -33,11 +33,11 @@ def save(path: Path, content: dict[str, Any]) -> None:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read a checkpoint into main memory. Raises as `load_known`."""
-    return load_known(path)[0]
+    """Read a checkpoint into main memory. Raises as `load_with_fingerprint`."""
+    return load_with_fingerprint(path)[0]
 
 
-def load_known(path: Path) -> tuple[dict[str, Any], str]:
+def load_with_fingerprint(path: Path) -> tuple[dict[str, Any], str]:
     """Read a checkpoint into main memory, and what tells this file from others: 16 hexadecimal digits.
 
     Raises:

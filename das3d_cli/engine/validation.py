@@ -68,7 +68,7 @@ def validate(
         for places, batch in _batches(parts, torch.arange(len(parts)), device, settings)
     ]
     some = torch.linspace(0, len(trained) - 1, min(len(trained), _KNOWN)).round().long()
-    looking = settings.score.smoothing, settings.looks
+    looking = settings.score.smoothing, settings.views_taken
     known = [
         (places.cpu().numpy(), score(look, batch, *looking).scores)
         for places, batch in _batches(trained, some, device, settings)
@@ -101,10 +101,10 @@ def _judge(look: Pass, places: Tensor, batch: Batch, textures: Tensor, settings:
     # Every version shows a defect, in both images or in one of them.
     seen: tuple[Modality, ...] = ("both", "rgb", "depth") if modality == "both" else (modality,)
     arguments = settings.synthesis.augmentation() | {"dropout": 0.0}
-    looking = settings.score.smoothing, settings.looks
+    looking = settings.score.smoothing, settings.views_taken
     # Where parts lie as they fall, each is four, unless its views are the same of all four: few parts would rank two states
     # of a network by chance.
-    turns = range(1, 4 if settings.synthesis.rotate and settings.looks < 4 else 1)
+    turns = range(1, 4 if settings.synthesis.rotate and settings.views_taken < 4 else 1)
     good = score(look, batch, *looking).scores
     turned = [score(look, quarter_turned(batch, n), *looking).scores for n in turns]
     found, masks = [], []
@@ -131,6 +131,6 @@ def _batches(parts: Parts, places: Tensor, device: torch.device, settings: Setti
     """This process's share of the parts at some places, a few at a time, and their places, on the device."""
     own = places[distributed.rank() :: distributed.size()]
     images = _BESIDE_TRAINING * settings.train.micro_batch // distributed.size()
-    count = max(1, min(_CHUNK, images // settings.looks))
+    count = max(1, min(_CHUNK, images // settings.views_taken))
     for some in torch.split(own, count) if len(own) else ():
         yield some.to(device), parts.take(some.to(parts.depth.device)).to(device).unpacked()

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from das3d_cli.errors import DataError, UsageError
-from das3d_cli.files import check_folder, encodable, on_a_line, real, to_json, write_whole
+from das3d_cli.files import check_folder, encodable, on_a_line, real, write_json, write_whole
 from das3d_cli.runs import ENVIRONMENT, SETTINGS, SUMMARY
 
 DASH = "-"  # for a figure that is undefined
@@ -200,13 +200,11 @@ def write_tables(paths: Sequence[Path], tables: Sequence[FigureTable], record: A
     """
     failed = []
     for path in paths:
-        text = (
-            to_json(record, indent=2, for_others=True) + "\n"
-            if path.suffix == ".json"
-            else _WRITERS[path.suffix](tables)
-        )
         try:
-            write_whole(path, encodable(text).encode())
+            if path.suffix == ".json":
+                write_json(path, record, for_others=True)
+            else:
+                write_whole(path, encodable(_WRITERS[path.suffix](tables)).encode())
         except DataError as error:
             failed.append(error)
     return failed

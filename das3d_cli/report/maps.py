@@ -52,6 +52,8 @@ def _file(folder: Path, category: str, label: str, name: str) -> Path:
 
 
 def _is_own(path: Path) -> bool:
+    if not path.is_file():  # a pipe would be waited for
+        return False
     try:
         with tifffile.TiffFile(path) as file:
             return file.pages.first.software == _SOFTWARE

@@ -10,7 +10,8 @@ from typing import NamedTuple
 from das3d_cli.data.capture import OVERALL
 from das3d_cli.errors import some_of
 from das3d_cli.evaluation import Outcome
-from das3d_cli.report.tables import SEED, differing_settings
+from das3d_cli.report.tables import differing_settings
+from das3d_cli.settings import SEED
 
 BLOCKS = {"rgb": "RGB only", "depth": "3D only", "both": "RGB+3D"}  # as the paper names them, in its order
 

@@ -12,7 +12,7 @@ from das3d_cli.data.capture import OVERALL
 from das3d_cli.evaluation import Outcome
 from das3d_cli.metrics import LIMITS, REFERENCE_LIMITS, Metrics
 from das3d_cli.report.formats import FigureTable, Row
-from das3d_cli.settings import IDLE
+from das3d_cli.settings import IDLE, SEED
 
 TITLES = {
     "image_auroc": "I-AUROC",
@@ -29,7 +29,6 @@ REFERENCE_NOTE = "reference: 100 thresholds, as published figures use"
 _FIRST = ("image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "aupro_30")
 _COMPARED = ("image_auroc", "pixel_auroc", "aupro_30")
 _LABELS = ("defect type", "parts", "95 %")
-SEED = "seed"  # the setting
 
 
 def run_tables(outcome: Outcome) -> list[FigureTable]:

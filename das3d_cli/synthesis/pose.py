@@ -36,6 +36,7 @@ def _turned(batch: Batch, angle: Tensor, freely: Tensor, mirrored: Tensor) -> Ba
         freely, mirrored: bool, (B,).
     """
     angle = torch.where(freely, angle, (angle / _QUARTER).round() * _QUARTER)
+    # Of quarters exactly 0 and 1: `affine.turning` has not what torch makes of their cosines.
     cos, sin = (torch.where(freely, x, x.round()) for x in (angle.cos(), angle.sin()))
     hand = 1 - 2 * mirrored.float()
     foreground = batch.foreground.float()

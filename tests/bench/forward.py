@@ -27,7 +27,7 @@ def ours(model: Path, cache: Path, batch: int, device: torch.device, cuda_graphs
     split = load_split(open_cache(cache, CATEGORY), "test")
     parts = Parts.stack(*split.inputs, size=detector.settings.model.size, device=device)
     data: Batch = parts.pick(torch.arange(batch, device=device) % len(parts))
-    return lambda: score(detector._look, data, detector.settings.score.smoothing, detector.settings.looks)
+    return lambda: score(detector._look, data, detector.settings.score.smoothing, detector.settings.views_taken)
 
 
 def theirs(batch: int, device: torch.device, half: bool) -> Pass:
