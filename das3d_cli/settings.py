@@ -33,7 +33,7 @@ class Section(BaseModel):
 class PreprocessSettings(Section):
     layout: LayoutName = setting("auto", "how the data set's files are laid out; auto recognises it")
     lights: str = setting(
-        "auto", "of data with an image per light, which to use, as 4 or 0,1,2,3,4: a train sample each, elsewhere the first",
+        "auto", "lights to use in data with one image per light, such as 4 or 0,1,2,3,4: one train sample each; elsewhere the first",
         why="auto: Eyecandies' image_4 and Real-IAD's L05, on which the published figures stand; the paper counts five",
         pattern=r"^\w+(,\w+)*$")  # fmt: skip
     units: Literal["auto", "m", "cm", "mm", "um"] = setting("auto", "unit of the point clouds and depth images;"
@@ -54,7 +54,7 @@ class PreprocessSettings(Section):
         "part", "what the square sample shows: a window around the part, of one size for the category, or the whole image",
         why="the same network sees the part larger: a defect of a few pixels becomes one of twice as many")  # fmt: skip
     scaling: Literal["category", "capture"] = setting(
-        "category", "scope of the depth range that is scaled to (0, 1); of a capture without the half percent of points at either end",
+        "category", "depth range that is scaled to (0, 1): the category's, or each capture's less half a percent of points at either end",
         why="a category's fixed range keeps millimetres comparable: a defect cannot rescale its own part")  # fmt: skip
     headroom: float = setting(
         0.25, "free share of the category's depth range over the tallest part, for bumps", ge=0, le=1,
@@ -143,7 +143,7 @@ class SynthesisSettings(Section):
     flip: bool = setting(False, "mirror the whole sample at random", why="lettering and threads have a handedness")
     relight: float = setting(0.2, "change of light from sample to sample, share of its brightness", ge=0, lt=1,
         why="a few dozen good parts show too few lights, and a new one is no defect")  # fmt: skip
-    textures: Path | None = setting(None, "folder of texture images, as the paper's DTD (default: a built-in set)")
+    textures: Path | None = setting(None, "folder of texture images, such as the paper's DTD (default: a built-in set)")
     texture_count: int = setting(
         256, "textures held in memory, of a folder a crop each of so many of its images", ge=1, le=10_000,
         why="50 MB at 256 pixels, on the GPU as well",
@@ -181,8 +181,8 @@ class ModelSettings(Section):
         why="a dent is a percent of the depth range and a stain a shade; contrast gives both a direct path",
     )  # fmt: skip
     template: bool = setting(
-        True, "with the direct inputs: how the part deviates from the mean good part, turned to it, from which the"
-        " reconstruction networks start; where parts share no shape they start from the part's own local mean",
+        True, "show with the direct inputs how the part deviates from the mean good part, turned onto it; the reconstruction"
+        " networks start from that mean part, or where parts share no shape, from the part's own local mean",
         why="what a rigid part looks like is known before the first step of training",
     )  # fmt: skip
 
@@ -242,15 +242,15 @@ class ScoreSettings(Section):
         gt=0, le=1, why="here areas come out as people marked them; at 0.5 half as large, at 0.9 a fifth",
     )  # fmt: skip
     good_share: float = setting(
-        0.95, "share of good parts that should pass the threshold, set by the validation split, or it and 64 others where that is higher",
+        0.95, "share of good parts that should pass; validation parts set the threshold, or these and up to 64 others if that is higher",
         gt=0, le=1, why="a threshold over every good part seen would miss weak defects; ten parts alone would reject too many",
     )  # fmt: skip
 
 
 class HardwareSettings(Section):
-    gpus: str = setting("auto", "0, or 0,1, or all, or cpu; auto takes the first GPU where there is one. Several train one category"
-        " together, each its share of every batch, or several categories side by side, one on each; whatever else is done"
-        " is done on the first", pattern=r"^(auto|all|cpu|\d+(,\d+)*)$")  # fmt: skip
+    gpus: str = setting("auto", "0, or 0,1, or all, or cpu; auto takes the first GPU if there is one. To train, several GPUs share"
+        " each batch of one category, or each takes one of several categories; everything else runs on the first GPU",
+        pattern=r"^(auto|all|cpu|\d+(,\d+)*)$")  # fmt: skip
     cache_share: float = setting(
         0.5, "share of a GPU's free memory that the good parts may take; if they need more, they stay in main memory, and"
         " each step's are fetched ahead", ge=0, le=1, why="the network needs the rest; 250 parts of 256 pixels take 0.1 GB",
@@ -267,9 +267,10 @@ class Settings(Section):
     """All settings. `--set section.key=value` of preprocess, synth-preview and train reaches every one of them."""
 
     preset: Preset = setting(
-        "auto", "training sizes for a CPU (cpu) or GPU (default), or the paper's choices; auto takes cpu without a GPU"
+        "auto",
+        "sizes for training on a CPU (cpu) or a GPU (default), or the paper's choices (paper); auto takes cpu if there is no GPU",
     )
-    seed: int = setting(0, "training and synthesis follow from it alone; preprocessing has its own", ge=0, lt=2**31)
+    seed: int = setting(0, "seed of training and of the synthetic defects; preprocessing has its own", ge=0, lt=2**31)
     preprocess: PreprocessSettings = PreprocessSettings()
     synthesis: SynthesisSettings = SynthesisSettings()
     model: ModelSettings = ModelSettings()

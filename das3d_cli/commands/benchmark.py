@@ -19,7 +19,7 @@ def run(
     runs: Runs = DEFAULT_RUNS,
     gpus: Gpus = None,
     batch_sizes: Annotated[
-        str, typer.Option("--batch-sizes", metavar="N,...", help="Parts that are judged at once, with commas.")
+        str, typer.Option("--batch-sizes", metavar="N,...", help="Parts to judge at once; several numbers with commas.")
     ] = "1,4,16",
     repeats: Annotated[int, typer.Option("--repeats", min=2, help="Batches of each size that are timed.")] = 30,
     out: Out = None,

@@ -44,8 +44,8 @@ def run(
         list[str] | None,
         typer.Option(
             "--category",
-            help="The newest finished run of each of these categories and of each modality; repeatable, or several"
-            " with commas, or all.",
+            help="Use the newest finished run of each of these categories and of each modality; repeatable, or several"
+            " separated by commas, or all.",
             show_default=False,
         ),
     ] = None,
@@ -54,8 +54,8 @@ def run(
         list[Path] | None,
         typer.Option(
             "--runs",
-            help="Folder of the run folders; repeat it to see several folders' runs of --category side by side, each in a row named"
-            f" after its folder. (default: {DEFAULT_RUNS})",
+            help="Folder of the run folders; repeat it to compare the runs of --category in several folders, each in a row named after"
+            f" its folder. (default: {DEFAULT_RUNS})",
             show_default=False,
         ),
     ] = None,
@@ -63,8 +63,8 @@ def run(
         bool,
         typer.Option(
             "--all-seeds",
-            help="Of each category and modality not the newest run alone, but with it all that differ from it in their seed: the tables"
-            " then hold means and standard deviations.",
+            help="For each category and modality, use the newest run and all that differ from it only in their seed; the tables then"
+            " hold means and standard deviations.",
         ),
     ] = False,
     gpus: Gpus = None,
@@ -72,7 +72,7 @@ def run(
         Path | None,
         typer.Option(
             "--pictures",
-            help="Write the figures, and a picture and the anomaly map of every test part of one run, at the samples' size, here.",
+            help="Folder for the figures of one run, and a picture and the anomaly map of every test part at the samples' size.",
             show_default=False,
         ),
     ] = None,
@@ -80,8 +80,8 @@ def run(
         Path | None,
         typer.Option(
             "--maps",
-            help="Write the anomaly map of every test part here, at the raw images' size, as CATEGORY/test/LABEL/NAME.tiff, which"
-            " MVTec 3D-AD's own evaluation reads; of one run of each category.",
+            help="Folder for the anomaly map of every test part, at the raw images' size, as CATEGORY/test/LABEL/NAME.tiff, which"
+            " MVTec 3D-AD's own evaluation reads; for one run of each category.",
             show_default=False,
         ),
     ] = None,
@@ -89,7 +89,7 @@ def run(
         Path | None,
         typer.Option(
             "--report",
-            help="Write one HTML page of one run, with figures, charts and pictures, here.",
+            help="HTML file for one page with the figures, charts and pictures of one run.",
             show_default=False,
         ),
     ] = None,

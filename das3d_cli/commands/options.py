@@ -41,7 +41,9 @@ ModalityName = Annotated[Modality | None, option("model.modality", "--modality")
 Textures = Annotated[Path | None, option("synthesis.textures", "--textures")]
 Categories = Annotated[
     list[str] | None,
-    typer.Option("--category", help="Category; repeatable, or several with commas, or all.", show_default=False),
+    typer.Option(
+        "--category", help="Category; repeatable, or several separated by commas, or all.", show_default=False
+    ),
 ]
 CacheFolder = Annotated[Path, typer.Option("--data", help="Cache that `das3d preprocess` wrote.")]
 Runs = Annotated[Path, typer.Option("--runs", help="Folder of the run folders.")]
@@ -54,7 +56,7 @@ Out = Annotated[
     typer.Option(
         "--out",
         metavar="FILE",
-        help="Write the tables here as well, in the format that the name ends in: .md, .csv, .tex (for booktabs) or .json;"
+        help="Also write the tables to this file; its ending gives the format: .md, .csv, .tex (for booktabs) or .json;"
         " repeatable.",
         show_default=False,
     ),

@@ -47,7 +47,7 @@ def run(
         typer.Argument(
             metavar="PART.tiff",
             show_default=False,
-            help="Point cloud or depth image, of the training data's kind and unit.",
+            help="Point cloud or depth image, of the same kind and unit as the training data.",
         ),
     ] = None,
     second: Annotated[
@@ -55,42 +55,43 @@ def run(
         typer.Argument(
             metavar="PART.png",
             show_default=False,
-            help="RGB image of the same size. A run whose data lacked one of the two takes the other alone.",
+            help="RGB image of the same size. If the run's training data had only one of the two, give that one alone.",
         ),
     ] = None,
     parts: Annotated[
         Path | None,
         typer.Option(
             "--parts",
-            help="Instead of one part many: a folder of NAME.tiff and NAME.png, side by side or in xyz/ and rgb/,"
-            " a label's folder of a data set, a data/ folder of Eyecandies, or a CSV file with the columns xyz and rgb,"
-            " or depth, rgb, fx, fy, cx, cy and scale; name, if they are to have others than their files."
-            " -: such a list from standard input, each part judged as soon as its line is there.",
+            help="Judge many parts instead of one: a folder of NAME.tiff and NAME.png, side by side or in xyz/ and rgb/;"
+            " the folder of one label in a data set; a data/ folder of Eyecandies; or a CSV file with the columns xyz and"
+            " rgb, or depth, rgb, fx, fy, cx, cy and scale, and name if parts are to be named otherwise than their files."
+            " With -, read such a list from standard input and judge each part as soon as its line is there.",
             show_default=False,
         ),
     ] = None,
     heatmap: Annotated[
         Path | None,
         typer.Option(
-            "--heatmap", help="Write the heat map here, as PNG; with --parts, a folder of them.", show_default=False
+            "--heatmap", help="PNG file for the heat map; with --parts, a folder for them.", show_default=False
         ),
     ] = None,
     threshold: Annotated[
         float | None,
         typer.Option(
             "--threshold",
-            help="Least score of an anomalous part. (default: the one that training set)",
+            help="Lowest score that counts as anomalous. (default: the threshold that training set)",
             show_default=False,
         ),
     ] = None,
     model: Run = None,
     runs: Runs = DEFAULT_RUNS,
     gpus: Gpus = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per part, a line each.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per part, one per line.")] = False,
     fail_on_anomaly: Annotated[
         bool,
         typer.Option(
-            "--fail-on-anomaly", help=f"Exit with code {ANOMALOUS} if a part is anomalous and all could be used."
+            "--fail-on-anomaly",
+            help=f"Exit with code {ANOMALOUS} if any part is anomalous and all parts could be used.",
         ),
     ] = False,
 ) -> None:

@@ -68,7 +68,7 @@ def run(
             "--resume",
             metavar="RUN",
             show_default=False,
-            help="Go on with an unfinished run, or with all those of a folder: --resume runs.",
+            help="Continue an unfinished run, or all unfinished runs of a folder: --resume runs.",
         ),
     ] = None,
     as_json: AsJson = False,

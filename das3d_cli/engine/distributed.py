@@ -164,9 +164,11 @@ def parallel(network: nn.Module) -> nn.Module:
         for module in network.modules():
             if type(module) is nn.BatchNorm2d:
                 module.__class__ = _SharedBatchNorm
-    return DistributedDataParallel(
-        network, device_ids=[device] if device.type == "cuda" else None, forward_sync_buffers=False
-    )
+    together = DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
+    # The first process's have been sent; from here on all processes have the same ones. The argument of this is called otherwise
+    # from torch 2.13 on.
+    together.broadcast_buffers = False
+    return together
 
 
 def unshared(network: nn.Module, wanted: bool) -> contextlib.AbstractContextManager[None]:
