@@ -17,7 +17,7 @@ PROJECT = nox.project.load_toml("pyproject.toml")
 
 
 def install(session: nox.Session, *groups: str) -> None:
-    """The project as it stands, with the tested versions of what it needs."""
+    """Install the project in editable mode, with the tested versions of its dependencies."""
     needs = nox.project.dependency_groups(PROJECT, *groups) if groups else []
     session.install("-c", "constraints.txt", "-e", ".", *needs)
 

@@ -16,7 +16,7 @@ _LATER = ("Defect", "Detector", "Prediction")
 
 
 def __getattr__(name: str) -> Any:
-    """Import the detector, and torch with it, when it is first asked for."""
+    """Import the detector, and with it torch, on first use."""
     if name in _LATER:
         from das3d_cli import detector
 

@@ -1,4 +1,4 @@
-"""Samples as tensors: a whole split, kept compactly, and the float batches that the network eats."""
+"""Samples as tensors: a whole split in compact form, and the float batches that the network takes."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _AT_ONCE = 64  # samples averaged down together
 
 
 class Batch(NamedTuple):
-    """B samples. rgb: float32, (B, 3, S, S), in [0, 1], black off the part; depth: float32, (B, 1, S, S), in [0, 1]; foreground: bool,
-    (B, 1, S, S); parallax: float32, (B, 2), as in `das3d_cli.data.capture.Geometry`."""
+    """B samples. rgb: float32, (B, 3, S, S), in [0, 1], black off the part; depth: float32, (B, 1, S, S), in [0, 1];
+    foreground: bool, (B, 1, S, S); parallax: float32, (B, 2), as in `das3d_cli.data.capture.Geometry`."""
 
     rgb: Tensor
     depth: Tensor
@@ -30,8 +30,8 @@ class Batch(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """N samples kept compactly. rgb: uint8, (N, 3, S, S); depth: float16, (N, 1, S, S), in [0, 1]; foreground: bool,
-    (N, 1, S, S); parallax: as of a `Batch`."""
+    """N samples in compact form. rgb: uint8, (N, 3, S, S); depth: float16, (N, 1, S, S), in [0, 1]; foreground: bool,
+    (N, 1, S, S); parallax: as in `Batch`."""
 
     rgb: Tensor
     depth: Tensor
@@ -49,10 +49,10 @@ class Parts(NamedTuple):
         size: int,
         device: torch.device,
     ) -> Parts:
-        """From arrays (N, C, C, 3), (N, C, C), (N, C, C) and (N, 2); C is `size` or a whole multiple of it, then averaged down.
+        """Stack arrays (N, C, C, 3), (N, C, C), (N, C, C) and (N, 2); C is `size` or a multiple, then averaged down.
 
-        Depths are rounded to float16 here, for training as for the detector, which are to see the same: they err by 0.00024 at
-        most, a tenth of what a depth sensor's noise makes of them.
+        Depths are rounded to float16 here so that training and the detector see the same. The error is at most 0.00024,
+        a tenth of a depth sensor's noise.
         """
         parts = cls(
             send(torch.from_numpy(rgb), device).permute(0, 3, 1, 2).contiguous(),
@@ -68,15 +68,15 @@ class Parts(NamedTuple):
         return len(self.depth)
 
     def take(self, indices: Tensor) -> Parts:
-        """The samples `indices`, int64, (B,), on the parts' device."""
+        """The samples at `indices`, int64, (B,), on the parts' device."""
         return Parts(*(tensor[indices] for tensor in self))
 
     def pick(self, indices: Tensor) -> Batch:
-        """As `take`, as the network eats them."""
+        """As `take`, in the form for the network."""
         return self.take(indices).unpacked()
 
     def unpacked(self) -> Batch:
-        """All samples, as the network eats them."""
+        """All samples, in the form for the network."""
         return Batch(self.rgb.float() / 255, self.depth.float(), self.foreground, self.parallax.float())
 
     def to(self, device: torch.device) -> Parts:
@@ -87,32 +87,32 @@ class Parts(NamedTuple):
         return sum(tensor.nbytes for tensor in self)
 
     def _shrunk(self, factor: int) -> Parts:
-        """Averaged down, some at a time, for on the way a sample takes several times its room."""
+        """Average down a few samples at a time, as each needs several times its memory meanwhile."""
         some = zip(*(torch.split(tensor, _AT_ONCE) for tensor in self), strict=True)
         shrunk = [Parts(*tensors)._averaged(factor) for tensors in some]
         return Parts(*(torch.cat(tensors) for tensors in zip(*shrunk, strict=True)))
 
     def _averaged(self, factor: int) -> Parts:
-        """Average over the part alone, so that its edge takes on nothing of the background."""
+        """Average over the part only, so that its edge does not mix with the background."""
         rgb, depth = self.rgb.float() * self.foreground, self.depth * self.foreground
         rgb, depth, inside = on_part(*(F.avg_pool2d(image, factor) for image in (rgb, depth, self.foreground.float())))
         return Parts(rgb.round().to(torch.uint8), depth, inside, self.parallax)
 
 
 def turned_left(vectors: Tensor) -> Tensor:
-    """Vectors x and y in an image, (B, 2), after it was turned left by a quarter; y points down."""
+    """Image vectors x and y, (B, 2), after a quarter turn of the image to the left; y points down."""
     return torch.stack((vectors[:, 1], -vectors[:, 0]), dim=1)
 
 
 def on_part(rgb: Tensor, depth: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What resampling made of a part's images, which were zero off the part, as a `Batch` holds them.
+    """Bring a part's resampled images, which were zero off the part, into the form of a `Batch`.
 
     Args:
         rgb, depth: (B, 3, S, S) and (B, 1, S, S).
-        weight: (B, 1, S, S): the share of each pixel that shows the part.
+        weight: (B, 1, S, S): share of each pixel that shows the part.
 
     Returns:
-        rgb, depth and foreground: what is half the part's is all the part's, by what its own share shows.
+        rgb, depth and foreground: a pixel at least half on the part is foreground, with the values of that share alone.
     """
     inside = weight >= 0.5
     scale = torch.where(inside, 1 / weight.clamp_min(1e-6), 0.0)

@@ -15,21 +15,21 @@ from das3d_cli.data.cache import Inputs
 from das3d_cli.detector import Detector
 from das3d_cli.device import within_memory
 
-_WARM_UP = 5  # batches that are not counted; the fourth records a CUDA graph
+_WARM_UP = 5  # untimed batches; the fourth records a CUDA graph
 _MB = 2**20
 
 
 class Speed(NamedTuple):
-    """Batches of one size.
+    """Figures for one batch size.
 
     Attributes:
         batch_size: parts.
         latency_ms: median time of a batch, from samples in memory to scores and maps; preprocessing is not counted.
-        p5_ms, p95_ms: its 5th and 95th percentile.
+        p5_ms, p95_ms: 5th and 95th percentile of that time.
         parts_per_second: throughput, from the mean time.
-        memory_mb: peak memory, 2^20 bytes, the network's weights included. On a GPU what torch allocated there; on a
-            CPU by how much the process's peak RSS grew since before the run was loaded, for this or a smaller batch;
-            nan where the system does not tell.
+        memory_mb: peak memory, 2^20 bytes, including the network's weights. On a GPU what torch allocated there; on a
+            CPU the growth of the process's peak RSS since before the run was loaded, for this or a smaller batch; nan
+            where the system does not report it.
     """
 
     batch_size: int
@@ -45,7 +45,7 @@ def benchmark(
 ) -> tuple[Detector, list[Speed]]:
     """Load a run and time it on made-up parts, each batch size `repeats` times after a warm-up, smallest first.
 
-    What the parts show changes nothing: every pixel takes the same way. cuda_graphs: as for `Detector.load`.
+    The parts' content does not matter: every pixel costs the same. cuda_graphs: as for `Detector.load`.
 
     Raises:
         DataError, UsageError: as `Detector.load`.
@@ -64,7 +64,7 @@ def _speed(detector: Detector, batch_size: int, repeats: int, at_first: float) -
     seconds = []
     for counted in range(-_WARM_UP, repeats):
         start = time.perf_counter()
-        detector.score(*parts)  # its results lie in main memory: nothing is left to wait for
+        detector.score(*parts)  # returns results in main memory, so the GPU is done
         if counted >= 0:
             seconds.append(time.perf_counter() - start)
     p5, median, p95 = np.percentile(seconds, [5, 50, 95]) * 1000
@@ -73,7 +73,7 @@ def _speed(detector: Detector, batch_size: int, repeats: int, at_first: float) -
 
 
 def _made_up(count: int, side: int) -> Inputs:
-    """So many discs of noise, stacked."""
+    """Stacked samples: discs of noise."""
     y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j]
     foreground = np.broadcast_to(np.hypot(x, y) < 0.7, (count, side, side)).copy()
     depth = np.where(foreground, 0.5, 1.0).astype(np.float32)
@@ -82,9 +82,9 @@ def _made_up(count: int, side: int) -> Inputs:
 
 
 def _peak_rss_mb() -> float:
-    """The process's highest resident set size so far, or nan on a system that does not tell.
+    """Peak resident set size of the process so far, or nan where the system does not report it.
 
-    Linux tells it apart from that of the program that started this one, macOS does so in getrusage.
+    Linux's getrusage may include the peak of the program that started this one, so it is read from /proc there.
     """
     status = Path("/proc/self/status")
     if status.is_file():
@@ -98,7 +98,7 @@ def _peak_rss_mb() -> float:
 
 
 def device_name(device: torch.device) -> str:
-    """What figures of speed are about: the GPU's name, or the CPU's threads in use."""
+    """Name of the timed device: the GPU's name, or the CPU with its number of threads in use."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU, threads: {torch.get_num_threads()}"

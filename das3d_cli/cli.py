@@ -23,7 +23,7 @@ from das3d_cli.errors import Das3dError, UsageError, unforeseen
 from das3d_cli.files import on_a_line, reason
 from das3d_cli.memory import keep_freed
 
-_GRACE = 5  # seconds in which torch's launcher notices that a process has ended
+_GRACE = 5  # seconds within which torch's launcher notices that a process has ended
 
 _SUMMARIES = {
     "preprocess": "Turn a data set of captures into a cache of model-ready samples.",
@@ -36,7 +36,7 @@ _SUMMARIES = {
 
 
 class Command(TyperCommand):
-    """A subcommand that takes no second value of an option for one, of which it would pass over the first."""
+    """A subcommand that refuses an option given twice, where Typer would ignore the first value."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         given = self.make_parser(ctx).parse_args(args=list(args))[2]
@@ -49,7 +49,7 @@ class Command(TyperCommand):
 
 
 class Commands(TyperGroup):
-    """The subcommands; their options need the settings model, which `das3d --help` must not wait for."""
+    """The subcommands, imported on use: their options need the settings model, too slow to load for `das3d --help`."""
 
     _brief = False
 
@@ -103,7 +103,7 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in ("strict", "surrogateescape"):
         codecs.register_error("das3d", _as_can_be)
         sys.stdout.reconfigure(errors="das3d")
-    gc.set_threshold(50_000)  # what torch makes as it loads stays, and to look through it often takes long
+    gc.set_threshold(50_000)  # torch's import makes many lasting objects; scanning them often is slow
     try:
         _check_given(sys.argv[1:])
         code = app(args=sys.argv[1:] or ["--help"], prog_name="das3d", standalone_mode=False)
@@ -117,19 +117,19 @@ def main() -> None:
         where = error.filename or "a file"
         _fail(f"{where}: permission denied; let this user read and write there, or choose another place", 1)
     except Exception as error:  # noqa: BLE001  (what is not foreseen is still one line)
-        if launched():  # where another process died, the launcher ends this one before it complains of that
+        if launched():  # if another process died, the launcher ends this one before it reports that
             time.sleep(_GRACE)
         if isinstance(error, OSError) and error.filename:
             _fail(f"{error.filename}: {reason(error)}; mend that, or choose another place", 1)
         _fail(f"internal error: {unforeseen(error)}; run again with `das3d --debug` for details", 1)
-    gc.freeze()  # a process that ends need not look for what it could free
+    gc.freeze()  # the exit then skips a last garbage collection
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def _open_closed_streams() -> None:
-    """Let what is said to a stream that the caller closed go nowhere: it would go to another, or into the first file that is opened."""
-    while (opened := os.open(os.devnull, os.O_RDWR)) <= 2:  # the lowest number that is free
-        os.set_inheritable(opened, True)  # by the processes that this one starts
+    """Open closed standard streams on the null device: else output goes to another stream or the first file opened."""
+    while (opened := os.open(os.devnull, os.O_RDWR)) <= 2:  # takes the lowest free number
+        os.set_inheritable(opened, True)  # by child processes
     os.close(opened)
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
@@ -137,7 +137,7 @@ def _open_closed_streams() -> None:
 
 
 def _as_can_be(error: UnicodeError) -> tuple[bytes, int]:
-    """What stdout cannot spell: the names of files leave as they came, valid text or not, and a degree sign as a question mark."""
+    """Encode what stdout cannot: undecodable bytes of file names stay; other characters, such as "°", become "?"."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     text = error.object[error.start : error.end]
@@ -145,10 +145,10 @@ def _as_can_be(error: UnicodeError) -> tuple[bytes, int]:
 
 
 def _check_given(arguments: list[str]) -> None:
-    """See that no argument is empty: as a path it would be the working folder.
+    """Check that no argument is empty: as a path it would mean the working folder.
 
     Raises:
-        UsageError: one is.
+        UsageError: an argument is empty.
     """
     for before, text in zip(["", *arguments], arguments, strict=False):
         if not text or (text.startswith("--") and text.find("=") == len(text) - 1):
@@ -172,7 +172,7 @@ def _fail(text: str, code: int) -> NoReturn:
 
 
 def _exit(code: int) -> NoReturn:
-    """End an unsuccessful process; one of several that train together at once: what it shares with them waits for them."""
+    """End a failed process. One of several that train together skips Python's clean-up, which would wait for others."""
     if launched():
         with contextlib.suppress(OSError):
             sys.stdout.flush()

@@ -1,7 +1,7 @@
-"""From all that settings come from to one validated `Settings`.
+"""Merge all sources of settings into one validated `Settings`.
 
 `resolve` merges the layers
-flags > --set > environment > --config file > preset > defaults and names the layer that a bad value came from.
+flags > --set > environment > --config file > preset > defaults; its errors name the layer of a bad value.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def resolve(
         preset: what preset "auto" stands for on this machine; without it "auto" adds nothing.
 
     Raises:
-        UsageError: unknown key, bad value, unreadable file; names key, value and source.
+        UsageError: unknown key, bad value or unreadable file; names key, value and source.
     """
     given = sources.from_config(config, FIELDS) if config else {}
     given |= sources.from_environment(os.environ if environment is None else environment, FIELDS)
@@ -60,13 +60,13 @@ def load(text: str, where: Path, needed: Iterable[str]) -> Settings:
     """Read settings that das3d itself saved as JSON.
 
     Args:
-        needed: keys of those that must be there, for which a later version's default does not do.
+        needed: keys that must be present, because a later version's default cannot replace them.
 
     Raises:
-        DataError: they are damaged or were written by a version with other settings.
+        DataError: the settings are damaged or from a version with other settings.
     """
     try:
-        tree = json.loads(text)  # pydantic's own reader refuses paths that are no text
+        tree = json.loads(text)  # pydantic's own reader refuses paths that are not valid text
     except ValueError:
         raise DataError(f"{where}: saved settings are damaged; train anew") from None
     try:
@@ -83,13 +83,14 @@ def load(text: str, where: Path, needed: Iterable[str]) -> Settings:
 
 
 def adapted(settings: Settings, assignments: list[str]) -> Settings:
-    """A run's settings, some of the `ADAPTABLE` ones replaced; assignments as for `resolve`, and the environment.
+    """A run's settings with `ADAPTABLE` ones replaced from the environment and from assignments, as for `resolve`.
 
     Raises:
-        UsageError: unknown key, bad value, or, but in the environment, another one than the run's where a run must keep its own.
+        UsageError: unknown key, bad value, or an assignment that changes a setting the run must keep.
     """
     around = sources.from_environment(os.environ, FIELDS)
-    changes = {key: value for key, value in around.items() if key in ADAPTABLE}  # options may have overruled the others
+    # Other variables are ignored: options may have overridden them when the run began.
+    changes = {key: value for key, value in around.items() if key in ADAPTABLE}
     changes |= sources.from_assignments(assignments, FIELDS)
     kept = {key: Value(value, "the run") for key, value in sources.flatten(settings.model_dump())}
     wanted = _validate(kept | changes)
@@ -105,7 +106,7 @@ def adapted(settings: Settings, assignments: list[str]) -> Settings:
 def _validate(given: Mapping[str, Value]) -> Settings:
     tree: dict[str, Any] = {}
     for key, (value, source) in given.items():
-        if value == "":  # as a path it would be the working folder
+        if value == "":  # as a path it would mean the working folder
             raise UsageError(f"settings.{key}: is empty (from {source}); perhaps it is a variable that is not set")
         *parents, name = key.split(".")
         node = tree
@@ -115,9 +116,9 @@ def _validate(given: Mapping[str, Value]) -> Settings:
     try:
         return Settings.model_validate(tree)
     except ValidationError as error:
-        wrong: dict[str, list[str]] = {}  # of a setting that may be one thing or another, all that it is not
+        wrong: dict[str, list[str]] = {}  # key -> messages, one per member of a union type
         for found in error.errors():
-            key = ".".join(str(part) for part in found["loc"] if str(part) in _KEY_PARTS)  # beside names of types
+            key = ".".join(str(part) for part in found["loc"] if str(part) in _KEY_PARTS)  # loc has type names too
             wrong.setdefault(key, []).append(found["msg"])
         key, reasons = next(iter(wrong.items()))
         if key not in given:

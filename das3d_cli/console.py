@@ -1,4 +1,4 @@
-"""What people see on the terminal. Results go to stdout, everything else to stderr."""
+"""Terminal output: results go to stdout, everything else to stderr."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from das3d_cli.files import on_a_line, reason, to_json
 
 
 class _Notes(Console):
-    """What goes to stderr. Where nobody reads it any longer the work goes on, in silence."""
+    """The console for stderr. When its reader has gone, the work goes on silently."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
@@ -28,16 +28,16 @@ stderr = _Notes(stderr=True, soft_wrap=True, emoji=False)
 
 
 def say(text: str) -> None:
-    """A line for people, on stderr; if nobody can read it there, the work goes on."""
+    """Print a line for people on stderr; if that fails, the work goes on."""
     with suppress(OSError):
         stderr.print(on_a_line(text), markup=False, highlight=False)
 
 
 def show(table: Table) -> None:
-    """A table as the result, on stdout; where the terminal is too narrow its lines run over, but nothing is cut.
+    """Print a table as the result on stdout; on a terminal too narrow its lines wrap, but nothing is cut.
 
     Raises:
-        DataError: it cannot be written there.
+        DataError: stdout cannot be written.
     """
     width = Measurement.get(stdout, stdout.options.update(max_width=10_000), table)
     least = width.maximum if all(column.no_wrap for column in table.columns) else width.minimum
@@ -48,13 +48,13 @@ def show(table: Table) -> None:
 
 
 def result(text: str) -> None:
-    """The command's result, on stdout, printed as it stands. Raises as `show`."""
+    """Print the command's result on stdout, unchanged. Raises as `show`."""
     with _told():
         typer.echo(text)
 
 
 def record(content: Any) -> None:
-    """The command's result for other programs, on stdout: JSON on one line. Raises as `show`."""
+    """Print the command's result for other programs on stdout: JSON on one line. Raises as `show`."""
     result(to_json(content, for_others=True))
 
 
@@ -62,7 +62,7 @@ def record(content: Any) -> None:
 def _told() -> Iterator[None]:
     try:
         yield
-    except BrokenPipeError:  # who reads has seen enough
+    except BrokenPipeError:  # the reader has seen enough
         raise
     except OSError as error:
         raise DataError(
@@ -72,7 +72,7 @@ def _told() -> Iterator[None]:
 
 @contextmanager
 def progress(text: str, *, shown: bool = True) -> Iterator[Progress]:
-    """A progress bar on stderr, drawn on a terminal only; not even there if another process draws its own."""
+    """A progress bar on stderr, drawn only on a terminal; pass shown=False where another process draws its own."""
     columns = (
         TextColumn(f"{text} {{task.description}}", markup=False),
         BarColumn(),
@@ -80,7 +80,7 @@ def progress(text: str, *, shown: bool = True) -> Iterator[Progress]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    # Rich takes FORCE_COLOR, which build servers set for the colours alone, for a terminal.
+    # Rich takes FORCE_COLOR as a sign of a terminal, but build servers set it only to get colours.
     drawn = shown and stderr.is_terminal and stderr.file.isatty()
     with Progress(*columns, console=stderr, disable=not drawn, transient=True) as bar:
         yield bar

@@ -1,4 +1,4 @@
-"""An image against its surroundings on the part: what a flat look at it hides."""
+"""Local contrast on the part: differences that are too faint in the image itself."""
 
 from __future__ import annotations
 
@@ -9,35 +9,35 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _CONTRAST_GAIN = 20.0  # brings a depth contrast of a few hundredths to order one
-_COLOUR_GAIN = 8.0  # brings a difference of colour of a tenth to order one
-_WIDTHS = (16, 8)  # of the surroundings that a pixel is compared with, as divisors of the image side
+_COLOUR_GAIN = 8.0  # brings a colour difference of a tenth to order one
+_WIDTHS = (16, 8)  # of the surroundings a pixel is compared with, as divisors of the image side
 
 
 def depth_contrast(depth: Tensor, foreground: Tensor) -> Tensor:
-    """What a flat look at the depth hides: depth against its surroundings on the part, and its slopes.
+    """Local contrast and slopes of the depth on the part, which are too faint in the depth itself.
 
     Args:
         depth: (B, 1, S, S), in [0, 1].
         foreground: (B, 1, S, S), 0 or 1.
 
     Returns:
-        (B, 4, S, S), zero off the part: depth minus its mean over the part within 1/16 and 1/8 of the side, and the
-        differences to the next pixel right and below, all scaled to order one.
+        (B, 4, S, S), zero off the part: depth minus its mean over the part in squares of 1/16 and 1/8 of the side,
+        and the differences to the next pixel right and below, all scaled to order one.
     """
     slopes = [2 * _slope(depth, foreground, axis) for axis in (-1, -2)]
     return (torch.cat([*_contrasts(depth, foreground), *slopes], dim=1) * _CONTRAST_GAIN).clamp(-4, 4)
 
 
 def rgb_contrast(rgb: Tensor, foreground: Tensor) -> Tensor:
-    """Where a colour is unlike those around it, whatever the part's own colour is.
+    """Local contrast of the colours, independent of the part's own colour.
 
     Args:
         rgb: (B, 3, S, S), in [0, 1].
         foreground: (B, 1, S, S), 0 or 1.
 
     Returns:
-        (B, 6, S, S), zero off the part: RGB minus its mean over the part within 1/16 and 1/8 of the side, scaled to
-        order one.
+        (B, 6, S, S), zero off the part: RGB minus its mean over the part in squares of 1/16 and 1/8 of the side,
+        scaled to order one.
     """
     return (torch.cat(_contrasts(rgb, foreground), dim=1) * _COLOUR_GAIN).clamp(-4, 4)
 
@@ -67,16 +67,16 @@ def _slope(depth: Tensor, foreground: Tensor, axis: int) -> Tensor:
 
 
 def box_means(image: Tensor, *reaches: int) -> list[Tensor]:
-    """Means of images (B, C, S, S), between -4 and 4, over squares of 2 * reach + 1 pixels, for each reach; zeros beyond the border."""
+    """Means of images (B, C, S, S), in [-4, 4], over squares of 2 * reach + 1 pixels, per reach; zero off the image."""
     if image.device.type == "cpu":
         return _summed_means(image, *reaches)
     return [_banded_mean(image, reach) for reach in reaches]
 
 
 def _summed_means(image: Tensor, *reaches: int) -> list[Tensor]:
-    """By differences of sums over all that is above and to the left (Crow 1984), whose cost does not grow with the reach.
+    """Means from a summed-area table (Crow 1984), whose cost does not grow with the reach.
 
-    In whole numbers, which lose nothing: sums that leave 32 bits come back in the differences, which stay within 31.
+    In integers, which lose nothing: sums that overflow 32 bits wrap back in the differences, which stay within 31.
     """
     size, farthest = image.shape[-1], max(reaches)
     steps = 2.0 ** min(16, 29 - ((2 * farthest + 1) ** 2).bit_length())
@@ -93,7 +93,7 @@ def _summed_means(image: Tensor, *reaches: int) -> list[Tensor]:
 
 
 def _banded_mean(image: Tensor, reach: int) -> Tensor:
-    """By products with a banded matrix on either side: a GPU multiplies in a third of the time that it adds along rows."""
+    """Mean as a product with a banded matrix on either side, in a third of the time that sums take on a GPU."""
     down, along = (_band(size, reach, image.device) for size in image.shape[-2:])
     with torch.autocast(image.device.type, enabled=False):
         return down @ image.float() @ along
@@ -101,7 +101,7 @@ def _banded_mean(image: Tensor, reach: int) -> Tensor:
 
 @functools.cache
 def _band(size: int, reach: int, device: torch.device) -> Tensor:
-    """What averages over 2 * reach + 1 of `size` pixels: (size, size)."""
-    with torch.inference_mode(False):  # whoever asks first, training uses it too
+    """Matrix that averages over 2 * reach + 1 of `size` pixels: (size, size)."""
+    with torch.inference_mode(False):  # training uses it too, even if inference made it first
         axis = torch.arange(size, device=device)
         return ((axis[:, None] - axis).abs() <= reach).float() / (2 * reach + 1)

@@ -1,4 +1,4 @@
-"""Operating curves: what share of the anomalous and of the normal items is found as the threshold falls."""
+"""Operating curves: the shares of the anomalous and of the normal items that are found as the threshold falls."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Curve:
-    """Counts at K thresholds, from the highest to the lowest, which all anomalous items reach; all float64.
+    """Counts at K thresholds, from the highest to one that all anomalous items reach; all float64.
 
-    Leading axes hold several curves at once. Every figure is nan where a class is absent.
+    Leading axes hold several curves. Every figure is nan where a class is absent.
 
     Attributes:
         before: (..., K) number of normal items above each threshold.
@@ -30,9 +30,9 @@ class Curve:
 
     @classmethod
     def exact(cls, anomalous: ArrayLike, normals: NDArray[np.generic], weights: ArrayLike | None = None) -> Curve:
-        """One curve through every threshold.
+        """Build one curve through every threshold.
 
-        It rises at the scores of anomalous items only, so the normal items are sorted once and then only counted.
+        It rises only at the scores of anomalous items, so normal items are sorted once and then only counted.
 
         Args:
             anomalous: scores, any shape.
@@ -51,7 +51,7 @@ class Curve:
         )
 
     def polyline(self) -> tuple[Floats, Floats]:
-        """Its corners from (0, 0) to (1, 1): false positive rates and shares found, (..., 2 K + 2) each."""
+        """Corners from (0, 0) to (1, 1): false positive rates and shares found, (..., 2 K + 2) each."""
         start, end = np.zeros((*self.found.shape[:-1], 1)), np.ones((*self.found.shape[:-1], 1))
         if not self.found.shape[-1]:
             return np.concatenate([start, end], axis=-1), np.concatenate([start, end * np.nan], axis=-1)

@@ -42,8 +42,8 @@ from das3d_cli.model import Das3d
 from das3d_cli.scoring import Pass, Scored, judging, score_each
 from das3d_cli.settings import JUDGING, Settings
 
-TOGETHER = 64  # samples on the device at a time: enough to be busy, and a split of thousands needs no more memory
-# Raw ones that are judged at a time; a large one has a hundred megabytes, and up to two for each core are made ready meanwhile.
+TOGETHER = 64  # samples on the device at a time: enough to keep it busy, and memory does not grow with the split
+# Raw captures judged at a time; a large one takes 100 MB, and up to two more per core are being prepared meanwhile.
 _CAPTURES = 16
 _CPU = torch.device("cpu")
 
@@ -55,11 +55,11 @@ class Prediction:
     Attributes:
         anomalous: the score reaches the threshold.
         score: anomaly score, 0 to 1.
-        threshold: the score that it was judged by; training sets it, see `das3d_cli.scoring.threshold`.
-        anomaly_map: float32, (H, W), 0 to 1, in the raw image's own pixels.
-        defects: the regions that reach the threshold, each as far as the setting score.outline goes, strongest first.
+        threshold: the one applied; training sets it, see `das3d_cli.scoring.threshold`.
+        anomaly_map: float32, (H, W), 0 to 1, in pixels of the raw image.
+        defects: regions whose peak reaches the threshold, each extending down to score.outline, strongest first.
         sample: the part as the network saw it.
-        notes: what is odd about the capture beside those trained on, a sentence each: people should look at it.
+        notes: how the capture is unlike those trained on, one sentence each, for people to check.
     """
 
     anomalous: bool
@@ -71,7 +71,7 @@ class Prediction:
     notes: list[str]
 
     def as_dict(self) -> dict[str, Any]:
-        """As plain data for JSON, without the images; a size that is not known is None."""
+        """Plain data for JSON, without the images; an unknown size is None."""
         return {
             "anomalous": self.anomalous,
             "score": self.score,
@@ -85,18 +85,18 @@ class Prediction:
 
 
 class Detector:
-    """A network with everything needed to treat a raw capture as its training data were treated.
+    """A network with everything needed to preprocess a raw capture as its training data were.
 
-    It is for the process that loaded it. Finding the table sets the state of Open3D's random numbers.
+    Use it only in the process that loaded it. Finding the table seeds Open3D's global random number generator.
 
     Attributes:
-        category: of its training.
-        fingerprint: of the model file, 16 hexadecimal digits: what of many a verdict is by.
-        step: of its training, that the weights are of.
-        seen: fingerprints of the parts that it was trained on, or its threshold set by.
+        category: the one it was trained on.
+        fingerprint: of the model file, 16 hexadecimal digits: tells which model gave a verdict.
+        step: training step that the weights are from.
+        seen: fingerprints of the parts that it was trained on or that set its threshold.
     """
 
-    _loading_process: int | None = None  # the last one that loaded a detector: this one, or of a fork its parent
+    _loading_process: int | None = None  # the last one that loaded a detector: this one, or its parent before a fork
 
     def __init__(
         self, model_file: dict[str, Any], settings: Settings, device: torch.device, *, cuda_graphs: bool = False
@@ -111,7 +111,7 @@ class Detector:
         self.depth_range_m: tuple[float, float] | None = (depth_range[0], depth_range[1]) if depth_range else None
         self.window_m: float | None = model_file["window_m"]
         self.form, usual = Form.of_saved(model_file["form"]), Usual(**model_file["usual"])
-        # Photos may help one that looks at depth alone to find the part, no more.
+        # A detector that looks at depth alone uses photos only to find the part, so they are not checked.
         self.usual = (
             replace(usual, brightness=None, photos="", photo_offset=None)
             if settings.model.modality == "depth"
@@ -120,27 +120,27 @@ class Detector:
         self.network = Das3d(**settings.model.model_dump())
         try:
             self.network.load_state_dict(model_file["network"])
-        except RuntimeError as error:  # which the device's errors are as well
+        except RuntimeError as error:  # as a ValueError, since device errors are RuntimeErrors too
             raise ValueError("weights of another network") from error
         look = judging(self.network.to(device))
-        # Threads that share a GPU gain nothing by side-by-side passes, and each would need memory for its own.
+        # Threads that share a GPU gain nothing from concurrent passes, and each pass would need its own memory.
         self._turn = threading.Lock() if device.type == "cuda" else contextlib.nullcontext()
         self._look: Pass = Recorded(look) if cuda_graphs and device.type == "cuda" else look
 
     @classmethod
     def load(cls, path: str | Path, gpus: str | int = "auto", *, cuda_graphs: bool = False) -> Detector:
-        """Load a run folder's best model, or a model file; no code in the file is run.
+        """Load a run folder's best model, or a model file; runs no code from the file.
 
         Args:
-            path: a run folder, or its checkpoints/best.pt, wherever that was copied.
+            path: a run folder, or its checkpoints/best.pt or a copy of that.
             gpus: "auto", "cpu" or a GPU's number.
-            cuda_graphs: on a GPU, launch a pass as one CUDA graph, for programs that judge one part after another: it takes
-                3 ms instead of 17 on an H200. The first passes of each number of parts take longer, and each number
-                keeps memory of its own. Such a detector is for one thread.
+            cuda_graphs: on a GPU, launch a pass as one CUDA graph, for programs that judge one part after another: a
+                pass takes 3 ms instead of 17 on an H200. The first passes of each batch size take longer, and each size
+                keeps memory of its own. Use such a detector from one thread only.
 
         Raises:
-            DataError: no model there, or one that is damaged or of another version, or too little memory.
-            UsageError: a GPU is asked for that is not there, or no device at all; or this process was forked from one that had
+            DataError: there is no model, it is damaged or of another version, or memory is too small.
+            UsageError: `gpus` is no device or a GPU that does not exist, or this process was forked from one that had
                 loaded a detector.
         """
         cls._check_process()
@@ -168,7 +168,7 @@ class Detector:
 
     @classmethod
     def _check_process(cls) -> None:
-        """Torch's threads do not outlive a fork: a child that shares out work to them waits for ever."""
+        """Refuse to work in a forked process: torch's threads do not survive a fork, and work for them never ends."""
         if cls._loading_process not in (None, os.getpid()) and torch.get_num_threads() > 1:
             raise UsageError(
                 "this process was forked from one that had loaded a detector, and torch's threads do not work in it: start"
@@ -180,10 +180,10 @@ class Detector:
 
     @property
     def threshold(self) -> float:
-        """The least score of an anomalous part: what training set, or over 0 and at most 1.
+        """Lowest score of an anomalous part: set by training, or by the caller to a value in (0, 1].
 
         Raises:
-            UsageError: it is set to something else.
+            UsageError: it is set to another value.
         """
         return self._threshold
 
@@ -198,7 +198,7 @@ class Detector:
         self._threshold = number
 
     def warm_up(self) -> None:
-        """Do at once what the first part would wait for, which takes seconds: most of it Open3D takes to load.
+        """Do now what the first part would wait for: seconds of work, mostly loading Open3D.
 
         Raises:
             DataError: Open3D cannot be loaded, or memory is too small.
@@ -214,24 +214,24 @@ class Detector:
 
     @property
     def needs(self) -> Modality:
-        """What a capture must hold: "both", "rgb" (the detector learnt on images without points) or "depth" (without images).
+        """What a capture must hold: "both", "rgb" (training had images alone) or "depth" (training had points alone).
 
-        A detector that looks at one of the two needs the other all the same, to find the part, if it learnt with both:
-        points tell the part from the table, and colours the part's missing points from its surroundings'.
+        A detector that looks at only one of the two needs both if training had both, to find the part: points separate
+        it from the table, and colours tell missing points on the part from those around it.
         """
         return self.form.modalities
 
     @property
     def outline(self) -> float:
-        """What the anomaly map reaches in all of a defect, see `das3d_cli.measure.defective`."""
+        """Anomaly map value that all pixels of a defect reach, see `das3d_cli.measure.defective`."""
         return self.settings.score.outline
 
     def predict(self, rgb: NDArray[np.uint8] | None, xyz: NDArray[np.float32] | None = None) -> Prediction:
         """Judge one raw capture.
 
         Args:
-            rgb: uint8, (H, W, 3), or (H, W) where it needs RGB alone; None where the detector `needs` depth alone.
-            xyz: float32, (H, W, 3), metres; missing points are (0, 0, 0) or NaN. None where it needs RGB alone.
+            rgb: uint8, (H, W, 3), or (H, W) if the detector `needs` RGB alone; may be None if it needs depth alone.
+            xyz: float32, (H, W, 3), metres; missing points are (0, 0, 0) or NaN. None if it needs RGB alone.
 
         Raises:
             DataError: the capture cannot be used, or memory is too small; says why.
@@ -241,7 +241,7 @@ class Detector:
         return self.predict_capture(capture)
 
     def predict_capture(self, capture: RawCapture) -> Prediction:
-        """Judge a raw capture as `das3d_cli.data.readers.read_capture` gives it, whose arrays are not looked through once more.
+        """Judge a raw capture from `das3d_cli.data.readers.read_capture`, without checking its arrays again.
 
         Raises:
             DataError: as `predict`.
@@ -254,12 +254,12 @@ class Detector:
     def predict_many(
         self, captures: Sequence[tuple[NDArray[np.uint8] | None, NDArray[np.float32] | None]]
     ) -> list[Prediction]:
-        """Judge several raw captures, each a pair (rgb, xyz) of any size, as `predict` does one by one, within rounding.
+        """Judge several raw captures, pairs (rgb, xyz) of any size. Results equal those of `predict` within rounding.
 
-        They are preprocessed in threads, and pass the network some at a time while those after them are.
+        Threads preprocess the next captures while the network judges the last ones in batches.
 
         Raises:
-            DataError: one of them cannot be used; says which and why.
+            DataError: a capture cannot be used, or memory is too small; says which capture and why.
         """
 
         def checked(place: int) -> tuple[RawCapture, Sample]:
@@ -281,7 +281,7 @@ class Detector:
         return found
 
     def _capture(self, rgb: NDArray[np.uint8] | None, xyz: NDArray[np.float32] | None) -> RawCapture:
-        """A program's arrays, checked."""
+        """Check a program's arrays and make a capture of them."""
         given = self._as_needed(RawCapture(rgb, xyz))
         photo = None if given.rgb is None else as_rgb(given.rgb, "rgb", grey=self.needs == "rgb")
         points = None if given.xyz is None else as_points(given.xyz, "xyz")
@@ -290,11 +290,11 @@ class Detector:
         return RawCapture(photo, points)
 
     def _as_needed(self, capture: RawCapture) -> RawCapture:
-        """The capture as far as this detector looks at it. Raises DataError: it lacks what that is, or holds what training did not."""
+        """Drop what this detector ignores. Raises DataError: needed data are missing, or unneeded points are given."""
         if (capture.rgb is None and self.needs != "depth") or (capture.xyz is None) != (self.needs == "rgb"):
             wanted = {"both": "rgb and xyz", "rgb": "rgb alone", "depth": "xyz, and rgb may be None"}[self.needs]
             raise DataError(f"this detector of {self.category} needs {wanted}")
-        # Of points alone colours would help to find the part, as they did not in training.
+        # In training on points alone colours did not help to find the part, so they must not here.
         return replace(capture, rgb=None) if self.needs == "depth" else capture
 
     def _judge(self, parts: list[tuple[RawCapture, Sample]]) -> list[Prediction]:
@@ -310,7 +310,7 @@ class Detector:
             anomaly_map = to_raw(map_, sample.geometry)
             levels = peak_level(anomaly_map, self.threshold, anomalous), self.outline
             defects = find_defects(anomaly_map, _surface(capture, sample), *levels) if anomalous else []
-            # The raw image's pixels leave less of a peak at times, less than the threshold even.
+            # Resizing to the raw image can lower the peak, even below the threshold.
             defects[:1] = [defect._replace(score=float(value)) for defect in defects[:1]]
             notes = oddities(sample.geometry, self.form, self.usual, self.window_m)
             found.append(Prediction(anomalous, float(value), self.threshold, anomaly_map, defects, sample, notes))
@@ -336,11 +336,11 @@ class Detector:
         """Judge stacked samples, (N, S, S, 3), (N, S, S), (N, S, S) and (N, 2); the maps come back at the samples' size.
 
         Args:
-            rgb, depth, foreground, parallax: as `prepare` gives them or the cache holds them; S is the detector's
-                settings.model.size or a whole multiple of it.
+            rgb, depth, foreground, parallax: as from `prepare` or the cache; S is the detector's settings.model.size or
+                a whole multiple of it.
 
         Raises:
-            DataError: there are none, they are of another size, or memory is too small.
+            DataError: there are no samples, their shapes do not fit, or memory is too small.
         """
         shapes = [array.shape for array in (rgb, depth, foreground, parallax)]
         count, size, own = len(depth), depth.shape[-1], self.settings.model.size
@@ -353,7 +353,7 @@ class Detector:
         return self.score_each(in_portions((rgb, depth, foreground, parallax), TOGETHER), together)
 
     def score_each(self, portions: Iterable[Inputs], together: int = TOGETHER) -> Scored:
-        """As `score`, of samples that come in portions of `together` at most: while a GPU works on one, the next is asked for."""
+        """As `score`, for samples in portions of at most `together`: while a GPU works on one, the next is fetched."""
         self._check_process()
         size = 0
 
@@ -365,7 +365,7 @@ class Detector:
 
         with self._turn, devices.within_memory(self.device, f"judging {together} parts at once; free some"):
             maps, scores = score_each(self._look, batches(), self.settings.score.smoothing, self.settings.views_taken)
-        if not np.isfinite(scores).all():  # it would pass for that of a good part
+        if not np.isfinite(scores).all():  # NaN would pass as good
             raise DataError("a score is no number: the model or the samples are damaged; preprocess, and train, again")
         if maps.shape[-1] == size:
             return Scored(maps, scores)
@@ -376,7 +376,7 @@ class Detector:
 
 
 def _lacking(folder: Path) -> str:
-    """Why a folder gives no detector, and what would."""
+    """Why a folder holds no model, and what to do."""
     if (folder / runs.SUMMARY).is_file():
         return f"this run's model, {runs.BEST}, is gone; bring it back, or train again"
     if (folder / runs.LAST).is_file():
@@ -387,7 +387,7 @@ def _lacking(folder: Path) -> str:
 
 
 def _surface(capture: RawCapture, sample: Sample) -> Surface | None:
-    """What a part's defects are measured on; None without points: sizes are then unknown."""
+    """What a part's defects are measured on; None without points, when sizes are unknown."""
     if capture.xyz is None or sample.geometry.plane is None:
         return None
     part = to_raw(sample.foreground.astype(np.float32), sample.geometry) > 0.5

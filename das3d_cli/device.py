@@ -19,10 +19,10 @@ def choose(gpus: str | int) -> torch.device:
 
 
 def choose_all(gpus: str) -> list[torch.device]:
-    """The devices for `--gpus`: "auto", which is the first GPU if there is one, "all", "cpu", or numbers.
+    """The devices for `--gpus`: "auto" (the first GPU, else the CPU), "all", "cpu", or numbers.
 
     Raises:
-        UsageError: a GPU is asked for that is not there, which names `--gpus cpu`, or something else than these.
+        UsageError: a GPU does not exist (the message suggests `--gpus cpu`), or the text is none of these.
     """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if gpus == "cpu" or (gpus == "auto" and count == 0):
@@ -39,26 +39,26 @@ def choose_all(gpus: str) -> list[torch.device]:
 
 
 def make_ready(device: torch.device) -> None:
-    """Make a GPU this process's own, and let it try which of its convolutions are the fastest at these sizes.
+    """Make a GPU this process's current device, and let cuDNN try which convolutions are fastest at the sizes in use.
 
-    Torch's deterministic algorithms are left off: they scale images up by sorting, many times as long, and what repeats
-    bit for bit is a CPU's run.
+    Torch's deterministic algorithms stay off: they upsample by sorting, which takes many times as long. Only runs
+    on a CPU repeat bit for bit.
     """
     if device.type == "cuda":
-        torch.cuda.set_device(device)  # pinned memory belongs to the current one
+        torch.cuda.set_device(device)  # pinned memory belongs to the current GPU
         torch.backends.cudnn.benchmark = True
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy from main memory to the device; nobody waits for the copy, and what is computed there next comes after it."""
+    """Copy from main memory to the device without waiting; later work on the device comes after the copy."""
     return tensor.contiguous().pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 def autocast(device: torch.device, *, training: bool = False) -> torch.autocast:
-    """bfloat16 where the hardware computes in it, float32 elsewhere: emulated bfloat16 is ten times slower.
+    """bfloat16 where the hardware supports it, else float32: emulated bfloat16 is ten times slower.
 
-    On a CPU in training alone: that takes a fifth less time, while the pass of one part gains nothing, and its score
-    should not depend on the processor.
+    On a CPU only in training, which then takes a fifth less time: judging one part gains nothing, and its score should
+    not depend on the processor.
     """
     if device.type == "cuda":
         with torch.cuda.device(device):
@@ -69,7 +69,7 @@ def autocast(device: torch.device, *, training: bool = False) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=native)
 
 
-# What torch's other errors than its own OutOfMemoryError say of a lack of memory: main memory's, the driver's, libraries'.
+# Texts of torch errors other than OutOfMemoryError that mean a lack of memory: main memory's, the driver's, libraries'.
 _OF_HOST = "DefaultCPUAllocator"
 _SHORT_OF_MEMORY = (
     _OF_HOST, "out of memory", "STATUS_ALLOC_FAILED", "CUFFT_ALLOC_FAILED", "unable to find an engine to execute"
@@ -77,7 +77,7 @@ _SHORT_OF_MEMORY = (
 
 
 def short_of_memory(error: BaseException) -> bool:
-    """Whether the error says that the device's memory is too small, or the computer's."""
+    """Whether the error means that the device's memory or main memory is too small."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     if isinstance(error, cv2.error):
@@ -87,10 +87,10 @@ def short_of_memory(error: BaseException) -> bool:
 
 @contextlib.contextmanager
 def within_memory(device: torch.device, advice: str) -> Iterator[None]:
-    """Turn a lack of memory into one line that ends with the advice, which reads "WHEN; HOW TO MEND IT".
+    """Turn a lack of memory into a one-line error with the advice, which reads "WHEN; HOW TO FIX IT".
 
     Raises:
-        DataError: the device's memory is too small, or the computer's.
+        DataError: the device's memory or main memory is too small.
     """
     try:
         yield
@@ -102,6 +102,6 @@ def within_memory(device: torch.device, advice: str) -> Iterator[None]:
         return
     if device.type == "cpu":
         raise DataError(f"{device}: out of memory {advice}")
-    if of_host:  # what the advice tells to lower is on the device
+    if of_host:  # the advice's second half is about the device's memory
         raise DataError(f"main memory: out of memory {advice.partition(';')[0]}; free some")
     raise DataError(f"{device}: out of memory {advice}, or use --gpus cpu")

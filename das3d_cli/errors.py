@@ -1,4 +1,4 @@
-"""Errors that a user can mend. `cli.py` alone prints them and exits with their code."""
+"""Errors that a user can fix. `cli.py` prints them and exits with their code."""
 
 from collections.abc import Iterable
 
@@ -6,7 +6,7 @@ _SHOWN = 8  # names in one line
 
 
 class Das3dError(Exception):
-    """One line for the user: what is wrong, where, and how to mend it."""
+    """One line for the user: what is wrong, where, and how to fix it."""
 
     exit_code = 1
 
@@ -22,11 +22,11 @@ class DataError(Das3dError):
 
 
 def unforeseen(error: Exception) -> str:
-    """What is said of an error that nobody foresaw, in one line."""
+    """Describe an unexpected error in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def some_of(names: Iterable[str]) -> str:
-    """The names for one line of a message, and dots where there are many."""
+    """Join names for one line of a message, with dots in place of those beyond the first few."""
     listed = list(names)
     return ", ".join([*listed[:_SHOWN], *(["..."] if len(listed) > _SHOWN else [])])

@@ -1,4 +1,4 @@
-"""A detector against its category's test split."""
+"""Evaluate a detector on its category's test split."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from das3d_cli.modality import Modality
 from das3d_cli.scoring import Scored
 from das3d_cli.sources import flatten
 
-OURS = "ours"  # in tables, beside published methods
+OURS = "ours"  # our method's name in tables, beside published ones
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The test split, what the detector said of it, and how good that is.
+    """The test split, the detector's results on it, and their metrics.
 
     Attributes:
         metrics: "all", then each defect type.
-        known: labels and names, as good/003, of the parts that the detector was trained on, or its threshold set by.
-        unused: files of the category's captures, of any split, that could not be preprocessed and so count nowhere.
-        geometries: the way back to the raw images, of each part.
+        known: test parts, as good/003, that the detector was trained on or that set its threshold.
+        unused: files of the category's captures, in any split, that could not be preprocessed and so count nowhere.
+        geometries: per part, how to map back to the raw image.
     """
 
     detector: Detector
@@ -46,28 +46,28 @@ class Evaluation:
 
     @property
     def notes(self) -> list[str]:
-        """What is to be known beside the figures, a line each."""
+        """Caveats about the figures, one line each."""
         return list(_notes(self.known, self.unused))
 
     @cached_property
     def intervals(self) -> dict[str, dict[str, Interval]]:
-        """95 % intervals of the metrics, by the same names."""
+        """95 % intervals of the metrics, under the same names."""
         split, scored = self.split, self.scored
         return intervals(split.labels, scored.scores, scored.maps, split.ground_truth, split.by_type)
 
     @cached_property
     def defective(self) -> NDArray[np.bool_]:
-        """(N,): the parts labelled so."""
+        """(N,): which parts are labelled defective."""
         return np.array([label != GOOD for label in self.split.labels])
 
     @cached_property
     def rejected(self) -> NDArray[np.bool_]:
-        """(N,): the parts that the detector calls anomalous."""
+        """(N,): which parts the detector calls anomalous."""
         return self.detector.anomalous(self.scored.scores)
 
     @cached_property
     def outlined(self) -> NDArray[np.bool_]:
-        """(N, S, S): what the detector says is defective."""
+        """(N, S, S): which pixels the detector calls defective."""
         threshold, outline = self.detector.threshold, self.detector.outline
         return np.stack(
             [
@@ -77,11 +77,11 @@ class Evaluation:
         )
 
     def missed(self) -> list[int]:
-        """Places in the split of the defective parts that were passed."""
+        """Indices in the split of the defective parts that were passed as good."""
         return np.flatnonzero(self.defective & ~self.rejected).tolist()
 
     def false_alarms(self) -> list[int]:
-        """Places in the split of the good parts that were rejected."""
+        """Indices in the split of the good parts that were rejected."""
         return np.flatnonzero(~self.defective & self.rejected).tolist()
 
     def verdicts(self) -> list[dict[str, Any]]:
@@ -101,19 +101,19 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What is left of an evaluation when its images are let go, so that many fit in memory.
+    """An evaluation without its images, so that many fit in memory.
 
     Attributes:
         run: the run folder or model file.
         settings: dotted key -> value, as trained.
         metrics, intervals: "all", then each defect type.
-        missed: names of the defective parts that were passed, by defect type; a part with several is in each.
+        missed: defect type -> names of the defective parts passed as good; a part with several types is in each.
         false_alarms: names of the good parts that were rejected.
         verdicts: one plain record per test part.
-        step: of the training, that the weights are of.
-        known, unused: as of an `Evaluation`.
-        seen: fingerprints of the parts that the detector was trained on, or its threshold set by.
-        method: what its row is called in a data set's tables.
+        step: training step that the weights are from.
+        known, unused: as in `Evaluation`.
+        seen: fingerprints of the parts that the detector was trained on or that set its threshold.
+        method: name of its row in a data set's tables.
     """
 
     run: str
@@ -160,16 +160,16 @@ class Outcome:
 
     @property
     def notes(self) -> list[str]:
-        """What is to be known beside the figures."""
+        """Caveats about the figures."""
         return list(_notes(self.known, self.unused))
 
     @property
     def missed_parts(self) -> int:
-        """How many defective parts were passed, each counted once."""
+        """Number of defective parts passed as good, each counted once."""
         return sum(verdict["label"] != GOOD and not verdict["anomalous"] for verdict in self.verdicts)
 
     def record(self) -> dict[str, Any]:
-        """As plain data, without the settings, which lie in the run folder."""
+        """Plain data, without the settings, which are in the run folder."""
         return {
             "run": self.run,
             "method": self.method,
@@ -201,7 +201,7 @@ def evaluate_detector(detector: Detector, cache_root: Path) -> Evaluation:
     """Score the test split of the detector's category.
 
     Raises:
-        DataError: no cache, no test split, or a cache that was preprocessed otherwise than the training data.
+        DataError: no cache, no test split, or a cache made with other settings or training captures than the run's.
     """
     cache = open_cache(cache_root, detector.category)
     made = cache.manifest

@@ -1,4 +1,4 @@
-"""Files that are either the old ones or whole new ones."""
+"""Atomic file writes, folder locks, and text that is safe to print or store."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Put `data` at `path` in one step, by way of a temporary file in the same folder.
+    """Write `data` to `path` atomically, through a temporary file in the same folder.
 
-    Even if the machine loses power, the old file is there or the new one. A link stays one: what it leads to is written.
+    Even after a power failure either the old or the new file is there. A symbolic link is kept and its target written.
 
     Raises:
-        DataError: the folder is missing or not writable, the disk is full, or a device or a pipe has that name; nothing is left
-            behind.
+        DataError: the folder is missing or not writable, the disk is full, or `path` is a device or a pipe; nothing is
+            left behind.
     """
     path = _written_at(path)
-    # Without the file's own name, which may be as long as names can be.
+    # Does not contain the file's own name, which may already have the maximum length.
     temporary = path.with_name(f".{os.urandom(8).hex()}{_TEMPORARY}")
     try:
         temporary.write_bytes(data)
         with temporary.open("rb+") as file:
-            os.fsync(file)  # a new name may reach the disk before what it names
+            os.fsync(file)  # else the rename may reach the disk before the data
         temporary.replace(path)
     except BaseException as error:
-        with contextlib.suppress(OSError):  # where it could not be made, it cannot be removed
+        with contextlib.suppress(OSError):  # if it could not be made, removing it fails too
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise DataError(f"{path}: cannot be written: {reason(error)}; make room or choose another folder") from None
@@ -49,10 +49,10 @@ def write_json(path: Path, content: Any, *, for_others: bool = False) -> None:
 
 
 def check_folder(path: Path) -> None:
-    """See that the folder that a file is to go into is there and may be written to, and no folder in the file's place.
+    """Check that a file can be written at `path`.
 
     Raises:
-        DataError: it is not, or may not, or one is, or a device or a pipe.
+        DataError: its folder is missing or not writable, or `path` is a folder, a device or a pipe.
     """
     if path.is_dir():
         raise DataError(f"{path}: cannot be written: is a folder; name a file in it")
@@ -64,12 +64,12 @@ def check_folder(path: Path) -> None:
 
 
 def _written_at(path: Path) -> Path:
-    """The file that a name stands for: of a link what it leads to.
+    """The file to write for a path: the target if it is a symbolic link.
 
     Raises:
-        DataError: it is a device or a pipe, whose place the file would take.
+        DataError: it is a device or a pipe, which the file would replace.
     """
-    with contextlib.suppress(OSError):  # what cannot be looked at, writing will tell of
+    with contextlib.suppress(OSError):  # if the path cannot be examined, the write reports it
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise DataError(f"{path}: cannot be written: is a device or a pipe; name a file")
         return real(path) if path.is_symlink() else path
@@ -77,12 +77,12 @@ def _written_at(path: Path) -> Path:
 
 
 def real(path: Path) -> Path:
-    """Where a path leads, as `Path.resolve`, which fails on links that lead to each other."""
+    """Resolve a path's links, as `Path.resolve`, but without failing on links that form a loop."""
     return Path(os.path.realpath(path))
 
 
 def is_there(path: Path) -> bool:
-    """Whether something has that name; a name too long for a file nothing has, and whoever writes it will be told."""
+    """Whether the path exists; False if the system cannot tell, as for a name too long, which a write will report."""
     try:
         return path.exists()
     except OSError:
@@ -90,7 +90,7 @@ def is_there(path: Path) -> bool:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what a killed process left half written in a folder and below it, which is to be `held`."""
+    """Remove half-written files that killed processes left in a folder or below it; the caller must have it `held`."""
     for path in folder.rglob(f".*{_TEMPORARY}"):
         with contextlib.suppress(OSError):
             path.unlink()
@@ -98,10 +98,10 @@ def sweep(folder: Path) -> None:
 
 @contextlib.contextmanager
 def held(folder: Path, work: str) -> Iterator[None]:
-    """Keep other processes from doing such work in a folder, until the block or the process ends, where files can be locked.
+    """Lock a folder against other processes that use `held`, until the block or the process ends, where the system can.
 
     Raises:
-        UsageError: another process is at it.
+        UsageError: another process holds it.
     """
     with contextlib.ExitStack() as at_end:
         if sys.platform != "win32":
@@ -118,7 +118,7 @@ def held(folder: Path, work: str) -> Iterator[None]:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it.
+    """Make a folder and its parents.
 
     Raises:
         DataError: it cannot be made.
@@ -130,26 +130,26 @@ def make_folder(path: Path) -> None:
 
 
 def reason(error: OSError) -> str:
-    """What the system says of an error, to go into a sentence."""
+    """The system's text for an error, in lower case to fit into a sentence."""
     return (error.strerror or str(error)).lower()
 
 
 def encodable(text: str) -> str:
-    """The text as UTF-8 can hold it: the name of a file need not be valid text, and what is not becomes a question mark."""
+    """The text as valid UTF-8: bytes of a file name that are not valid text become question marks."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def on_a_line(text: str) -> str:
-    """Text without control characters: a file's name may hold line breaks, or what moves the cursor."""
+    """Text with "?" for control characters: a file name may hold line breaks or codes that move the cursor."""
     return _CONTROLS.sub("?", text)
 
 
 def to_json(content: Any, indent: int | None = None, *, for_others: bool = False) -> str:
-    """Content as strict JSON; what is not a number there (nan, infinity) becomes null.
+    """Content as strict JSON; nan and infinity become null.
 
     Args:
-        for_others: text is as `encodable`, for not every program reads the name of a file that is no valid text; it no longer
-            leads to the file then.
+        for_others: make text `encodable`, as not every program can read a file name that is not valid text; such a name
+            then no longer leads to its file.
     """
     return json.dumps(_strict(content, for_others), indent=indent, allow_nan=False)
 

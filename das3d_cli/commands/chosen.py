@@ -16,7 +16,7 @@ from das3d_cli.runs import by_category, newest_finished, of_each_seed
 
 
 class Chosen(NamedTuple):
-    """A run, what its row is called in a data set's tables, and its category, where these are made."""
+    """A run, the name of its row in a data set's tables, and its category if such tables are made."""
 
     path: Path
     method: str
@@ -24,20 +24,20 @@ class Chosen(NamedTuple):
 
 
 def repeated(chosen: Sequence[Chosen]) -> str:
-    """A category of which there are several runs, or ""."""
+    """A category with several runs, or "" if there is none."""
     counts = Counter(one.category for one in chosen if one.category)
     return next((category for category, count in counts.items() if count > 1), "")
 
 
 def called(folder: Path) -> str:
-    """What a folder's row is called in the tables."""
+    """The name of a folder's row in the tables."""
     return real(folder).name
 
 
 def choose(
     models: list[Path] | None, category: list[str] | None, data: Path, folders: list[Path], all_seeds: bool
 ) -> tuple[list[str], list[Chosen]]:
-    """The categories that are asked for, and the runs."""
+    """The categories of the tables (none without `--category`), and the runs to evaluate."""
     from das3d_cli.evaluation import OURS
 
     if not category:
@@ -46,7 +46,8 @@ def choose(
 
     cached, names = categories(data), split_names(category)
     finished = {folder: by_category(folder) for folder in folders}
-    wanted = names or cached or list(dict.fromkeys(chain(*finished.values())))  # without a cache, opening it says so
+    # A missing cache is reported when it is opened.
+    wanted = names or cached or list(dict.fromkeys(chain(*finished.values())))
     chosen: list[Chosen] = []
     for folder, found in finished.items():
         lacking = [name for name in wanted if name not in found]
@@ -70,7 +71,7 @@ def choose(
 
 
 def _picked(category: str, modality: str, runs: list[Path], all_seeds: bool) -> list[Path]:
-    """Of a category's runs, the newest last, that one or, with it, one of each other seed."""
+    """The newest of a category's `runs`, which is the last; with `all_seeds`, also one for each other seed."""
     picked = of_each_seed(runs) if all_seeds else runs[-1:]
     if len(picked) < len(runs):
         more = f"; with it {len(picked) - 1} that differ in their seed alone" if all_seeds else ""

@@ -161,7 +161,7 @@ def _check_call(
     report: Path | None,
     out: list[Path],
 ) -> None:
-    """Tell of a mistake before the work, which may take minutes; the pictures' folder is made by that."""
+    """Report mistakes before the evaluation, which may take minutes and creates the folder of --pictures itself."""
     if models and category:
         raise UsageError("--run and --category: give one of them; --category picks the runs itself")
     if all_seeds and not category:
@@ -195,7 +195,10 @@ def _check_call(
 
 
 def _tried(failed: list[DataError], write: Callable[..., None], target: Path, *arguments: object) -> Path | None:
-    """Where it was written; None where it could not be: what was found took minutes, and there is more to print and to write."""
+    """Write to `target` and return it; if that fails, add the error to `failed` and return None.
+
+    The evaluation took minutes, and its other results must still be printed and written.
+    """
     try:
         write(target, *arguments)
     except DataError as error:
@@ -282,7 +285,7 @@ def _report(
 
 
 def _tell_unlike(outcomes: Sequence[Outcome]) -> None:
-    """Say by which settings the runs of one row of the tables differ, as those of an experiment would."""
+    """Say in which settings the runs of one table row differ, as they would if some were an experiment."""
     from das3d_cli.report.ours import ours_of
 
     for row in ours_of(outcomes):

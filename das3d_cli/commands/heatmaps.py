@@ -1,4 +1,4 @@
-"""Where the heat maps of `das3d predict` go, and how they come there."""
+"""Where the heat maps of `das3d predict` go, and how they are written."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from das3d_cli.data.parts import PartFiles
     from das3d_cli.detector import Detector, Prediction
 
-_REMEMBERED = 100_000  # names of parts, by a process that may run for weeks
+_REMEMBERED = 100_000  # maximum number of part names kept; the process may run for weeks
 
 
 def planned(files: list[PartFiles], parts: Path | None, heatmap: Path | None) -> dict[PartFiles, Path | None]:
-    """Where the heat maps go: that of one part to `heatmap`, those of many to NAME.png in this folder, which is made.
+    """The path of each part's heat map: `heatmap` for one part; for many, NAME.png in that folder, which is created.
 
     Raises:
-        UsageError: one would take the place of a part's own file, of another or of a picture that das3d did not write.
-        DataError: the folder is missing, or cannot be made.
+        UsageError: one would replace a part's own file, another heat map, or a file that das3d did not write.
+        DataError: the folder is missing or cannot be created.
     """
     if parts and heatmap:
         return _in_folder(files, parts, heatmap)
@@ -43,8 +43,8 @@ def _check_place(heatmap: Path) -> None:
         raise UsageError(f"--heatmap {heatmap}: is a folder; name a file, as {heatmap / 'heatmap.png'}")
     if heatmap.suffix.lower() != ".png":
         raise UsageError(f"--heatmap {heatmap}: the name must end in .png")
-    check_folder(heatmap)  # a mistake is told before the work
-    if heatmap.is_file() and heatmap.stat().st_size:  # one may have been made empty to hold the name
+    check_folder(heatmap)  # reports a mistake before the work
+    if heatmap.is_file() and heatmap.stat().st_size:  # an empty file may have been made to reserve the name
         check_replaceable(f"--heatmap {heatmap}", heatmap)
 
 
@@ -54,7 +54,7 @@ def _in_folder(files: list[PartFiles], parts: Path, folder: Path) -> dict[PartFi
 
     usable = [part for part in files if not part.problem]
     taken = {*folders_of_parts(parts), *(path.parent for part in usable for path in part.paths)}
-    if real(folder) in {real(path) for path in taken}:  # the next call would take them for photos
+    if real(folder) in {real(path) for path in taken}:  # the next call would take heat maps for photos
         raise UsageError(f"--heatmap {folder}: the files of parts are looked for there; choose another folder")
     names = [part.name for part in usable]
     if repeated := next((name for name, count in Counter(names).items() if count > 1), None):
@@ -66,16 +66,16 @@ def _in_folder(files: list[PartFiles], parts: Path, folder: Path) -> dict[PartFi
         check_replaceable(f"--heatmap {folder}", picture)
     make_folder(folder)
     for name in {part.name for part in files if part.problem and part.name} - {*names}:
-        forget(folder / f"{name}.png")  # of an earlier call, when its files could be told
+        forget(folder / f"{name}.png")  # of an earlier call, when the part had no problem
     return dict.fromkeys(files) | dict(zip(usable, pictures, strict=True))
 
 
 def to_come(folder: Path) -> Callable[[PartFiles], Path | None]:
-    """Makes the folder, and says where the heat maps of parts go that are not known before: to NAME.png in it, each when its turn comes.
+    """Create the folder; return a function that gives each part, as it comes in, its heat map's path in it, NAME.png.
 
     Raises:
-        DataError: the folder cannot be made; and of a part, that its heat map would take the place of that of another one, whose files
-            are not the same, or of a picture that das3d did not write, or lie among the parts.
+        DataError: the folder cannot be created. The function raises it if a heat map would replace that of a part with
+            other files or a file that das3d did not write, or would lie among the parts' own files.
     """
     from das3d_cli.report.own_png import check_replaceable, forget
 
@@ -87,7 +87,7 @@ def to_come(folder: Path) -> Callable[[PartFiles], Path | None]:
         own = owner is None or owner in part.paths
         if part.problem:
             if part.name and own:
-                forget(picture)  # of an earlier part of this name, whose files could be told
+                forget(picture)  # of an earlier part of this name that had no problem
             return None
         if not own:
             raise DataError(f"{part.first}: no heat map, for {owner} is called {part.name} too; give one another name")
@@ -97,7 +97,7 @@ def to_come(folder: Path) -> Callable[[PartFiles], Path | None]:
             check_replaceable(f"{part.first}: its heat map", picture)
         except UsageError as error:
             raise DataError(str(error)) from None
-        with contextlib.suppress(OSError):  # a name too long for a file
+        with contextlib.suppress(OSError):  # the name is too long for a file
             if part.first.is_file():
                 owners[part.name] = part.first
         if len(owners) > _REMEMBERED:

@@ -17,7 +17,7 @@ DEFAULT_RUNS = Path("runs")
 
 
 def option(key: str, *names: str) -> Any:
-    """A Typer option for the setting `key`; None, its default, leaves the setting to the other layers."""
+    """A Typer option for the setting `key`; its default, None, leaves the setting to the other layers."""
     field = FIELDS[key]
     of_cpu = f"; preset cpu: {PRESETS['cpu'][key]}" if key in PRESETS["cpu"] else ""
     default = "" if field.default is None else f" (default: {field.default}{of_cpu})"
@@ -65,10 +65,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object inst
 
 
 def split_names(given: list[str] | None) -> list[str]:
-    """The names in repeated and comma-separated options; "all" alone stands for none given.
+    """The names in repeated and comma-separated options; "all" alone gives none, as no option does.
 
     Raises:
-        UsageError: an option is given without any name, as by a variable of the shell that is not set, or with "all" beside others.
+        UsageError: an option without a name, as from an unset shell variable, or "all" together with other names.
     """
     names = list(dict.fromkeys(name for text in given or [] for name in text.split(",") if name))
     if given and not names:
@@ -79,13 +79,13 @@ def split_names(given: list[str] | None) -> list[str]:
 
 
 def chosen_categories(available: list[str], given: list[str] | None, data: Path) -> list[str]:
-    """The categories that `--category` asks for; without it the only one that the cache holds.
+    """The categories that `--category` names; without it, the only one in the cache.
 
     Raises:
         UsageError: the cache holds several and none is chosen.
     """
     wanted = split_names(given)
-    if wanted or not available:  # without a cache, opening it says what is missing
+    if wanted or not available:  # a missing cache is reported when it is opened
         return wanted or ["all"]
     if len(available) > 1 and not given:
         raise UsageError(f"{data}: holds {', '.join(available)}; choose with --category, or --category all")
@@ -93,10 +93,10 @@ def chosen_categories(available: list[str], given: list[str] | None, data: Path)
 
 
 def chosen_category(available: list[str], given: list[str] | None, data: Path) -> str:
-    """As `chosen_categories`, for a command that works on one.
+    """Like `chosen_categories`, for a command that works on a single one.
 
     Raises:
-        UsageError: not exactly one.
+        UsageError: not exactly one is chosen.
     """
     names = chosen_categories(available, given, data)
     if len(names) != 1:

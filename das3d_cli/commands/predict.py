@@ -29,11 +29,11 @@ ANOMALOUS = 4  # exit code of --fail-on-anomaly
 _STDIN = Path("-")
 
 
-_Parts = tuple[Iterable["PartFiles"], Callable[["PartFiles"], Path | None]]  # and where the heat map of each goes
+_Parts = tuple[Iterable["PartFiles"], Callable[["PartFiles"], Path | None]]  # parts; a part's heat map path
 
 
 class _Judged(NamedTuple):
-    """What became of a part: its verdict, its heat map if one was written, and what kept it from either."""
+    """A part's verdict, its heat map if one was written, and the error that prevented either."""
 
     part: PartFiles
     found: Prediction | None
@@ -116,9 +116,9 @@ def run(
         return _judge(detector, part, place, one_of_many=bool(parts))
 
     count = failed = anomalous = 0
-    # Whoever writes the list may wait for each answer before the next part.
+    # No working ahead on a list from standard input: its writer may wait for each answer before the next part.
     for judged in in_order(judge, files) if parts and parts != _STDIN else map(judge, files):
-        # What the records hold nobody need read elsewhere, and what nobody reads stops who writes it.
+        # The JSON records hold the notes already, and writing to a stderr that nobody reads would block this process.
         if not (as_json and parts == _STDIN):
             _tell(judged, one_of_many=bool(parts))
         if as_json:
@@ -141,7 +141,7 @@ def run(
 def _known(
     detector: Detector, parts: Path | None, first: Path | None, second: Path | None, heatmap: Path | None
 ) -> _Parts:
-    """The parts that the call names."""
+    """The parts that the command line names."""
     from das3d_cli.data.parts import find_parts, not_read
 
     used = detector.settings.preprocess
@@ -162,10 +162,10 @@ def _known(
 
 
 def _to_come(detector: Detector, heatmap: Path | None, *, quiet: bool) -> _Parts:
-    """The parts that standard input names, each when it does."""
+    """The parts that standard input names, each as soon as its line is there."""
     from das3d_cli.data.parts import parts_to_come
 
-    # A name may hold any bytes, as those that the system gives.
+    # A file's name may hold any bytes, not just valid UTF-8.
     lines = io.TextIOWrapper(sys.stdin.buffer, "utf-8-sig", "surrogateescape", newline="\n")
 
     def files() -> Iterator[PartFiles]:
@@ -187,7 +187,7 @@ def _check_call(first: Path | None, parts: Path | None, threshold: float | None)
 
 
 def _of_another_kind(part: PartFiles, photos: str) -> str:
-    """A note on a photo stored otherwise than those of the training, else ""."""
+    """A note if a photo's file format is not that of the training's photos, else ""."""
     from das3d_cli.data.readers import kind_of_photo
 
     kind = kind_of_photo(part.rgb) if part.rgb else photos
@@ -200,7 +200,7 @@ def _of_another_kind(part: PartFiles, photos: str) -> str:
 
 
 def _one_part(first: Path | None, second: Path | None, needs: Modality) -> PartFiles:
-    """What is to be judged.
+    """The part that the two arguments name.
 
     Raises:
         UsageError: one file too few or too many for what the run needs.
@@ -219,7 +219,7 @@ def _one_part(first: Path | None, second: Path | None, needs: Modality) -> PartF
 
 
 def _one_thread_each() -> None:
-    """Parts are judged side by side, which keeps the cores busier than sharing out the work on each part."""
+    """Limit libraries to one thread: parts judged in parallel keep the cores busier than splitting the work on each."""
     import cv2
     import torch
 
@@ -243,13 +243,13 @@ def _judge(
     except Exception as error:
         if not one_of_many:
             raise
-        # One odd part of many must not cost the others their verdicts, whatever it breaks.
+        # Whatever goes wrong with one of many parts, the others must get their verdicts.
         return _Judged(part, found, None, DataError(f"{part.first}: {unforeseen(error)}"))
     return _Judged(part, found, picture, None)
 
 
 def _placed(part: PartFiles, place: Callable[[PartFiles], Path | None]) -> tuple[Path | None, DataError | None]:
-    """Where a part's heat map goes, or why it cannot: that costs the part no verdict."""
+    """Where a part's heat map goes, or why it cannot be written; the part still gets its verdict."""
     try:
         return place(part), None
     except DataError as error:
@@ -257,7 +257,7 @@ def _placed(part: PartFiles, place: Callable[[PartFiles], Path | None]) -> tuple
 
 
 def _verdict(detector: Detector, part: PartFiles, picture: Path | None) -> tuple[Prediction, RawCapture]:
-    """The verdict on a part, and the part as it was read."""
+    """The verdict on a part, and its raw capture."""
     import torch
 
     from das3d_cli.data.depth import limits_beside
@@ -283,7 +283,7 @@ def _verdict(detector: Detector, part: PartFiles, picture: Path | None) -> tuple
 
 
 def _tell(judged: _Judged, *, one_of_many: bool) -> None:
-    """Say what is odd about a part, and why it, one of many, cannot be used; the error of a single one is left to the caller."""
+    """Say what is odd about a part and, for one of many, why it failed; the caller reports a single part's error."""
     if judged.error and one_of_many:
         console.say(f"failed: {judged.error}")
     for note in judged.found.notes if judged.found else []:

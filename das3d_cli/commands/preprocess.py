@@ -17,8 +17,8 @@ from das3d_cli.settings import PLANE_DISTANCE_MM, LayoutName, PreprocessSettings
 if TYPE_CHECKING:
     from das3d_cli.data.capture import Form
 
-_DISTANCE = f"preprocess.plane_distance_mm={PLANE_DISTANCE_MM:g}"  # of all parts but flat ones
-_NOTES = 20  # are enough to see what is the matter
+_DISTANCE = f"preprocess.plane_distance_mm={PLANE_DISTANCE_MM:g}"  # the default for all but flat parts
+_NOTES = 20  # maximum number of notes printed: enough to see what is wrong
 
 
 def run(
@@ -92,7 +92,7 @@ def run(
 
 
 def _told(forms: Mapping[str, Form], settings: PreprocessSettings) -> list[str]:
-    """What was recognised of the captures: which have no points or no colours, the points' units, and flat parts."""
+    """What was recognised in the captures: categories without points or colours, units of the points, flat parts."""
     lines: dict[str, list[str]] = {}
     for category, form in forms.items():
         if form.modalities != "both":

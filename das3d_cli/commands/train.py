@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from das3d_cli.engine.trainer import Trainer
 
 _TRAINS = "trains in"
-_FEW = 0.5  # of the synthetic defects, some of which hardly show, should be over the threshold at least
-_INTERRUPTED = "interrupted"  # in the last step of a training, which ended all the same
+_FEW = 0.5  # minimum share of synthetic defects that should reach the threshold; some of them hardly show
+_INTERRUPTED = "interrupted"  # key set if Ctrl-C came in the last step of a training, which still finished
 
 
 def run(
@@ -85,7 +85,7 @@ def run(
         "train.lr": lr,
         "synthesis.textures": textures,
     }
-    # A mistake is told before torch is imported; what the run that is resumed decides, is told with it.
+    # Report mistakes before torch is imported; with --resume only those in hardware settings: the run has the rest.
     of_now = [text for text in assignments or [] if not resume or text.startswith("hardware.")]
     around = {name: text for name, text in os.environ.items() if not resume or name.startswith("DAS3D_HARDWARE_")}
     settings = resolve(flags, of_now, config, around)
@@ -105,7 +105,7 @@ def run(
         settings = resolve(flags, assignments, config, preset="cpu" if chosen[0].type == "cpu" else "default")
         names = chosen_categories(caches.categories(data), category, data)
         for name in names:
-            caches.find_cache(data, name)  # a mistyped one is told before the first training
+            caches.find_cache(data, name)  # reports a mistyped name before the first training
         work = functools.partial(_train_category, settings, data, runs)
     if len(names) > 1 and launched():
         raise UsageError(f"torchrun trains one at a time, not {', '.join(names)}; name one")
@@ -121,7 +121,7 @@ def run(
         return
     with distributed.joined(chosen[0]) if launched() else contextlib.nullcontext():
         summary = work(names[0], chosen[0])
-        summary.pop(_INTERRUPTED, None)  # nothing is left to do
+        summary.pop(_INTERRUPTED, None)  # no training is left to skip
         if distributed.is_first():
             if as_json:
                 console.record({"finished": [summary], "failed": []})
@@ -132,7 +132,7 @@ def run(
 def _collect(
     outcomes: Iterable[tuple[str, dict[str, Any] | Das3dError]], names: list[str], as_json: bool, *, of: str
 ) -> None:
-    """Report trainings as they end, each `of` a category or a run; one that failed is told last, and by the exit code."""
+    """Report trainings as they end, each `of` a category or a run; failures are reported last and by the exit code."""
     finished, failed = {}, {}
     untold: DataError | BrokenPipeError | None = None
     try:
@@ -145,7 +145,7 @@ def _collect(
             if not as_json:
                 try:
                     console.result(outcome["run"])
-                except (DataError, BrokenPipeError) as unable:  # which must not end the other trainings
+                except (DataError, BrokenPipeError) as unable:  # must not end the other trainings
                     untold = unable
             if interrupted and len(finished) + len(failed) < len(names):
                 raise KeyboardInterrupt
@@ -198,13 +198,17 @@ def _train_category(
 
 
 def _good_parts(cache: Cache) -> int:
-    """How many good parts there are to train on and to validate with, of which several samples may show one."""
+    """Number of good parts to train on and to validate with; several samples may show the same part."""
     samples = [sample for split in ("train", "validation") for sample in cache.good(split)]
     return len({sample.part or f"{sample.split}/{sample.name}" for sample in samples})
 
 
 def _lacking(number: int, data: Data, good_share: float) -> Iterator[str]:
-    """What makes the threshold less sure than it seems: few good parts, of which `data` may have several samples each, or copies."""
+    """Why the threshold is less reliable than it seems: good parts are few, or samples are copies of others.
+
+    Args:
+        number: of good parts, each of which `data` may show in several samples.
+    """
     from das3d_cli.scoring import fewest_parts
 
     if number < (wanted := fewest_parts(good_share)):
@@ -233,10 +237,10 @@ def _resume_run(
 
 
 def _finish(trainer: Trainer, data: Path, gpus: str, *, bar: bool) -> dict[str, Any]:
-    """Train to the end; returns the run folder and what its summary.json holds, and whether others are not to be begun.
+    """Train to the end; returns the run folder, what its summary.json holds, and whether to skip further trainings.
 
     Args:
-        data, gpus: as this command has them, for the one that goes on after an interruption.
+        data, gpus: this command's options, to repeat in the command for resuming that is printed on Ctrl-C.
     """
     from das3d_cli.engine import distributed
     from das3d_cli.engine.training import finish
@@ -274,7 +278,7 @@ def _finish(trainer: Trainer, data: Path, gpus: str, *, bar: bool) -> dict[str, 
 
 
 def _told(name: str, best: Mapping[str, Any]) -> Iterator[str]:
-    """What the threshold came to; one that few defects reach may stem from a defective part among the good ones."""
+    """What the threshold became; if few synthetic defects reach it, a defective part may be among the good ones."""
     found = best["defects_found"]
     yield (
         f"{name}: threshold {best['threshold']:.3f}, which {found:.0%} of the synthetic defects reach; of the good parts"

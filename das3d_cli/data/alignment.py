@@ -1,4 +1,4 @@
-"""Whether a photo lies on its points: where the part's outline in the one is, beside that in the other."""
+"""Alignment of a photo with its points: the shift between the part's outlines in the two."""
 
 from __future__ import annotations
 
@@ -8,27 +8,28 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-_SIDE = 256  # pixels of the longer side that it is looked for on
-_REACH = 8  # of these pixels, to each side
-_POINTS = 600  # of the outline, evenly spread
-_LEAST = 50  # fewer of them tell nothing
-_SURE = 0.6  # of what lies about a point of the outline, least share that was measured: half where a shadow begins at the part
-_BLUR = 1.0  # of these pixels: the outlines of pixels have steps
-_LEVEL = 8.0  # what a slope of a grey level a pixel is to `_slopes`
+_SIDE = 256  # pixels: the part is shrunk to this longer side for the search
+_REACH = 8  # search range in each direction, in these pixels
+_POINTS = 600  # outline points used at most, evenly spread
+_LEAST = 50  # outline points; fewer are not enough to judge by
+_SURE = 0.6  # least measured share around an outline point; where a shadow begins at the part, half is measured
+_BLUR = 1.0  # sigma in these pixels: smooths the steps of a pixelated outline
+_LEVEL = 8.0  # value of `_slopes` for a slope of one grey level per pixel
 
 
 def photo_offset(
     rgb: NDArray[np.uint8], part: NDArray[np.bool_], measured: NDArray[np.bool_]
 ) -> tuple[float, float] | None:
-    """How far the outline that the photo shows lies from the part's own, where the photo changes most across it.
+    """Find the shift of the part's outline at which the photo changes most across it.
 
     Args:
         rgb: uint8, (H, W, 3).
         part: bool, (H, W).
-        measured: bool, (H, W): has a point. Elsewhere the photo itself may have told where the part ends.
+        measured: bool, (H, W): the pixel has a point. Elsewhere the outline may stem from the photo itself.
 
     Returns:
-        x and y in pixels, at most `_REACH` of a part shown `_SIDE` wide; None where the image shows too little of the outline.
+        x and y in pixels of `rgb`, from the outline of `part` to that in the photo, each at most `_REACH` pixels of the
+        shrunk image; None where the photo shows too little of the outline.
     """
     left, top, width, height = cv2.boundingRect(part.astype(np.uint8))
     if not width:
@@ -47,10 +48,10 @@ def photo_offset(
     y = points[:, 1, None, None] + steps[:, None]
     x = points[:, 0, None, None] + steps
     change = np.abs(across[:, 0, None, None] * slopes[0, y, x] + across[:, 1, None, None] * slopes[1, y, x])
-    told = change.any(axis=(1, 2))  # not where the photo is black or white about the outline
+    told = change.any(axis=(1, 2))  # not where the photo is black or white around the outline
     if np.count_nonzero(told) < _LEAST:
         return None
-    # By far less than in proportion: half an outline on a bright rim or a shadow's edge would outweigh the whole of it where it lies.
+    # Logarithmic, or half an outline on a bright rim or a shadow's edge would outweigh a whole one in the right place.
     change = np.log1p(change[told] / _LEVEL).mean(axis=0)
     row, column = (int(place) for place in np.unravel_index(change.argmax(), change.shape))
     return (
@@ -60,19 +61,19 @@ def photo_offset(
 
 
 def _small(image: NDArray[Any], scale: float) -> NDArray[np.float32]:
-    """A grey image or a mask, 0 to 255, so much smaller and a little blurred."""
+    """Scale a grey image or mask, 0 to 255, by `scale` and blur it slightly."""
     height, width = (max(1, round(length * scale)) for length in image.shape)
     small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     return np.asarray(cv2.GaussianBlur(small.astype(np.float32), (0, 0), _BLUR), np.float32)
 
 
 def _slopes(image: NDArray[np.float32]) -> NDArray[np.float32]:
-    """How it changes from column to column and from row to row, (2, H, W)."""
+    """Horizontal and vertical Sobel gradients, (2, H, W)."""
     return np.asarray([cv2.Sobel(image, cv2.CV_32F, 1, 0), cv2.Sobel(image, cv2.CV_32F, 0, 1)], np.float32)
 
 
 def _outline(mask: NDArray[np.float32], sure: NDArray[np.bool_]) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    """Unit normals and places (x, y) of the outline's sure points that are far enough from the border to look around them."""
+    """Unit normals and positions (x, y), each (N, 2), of the `sure` outline points at least `_REACH` from the border."""
     outlines, _ = cv2.findContours((mask >= 127.5).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     points = np.concatenate([np.zeros((0, 2), np.int32), *(outline[:, 0] for outline in outlines)])
     height, width = mask.shape
@@ -84,7 +85,7 @@ def _outline(mask: NDArray[np.float32], sure: NDArray[np.bool_]) -> tuple[NDArra
 
 
 def _between(values: NDArray[np.float32], at: int) -> float:
-    """How far beside the highest of the values the peak of a parabola through it and its two neighbours lies."""
+    """Offset from the maximum, at index `at`, to the peak of a parabola through it and its two neighbours."""
     if not 0 < at < len(values) - 1:
         return 0.0
     before, peak, after = (float(value) for value in values[at - 1 : at + 2])

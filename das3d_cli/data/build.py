@@ -1,4 +1,4 @@
-"""Fill the cache from a data set: what is done and unchanged is skipped, so that a killed run goes on."""
+"""Fill the cache from a data set; finished, unchanged samples are skipped, so a killed run can be continued."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ from das3d_cli.settings import PreprocessSettings
 
 Progress = Callable[[int, int, str], None]
 Tell = Callable[..., None]
-_Stamp = tuple[str, int, int, int]  # a source file's name, size in bytes, time of change in ns, checksum of its middle
-_MIDDLE = 4096  # bytes: files that change places may be of one size and time, and differ where they show the part
+_Stamp = tuple[str, int, int, int]  # a source file's name, size in bytes, mtime in ns, checksum of its middle
+_MIDDLE = 4096  # bytes; swapped files may share size and time, but differ in the middle, which shows the part
 
 
 @dataclass(frozen=True)
@@ -77,15 +77,15 @@ def build(
 
     Args:
         data: the entries; its problems are listed among the failures.
-        dst: root of the cache; categories that the layout does not have are left alone.
+        dst: root of the cache; categories that `data` lacks are left alone.
         settings: how to preprocess.
-        workers: parallel processes; 0 takes one per core, 1 works in this process; the result is the same.
-        progress: called with (samples done, samples in all, what is being done).
+        workers: parallel processes; 0: one per core, 1: work in this process. The result is the same.
+        progress: called with (samples done, samples in total, current activity).
 
     Raises:
         UsageError: `dst` lies in the source, which is never written to; another process preprocesses into it; the settings
             do not fit the captures.
-        DataError: the cache cannot be written. A capture that cannot be used is a failure in the summary.
+        DataError: the cache cannot be written. An unusable capture does not raise; it is a failure in the summary.
     """
     names = sorted({entry.category for entry in data.entries} | {item.category for item in data.problems})
     _check_outside(data, dst, names)
@@ -140,7 +140,7 @@ def _build_category(
     except DataError as error:
         failures.append(Failure(category, data.source, f"{category}: {error}"))
         tell(category, len(files))
-        files, extent_key = {}, ""  # the next call must not take for measured what was not
+        files, extent_key = {}, ""  # nothing was measured that the next call could reuse
 
     used = common.depth_range_m, common.window_m, asdict(common.form)
     base = _digest(cache.VERSION, cache.essential(settings).model_dump(mode="json"), used)
@@ -171,7 +171,7 @@ def _build_category(
 def _run(
     tasks: list[_Task], failures: list[Failure], pool: Executor | None, tick: Callable[[], None]
 ) -> tuple[list[Record], set[str]]:
-    """Make what the cache lacks; return the records in the tasks' order, and the paths of the new ones."""
+    """Make the samples that the cache lacks; return all records in the tasks' order and the paths of the new ones."""
     records: dict[str, Record] = {}
     for task in tasks:
         if record := _cached(task):
@@ -225,7 +225,7 @@ def _mask(path: Path, entry: Entry, capture: RawCapture) -> NDArray[np.bool_]:
 
 
 def _check_label(entry: Entry, *, defective: bool) -> None:
-    """See that the mask says what the label says: either alone would make a figure of the other wrong."""
+    """Check that mask and label agree; otherwise the metrics by label or those by pixel would be wrong."""
     if defective and entry.label == GOOD:
         raise DataError(f"{entry.ground_truth}: marks a defect, but the part is labelled {GOOD}; label it as the defect, or"
                         " remove the mask")  # fmt: skip
@@ -252,7 +252,7 @@ def _remove_stale(folder: Path, keep: set[str]) -> None:
 
 
 def _stat(category: str, data: DataSet) -> tuple[dict[Entry, list[_Stamp]], list[Failure]]:
-    """The stamps of each entry's files: nearly as good as their contents, and much quicker."""
+    """Stamp each entry's files: nearly as reliable as comparing their contents, and much faster."""
     stamps: dict[Entry, list[_Stamp]] = {}
     failures = []
     for entry in data.entries_of(category):
@@ -285,7 +285,7 @@ def _digest(*values: Any) -> str:
 
 def _check_outside(data: DataSet, dst: Path, names: list[str]) -> None:
     source, target = data.source, real(dst)
-    # A table lists captures wherever they lie, and a folder of them is as good as one of a data set.
+    # A table may list captures anywhere; their folders are protected like a data set's own.
     listed = {path.parent for entry in data.entries for path in entry.files} if source.is_file() else set()
     written = [target / name for name in names]
     if target.is_relative_to(real(source)) or any(

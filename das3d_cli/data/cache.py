@@ -3,8 +3,8 @@
     <root>/<category>/manifest.json
     <root>/<category>/<split>/<label>/<name>.npz
 
-Samples are stored uncompressed: deflate costs 10 ms more to write one and 2 ms more to read it, and saves two
-thirds of its 0.6 MB, which is less than a tenth of the capture it came from.
+Samples are stored uncompressed: deflate would save two thirds of a sample's 0.6 MB, but take 10 ms more to write it and
+2 ms more to read it. Uncompressed, it is less than a tenth of the size of its capture.
 """
 
 from __future__ import annotations
@@ -33,20 +33,23 @@ from das3d_cli.files import make_folder, reason, write_whole
 from das3d_cli.modality import Modality
 from das3d_cli.settings import PreprocessSettings
 
-VERSION = 9  # of the files' form and of what preprocessing makes of a capture: any change redoes every sample
+VERSION = 9  # of the file format and of preprocessing; raise it on any change to either, to redo every sample
 MANIFEST = "manifest.json"
 _ARRAYS = ("rgb", "depth", "foreground", "valid")
 _TRUTH = "ground_truth"
-_BEFORE_HEADER = 10  # bytes of a .npy; the last two of them tell how long its header is
+_BEFORE_HEADER = 10  # bytes before a .npy's header; the last two hold its length
 _AGAIN = "run das3d preprocess again"
 
-# What the network is given of N samples: rgb, depth, foreground and parallax, as in `Split`.
+# The network's input for N samples: rgb, depth, foreground and parallax, as in `Split`.
 Inputs = tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_], NDArray[np.float32]]
 
 
 class Record(BaseModel):
-    """One cached sample; `key` stands for the source files and everything that was done to them, `part` for the part that
-    it shares with others, each under another light."""
+    """One cached sample.
+
+    `key` is a digest of the source files and everything done to them; `part` names the part if several samples show it,
+    each under a different light.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -63,13 +66,13 @@ class Manifest(BaseModel):
     """What the cache of one category holds and how it was made.
 
     Attributes:
-        version: of the cache's form.
+        version: of the cache's format.
         das3d: version of the program that wrote it.
         depth_range_m: depths in metres that became 0 and 1; None where each capture has its own.
         window_m: side in metres of the window around each part; None where the sample shows the whole image.
         form: what the captures consist of, and how they are read.
         usual: what its good train captures are like.
-        extent_key: stands for all that these were found from.
+        extent_key: digest of the settings and captures that the category's `Common` was derived from.
         failures: (file, reason) of every part that could not be used.
     """
 
@@ -89,7 +92,7 @@ class Manifest(BaseModel):
 
 
 def essential(settings: PreprocessSettings) -> PreprocessSettings:
-    """What samples depend on, once their files are found and the unit of their points: these are alike, chosen or recognised."""
+    """The settings without layout and units: whether these were chosen or recognised makes no difference to samples."""
     return settings.model_copy(update={"layout": "auto", "units": "auto"})
 
 
@@ -105,16 +108,16 @@ class Cache:
         return [record for record in self.manifest.samples if record.split == split]
 
     def good(self, split: str) -> list[Record]:
-        """Of `samples`, those of good parts."""
+        """The split's records of good parts."""
         return [record for record in self.samples(split) if record.label == GOOD]
 
     @property
     def unused(self) -> list[str]:
-        """Files of the captures, of any split, that could not be preprocessed."""
+        """Files of the captures, in any split, that could not be preprocessed."""
         return [file for file, _ in self.manifest.failures]
 
     def require(self, modality: Modality) -> None:
-        """Raise a UsageError unless the captures hold what a detector of this modality looks at."""
+        """Raise a UsageError unless the captures hold what a detector of this modality needs."""
         there = self.manifest.form.modalities
         if there not in ("both", modality):
             held = {"rgb": "RGB images without point clouds", "depth": "point clouds without RGB images"}[there]
@@ -130,10 +133,10 @@ class Split:
     Attributes:
         rgb: uint8, (N, S, S, 3).
         depth: float32, (N, S, S), in [0, 1].
-        foreground, valid, ground_truth: bool, (N, S, S). Nothing is marked on a good part, nor on one without annotation.
+        foreground, valid, ground_truth: bool, (N, S, S). Ground truth is empty for good parts and those without annotation.
         parallax: float32, (N, 2), as in `Geometry`.
         labels, names: N each.
-        by_type: place -> masks of the parts with several types of defect, as in `Sample`.
+        by_type: index -> masks, for parts with several defect types, as in `Sample`.
     """
 
     rgb: NDArray[np.uint8]
@@ -152,12 +155,12 @@ class Split:
 
     @property
     def types(self) -> list[tuple[str, ...]]:
-        """The types of defect that each part has."""
+        """The defect types of each part."""
         return types_of(self.labels, self.by_type)
 
     @property
     def kinds(self) -> dict[str, list[int]]:
-        """Each defect type, and "good", in sorted order -> places of its parts; one with several types is in each."""
+        """Each defect type, and "good", in sorted order -> indices of its parts; one with several types is in each."""
         places: dict[str, list[int]] = {}
         for index, types in enumerate(self.types):
             for kind in types or (GOOD,):
@@ -166,12 +169,12 @@ class Split:
 
 
 def categories(root: Path) -> list[str]:
-    """The categories cached under `root`, by name."""
+    """The categories cached under `root`, sorted by name."""
     return sorted(path.parent.name for path in root.glob(f"*/{MANIFEST}"))
 
 
 def find_cache(root: Path, category: str) -> Path:
-    """The folder of one category's cache, not yet looked into.
+    """The folder of one category's cache, without reading its manifest.
 
     Raises:
         DataError: no cache there.
@@ -208,9 +211,9 @@ def load_split(cache: Cache, split: str) -> Split:
 
 
 def begin_split(cache: Cache, split: str) -> tuple[Split, Iterator[int]]:
-    """A split with room for its samples, and what reads one after another into it and gives their places.
+    """Allocate a split; return it with an iterator that reads its samples one by one and yields their indices.
 
-    Who works on the first ones need not wait for the last. Raises as `load_split`, of a sample when its turn comes.
+    Work on the first samples need not wait for the last. Raises as `load_split`; for a sample, when it is read.
     """
     records = cache.samples(split)
     if not records:
@@ -233,7 +236,7 @@ def begin_split(cache: Cache, split: str) -> tuple[Split, Iterator[int]]:
 
 
 def _read_into(stack: Split, by_type: dict[int, Masks], folder: Path, records: list[Record]) -> Iterator[int]:
-    for index, record in enumerate(records):  # not in threads, which would pass Python's lock to and fro
+    for index, record in enumerate(records):  # not in threads, which would contend for the GIL
         sample, key = read_stamped(folder / record.path)
         if key != record.key or sample.depth.shape != stack.depth.shape[1:]:
             raise DataError(f"{folder / record.path}: is not the sample that {MANIFEST} lists; {_AGAIN}")
@@ -247,7 +250,7 @@ def _read_into(stack: Split, by_type: dict[int, Masks], folder: Path, records: l
 
 
 def fingerprints(inputs: Inputs) -> list[str]:
-    """What tells each of N samples from others, wherever its files lie and whatever they are called."""
+    """Hash of each of N samples' colour, depth and foreground, whatever its files are called and wherever they lie."""
     rgb, depth, foreground, _ = inputs
     return [
         hashlib.blake2b(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays), digest_size=8).hexdigest()
@@ -256,7 +259,7 @@ def fingerprints(inputs: Inputs) -> list[str]:
 
 
 def in_portions(inputs: Inputs, count: int, reading: Iterator[int] | None = None) -> Iterator[Inputs]:
-    """Some samples after others, `count` at a time; those that `begin_split` left to be read, when their turn comes."""
+    """Yield the samples `count` at a time; `reading`, from `begin_split`, reads each portion just before it is yielded."""
     rgb, depth, foreground, parallax = inputs
     for start in range(0, len(depth), count):
         some = slice(start, start + count)
@@ -266,7 +269,7 @@ def in_portions(inputs: Inputs, count: int, reading: Iterator[int] | None = None
 
 
 def write_sample(path: Path, sample: Sample, key: str) -> None:
-    """Write a sample so that `path` holds all of it or what it held before; equal samples give equal bytes.
+    """Write a sample atomically; equal samples give equal bytes.
 
     Raises:
         DataError: the disk is full or the folder not writable.
@@ -285,7 +288,7 @@ def write_sample(path: Path, sample: Sample, key: str) -> None:
 
 
 def read_sample(path: Path) -> Sample:
-    """Read a sample written by `write_sample`; no file can make it run code.
+    """Read a sample written by `write_sample`; no file can make this run code.
 
     Raises:
         DataError: missing, damaged, of another version, or not a sample at all.
@@ -305,7 +308,7 @@ def read_stamped(path: Path) -> tuple[Sample, str]:
             geometry = Geometry(**tree)
             fields = {name: arrays[name] for name in _ARRAYS}
             masks = {name: arrays[f"{_TRUTH}/{name}"] for name in stamp.get("types", [])}
-            unread = len(arrays) > 1 + len(fields) + len(masks)  # under any other name it is damaged
+            unread = len(arrays) > 1 + len(fields) + len(masks)  # what is left must be the ground truth
             truth = arrays[_TRUTH] if unread else None
             sample = Sample(**fields, geometry=geometry, ground_truth=truth, by_type=masks)
             return _checked(sample), str(stamp["key"])
@@ -317,13 +320,13 @@ def read_stamped(path: Path) -> tuple[Sample, str]:
 
 
 def _arrays(content: bytes) -> dict[str, NDArray[Any]]:
-    """The arrays of an .npz that numpy wrote, not to be written to: of half a megabyte np.load takes two to four times as long."""
+    """The arrays of an .npz that numpy wrote, read-only; for half a megabyte np.load takes two to four times as long."""
     found = {}
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         for entry in archive.infolist():
             if entry.compress_type != zipfile.ZIP_STORED:
                 raise ValueError("compressed, and who knows how large")
-            member = archive.read(entry)  # which checks its sum
+            member = archive.read(entry)  # checks the CRC
             start = _BEFORE_HEADER + int.from_bytes(member[_BEFORE_HEADER - 2 : _BEFORE_HEADER], "little")
             shape, fortran, dtype = _header(member[:start])
             array = np.ndarray(shape, dtype, member, offset=start, order="F" if fortran else "C")
@@ -333,7 +336,7 @@ def _arrays(content: bytes) -> dict[str, NDArray[Any]]:
 
 @functools.lru_cache
 def _header(start: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, Fortran order and type, from what a .npy begins with: a cache has a few of them a thousand times."""
+    """Shape, Fortran order and dtype from the start of a .npy; a cache repeats a few such headers thousands of times."""
     file = io.BytesIO(start)
     if np.lib.format.read_magic(file) != (1, 0):
         raise ValueError("another version of .npy than numpy writes")

@@ -1,4 +1,4 @@
-"""The planes of a capture, and how much like a table each is: judged on a coarse grid of cells."""
+"""Find the planes of a capture and score how well each would do as the table, on a coarse grid of cells."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 _CELLS = 100  # along the longer side of the image
 _CANDIDATES = 5
 _SEED = 0
-_RANSAC_POINTS, _RANSAC_ROUNDS = 1200, 300  # 99.9 % sure of a plane that holds 30 % of the points
-_FLAT_SLOPE = 0.35  # a cell of the table is inclined to the table by less than 20 degrees
-_MIN_TABLE = 0.03  # of the measured cells
-_MAX_UNDER = 0.3  # of the table's own cells
-MIN_RIM = 0.5  # a table makes up this share of the rim of all that was measured
+_RANSAC_POINTS, _RANSAC_ROUNDS = 1200, 300  # 99.9 % sure to find a plane that holds 30 % of the points
+_FLAT_SLOPE = 0.35  # cells of the table slope by less than 20 degrees against its plane
+_MIN_TABLE = 0.03  # least share of the measured cells on a table
+_MAX_UNDER = 0.3  # most cells under the table, as a share of its own cells
+MIN_RIM = 0.5  # least share of the rim of the measured area that a table makes up
 _PARALLEL = 0.98  # cosine of 11 degrees
-_LESS_LIKELY = 4  # times: a score
+_LESS_LIKELY = 4  # times: how much lower the score of a plane under the best one may be
 _3X3 = np.ones((3, 3), np.uint8)
 
-_one_random_state = threading.Lock()  # is all that Open3D has for all threads
+_one_random_state = threading.Lock()  # Open3D has one random state for all threads
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Cells:
 
     @property
     def centres(self) -> tuple[slice, slice]:
-        """The pixels in the middle of the cells."""
+        """Slices that pick the pixel in the middle of each cell."""
         first, (rows, columns) = self.side // 2, self.measured.shape
         return slice(first, rows * self.side, self.side), slice(first, columns * self.side, self.side)
 
@@ -43,7 +43,7 @@ class Cells:
         return np.asarray(self.points @ plane[:3] + plane[3])
 
     def along(self, height: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Cells whose neighbourhood runs along the plane of these heights; beside a missing cell it may."""
+        """Measured cells whose neighbourhood runs along the plane of these heights (assumed next to a missing cell)."""
         flat = self.measured.copy()
         for axis in (0, 1):
             ahead, behind, middle = [slice(None)] * 2, [slice(None)] * 2, [slice(None)] * 2
@@ -58,7 +58,7 @@ class Cells:
 class Candidate:
     """A plane, the cells that lie on it and above it, its hull in the image, and its score as a table.
 
-    The plane is (a, b, c, d) with the unit normal towards the camera. A score of 0: cannot be a table.
+    The plane is (a, b, c, d) with the unit normal towards the camera. A score of 0 means that it cannot be a table.
     """
 
     plane: NDArray[np.float64]
@@ -69,7 +69,7 @@ class Candidate:
 
 
 def cell_means(xyz: NDArray[np.float32], measured: NDArray[np.bool_]) -> Cells:
-    """Means over square blocks, some hundred along the longer side; a block needs a quarter of its points."""
+    """Means over square blocks, about a hundred along the longer side; a block needs a quarter of its points."""
     side = max(1, round(max(measured.shape) / _CELLS))
     height, width = max(1, measured.shape[0] // side), max(1, measured.shape[1] // side)
     known = measured[: height * side, : width * side]
@@ -83,14 +83,14 @@ def cell_means(xyz: NDArray[np.float32], measured: NDArray[np.bool_]) -> Cells:
 
 
 def find_candidates(cells: Cells, distance: float) -> list[Candidate]:
-    """Planes, the largest first; each is sought among the cells that no earlier one explains.
+    """Find planes, the largest first, each among the cells that lie on no earlier one.
 
     Args:
-        distance: cells this near to a plane belong to it, metres.
+        distance: cells within this distance of a plane belong to it, metres.
     """
     found: list[Candidate] = []
     left, total = cells.measured.copy(), cells.measured.sum()
-    # a band as wide as the distance would take a thin part's top and the table for one plane
+    # a band as wide as the distance would merge a thin part's top with the table
     band = float(np.clip(4 * depth_noise(cells), distance / 5, distance))
     while len(found) < _CANDIDATES and left.sum() >= max(12, _MIN_TABLE * total):
         plane = _ransac(cells.points[left], band)
@@ -106,7 +106,7 @@ def find_candidates(cells: Cells, distance: float) -> list[Candidate]:
 
 
 def depth_noise(cells: Cells) -> float:
-    """Standard deviation of the cells' depths in metres, from second differences, which no plane has."""
+    """Standard deviation of the noise in the cells' depths, metres, from second differences, which are zero on a plane."""
     z = cells.points[..., 2]
     bends = np.abs(z[:, :-2] - 2 * z[:, 1:-1] + z[:, 2:])
     bends = bends[np.isfinite(bends)]
@@ -114,7 +114,7 @@ def depth_noise(cells: Cells) -> float:
 
 
 def deviation(sizes: NDArray[np.floating]) -> float:
-    """The standard deviation of normal errors of these sizes, by their median, which outliers do not move."""
+    """Standard deviation of normal errors of these sizes, from their median, which is robust to outliers."""
     return 1.4826 * float(np.median(sizes))
 
 
@@ -137,7 +137,7 @@ def _towards_camera(plane: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _refine(cells: Cells, plane: NDArray[np.float64], least: float) -> NDArray[np.float64]:
-    """Least squares over the plane's flat inliers, those within three times their own spread."""
+    """Refit the plane by least squares to its flat inliers, within `least` or three times their spread if that is more."""
     band = least
     for _ in range(4):
         height = cells.heights(plane)
@@ -155,9 +155,9 @@ def _refine(cells: Cells, plane: NDArray[np.float64], least: float) -> NDArray[n
 def _judge(cells: Cells, plane: NDArray[np.float64], distance: float) -> Candidate:
     """Score a plane as a table by the geometric mean of the areas on it and above it.
 
-    A part's top or side has nothing above it, and what is opaque has nothing under it inside its own hull.
-    Above counts in full inside the plane's hull in the image, by a quarter outside it, and not at all from
-    a third of the camera's own height on (a table over the floor, say).
+    A part's top or side has nothing above it, and an opaque surface has nothing under it inside its own hull. The area
+    above counts in full inside the plane's hull in the image, by a quarter outside it, and not at all from a third of the
+    camera's height upwards (a table above the floor, for instance).
     """
     height = cells.heights(plane)
     on = cells.along(height) & (np.abs(height) < distance)
@@ -170,16 +170,16 @@ def _judge(cells: Cells, plane: NDArray[np.float64], distance: float) -> Candida
     if under.sum() > _MAX_UNDER * on.sum():
         return Candidate(plane, on, above, hull, 0.0)
     standing = above & (height < plane[3] / 3)
-    # half a cell: a part may be too small for the cells
+    # half a cell more, as a part may be too small for the cells
     area = 0.5 + (standing & hull).sum() + 0.25 * (standing & ~hull).sum()
     score = float(np.sqrt((on.sum() - under.sum()) * area))
     return Candidate(plane, on, above, hull, score / 2 if _leans_down(cells, plane, on) else score)
 
 
 def choose(cells: Cells, candidates: list[Candidate]) -> Candidate | None:
-    """The table: the candidate of the highest score, or one that lies parallel under it and surrounds the scene as it does not.
+    """Choose the table: the best-scoring candidate, or a parallel one under it if only that one surrounds the scene.
 
-    Where hardly any of the table shows, the top of a part that carries bosses has the higher score.
+    Where hardly any of the table shows, the top of a part with bosses on it scores higher than the table.
     """
     tables = sorted((one for one in candidates if one.score > 0), key=lambda one: -one.score)
     if not tables or share_of_rim(cells, tables[0]) >= MIN_RIM:
@@ -193,13 +193,13 @@ def choose(cells: Cells, candidates: list[Candidate]) -> Candidate | None:
 
 
 def share_of_rim(cells: Cells, candidate: Candidate) -> float:
-    """Of the outermost cells that were measured, the share that lies on a plane."""
+    """Share of the outermost measured cells that lie on the candidate's plane."""
     rim = rim_of(cells.measured)
     return float((rim & candidate.on).sum() / max(1, rim.sum()))
 
 
 def rim_of(measured: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """What lies within two pixels of the border of a mask's convex hull; the image's border counts, too."""
+    """The mask's pixels within two pixels of the border of its convex hull or of the image."""
     inner = cv2.erode(hull_of(measured).astype(np.uint8), _3X3, iterations=2, borderValue=0)
     return np.asarray(measured & (inner == 0))
 
@@ -217,10 +217,10 @@ def hull_of(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 def _leans_down(cells: Cells, plane: NDArray[np.float64], on: NDArray[np.bool_]) -> bool:
     """Whether the normal clearly points to the image's lower border.
 
-    To an upright camera that looks down, a wall's does and a table's does not.
+    Seen by an upright camera that looks down, a wall's normal does and a table's does not.
     """
     rows = np.nonzero(on)[0]
-    with np.errstate(divide="ignore", invalid="ignore"):  # of a height map's table
+    with np.errstate(divide="ignore", invalid="ignore"):  # z is 0 on a height map's table
         y = cells.points[on][:, 1] / np.abs(cells.points[on][:, 2])
     if not np.isfinite(y).all():
         return False
@@ -228,7 +228,7 @@ def _leans_down(cells: Cells, plane: NDArray[np.float64], on: NDArray[np.bool_])
 
 
 def is_wall(cells: Cells, other: Candidate, table: Candidate, distance: float) -> bool:
-    """Whether a plane bounds the scene behind the table: it is steep, and nothing was measured beyond it."""
+    """Whether a plane bounds the scene behind the table: it is steep, and hardly anything was measured beyond it."""
     if abs(other.plane[:3] @ table.plane[:3]) > 0.5 or other.on.sum() < _MIN_TABLE * cells.measured.sum():
         return False
     beyond = cells.measured & (cells.heights(other.plane) < -4 * distance)

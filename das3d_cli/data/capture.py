@@ -1,4 +1,4 @@
-"""A part on its way to the network, as captured and ready for the model, and the words that go with it: labels, units, cameras."""
+"""A part as captured and as the network sees it, with the terms that describe it: labels, units, cameras."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from das3d_cli.modality import Modality
 
 GOOD = "good"  # the label of a part without defect
-# Beside the names that a data set gives to its kinds of defect and its categories.
+# Reserved names, used next to a data set's own defect types and categories.
 OVERALL, MEAN = "all", "mean"
 
 Foreground = Literal["table", "border", "whole"]
-Masks = Mapping[str, NDArray[np.bool_]]  # defect type -> where on a part it is
-UNITS = {"m": 1.0, "cm": 1e-2, "mm": 1e-3, "um": 1e-6}  # metres
+Masks = Mapping[str, NDArray[np.bool_]]  # defect type -> its mask on a part
+UNITS = {"m": 1.0, "cm": 1e-2, "mm": 1e-3, "um": 1e-6}  # in metres
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Camera:
     Attributes:
         fx, fy: focal lengths.
         cx, cy: principal point; None: the image's middle.
-        scale: metres per stored unit of depth; None: the unit is the one of the other captures.
+        scale: metres per stored unit of depth; None: the unit is that of the other captures.
     """
 
     fx: float
@@ -39,15 +39,15 @@ class Camera:
 
 @dataclass(frozen=True)
 class Form:
-    """What all captures of a category have in common, so that a new one can be read and treated alike.
+    """What all captures of a category share, so that a new one can be read and preprocessed alike.
 
     Attributes:
         modalities: what a capture consists of: "both", "rgb" or "depth".
-        foreground: how the part is told from what is around it, see `das3d_cli.data.foreground`.
-        unit: key of `UNITS`, of the stored coordinates.
-        camera: of the depth images; None where the captures are point clouds or where several cameras took them.
-        pitch_m: the least and the most that a pixel shows of a part, metres; None where parts are shown with the whole image.
-        plane_distance_m: points this near to the table belong to it, metres.
+        foreground: how the part is told from its surroundings, see `das3d_cli.data.foreground`.
+        unit: of the stored coordinates, a key of `UNITS`.
+        camera: of the depth images; None where the captures are point clouds or several cameras took them.
+        pitch_m: least and greatest size of a pixel on the part, metres; None where samples show the whole image.
+        plane_distance_m: points within this distance of the table belong to it, metres.
     """
 
     plane_distance_m: float = field(kw_only=True)
@@ -59,7 +59,7 @@ class Form:
 
     @classmethod
     def of_saved(cls, tree: Mapping[str, Any]) -> Form:
-        """As `dataclasses.asdict` made a tree of it."""
+        """Restore a form from the tree that `dataclasses.asdict` made of it."""
         return cls(**{**tree, "camera": tree["camera"] and Camera(**tree["camera"])})
 
 
@@ -69,7 +69,7 @@ class RawCapture:
 
     Attributes:
         rgb: uint8, (H, W, 3), in the order red, green, blue.
-        xyz: float32, (H, W, 3), metres in the camera's frame. A missing point is NaN in all three.
+        xyz: float32, (H, W, 3), metres in the camera's frame. A missing point is NaN in all three coordinates.
     """
 
     rgb: NDArray[np.uint8] | None
@@ -84,29 +84,29 @@ class RawCapture:
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where a sample came from: the table under the part, and the way back to raw pixels.
+    """Where a sample came from: the table under the part, the way back to raw pixels, and measurements of the capture.
 
     Attributes:
         plane: (a, b, c, d), unit normal towards the camera: a*x + b*y + c*z + d is a point's height
-            over the table in metres. None where there are no points.
-        tilt_deg: angle between the plane's normal and the optical axis, degrees; None likewise, and where no table was seen.
-        near_m, far_m: the depths in metres that were scaled to 0 and 1; None likewise.
+            over the table in metres. None without points.
+        tilt_deg: angle between the plane's normal and the optical axis, degrees; None without points or a visible table.
+        near_m, far_m: the depths in metres that were scaled to 0 and 1; None without points.
         raw_height, raw_width: size of the raw images in pixels.
         side: side in raw pixels of the square that the sample shows.
         pad_top, pad_left: rows and columns of that square before the raw image begins; negative where the square
             begins inside the raw image.
         missing_fraction: share of raw points without a measurement.
         parallax: how far a point's image moves as the point rises from depth 1 to depth 0, x and y in half sides of the
-            square; zero where there are no points.
+            square; zero without points.
         within: the part does not reach the image's border.
-        measured_fraction: share of the part's pixels that have a point; 1 where none can have.
+        measured_fraction: share of the part's pixels that have a point; 1 if the capture has no point cloud.
         clipped_fraction: share of the part's points that are nearer than `near_m` or farther than `far_m`.
-        pitch_m: what a pixel shows of the part, metres; None where there are no points.
-        span_m: diameter of the smallest circle around the part, metres; None likewise, and where the whole image is shown.
-        gap_m: diameter of the largest circle of the part that holds no point, metres; None likewise.
-        brightness: mean of the part's colours, 0 to 255; None where there is no image.
-        photo_offset: how far the part's outline in the photo lies from its own, x and y in raw pixels, see `das3d_cli.data.alignment`;
-            None where that is not told, or there is but one of the two.
+        pitch_m: size of a pixel on the part, metres; None without points.
+        span_m: diameter of the smallest circle around the part, metres; None without points or if the whole image is shown.
+        gap_m: diameter of the largest circle inside the part without a point, metres; None without points.
+        brightness: mean of the part's colours, 0 to 255; None without a colour image.
+        photo_offset: shift of the part's outline in the photo from that of its points, x and y in raw pixels, see
+            `das3d_cli.data.alignment`; None if it cannot be told, or without points or colour image.
     """
 
     plane: tuple[float, float, float, float] | None
@@ -135,14 +135,14 @@ class Sample:
     """One part as the network sees it: a square of S x S pixels.
 
     Attributes:
-        rgb: uint8, (S, S, 3); 0 outside the foreground. Without an RGB image mid-grey on the part.
-        depth: float32, (S, S), in [0, 1]; the background holds the largest depth of the foreground. Without points
+        rgb: uint8, (S, S, 3); 0 outside the foreground. Without an RGB image, mid-grey on the part.
+        depth: float32, (S, S), in [0, 1]; the background holds the largest depth of the foreground. Without points,
             0.5 everywhere.
         foreground: bool, (S, S): the part.
         valid: bool, (S, S): the depth here was measured, not filled from neighbours.
         geometry: how to go back to metres and to raw pixels.
         ground_truth: bool, (S, S): the defect, or None where there is no annotation.
-        by_type: of a part with several types of defect, where each is, bool, (S, S), within `ground_truth`; else empty.
+        by_type: for a part with several defect types, the mask of each, bool, (S, S), within `ground_truth`; else empty.
     """
 
     rgb: NDArray[np.uint8]
@@ -155,12 +155,12 @@ class Sample:
 
 
 def types_of(labels: Sequence[str], by_type: Mapping[int, Masks]) -> list[tuple[str, ...]]:
-    """The types of defect that each part has: none of a good one, else the one that its label names.
+    """The defect types of each part: none for a good one, else the one that its label names.
 
-    A part has several only where their masks were told apart, whatever its label looks like.
+    A part has several only where each has its own mask, whatever the label looks like.
 
     Args:
         labels: "good" or the defect type, one per part.
-        by_type: place among the labels -> the masks, of the parts with several types.
+        by_type: index among the labels -> the masks, for parts with several types.
     """
     return [() if label == GOOD else tuple(by_type.get(i, (label,))) for i, label in enumerate(labels)]

@@ -1,7 +1,6 @@
 """Organised point clouds in PCD and PLY files: as many points as pixels, row by row.
 
-Read here and, but for packed ones, not by open3d, which takes what is missing at the end of a cut file from memory, whatever lies
-there.
+Only compressed PCD files are left to open3d, as it fills the missing end of a truncated file with arbitrary memory.
 """
 
 from __future__ import annotations
@@ -32,10 +31,9 @@ def read_cloud(path: Path, data: bytes, size: SizeSource = None) -> NDArray[np.f
     """The points of a PCD or PLY file.
 
     Args:
-        path: what errors call it; its suffix tells the kind.
+        path: the file, named in errors; its suffix tells the format.
         data: the file's contents.
-        size: finds height and width of the image beside it; called of a file alone that holds the points row by row but
-            does not say how long a row is.
+        size: finds height and width of the image beside it; called only for a file that does not say how long a row is.
 
     Returns:
         float64, (H, W, 3), as stored.
@@ -74,16 +72,16 @@ def _decode_pcd(path: Path, data: bytes) -> tuple[NDArray[np.float64], tuple[int
     if how == "binary_compressed":
         row = sum(n * int(size) for n, size in zip(counts, header["SIZE"], strict=True))
         return _decompressed(path, body, height * width, row), (height, width)
-    if sum(counts) > len(body):  # before as many columns are named
+    if sum(counts) > len(body):  # checked before that many columns are listed
         raise ValueError("cut short")
-    # a field of several values, or padding, is called "_" again and again
+    # a field of several values takes several columns; all padding may be called "_"
     columns = [(name if n == 1 else f"{name}{i}", kind) for name, kind, n in zip(names, kinds, counts, strict=True)
                for i in range(n)]  # fmt: skip
     return _table(body, columns, height * width, ascii_=how == "ascii"), (height, width)
 
 
 def _decompressed(path: Path, body: bytes, count: int, row: int) -> NDArray[np.float64]:
-    """The points of `count` rows of `row` bytes; open3d would take what the packed bytes lack from memory, whatever lies there."""
+    """Decode `count` points of `row` bytes each, if none is missing: open3d would fill it with arbitrary memory."""
     import open3d as o3d
 
     packed, whole = (int.from_bytes(body[start : start + 4], "little") for start in (0, 4))
@@ -117,7 +115,7 @@ def _decode_ply(path: Path, data: bytes) -> tuple[NDArray[np.float64], tuple[int
 
 
 def _ply_size(lines: list[list[str]], body: bytes, order: str, how: str) -> tuple[int, int]:
-    """Height and width as scanners write them into the header, or PCL behind the points; (1, 0) if nothing says."""
+    """Height and width as scanners write them into the header, or PCL after the points; (1, 0) if neither does."""
     noted = {words[1]: words[2] for words in lines if words[0] in ("obj_info", "comment") and len(words) == 3}
     for rows, columns in (("num_rows", "num_cols"), ("height", "width")):
         if rows in noted and columns in noted:

@@ -20,9 +20,9 @@ from das3d_cli.errors import DataError, UsageError
 from das3d_cli.settings import PreprocessSettings
 
 _PROBES = 32  # train captures that a category's depth range and window are measured on
-_MARGIN = 1.1  # of the window around the largest part
-_ODD = 1.5  # times as wide as the middle one of the parts: two of them in one capture, or the table's edge beside one
-_FEW = 0.1  # share of the probes, or one
+_MARGIN = 1.1  # side of the window, times the largest part's span
+_ODD = 1.5  # times the median width: two parts in one capture, or the table's edge beside one
+_FEW = 0.1  # share of the probes that may be odd; one always may
 
 
 class Common(NamedTuple):
@@ -45,7 +45,7 @@ class Common(NamedTuple):
 def preprocessing(
     settings: PreprocessSettings, form: Form, depth_range_m: tuple[float, float] | None, window_m: float | None
 ) -> dict[str, Any]:
-    """The arguments of `preprocess` that are those of all of a category's captures, trained on or judged."""
+    """The arguments of `preprocess` that all of a category's captures share, in training and in prediction."""
     return {
         "size": settings.size,
         "plane_distance_m": form.plane_distance_m,
@@ -58,7 +58,7 @@ def preprocessing(
 
 
 class _Probed(NamedTuple):
-    """What a probe, told by its first file, shows: its extent, or why that cannot be measured, and its flat side's height in metres."""
+    """A probe's first file, its extent or why that cannot be measured, and its flat side's height in metres, if any."""
 
     path: Path
     extent: Extent | str
@@ -66,7 +66,7 @@ class _Probed(NamedTuple):
 
 
 def pick_probes(entries: Sequence[Entry]) -> list[Entry]:
-    """Good train captures, evenly spread by name; of those that show one part, each under another light, one."""
+    """Pick good train captures, evenly spread by name; only one of those that show one part under different lights."""
     train = list({entry.files[0]: entry for entry in good_train(entries)}.values())
     return [train[int(i)] for i in np.linspace(0, len(train) - 1, min(len(train), _PROBES)).round()]
 
@@ -77,10 +77,10 @@ def good_train(entries: Sequence[Entry]) -> list[Entry]:
 
 
 def form_of(entries: Sequence[Entry], foreground: Foreground, settings: PreprocessSettings) -> Form:
-    """How a category's captures are read, as far as their files need not be opened for it.
+    """How a category's captures are read, as far as that is known without opening their files.
 
     Raises:
-        UsageError: the settings ask for a foreground that needs points, of captures without any.
+        UsageError: the settings ask for a foreground that needs points, but the captures have none.
     """
     if not any(entry.xyz for entry in entries):
         if entries and settings.foreground not in ("auto", "whole"):
@@ -98,20 +98,20 @@ def form_of(entries: Sequence[Entry], foreground: Foreground, settings: Preproce
 
 
 def kind_of_photos(entries: Sequence[Entry]) -> str:
-    """ "PNG" or "JPEG", where all colour images are; else ""."""
+    """The format that all colour images have, "PNG" or "JPEG"; else ""."""
     kinds = {kind_of_photo(entry.rgb) for entry in entries if entry.rgb}
     return kinds.pop() if len(kinds) == 1 else ""
 
 
 def to_look_at(entries: Sequence[Entry]) -> list[Entry]:
-    """Those that all that a category's samples have in common follows from: its probes, then the first of all."""
+    """The entries that `Common` is derived from: the probes, then the first `_PROBES` of all."""
     return list(dict.fromkeys((*pick_probes(entries), *entries[:_PROBES])))
 
 
 def find_unit(entries: Sequence[Entry], settings: PreprocessSettings) -> str:
-    """The unit of the category's points: as the settings say, or as the first capture that can be read tells.
+    """The unit of the category's points: from the settings, or guessed from the first readable capture.
 
-    Files whose kind has a unit of its own, as 16-bit depth images have, say nothing of those of another kind.
+    A kind of file with its own unit, such as 16-bit depth images, says nothing about other kinds, so those are tried, too.
     """
     if settings.units != "auto":
         return settings.units
@@ -129,10 +129,10 @@ def find_unit(entries: Sequence[Entry], settings: PreprocessSettings) -> str:
 
 
 def find_common(entries: Sequence[Entry], form: Form, settings: PreprocessSettings, pool: Executor | None) -> Common:
-    """Measure what the category's parts share on its probes.
+    """Measure, on the probes, what the category's samples share.
 
     Raises:
-        DataError: it is needed, and no probe can be used.
+        DataError: the probes are needed, and none can be used.
     """
     window_wanted = settings.frame == "part" and form.foreground != "whole"
     extent_wanted = window_wanted or settings.scaling == "category"
@@ -160,7 +160,7 @@ def find_common(entries: Sequence[Entry], form: Form, settings: PreprocessSettin
 
 
 def _height_of_most(found: Sequence[_Probed]) -> float | None:
-    """The middle height of the flat sides, metres, if most probes have one."""
+    """The median height of the flat sides, metres; None unless most probes have one."""
     flat = [probed.flat_m for probed in found if probed.flat_m is not None]
     return float(np.median(flat)) if len(flat) > len(found) / 2 else None
 
@@ -180,7 +180,7 @@ def _measured(found: Sequence[_Probed], unit: str) -> dict[Path, Extent]:
 
 
 def _without_odd(measured: Mapping[Path, Extent]) -> list[Extent]:
-    """Without the few captures that are at another scale than most, or in which far more than a part stands."""
+    """The extents without the few captures at another scale than most, or with far more than one part in them."""
     pitch, span = (
         float(np.median(values)) for values in zip(*((e.pitch_m, e.span_m) for e in measured.values()), strict=True)
     )
@@ -191,7 +191,7 @@ def _without_odd(measured: Mapping[Path, Extent]) -> list[Extent]:
 
 
 def _few(times: Mapping[Path, float], most: float) -> set[Path]:
-    """The captures in which something is more than so many times what it is in most, if they are few: many are no mistake."""
+    """The captures whose value exceeds `most`, if they are few; if many do, it is no mistake."""
     found = {path for path, value in times.items() if value > most}
     return found if len(found) <= max(1, _FEW * len(times)) else set()
 

@@ -1,6 +1,7 @@
-"""Files into arrays, whole or not at all, but for a JPEG that is damaged in its middle, which has no checksum to tell it by.
+"""Decode files into arrays, completely or not at all.
 
-Whatever is wrong with a file is one `DataError` that names it.
+The exception is a JPEG that is damaged in the middle, as JPEGs have no checksum. Whatever is wrong with a file is raised
+as one `DataError` that names it.
 """
 
 from __future__ import annotations
@@ -26,17 +27,17 @@ PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 JPEG_MAGIC = b"\xff\xd8\xff"
 TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
-_JPEG_END, _TRAILER = b"\xff\xd9", 4096  # some cameras write a little behind the image's end
+_JPEG_END, _TRAILER = b"\xff\xd9", 4096  # bytes; some cameras append a few to the image
 
 
 def read_bytes(path: Path, what: str) -> bytes:
-    """The file's contents; `what` it should be goes into the errors.
+    """Read a file's contents; `what` names the expected kind of file in errors.
 
     Raises:
         DataError: missing, empty or not readable.
     """
     try:
-        # Who reads a pipe waits for who writes into it; those of the shell have somebody.
+        # Reading a pipe blocks until somebody writes to it; the shell's own pipes, in /dev, have a writer.
         if path.is_fifo() and not path.is_relative_to("/dev"):
             raise DataError(f"{path}: is a pipe; a {what} is wanted here, as a file")
         data = path.read_bytes()
@@ -69,7 +70,7 @@ def decode_tiff(path: Path, data: bytes) -> NDArray[Any]:
 
 
 def decode_image(path: Path, data: bytes, what: str, *, upright: bool = False) -> NDArray[Any]:
-    """The pixels of a PNG or JPEG, as stored, or, of a JPEG, `upright`; colours in OpenCV's order.
+    """The pixels of a PNG or JPEG as stored, in OpenCV's channel order; `upright` turns a JPEG as its EXIF data says.
 
     Raises:
         DataError: damaged, truncated or neither of the two.
@@ -96,12 +97,12 @@ def decode_image(path: Path, data: bytes, what: str, *, upright: bool = False) -
 
 
 def short_of_memory(error: cv2.error) -> bool:
-    """Whether OpenCV lacked memory; its text says so, for its `code` is the class's, and that of the last error of any thread."""
+    """Whether OpenCV ran out of memory, by the text: `code` is a class attribute, set by the last error of any thread."""
     return f"({cv2.Error.STS_NO_MEM}:" in str(error)
 
 
 class _Reader(threading.local):
-    """Whether this thread reads a file at the moment."""
+    """Whether this thread is reading a file."""
 
     reads = False
 
@@ -110,13 +111,13 @@ _reader = _Reader()
 
 
 def _judge(record: logging.LogRecord) -> bool:
-    """Raise what tifffile only logs: from a damaged file it returns what is left, or zeros."""
+    """Raise what tifffile only logs: for a damaged file it returns what is left, or zeros."""
     if _reader.reads and record.levelno >= logging.ERROR:
         raise ValueError(record.getMessage())
     return not _reader.reads
 
 
-# For good: a filter that another thread removes meanwhile may hide the next one from the logger.
+# Never removed: if a thread removed a filter while another one logs, the logger could skip the next filter.
 logging.getLogger("tifffile").addFilter(_judge)
 
 
@@ -130,7 +131,7 @@ def _strict_tifffile() -> Iterator[None]:
 
 
 def _pixel_chunks(data: bytes) -> list[bytes]:
-    """The chunks that hold pixels, checked, or none; libpng would print about bad ones and odd profiles."""
+    """The chunks that hold pixels, or none if any chunk is damaged; libpng would print about bad ones and odd profiles."""
     start, kind, chunks = len(PNG_MAGIC), b"", []
     while kind != b"IEND":
         kind = data[start + 4 : start + 8]

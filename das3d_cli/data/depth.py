@@ -1,4 +1,4 @@
-"""Depth images into points: the camera that took them, and Eyecandies' own encoding of depth."""
+"""Turn depth images into points: the camera that took them, and Eyecandies' own encoding of depth."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def back_project(depth: NDArray[np.float32], camera: Camera) -> NDArray[np.float
 
     Args:
         depth: (H, W), distance along the optical axis, NaN where missing; any unit.
-        camera: its intrinsics in pixels; pixel (0, 0) lies at (0, 0).
+        camera: its intrinsics in pixels; pixel (0, 0) has the coordinates (0, 0).
 
     Returns:
         float32, (H, W, 3), in the unit of `depth`.
@@ -42,7 +42,7 @@ def read_limits(path: Path) -> tuple[float, float]:
     """The depths in metres that Eyecandies stored as 0 and 65535, from an info_depth.yaml.
 
     Raises:
-        DataError: missing, or it does not hold them.
+        DataError: the file is missing or does not hold them.
     """
     text = read_bytes(path, "file of depth limits").decode("utf-8", "replace")
     found = dict(re.findall(r"\b(min|max)\s*:\s*([-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?)", text))
@@ -67,7 +67,7 @@ def find_camera(*folders: Path) -> Camera | None:
     """The camera that the first camera.json in these folders describes; None if none of them holds one.
 
     Raises:
-        DataError: it is not JSON, or lacks a focal length.
+        DataError: the file cannot be read, is not JSON, or does not describe a camera.
     """
     for folder in folders:
         path = folder / CAMERA_FILE
@@ -76,7 +76,7 @@ def find_camera(*folders: Path) -> Camera | None:
                 return as_camera(json.loads(path.read_bytes()))
             except OSError as error:
                 raise DataError(f"{path}: cannot be read: {reason(error)}") from None
-            except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):  # of brackets in brackets
+            except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):  # RecursionError: nested too deeply
                 raise DataError(f"{path}: not valid JSON; write for instance {EXAMPLE}") from None
             except (TypeError, ValueError) as error:
                 raise DataError(f"{path}: no camera: {error}; write for instance {EXAMPLE}") from None
@@ -87,7 +87,8 @@ def as_camera(given: Any) -> Camera:
     """A camera from its intrinsics in pixels; "fy", "cx", "cy" and "scale" may be left out.
 
     Raises:
-        TypeError, ValueError: "fx" is missing, or a value is no number, or not positive.
+        TypeError, ValueError: "fx" is missing, a name is unknown, or a value is not a finite number or not positive (which
+            "cx" and "cy" need not be).
     """
     names = ("fx", "fy", "cx", "cy", "scale")
     if not isinstance(given, dict):
@@ -97,7 +98,7 @@ def as_camera(given: Any) -> Camera:
         raise ValueError(f"found {', '.join(sorted(unknown))} beside {', '.join(names)}")
     try:
         values = {name: float(given[name]) for name in names if given.get(name) not in (None, "")}
-    except (TypeError, ValueError, OverflowError):  # of a number with hundreds of digits
+    except (TypeError, ValueError, OverflowError):  # OverflowError: an integer of hundreds of digits
         raise ValueError("fx, fy, cx, cy and scale must be numbers") from None
     if "fx" not in values:
         raise ValueError("fx, the focal length in pixels, is missing")

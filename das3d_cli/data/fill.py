@@ -1,4 +1,4 @@
-"""Missing points: which of them belong to the part, and what depth they had."""
+"""Missing points: which of them belong to the part, and the depth to fill in."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-_ENCLOSED = 7  # of the eight views from a missing pixel, so many must end at the part
-_SIDE = 256  # pixels at most, of the image that colours are told apart on: GrabCut's time grows with it
-_MARGIN = 0.05  # of the part's length, about it: there the table's colours are learnt
-_NEAR = 6  # pixels of it: as far from missing ones, known ones must be told apart
-_TOLD_APART = 0.7  # of these, least share that the colour alone must assign rightly, of the part and of the table
-_COMPONENTS = 5  # of GrabCut's mixtures, each a weight, a mean and a covariance
+_ENCLOSED = 7  # at least so many of the eight views from a missing pixel must end at the part
+_SIDE = 256  # pixels: limit of the longer side of GrabCut's image, as its time grows with the size
+_MARGIN = 0.05  # of the part's length: the margin around it where the table's colours are learnt
+_NEAR = 6  # pixels of that image: known pixels this near to unknown ones must be told apart
+_TOLD_APART = 0.7  # least share of these that colour alone must classify correctly, for part and table each
+_COMPONENTS = 5  # of GrabCut's Gaussian mixtures, each with a weight, a mean and a covariance
 
 
 def enclosed(measured: NDArray[np.bool_], foreground: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Missing pixels inside the part, bool (H, W).
 
-    From each missing pixel one looks along the rows, the columns and the diagonals to the first measured
-    pixel; seven of eight views that end at the part make it the part's. A shadow on the table beside the part
-    or inside a ring sees the table in two or more; what leaves the image counts as table.
+    From each missing pixel one looks along its row, column and diagonals to the first measured pixel. If at least seven of
+    these eight views end at the part, the pixel is the part's. From a shadow on the table, beside the part or inside a
+    ring, two or more views end at the table; a view that leaves the image counts as table.
     """
     inside, box = np.zeros_like(foreground), _box(foreground)
     missing = ~measured[box]
@@ -39,12 +39,12 @@ def part_coloured(
 ) -> NDArray[np.bool_]:
     """Missing pixels that look like the part and touch it, bool (H, W): a rim in the projector's shadow, for instance.
 
-    GrabCut (Rother, Kolmogorov and Blake 2004) learns the colours of the part and of the table where points tell them
-    apart, and decides where none do. Unless these colours tell apart the known pixels nearby, no missing one is the part's.
+    GrabCut (Rother, Kolmogorov and Blake 2004) learns the colours of part and table from pixels with points and classifies
+    those without. If these colours fail to tell apart the known pixels nearby, no missing pixel is assigned to the part.
 
     Args:
         rgb: uint8, (H, W, 3).
-        measured: bool, (H, W): has a point.
+        measured: bool, (H, W): the pixel has a point.
         foreground: bool, (H, W): the part as far as it was measured.
     """
     found, tight = np.zeros_like(foreground), _box(foreground)
@@ -61,7 +61,7 @@ def part_coloured(
 
 
 def _box(mask: NDArray[np.bool_], margin: int = 0) -> tuple[slice, slice]:
-    """The rows and columns that a mask (H, W) takes up, and as many more on every side; none of an empty one."""
+    """Bounding box of a mask (H, W), grown by `margin` on every side; empty for an empty mask."""
     left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
     around = margin if width else 0
     return (
@@ -71,7 +71,7 @@ def _box(mask: NDArray[np.bool_], margin: int = 0) -> tuple[slice, slice]:
 
 
 def _told_apart(rgb: NDArray[np.uint8], part: NDArray[np.bool_], table: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Pixels of the part's colours rather than the table's; none where the two are not told apart."""
+    """Pixels, bool (H, W), of the part's colours rather than the table's; none if the colours do not tell them apart."""
     height, width = part.shape
     shrink = max(1.0, max(height, width) / _SIDE)
     size = (max(1, round(width / shrink)), max(1, round(height / shrink)))
@@ -99,7 +99,7 @@ def _told_apart(rgb: NDArray[np.uint8], part: NDArray[np.bool_], table: NDArray[
 
 
 def _likelihood(colours: NDArray[np.float64], mixture: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Of N colours (N, 3) under a mixture as GrabCut keeps it, (N,)."""
+    """Likelihoods (N,) of colours (N, 3) under a mixture as GrabCut stores it."""
     weights, means, covariances = np.split(mixture[0], [_COMPONENTS, 4 * _COMPONENTS])
     total = np.zeros(len(colours))
     for weight, mean, covariance in zip(weights, means.reshape(-1, 3), covariances.reshape(-1, 3, 3), strict=True):
@@ -111,7 +111,7 @@ def _likelihood(colours: NDArray[np.float64], mixture: NDArray[np.float64]) -> N
 
 
 def _view_down(state: NDArray[np.int8]) -> NDArray[np.int8]:
-    """The state of the first measured pixel up each pixel's column."""
+    """The state of the first measured pixel up each pixel's column; 0 if there is none."""
     seen = np.zeros(state.shape, np.int8)
     last = np.zeros(state.shape[1], np.int8)
     for row, line in enumerate(state):
@@ -121,7 +121,7 @@ def _view_down(state: NDArray[np.int8]) -> NDArray[np.int8]:
 
 
 def _views_down(state: NDArray[np.int8]) -> NDArray[np.int8]:
-    """The same up the column and both diagonals, added up."""
+    """The sum of these states up the column and both upward diagonals."""
     total = np.zeros(state.shape, np.int8)
     straight, left, right = (np.zeros(state.shape[1], np.int8) for _ in range(3))
     for row, line in enumerate(state):
@@ -135,13 +135,13 @@ def _views_down(state: NDArray[np.int8]) -> NDArray[np.int8]:
 
 
 def stray(depth: NDArray[np.float32], step: float) -> NDArray[np.bool_]:
-    """Points beside missing ones with no neighbour at their depth, bool (H, W), as are seen at the edge of a shadow.
+    """Points beside missing ones with no neighbour at their depth, bool (H, W), as occur at the edge of a shadow.
 
-    Filled around them, one point becomes a pit or a spike as wide as what is missing there.
+    Filling from such a point would make a pit or a spike as wide as the gap.
 
     Args:
         depth: float32, (H, W), NaN where nothing was measured.
-        step: neighbours that differ by less lie at one depth.
+        step: neighbours that differ by less count as at the same depth.
     """
     missing = np.isnan(depth)
     beside = cv2.dilate(missing.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
@@ -151,15 +151,15 @@ def stray(depth: NDArray[np.float32], step: float) -> NDArray[np.bool_]:
     for down, right in np.ndindex(3, 3):
         alike += np.abs(around[rows + down, columns + right] - depth[rows, columns]) < step
     found = np.zeros_like(missing)
-    found[rows, columns] = alike == 1  # itself
+    found[rows, columns] = alike == 1  # only itself
     return found
 
 
 def fill(values: NDArray[np.float32], known: NDArray[np.bool_], wanted: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """`values` (H, W) with the wanted pixels filled smoothly from the known ones; all others unchanged.
+    """Fill the wanted pixels of `values` (H, W) smoothly from the known ones; all others stay unchanged.
 
-    Averages of the known pixels are taken on ever coarser grids until none is empty, and each finer grid
-    takes what it lacks from the next coarser one.
+    The known pixels are averaged on ever coarser grids until no cell is empty; each finer grid takes the cells that it
+    lacks from the next coarser one.
     """
     if not wanted.any():
         return values

@@ -1,4 +1,4 @@
-"""Which pixels show the part: three rules, for three kinds of scene."""
+"""Find the pixels that show the part, by one of three rules for three kinds of scene."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from das3d_cli.data.plane import Table, cut_out, find_part, height_over, without
 from das3d_cli.errors import DataError
 
 _FRAME = 1 / 50  # width of the border, share of the image's shorter side
-_ROUNDS = 20  # of fitting the border's plane without what lies off it
-_UNEVEN = 4.0  # times the median height at the border: what a surface that is not quite flat may rise by
-_LEAST_BORDER = 100  # points of it
+_ROUNDS = 20  # refits of the border's plane without outliers
+_UNEVEN = 4.0  # times the median height at the border: how far a surface that is not quite flat may rise
+_LEAST_BORDER = 100  # measured points needed at the border
 
 
 def find_foreground(xyz: NDArray[np.float32], rule: Foreground, *, plane_distance_m: float) -> Table:
@@ -21,8 +21,8 @@ def find_foreground(xyz: NDArray[np.float32], rule: Foreground, *, plane_distanc
     Args:
         xyz: float32, (H, W, 3), metres in the camera's frame, missing points NaN.
         rule: "table": what stands on a table, see `find_part`; "border": what is nearer to the camera than the surface
-            that the image's border shows; "whole": all that was measured.
-        plane_distance_m: points this near to the table, or to the border's surface, are background.
+            at the image's border; "whole": all that was measured.
+        plane_distance_m: points within this distance of the table, or of the border's surface, are background.
 
     Raises:
         DataError: nothing was measured, there is no such surface, or nothing in front of it.
@@ -36,10 +36,10 @@ def find_foreground(xyz: NDArray[np.float32], rule: Foreground, *, plane_distanc
 
 
 def _before_border(xyz: NDArray[np.float32], measured: NDArray[np.bool_], distance: float) -> Table:
-    """What lies before a plane through the border, be that a floor at a slant or a backdrop far behind the part.
+    """What lies in front of a plane through the border, be it a slanted floor or a backdrop far behind the part.
 
-    Rendered scenes have no sensor noise, floors without end and backdrops, none of which `find_part` counts on; but
-    their camera is aimed so that nothing except the background reaches the border.
+    Rendered scenes have endless floors, backdrops and no sensor noise, none of which `find_part` expects; but their camera
+    is aimed so that only background reaches the border.
     """
     width = max(1, round(min(measured.shape) * _FRAME))
     at_border = measured.copy()
@@ -64,7 +64,7 @@ def _before_border(xyz: NDArray[np.float32], measured: NDArray[np.bool_], distan
 def _plane_of(points: NDArray[np.float64]) -> NDArray[np.float64]:
     """The plane (a, b, c, d) that most of the points lie on, with its unit normal towards the camera.
 
-    Of a plane, 1/z is linear in x/z and y/z, so that far points do not outweigh near ones.
+    On a plane, 1/z is linear in x/z and y/z; a fit of 1/z keeps far points from outweighing near ones.
     """
     x, y, z = points.T
     rays = np.stack([x / z, y / z, np.ones_like(z)], axis=1)

@@ -1,4 +1,4 @@
-"""A lean start of open3d, for processes that are das3d's own."""
+"""A faster import of open3d, for das3d's own processes."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ _UNUSED = ("open3d.visualization", "open3d.ml")
 
 
 def without_viewers() -> None:
-    """Let `import open3d` leave out its viewers and its learning library in this process, from now on.
+    """Make `import open3d` leave out its viewers and its learning library in this process.
 
-    It loads them unasked, and with them dash, pandas and more: three quarters of the time that it takes, for nothing that
-    das3d uses. A program that calls das3d may use them, and is left alone.
+    das3d uses none of them, but loading them, and with them dash, pandas and more, takes three quarters of the import time.
+    Do not call it in a program that uses das3d as a library: that program may need them.
     """
     if "open3d" not in sys.modules:
         sys.modules.update({name: ModuleType(name) for name in _UNUSED})

@@ -1,4 +1,4 @@
-"""What people should hear of a part that is unlike those trained on: its verdict may be about that, or about a part of it alone."""
+"""Notes on parts unlike those trained on: the verdict may reflect that difference, or cover only some of the part."""
 
 from __future__ import annotations
 
@@ -10,39 +10,39 @@ import numpy as np
 
 from das3d_cli.data.capture import Camera, Form, Geometry
 
-_WIDE, _SMALL = 1.25, 1 / 3  # of the window's side
-_MEASURED = 0.5  # of a part's pixels: where fewer have a point, most of its depth is filled in
-_CLIPPED = 0.1  # of its points: a bump that leaves the range is a defect, and seen as one
-_OTHER_PITCH = 1.1  # times the largest pitch, or least
-_WIDER, _WIDER_M = 1.5, 2e-3  # times the widest gap, and over it
-_OTHER_LIGHT, _LIGHT = 1.5, 10  # times the brightest, or the darkest, and so much of 255 on
-_BLACK = 1 / 3  # of the darkest: for dark parts that is more than the above leaves
+_WIDE, _SMALL = 1.25, 1 / 3  # limits for too wide and too small, as shares of the window's side
+_MEASURED = 0.5  # share of a part's pixels with a point: below it, most of its depth is filled in
+_CLIPPED = 0.1  # share of its points; less may be a bump beyond the range, which is detected as a defect
+_OTHER_PITCH = 1.1  # factor beyond the largest or smallest pitch
+_WIDER, _WIDER_M = 1.5, 2e-3  # factor and margin over the widest gap
+_OTHER_LIGHT, _LIGHT = 1.5, 10  # factor and margin (of 255) beyond the brightest or darkest part
+_BLACK = 1 / 3  # share of the darkest part: the stricter limit where parts are dark
 _ASPECT = 1.1
 _NO_TABLE = (
     "no table shows around the part, whose depths then count along the camera's axis and whose sizes across it, short where that is"
     " tilted"
 )
-_LOW = 0.2  # of a part: less than that is the foot of any
-_FEW, _FEW_IN = 0.1, 3  # share of the parts; one of so many as well
-_OFFSET, _OFFSET_SHARE = 2.0, 0.00125  # times what most are off by, and a share of the window's side
-_OFFSETS = 8  # parts; fewer do not tell what is usual
+_LOW = 0.2  # share of a part's area; the foot of any part takes less
+_FEW, _FEW_IN = 0.1, 3  # share of the parts that counts as few; of 3 or more parts, one always does
+_OFFSET, _OFFSET_SHARE = 2.0, 0.00125  # factor on the usual deviation, and margin as a share of the window's side
+_OFFSETS = 8  # parts; fewer do not show what is usual
 
 
 @dataclass(frozen=True)
 class Usual:
-    """What the good train captures of a category are like, to know an odd one by.
+    """Statistics of a category's good training captures, used to recognise an odd one.
 
     Attributes:
-        within: most parts lie whole within the image.
-        gap_m: the widest gap in a part's points, metres; None where there are no points.
-        low_fraction: of the middle part, what is too low to be told from the table.
-        aspect: of the middle part, how many times as long as wide a pixel is, or as wide as long.
+        within: most parts lie entirely within the image.
+        gap_m: the widest gap in any part's points, metres; None without points.
+        low_fraction: median share of a part that is too low to be told from the table.
+        aspect: median ratio of a pixel's longer to its shorter side.
         table: a table shows around most parts with points.
-        brightness: of the darkest part and of the brightest; None without images.
+        brightness: mean brightness of the darkest and of the brightest part, 0 to 255; None without images.
         size: width and height of the images, pixels; None where they differ.
-        photos: "PNG" or "JPEG", where all colour images are; else "".
-        photo_offset: where photos lie on their points, raw pixels: x and y of the middle one, and how near to that nine of ten lie;
-            None where too few parts tell.
+        photos: "PNG" or "JPEG" if all colour images are of that kind; else "".
+        photo_offset: offset of photos from their points, raw pixels: median x and y, and the distance from it within
+            which nine of ten lie; None if too few parts show it.
     """
 
     within: bool = False
@@ -57,7 +57,7 @@ class Usual:
 
 
 def usual_of(geometries: Sequence[Geometry], low_fraction: float, aspect: float, photos: str) -> Usual:
-    """What the samples of good train captures are like; the other arguments as in `Usual`."""
+    """Collect the statistics from the samples of good training captures; the other arguments are as in `Usual`."""
     if not geometries:
         return Usual(low_fraction=low_fraction, aspect=aspect, photos=photos)
     gaps = [one.gap_m for one in geometries if one.gap_m is not None]
@@ -88,12 +88,12 @@ def _usual_offset(offsets: Sequence[tuple[float, float]]) -> tuple[float, float,
 
 
 def oddities(geometry: Geometry, form: Form, usual: Usual, window_m: float | None) -> list[str]:
-    """What to say of a sample that is unlike most, for people to look at its capture.
+    """Return notes on how a sample differs from most, so that its capture can be checked.
 
     Args:
-        geometry: the sample's.
-        form, window_m: how it was made of its capture.
-        usual: what those trained on are like.
+        geometry: of the sample.
+        form, window_m: how the sample was made from its capture.
+        usual: statistics of the training captures.
     """
     return [
         *_of_view(geometry, form, usual, window_m),
@@ -103,7 +103,7 @@ def oddities(geometry: Geometry, form: Form, usual: Usual, window_m: float | Non
 
 
 def of_all(usual: Usual, form: Form) -> list[str]:
-    """What to say of all parts of a category."""
+    """Return notes that concern all parts of a category."""
     told = []
     if usual.low_fraction > _LOW:
         told.append(
@@ -127,7 +127,7 @@ def of_all(usual: Usual, form: Form) -> list[str]:
 
 
 def _is_of_another_size(camera: Camera, size: tuple[int, int]) -> bool:
-    """Whether the principal point is not in the middle half of the image, as it is of most cameras and crops."""
+    """Whether the principal point is outside the middle half of the image; with most cameras and crops it is inside."""
     points = [(at, length) for at, length in zip((camera.cx, camera.cy), size, strict=True) if at is not None]
     return any(not 0.25 < at / length < 0.75 for at, length in points)
 

@@ -1,5 +1,5 @@
-"""What points tell of the rays that took them: how large they show a part, and which way what is high is moved against what is
-low, the relief displacement of photogrammetry."""
+"""Viewing rays derived from the points: how large a pixel is on the part, and how far high points are shifted in the
+image against low ones (relief displacement in photogrammetry)."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-_POINTS = 20_000  # at most that the camera is fitted to
-_CLEARLY = 0.9  # of the others' error at most
-_ACROSS = np.array([0.0, 0.0, 1.0])  # the normal of planes across the optical axis
+_POINTS = 20_000  # at most, to fit the camera to
+_CLEARLY = 0.9  # at most this share of the parallel rays' error
+_ACROSS = np.array([0.0, 0.0, 1.0])  # normal of planes perpendicular to the optical axis
 
 
 def displacement(
     xyz: NDArray[np.float32], part: NDArray[np.bool_], upwards: tuple[float, float, float]
 ) -> tuple[float, float]:
-    """How far the image of a point of the part moves per metre that the point rises.
+    """Return how far the image of a point on the part moves per metre that the point rises.
 
-    The points tell what took them, axis by axis: rays through one point, as a camera's, or parallel ones, as a line
-    scanner's; what fits them better counts.
+    For each axis, rays through one point (a camera's) and parallel rays (a line scanner's) are fitted to the points,
+    and the better fit is used.
 
     Args:
         xyz: (H, W, 3), metres, missing points NaN.
-        part: bool, (H, W); holds measured points alone.
-        upwards: the unit vector along which the point rises, in the frame of the points.
+        part: bool, (H, W); measured points only.
+        upwards: the unit vector along which the point rises, in the points' frame.
 
     Returns:
-        x and y in pixels per metre; zero where the points do not tell.
+        x and y in pixels per metre; zero if the points do not determine it.
     """
     fits, middle = _fits(xyz), [float(xyz[..., axis][part].mean(dtype=np.float64)) for axis in range(3)]
     if not fits or middle[2] == 0:
@@ -41,9 +41,9 @@ def displacement(
 
 
 def pixel_pitch(xyz: NDArray[np.float32], part: NDArray[np.bool_]) -> float:
-    """What a pixel shows of a surface across the optical axis at the part's mean distance, metres: the root of its area.
+    """Return the pixel pitch in metres: the square root of a pixel's area at the part's mean distance.
 
-    The mean, as the median of a part of two levels leaps from one to the other.
+    Measured perpendicular to the optical axis. The mean, as the median of a part with two levels jumps between them.
 
     Args:
         xyz, part: as for `displacement`.
@@ -52,7 +52,9 @@ def pixel_pitch(xyz: NDArray[np.float32], part: NDArray[np.bool_]) -> float:
 
 
 def pixel_aspect(xyz: NDArray[np.float32], part: NDArray[np.bool_]) -> float:
-    """How many times as long as wide a pixel is, or as wide as long, at least 1: profiles of a belt lie as far apart as it moves.
+    """Return the ratio of a pixel's longer to its shorter side, at least 1.
+
+    A line scanner's profiles lie as far apart as the belt moves between them.
 
     Args:
         xyz, part: as for `displacement`.
@@ -62,7 +64,7 @@ def pixel_aspect(xyz: NDArray[np.float32], part: NDArray[np.bool_]) -> float:
 
 
 def _steps_across(xyz: NDArray[np.float32], part: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """As `Rays.steps`, across the optical axis at the part's mean distance."""
+    """`Rays.steps` on a plane perpendicular to the optical axis at the part's mean distance."""
     where = np.flatnonzero(part)
     pixels = np.stack(np.unravel_index(where[:: 1 + len(where) // _POINTS], part.shape), axis=1)
     points = xyz[tuple(pixels.T)].astype(np.float64)
@@ -70,12 +72,12 @@ def _steps_across(xyz: NDArray[np.float32], part: NDArray[np.bool_]) -> NDArray[
 
 
 class Rays(NamedTuple):
-    """The rays that some pixels' points lie on.
+    """The viewing rays of some pixels.
 
     Attributes:
-        central: they pass through the origin; else they are parallel to z.
-        slopes: (2, 2): x and y of a step one pixel down and of one to the right, of central rays at z = 1.
-        pixel, place: row and column of a pixel, and x and y of its ray.
+        central: the rays pass through the origin; otherwise they are parallel to z.
+        slopes: (2, 2): change in x and y per pixel down and per pixel to the right; for central rays at z = 1.
+        pixel, place: row and column of a reference pixel, and x and y of its ray, likewise.
     """
 
     central: bool
@@ -84,15 +86,15 @@ class Rays(NamedTuple):
     place: NDArray[np.float64]
 
     def steps(self, pixel: NDArray[np.float64], normal: NDArray[np.float64], distance: float) -> NDArray[np.float64]:
-        """How far a plane goes on from pixel to pixel.
+        """Return how far apart neighbouring pixels lie on a plane.
 
         Args:
-            pixel: (2,): row and column, about which that is asked.
-            normal: (3,): the plane's.
-            distance: of the plane: the product of the normal and any of its points.
+            pixel: (2,): row and column of the place in question.
+            normal: (3,): of the plane.
+            distance: of the plane: the dot product of the normal and any of its points.
 
         Returns:
-            (2, 2): a step one pixel down and one to the right, along two axes of the plane, metres.
+            (2, 2): the steps one pixel down and one to the right, along two axes of the plane, metres.
         """
         steps = np.column_stack([self.slopes, np.zeros(2)])
         ray = (
@@ -107,11 +109,11 @@ class Rays(NamedTuple):
 
 
 def fit_rays(pixels: NDArray[np.intp], points: NDArray[np.float64], *, parallel: bool | None = None) -> Rays:
-    """The rays of pixels (N, 2) whose points are (N, 3), by least squares; if it is not known which, what fits better.
+    """Fit rays to pixels (N, 2) and points (N, 3) by least squares; without `parallel`, of the kind that fits better.
 
-    Of parallel rays points tell, of rays through one point their directions, for down a part's walls its points do not move on.
+    Parallel rays are fitted to x and y, central ones to x/z and y/z: down a part's walls, x and y hardly change.
     """
-    with np.errstate(divide="ignore", invalid="ignore"):  # heights over a table may be zero
+    with np.errstate(divide="ignore", invalid="ignore"):  # z may be a height over a table, and zero
         directions = points[:, :2] / points[:, 2:]
     places = {False: points[:, :2]}
     if not parallel and np.isfinite(directions).all():
@@ -122,19 +124,19 @@ def fit_rays(pixels: NDArray[np.intp], points: NDArray[np.float64], *, parallel:
 
 
 def are_parallel(xyz: NDArray[np.float32]) -> bool:
-    """Whether the rays to points (H, W, 3) are so along both axes: then nothing says which way z grows."""
+    """Whether the rays to points (H, W, 3) are parallel along both axes; if so, nothing tells which way z grows."""
     return all(off < error for _, off, _, error in _fits(xyz) or [(0.0, 0.0, 0.0, 0.0)])
 
 
 def meet(xyz: NDArray[np.float32]) -> bool:
-    """Whether the rays to points (H, W, 3) clearly pass through one point; before a level surface parallel ones fit as well."""
+    """Whether the rays to points (H, W, 3) clearly pass through one point; on level areas parallel ones fit as well."""
     return any(error < _CLEARLY * off for _, off, _, error in _fits(xyz))
 
 
 def _fits(xyz: NDArray[np.float32]) -> list[tuple[float, float, float, float]]:
-    """Of each axis the scale of parallel rays and how far they are off, and the same of rays through one point; none of no points."""
+    """Per axis the scale and error of parallel rays, then those of rays through one point; empty without points."""
     width = xyz.shape[1]
-    there = np.flatnonzero(np.abs(xyz[..., 2]) > 0)  # NaN is not
+    there = np.flatnonzero(np.abs(xyz[..., 2]) > 0)  # false for NaN
     there = there[:: max(1, -(-len(there) // _POINTS))]
     points, pixels = xyz.reshape(-1, 3)[there].astype(np.float64), (there % width, there // width)
     return [
@@ -148,9 +150,9 @@ def _fits(xyz: NDArray[np.float32]) -> list[tuple[float, float, float, float]]:
 
 
 def _fit(pixels: NDArray[np.intp], places: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-    """How badly places (N, 2) follow their pixels (N, 2), and by how much they move from pixel to pixel, by least squares."""
+    """Relative squared error and slopes per pixel (2, 2) of a least-squares fit of places (N, 2) to pixels (N, 2)."""
     steps, places = pixels - pixels.mean(axis=0), places - places.mean(axis=0)
-    # Summed up one by one: a matrix product's last bits depend on the number of threads.
+    # Summed explicitly: the last bits of a matrix product depend on the number of threads.
     squares, products = ((steps[:, :, None] * other[:, None, :]).sum(axis=0) for other in (steps, places))
     slopes = np.linalg.pinv(squares) @ products
     off = places - steps[:, :1] * slopes[0] - steps[:, 1:] * slopes[1]
@@ -158,8 +160,8 @@ def _fit(pixels: NDArray[np.intp], places: NDArray[np.float64]) -> tuple[float, 
 
 
 def _scale(coordinate: NDArray[np.float64], pixel: NDArray[np.float64]) -> tuple[float, float]:
-    """Pixels per unit of a coordinate, by least squares, and the mean square that they err by."""
+    """Pixels per unit of a coordinate, by least squares, and their mean squared error."""
     coordinate, pixel = coordinate - coordinate.mean(), pixel - pixel.mean()
-    square = float((coordinate * coordinate).sum())  # a product's last bits depend on the number of threads
+    square = float((coordinate * coordinate).sum())  # the last bits of a dot product depend on the number of threads
     scale = float((coordinate * pixel).sum()) / square if square > 0 else 0.0
     return scale, float(np.square(pixel - scale * coordinate).mean())

@@ -1,4 +1,4 @@
-"""Which files show one part: what `das3d predict --parts` was given, part by part."""
+"""The files of each part, from the folder or list that `das3d predict --parts` was given."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from das3d_cli.errors import DataError
 from das3d_cli.files import real
 from das3d_cli.modality import Modality
 
-_ABOVE = 5  # folders that may hold a camera.json: xyz/, its label, split and category, and the one of all categories
-_COLUMNS = {"xyz": ("xyz", "depth"), "rgb": ("rgb",)}  # of a list
+_ABOVE = 5  # folders that may hold a camera.json: xyz/, its label, split and category, and the data set's
+_COLUMNS = {"xyz": ("xyz", "depth"), "rgb": ("rgb",)}  # in a list
 _KINDS_OF: dict[Modality, tuple[str, ...]] = {"both": ("xyz", "rgb"), "rgb": ("rgb",), "depth": ("xyz",)}
 _BESIDE = (".json", ".yaml", ".csv")  # cameras, limits of depth images and lists
 _WRITTEN = "standard input"
@@ -27,12 +27,12 @@ class PartFiles(NamedTuple):
     """The files of one part: both, or the one that the detector needs.
 
     Attributes:
-        camera: of a depth image `xyz`, where the list tells it.
-        beside: the folder whose camera.json describes it otherwise, if there is one; None: the nearest about the file.
-        given: the name that the list gives it, else "".
-        problem: why its files cannot be told, if they cannot, as an error says it.
-        common: the name by which its files were found in a folder, else "".
-        nameless: its row gives it a name that it cannot have, or is another category's: nothing of that name is its own.
+        camera: of a depth image `xyz`, if the list gives it.
+        beside: the folder to look for a camera.json in otherwise; None: the file's own folder and those above it.
+        given: its name in the list, else "".
+        problem: the error's text if its files cannot be determined, else "".
+        common: the name that its files share in a folder, else "".
+        nameless: its row has an invalid name or is another category's, so nothing of that name belongs to this part.
     """
 
     xyz: Path | None
@@ -45,10 +45,10 @@ class PartFiles(NamedTuple):
     nameless: bool = False
 
     def find_camera(self) -> Camera | None:
-        """The camera of a depth image `xyz`, as far as the files tell it. Raises DataError: a camera.json that is none."""
+        """Return the camera of a depth image `xyz`, if the files tell it. Raises DataError: camera.json is invalid."""
         if self.camera or self.xyz is None:
             return self.camera
-        # What is linked has its camera about the link, but a link and ".." lead elsewhere than they read.
+        # A linked file has its camera near the link, not its target. But a link and ".." lead elsewhere than they read.
         about = real(self.xyz.parent) / self.xyz.name if ".." in self.xyz.parts else self.xyz.absolute()
         return find_camera(*([self.beside] if self.beside else about.parents[:_ABOVE]))
 
@@ -58,19 +58,19 @@ class PartFiles(NamedTuple):
 
     @property
     def first(self) -> Path:
-        """The one that the part is told by."""
+        """The file that stands for the part in messages."""
         return self.paths[0]
 
     @property
     def name(self) -> str:
-        """Empty where it has none, or no file is told."""
+        """Empty if it has none, or no file is known."""
         if self.nameless:
             return ""
         return self.given or self.common or (self.first.stem.removesuffix(flat.DEPTH) if self.paths else "")
 
     @property
     def folder(self) -> str:
-        """Name of the folder that the part lies in, empty where none was given."""
+        """Name of the folder that the part lies in, empty if its path has none."""
         holds = self.first.parent
         return (holds.parent if holds.name in KINDS else holds).name
 
@@ -78,25 +78,28 @@ class PartFiles(NamedTuple):
 def find_parts(
     where: Path, needs: Modality, lights: Sequence[str] = (), category: str = "", layout: str = "auto"
 ) -> list[PartFiles]:
-    """The parts in a folder, by name, or those that a CSV file lists, in its order.
+    """Find the parts in a folder, sorted by name, or those that a CSV file lists, in its order.
 
-    A folder holds NAME.tiff (or .pcd, .ply, or NAME_depth.png) and NAME.png side by side, or in xyz/ (or depth/) and rgb/ as
-    a data set does; or it is one of Eyecandies' data/ or of Real-IAD D3's labels. Which files make a part the layouts say, as to
-    preprocess. A file without its partner makes one all the same, so that reading it says what is missing, and so do two files that
-    claim one name and one that is not read as its name says. A CSV file has the columns xyz (or depth) and rgb; its paths count from
-    its own folder. As a table for preprocess it may give names to parts and describe the cameras of depth images; a camera.json
-    beside the list describes those of all others. Rows that name another category are left out.
+    A folder holds NAME.tiff (or .pcd, .ply, or NAME_depth.png) and NAME.png side by side, or in xyz/ (or depth/) and
+    rgb/ as in a data set; or it is a data/ folder of Eyecandies or a label's folder of Real-IAD D3. As in
+    preprocessing, the layouts decide which files make up a part. A file without its partner is still a part, so that
+    reading it reports what is missing; so are two files of the same kind and name, and a file that is not read because
+    of its name.
+
+    A CSV file has the columns xyz (or depth) and rgb, with paths relative to its own folder. Like a table for
+    preprocess, it may name parts and give the cameras of depth images; a camera.json beside it describes all other
+    cameras. Rows of another category are left out.
 
     Args:
         where: the folder or the file.
-        needs: what a part consists of, as of `Detector.needs`.
-        lights: of data with several images per part, those of the training, of which the first is judged; the usual
-            one when empty.
-        category: the detector's, where the list may hold others.
-        layout: of the training's data, if it was chosen rather than recognised.
+        needs: what a part consists of, as in `Detector.needs`.
+        lights: for data with several images per part, the lights used in training, of which the first is judged; the
+            usual one when empty.
+        category: the detector's, as the list may hold others.
+        layout: of the training data, if it was chosen rather than recognised.
 
     Raises:
-        DataError: neither, no part in it, or parts both in it and in its folders of kinds.
+        DataError: `where` is neither, holds no part, or holds parts both directly and in xyz/, depth/ or rgb/.
         UsageError: there is no such light.
     """
     parts = _in_folder(where, needs, lights, layout) if where.is_dir() else _listed(where, needs, category)
@@ -114,13 +117,14 @@ def find_parts(
 
 
 def parts_to_come(lines: Iterator[str], needs: Modality, category: str = "") -> Iterator[PartFiles]:
-    """The parts of a list that is written meanwhile, each as soon as its line is there; the first line names the columns.
+    """Yield the parts of a list that is still being written, each as soon as its line is there.
 
-    They are those of a CSV file of `find_parts`, but paths count from the current folder, and a depth image that the list says
-    nothing of has the camera of the nearest camera.json about it. One after the other parts may have the same files, written anew.
+    The first line names the columns, as in a CSV file for `find_parts`, but paths are relative to the current folder,
+    and a depth image without a camera in the list takes the nearest camera.json in its folder or above. Successive
+    parts may have the same files, written anew.
 
     Args:
-        lines: of the list, each with its end.
+        lines: of the list, each with its line end.
         needs, category: as for `find_parts`; a row of another category becomes a part with a problem.
 
     Raises:
@@ -143,12 +147,12 @@ def parts_to_come(lines: Iterator[str], needs: Modality, category: str = "") -> 
 
 
 def folders_of_parts(where: Path) -> tuple[Path, ...]:
-    """Where `find_parts` looks for files, whether the folders are there or not."""
+    """The folders that `find_parts` looks for files in, whether they exist or not."""
     return where, *(where / kind for kind in KINDS)
 
 
 def not_read(where: Path, needs: Modality, category: str = "", parts: Sequence[PartFiles] = ()) -> Iterator[str]:
-    """What a folder of `parts` holds that is none of theirs, or a list of other categories, as notes, if there is any."""
+    """Yield notes on what is not judged: what a folder holds beside `parts`, or a list's rows of other categories."""
     if where.is_file():
         if others := _others(where, category):
             yield f"{where}: of other categories than {category}, so not judged: {', '.join(others)}"
@@ -169,9 +173,9 @@ def not_read(where: Path, needs: Modality, category: str = "", parts: Sequence[P
 
 
 def _in_folder(folder: Path, needs: Modality, lights: Sequence[str], layout: str) -> list[PartFiles]:
-    # Own names may hold a light by chance: if another layout was chosen, none is looked for.
+    # Names may contain a light by chance, so a layout with lights is tried only if it, or none, was chosen.
     readers = [kind.unlabelled for kind in LAYOUTS if layout in ("auto", kind.name) or not kind.light]
-    found = next(found for read in readers if (found := read(folder, lights)))  # one of the last two reads any folder
+    found = next(found for read in readers if (found := read(folder, lights)))  # flat or mvtec3d reads any folder
     files = {kind: named for kind, named in (("xyz", found.xyz), ("rgb", found.rgb)) if kind in _KINDS_OF[needs]}
     parts = []
     for name in sorted(set().union(*files.values())):
@@ -214,13 +218,13 @@ def _wanted(needs: Modality) -> str:
 
 
 def _sources(columns: Sequence[str], needs: Modality) -> dict[str, list[str]] | None:
-    """The columns of a list that hold each kind of file; None if one that is needed has none."""
+    """The columns of a list that hold each kind of file; None if a kind that is needed has none."""
     sources = {kind: [name for name in _COLUMNS[kind] if name in columns] for kind in _KINDS_OF[needs]}
     return sources if all(sources.values()) else None
 
 
 def _of_row(row: Row, sources: dict[str, list[str]], folder: Path, where: str) -> PartFiles:
-    """The part of one row, whose paths count from the folder; `where` is what a problem with it is told by."""
+    """The part of one row, whose paths are relative to `folder`; `where` names the row in a problem's text."""
     files: dict[str, Path] = {}
     name, camera, problem, nameless = row.get("name", ""), None, "", False
     try:
@@ -237,7 +241,7 @@ def _of_row(row: Row, sources: dict[str, list[str]], folder: Path, where: str) -
 
 
 def _one_of(row: Row, columns: Sequence[str]) -> str:
-    """The file that a row names in one of the columns. Raises ValueError: in none, or in several."""
+    """The file that a row names in one of the columns. Raises ValueError: it names none, or several."""
     named = [row[name] for name in columns if row[name]]
     if len(named) != 1:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The table under the part, and with it the part: a RANSAC plane, and the points that stand on it."""
+"""The table under the part, a RANSAC plane, and the part: the points that stand on it."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from das3d_cli.data.fill import enclosed, stray
 from das3d_cli.data.parallax import are_parallel
 from das3d_cli.errors import DataError
 
-_FILLED = 0.8  # of the image: more than a part takes that was cut out of its background
+_FILLED = 0.8  # share of the image: more than a part without background takes
 _JUMP = 1.02  # neighbours whose depths differ by more than 2 % belong to two surfaces
-_ALIKE_M = 1e-3  # neighbours so near to each other in depth are of one surface
-_AWAY_M = 1.0  # of an origin that is put on a table's other side
-_NEAR = 0.08  # of the table's extent
+_ALIKE_M = 1e-3  # neighbours this close in depth belong to one surface
+_AWAY_M = 1.0  # how far beyond the points a trial origin lies
+_NEAR = 0.08  # share of the table's extent
 _3X3 = np.ones((3, 3), np.uint8)
 
 
@@ -40,8 +40,8 @@ class Table:
 
     Attributes:
         plane: (a, b, c, d), unit normal towards the camera: a*x + b*y + c*z + d is the height in metres.
-        foreground: bool, (H, W): the part, as far as it was measured.
-        seen: the table was measured; else the plane stands in for it.
+        foreground: bool, (H, W): the measured pixels of the part.
+        seen: the table was measured; otherwise the plane stands in for it.
     """
 
     plane: tuple[float, float, float, float]
@@ -50,23 +50,23 @@ class Table:
 
     @property
     def tilt_deg(self) -> float | None:
-        """Angle between the normal and the optical axis, degrees; None of a table that was not seen."""
+        """Angle between the normal and the optical axis, degrees; None if the table was not seen."""
         return None if not self.seen else float(np.degrees(np.arccos(min(1.0, abs(self.plane[2])))))
 
 
 def find_part(xyz: NDArray[np.float32], *, plane_distance_m: float) -> Table:
     """Find the table in an organised point cloud, and the points that stand on it.
 
-    Points within `plane_distance_m` of the plane, under it, or beside the table's area are background. Only
-    where the sensor's noise is a sizeable share of that distance does the cut adapt to it. Where the
-    background was removed from a capture before, all that was measured is the part.
+    Points within `plane_distance_m` of the plane, under it, or beside the table's area are background. The cut adapts
+    to the sensor's noise only where that is a sizeable share of this distance. If the background was already removed
+    from the capture, everything measured is the part.
 
-    The table's upper side is that towards the origin, where a camera is. Of parallel rays z may as well be a height over
-    anything: then both of its sides are tried, and the table that surrounds more of the scene counts.
+    The table's upper side faces the origin, where a camera is. With parallel rays, z may be a height over anything:
+    then both sides are tried, and the table that surrounds more of the scene is used.
 
     Args:
-        xyz: float32, (H, W, 3), metres in the camera's frame, missing points NaN, but not all; of parallel
-            rays in any.
+        xyz: float32, (H, W, 3), metres in the camera's frame (with parallel rays, in any frame), missing points NaN, at
+            least one measured.
         plane_distance_m: points this near to the plane belong to the table.
 
     Raises:
@@ -87,7 +87,7 @@ def find_part(xyz: NDArray[np.float32], *, plane_distance_m: float) -> Table:
 def _tried(
     xyz: NDArray[np.float32], measured: NDArray[np.bool_], origin: float, plane_distance_m: float
 ) -> Table | DataError:
-    """What is found with the origin at this z."""
+    """The table found with the origin at this z, or the error."""
     try:
         moved = xyz - np.array((0, 0, origin), np.float32) if origin else xyz
         table = _found(moved, measured, plane_distance_m)
@@ -98,12 +98,12 @@ def _tried(
 
 
 def _is_all(found: Table | DataError, measured: NDArray[np.bool_]) -> bool:
-    """Whether the part is all that was measured, but specks."""
+    """Whether the part is everything measured except specks."""
     return isinstance(found, Table) and bool(found.foreground.sum() > 0.98 * measured.sum())
 
 
 def _surrounding(table: Table, xyz: NDArray[np.float32], measured: NDArray[np.bool_], distance: float) -> int:
-    """How many points at the rim of all that was measured are the table's: a part may well be larger than what shows of it."""
+    """How many points at the rim of the measured area lie on the table; a part may be larger than the visible table."""
     every = max(1, min(measured.shape) // 100)
     on = np.abs(height_over(table.plane, xyz[::every, ::every])) < distance
     return int((rim_of(measured[::every, ::every]) & on).sum())
@@ -133,25 +133,25 @@ def _found(xyz: NDArray[np.float32], measured: NDArray[np.bool_], plane_distance
 
 
 def _is_cut_out(cells: Cells, measured: NDArray[np.bool_], table: Candidate | None) -> bool:
-    """Whether the background was removed before: nothing measured at the frame, no table around the part."""
+    """Whether the background was already removed: nothing measured at the border, no table around the part."""
     edge = max(1, min(measured.shape) // 100)
     at_frame = measured.sum() - measured[edge:-edge, edge:-edge].sum()
     if at_frame > 0.002 * measured.sum():
         return False
     if table is None:
         return True
-    if not table.above.any():  # a flat part that was cut out, or a table without a part that fills all but the frame
+    if not table.above.any():  # a flat part without background, or an empty table that fills all but the border
         return bool(hull_of(cells.measured).mean() < _FILLED)
     return share_of_rim(cells, table) < MIN_RIM
 
 
 def cut_out(xyz: NDArray[np.float32], measured: NDArray[np.bool_]) -> Table:
-    """All that was measured but specks, over a frontal plane through its farthest points, as the table is unknown.
+    """All that was measured except specks, over a frontal plane through its farthest point, as the table is unknown.
 
-    Single points at the rim that no surface carries do not count as these: one would move all depths.
+    Stray points beside missing ones do not count as the farthest: a single one would shift all depths.
 
     Raises:
-        DataError: no more than specks were measured.
+        DataError: nothing but specks was measured.
     """
     part = without_specks(measured, measured)
     if not part.any():
@@ -163,12 +163,12 @@ def cut_out(xyz: NDArray[np.float32], measured: NDArray[np.bool_]) -> Table:
 
 
 def away(plane: tuple[float, float, float, float]) -> float:
-    """1 where z grows away from whoever looks at a table with this plane, as before a camera, -1 where it does as heights do."""
+    """Return 1 if z grows away from the viewer of this table, as with a camera, and -1 if it grows as heights do."""
     return -math.copysign(1.0, plane[2])
 
 
 def height_over(plane: ArrayLike, xyz: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Heights of points (..., 3) over a plane (a, b, c, d) with a unit normal, (...)."""
+    """Heights (...) of points (..., 3) over a plane (a, b, c, d) with a unit normal."""
     a_b_c_d = np.asarray(plane, np.float32)
     return np.asarray(xyz @ a_b_c_d[:3] + a_b_c_d[3])
 
@@ -180,7 +180,7 @@ def _standing_on(
     walls: list[NDArray[np.float64]],
     distance: float,
 ) -> NDArray[np.bool_]:
-    """Measured points over the table: cut at the distance, or at three times the noise where that is more."""
+    """Measured points above the table, cut at the distance, or at three times the noise where that is more."""
     height = height_over(table.plane, xyz)
     noise = _noise(xyz[..., 2], height, cells, table)
     noisy = noise > distance / 6
@@ -197,19 +197,19 @@ def _standing_on(
 
 
 def _noise(z: NDArray[np.float32], height: NDArray[np.float32], cells: Cells, table: Candidate) -> NDArray[np.float32]:
-    """Standard deviation of the heights, (H, W), metres: as measured on the table, growing with the depth.
+    """Standard deviation of the heights, (H, W), metres: measured on the table and proportional to the depth.
 
-    A triangulated depth is uncertain by its square; of that, a table seen at a slant passes on to its heights
-    a share that falls with the depth.
+    The error of a triangulated depth grows with its square, but the share of it that enters the heights over a table
+    seen at a slant falls with the depth.
     """
-    with np.errstate(divide="ignore", invalid="ignore"):  # of a height map's table
+    with np.errstate(divide="ignore", invalid="ignore"):  # z may be 0 on the table of a height map
         ratio = np.abs(height[cells.centres] / z[cells.centres])[table.on]
     ratio = ratio[np.isfinite(ratio)]
     return np.float32(deviation(ratio) if ratio.size else 0) * np.abs(z)
 
 
 def _bend(cells: Cells, table: Candidate, distance: float, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """The table's height as a noisy sensor distorts it, (H, W), metres: of third order in row and column."""
+    """The table's height as a noisy sensor distorts it, (H, W), metres: a third-order polynomial in row and column."""
     height = cells.heights(table.plane)
     on, flat = table.on, cells.along(height)
     rows, columns = (np.linspace(-1, 1, n) for n in height.shape)
@@ -225,9 +225,9 @@ def _bend(cells: Cells, table: Candidate, distance: float, shape: tuple[int, ...
 def _over_area(xyz: NDArray[np.float32], mask: NDArray[np.bool_], cells: Cells, table: Candidate) -> NDArray[np.bool_]:
     """The mask without what stands beside the table.
 
-    A part that crosses the image's border, or stands at the table's edge, hides the table under itself. So a
-    surface without a jump in depth stays whole if a third of it is over the table's area, or if it begins
-    there and is either mostly level or small. Of other surfaces, the points over the area stay.
+    A part that crosses the image's border, or stands at the table's edge, hides the table under itself. So a surface
+    without a jump in depth is kept whole if more than a third of it is over the table's area, or if it begins there or
+    close by and is either mostly level or small. Of other surfaces, only the points over the area are kept.
     """
     axes = np.linalg.svd(table.plane[None, :3])[2][1:].T  # (3, 2): two directions along the table
     places = cells.points @ axes
@@ -253,7 +253,7 @@ def _over_area(xyz: NDArray[np.float32], mask: NDArray[np.bool_], cells: Cells, 
 
 
 def _beside(area: NDArray[np.float32], points: NDArray[np.float32]) -> NDArray[np.float32]:
-    """How far points (N, 2) lie outside a convex polygon, (N,), in shares of its extent, at most 0.1.
+    """How far points (N, 2) lie outside a convex polygon, (N,), as a share of its extent, at most 0.1.
 
     Looked up in a raster.
     """
@@ -268,7 +268,7 @@ def _beside(area: NDArray[np.float32], points: NDArray[np.float32]) -> NDArray[n
 
 
 def without_specks(mask: NDArray[np.bool_], seeds: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Connected components that are large enough and hold enough seeds."""
+    """The mask's connected components that are large enough and hold enough seeds."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     smallest = max(6.0, 4e-5 * mask.size)
     seeded = np.bincount(labels[seeds], minlength=count)
@@ -278,10 +278,10 @@ def without_specks(mask: NDArray[np.bool_], seeds: NDArray[np.bool_]) -> NDArray
 
 
 def _with_foot(mask: NDArray[np.bool_], noisy: NDArray[np.bool_], level: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """The mask with what a noisy sensor loses of a foot: a pixel around it, and floors inside it (a bowl's).
+    """The mask plus what a noisy sensor loses of a part's foot: a pixel around it, and floors inside it (a bowl's).
 
-    Such a sensor smears the foot over its neighbour pixels. `level` is the height in shares of the cut's; it
-    must exceed a half, of a floor on average.
+    Such a sensor smears the foot over neighbouring pixels. `level` is the height relative to the cut; it must exceed
+    0.5, for a floor on average.
     """
     ring = cv2.dilate(mask.astype(np.uint8), _3X3).astype(bool)
     foot = mask | (noisy & ring & (level > 0.5))

@@ -1,4 +1,4 @@
-"""A raw capture into a sample: the part cut out of the scene, made square, resized and scaled."""
+"""From a raw capture to a sample: the part cut out of the scene, made square, resized and scaled."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ from das3d_cli.data.square import check_shown, cut_square, resized, resized_trut
 from das3d_cli.errors import DataError
 
 DepthAxis = Literal["camera", "plane"]
-_TAIL_PERCENT = 0.5  # of the part's points, left out of the range at either end: a defect may lie there
+_TAIL_PERCENT = 0.5  # of the part's points, left out of the depth range at each end, where a defect may lie
 _MIN_SPAN_M = 1e-3
-# So far from all its neighbours lies a point that no surface carries: share of the depth range, and at least.
+# A point this far in depth from all its neighbours is stray: share of the depth range, and the least in metres.
 _STRAY, _STRAY_M = 0.1, 1e-3
-OTHER_SCALE = 1.4  # times the largest pitch, or least: another resolution or camera, not a part that lies farther away
-_NO_DEPTH = 0.5  # of a part without points: the synthesis may then change it both ways
+OTHER_SCALE = 1.4  # factor beyond the largest or smallest pitch: another resolution or camera, not a part farther away
+_NO_DEPTH = 0.5  # depth of a part without points: the synthesis can then change it either way
 _NO_COLOUR = 128
-# Parts that are resampled by sizes that differ by a pixel or two look less alike than those that differ so much in scale: of blocks
-# more good ones were rejected (tests/quality/CHOICES.md).
+# A pitch within this factor of the usual counts as usual: resampling from sizes a pixel or two apart makes parts look
+# less alike than this difference in scale does, and more good blocks were rejected (tests/quality/CHOICES.md).
 _HARDLY = 1.025
-# Between pixels a linear interpolation blurs, more or less by where they fall: of small captures scratches and digits were hard to
-# tell from that (tests/quality/CHOICES.md).
+# Linear interpolation blurs, more or less depending on where a sample falls between pixels: in small captures,
+# scratches and digits were hard to tell from that (tests/quality/CHOICES.md).
 _SHARP = cv2.INTER_CUBIC
-_SMALLEST = 16  # pixels in height and in width
+_SMALLEST = 16  # pixels, the least height and width
 
 
 class Extent(NamedTuple):
-    """How much room a part takes.
+    """The size of a part and its depth range.
 
     Attributes:
-        near_m, far_m: nearest and farthest depth in metres, without the half percent of points at either end.
+        near_m, far_m: nearest and farthest depth in metres, leaving out half a percent of the points at each end.
         span_m: diameter of the smallest circle around the part, metres; the same however the part is turned.
-        pitch_m: what a pixel shows of the part, metres.
+        pitch_m: pixel pitch on the part, metres.
         low_fraction: share of the part that is too low to be told from the table; see `_low_fraction`.
-        aspect: how many times as long as wide a pixel is, or as wide as long.
+        aspect: ratio of a pixel's longer to its shorter side.
     """
 
     near_m: float
@@ -55,12 +55,12 @@ class Extent(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """The part in raw pixels, (H, W), and what `Geometry` says of it.
+    """The part in raw pixels, (H, W), and values for its `Geometry`.
 
     Attributes:
-        mask: the part with its holes.
-        measured: as far as it was measured, without single points amid missing ones that no surface carries.
-        depth: in the range of 0 to 1, not clipped; 0 off the part.
+        mask: the part including its pixels without a point.
+        measured: its pixels with a point, without stray points beside missing ones.
+        depth: scaled so that the depth range is 0 to 1, not clipped; 0 off the part.
         rising: how far a point's image moves as it rises from depth 1 to 0, x and y in pixels.
         clipped: share of the measured points whose depth is not in that range.
     """
@@ -82,10 +82,10 @@ class _Part(NamedTuple):
 def extent_of(
     capture: RawCapture, *, plane_distance_m: float, depth_axis: DepthAxis, foreground: Foreground = "table"
 ) -> Extent:
-    """How much room the part of a capture with points takes.
+    """Measure the part in a capture with points.
 
     Raises:
-        DataError: as `preprocess`.
+        DataError: as `preprocess`, or the capture has no points.
     """
     _check(capture)
     if capture.xyz is None:
@@ -110,7 +110,7 @@ def preprocess(
     ground_truth: NDArray[np.bool_] | None = None,
     by_type: Masks | None = None,
 ) -> Sample:
-    """Cut the part out of a capture and bring it to a square of `size` x `size` pixels.
+    """Cut the part out of a capture and resize it to a square of `size` x `size` pixels.
 
     Args:
         capture: colour (H, W, 3) and points (H, W, 3) in metres, or one of the two. Without points the whole image
@@ -119,22 +119,22 @@ def preprocess(
         plane_distance_m: points this near to the table's plane belong to the table.
         depth_axis: "camera": depth is the distance along the optical axis; "plane": minus the height over the
             table, so that a tilted table does not tilt the part's depth.
-        depth_range_m: depths in metres that become 0 and 1 (beyond them is clipped). None: this capture's own
-            range, the paper's reading, but without the half percent of points at either end: a small
-            defect that sticks out is clipped and does not rescale the part.
-        window_m: side in metres of a square window about the part, which grows where the part does not fit into it, so that parts
-            are shown at one scale from nearer and from farther. None: the whole image, padded to a square.
-        pitch_m: the least and the most that a pixel showed of the parts that `window_m` was measured on, metres; None: not known.
+        depth_range_m: depths in metres that become 0 and 1; values beyond are clipped. None: this capture's own range,
+            as we read the paper, but leaving out half a percent of the points at each end, so that a small protruding
+            defect is clipped and does not rescale the part.
+        window_m: side in metres of a square window around the part, so that parts are shown at one scale from any
+            distance; it grows if the part does not fit. None: the whole image, padded to a square.
+        pitch_m: smallest and largest pixel pitch on the parts that `window_m` was measured on, metres; None: unknown.
         foreground: how the part is told from its surroundings, see `find_foreground`.
         ground_truth: bool, (H, W), or None.
-        by_type: of a part with several types of defect, where each is, bool, (H, W).
+        by_type: for a part with several types of defect, the mask of each, bool, (H, W).
 
     Returns:
-        The sample. `valid` holds only where the part itself was measured, and `ground_truth` wherever `by_type` does.
+        The sample. `valid` is true only where the part itself was measured; `ground_truth` covers all of `by_type`.
 
     Raises:
-        DataError: the arrays do not fit each other, nothing was measured, there is no table, nothing stands on
-            it, a pixel shows much more or less of it, or most of the ground truth lies outside the square.
+        DataError: the arrays do not fit each other, nothing was measured, there is no table, nothing stands on it, the
+            part is too small, its pixel pitch is far from `pitch_m`, or most of the ground truth is outside the square.
     """
     several = by_type or {}
     truths = [*([] if ground_truth is None else [ground_truth]), *several.values()]
@@ -166,7 +166,7 @@ def preprocess(
         check_shown(given, geometry)
     truth = None if ground_truth is None else resized_truth(ground_truth, geometry, size)
     masks = {name: resized_truth(mask, geometry, size) for name, mask in several.items()}
-    for mask in masks.values():  # the pixel that a tiny defect keeps may be its type's alone
+    for mask in masks.values():  # a tiny defect's one pixel may be only in the mask of its type
         truth = mask if truth is None else truth | mask
     return Sample(rgb, small.astype(np.float32), inside, inside & (known >= 0.5 * coverage), geometry, truth, masks)
 
@@ -218,13 +218,13 @@ def _check(capture: RawCapture, *truths: NDArray[np.bool_]) -> None:
 
 
 def _shown_as(pitch_m: float, usual: tuple[float, float] | None) -> float:
-    """What a pixel counts as: the same for all parts before a camera that hardly moves, which then are resampled alike."""
+    """The pixel pitch to use: the usual one if it hardly differs, so that nearly equal scales are resampled alike."""
     middle = sum(usual) / 2 if usual else pitch_m
     return middle if max(pitch_m / middle, middle / pitch_m) < _HARDLY else pitch_m
 
 
 def _check_scale(pitch_m: float, usual: tuple[float, float]) -> None:
-    """See that a window of so many pixels shows the part at about its usual size."""
+    """Raise a DataError unless the part is shown at about the usual scale."""
     least, most = usual
     if not least / OTHER_SCALE < pitch_m < most * OTHER_SCALE:
         raise DataError(
@@ -286,7 +286,7 @@ def _on_table(
 
 
 def _gap_px(unmeasured: NDArray[np.bool_]) -> float:
-    """Diameter of the largest circle of the part that holds no point, pixels."""
+    """Diameter of the largest circle in the part that contains no point, pixels."""
     left, top, width, height = cv2.boundingRect(unmeasured.astype(np.uint8))
     if not width:
         return 0.0
@@ -295,9 +295,9 @@ def _gap_px(unmeasured: NDArray[np.bool_]) -> float:
 
 
 def _low_fraction(xyz: NDArray[np.float32], table: Table, distance: float) -> float:
-    """The share of the part that is too low to be told from the table: what rises out of it towards what is told, and how much.
+    """The share of the part that is too low to be told from the table: low pixels connected to the foreground.
 
-    Counted from a third of the distance on, where an even table ends in any case.
+    Heights from a third of the distance on count as low; an even table always stays below that.
     """
     height = height_over(table.plane, xyz)
     low = (height > distance / 3) & (height <= distance)
@@ -331,11 +331,11 @@ def _circle(part: NDArray[np.bool_]) -> tuple[float, float, float]:
     """(row, column, radius) of the smallest circle around the part, pixels."""
     outlines, _ = cv2.findContours(part.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     (column, row), radius = cv2.minEnclosingCircle(np.concatenate(outlines))
-    return float(row), float(column), float(radius) + 0.5  # a pixel is half a pixel wider than its middle
+    return float(row), float(column), float(radius) + 0.5  # from the centre of the outermost pixel to its edge
 
 
 def _frame(part: NDArray[np.bool_], window_px: float | None) -> tuple[int, int, int, float | None]:
-    """Side of the square, the rows and columns of it before the image begins, and the diameter of the circle around the part."""
+    """Side of the square, its rows and columns before the image, and diameter of the circle around the part, pixels."""
     height, width = part.shape
     whole = max(height, width)
     if window_px is None:

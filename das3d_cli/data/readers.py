@@ -1,4 +1,4 @@
-"""From files to one raw capture. Whatever is wrong with a file is one `DataError` that names it."""
+"""Reading files into a raw capture. Whatever is wrong with a file is raised as a `DataError` that names it."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from das3d_cli.data.depth import CAMERA_FILE, back_project, read_limits
 from das3d_cli.data.parallax import are_parallel, meet
 from das3d_cli.errors import DataError
 
-# The camera of a depth image, or what finds it: called of a depth image alone, so that a point cloud can do without.
+# The camera of a depth image, or a function that finds it; called for depth images only, as point clouds need none.
 CameraSource = Camera | Callable[[], Camera | None] | None
 
 _DEPTH_IMAGE = b"\x10\x00"  # in a PNG's header: 16 bits, grey
-_INVALID = 65535  # what some cameras write into 16 bits where nothing was measured
-_ALL = 0.9  # of an image: no defect is so large, but what is around one
-_FARTHEST_M, _NEAREST_M = 20.0, 0.002  # a scene's size that das3d can have to do with
-# What some programs write where nothing was measured is no point so far away, nor a scene so large in any unit.
+_INVALID = 65535  # 16-bit value that some cameras write where nothing was measured
+_ALL = 0.9  # share of an image: no defect is this large, but an inverted mask is
+_FARTHEST_M, _NEAREST_M = 20.0, 0.002  # limits of a plausible scene's size
+# Some programs write huge values where nothing was measured: no point of a plausible scene is as far away as the first
+# limit, and no scene in any unit as large as the second.
 _NO_POINT_M, _NO_SCENE_M = 1e3, 1e9
 
 
@@ -39,7 +40,7 @@ def read_capture(
     """Read one part: a colour image and an organised point cloud of the same size, or one of the two.
 
     Args:
-        rgb_path: as for `read_rgb`; without a point cloud beside it, as it comes from a grey camera alone, it may be grey.
+        rgb_path: as for `read_rgb`; without a point cloud it may be grey, as from a grey camera.
         xyz_path, camera, limits, unit: as for `read_xyz`.
 
     Raises:
@@ -48,7 +49,7 @@ def read_capture(
     if rgb_path is None or xyz_path is None:
         rgb = None if rgb_path is None else read_rgb(rgb_path, grey=True, upright=xyz_path is None)
         return RawCapture(rgb, None if xyz_path is None else read_xyz(xyz_path, camera, limits, unit))
-    with ThreadPoolExecutor(2) as threads:  # either takes about as long
+    with ThreadPoolExecutor(2) as threads:  # both take about equally long
         photo = threads.submit(read_rgb, rgb_path)
         points = threads.submit(read_xyz, xyz_path, camera, limits, unit, size=lambda: photo.result().shape[:2])
         rgb, xyz = photo.result(), points.result()
@@ -57,7 +58,7 @@ def read_capture(
 
 
 def check_size(name: Path | str, image: NDArray[Any], size: tuple[int, ...], of: str = "point cloud") -> None:
-    """Raise a DataError unless the image called `name` is of this height and width; `of` says what else is."""
+    """Raise a DataError unless the image called `name` has this height and width; `of` names what has them."""
     if image.shape[:2] != size:
         raise DataError(
             f"{name}: is {_extent(image.shape[1::-1])} pixels, but its {of} is {_extent(size[1::-1])}; "
@@ -76,23 +77,23 @@ def read_xyz(
 
     Args:
         path: the file; a depth image is a 16-bit PNG or a TIFF.
-        camera: the one that took the depth image, or what finds it; a point cloud needs none.
-        limits: Eyecandies' info_depth.yaml, by which the depth image is in metres.
-        unit: key of `UNITS`, of what is stored.
-        size: finds height and width of the image beside it, for a PCD or PLY that does not tell its own.
+        camera: of the depth image, or a function that finds it; a point cloud needs none.
+        limits: Eyecandies' info_depth.yaml, which scales the depth image to metres.
+        unit: key of `UNITS`, the unit of the stored values.
+        size: returns height and width of the colour image, for a PCD or PLY that does not hold its own.
 
     Returns:
-        float32, (H, W, 3), metres in the camera's frame. A point stored as (0, 0, 0) or with any NaN is NaN
-        in all three, and so is any beside the camera or behind it, by its z, unless the rays are parallel.
+        float32, (H, W, 3), metres in the camera's frame. A point stored as (0, 0, 0) or with any NaN is NaN in all
+        three, and so is one beside or behind the camera, judged by its z, unless the rays are parallel.
 
     Raises:
         DataError: missing, truncated or of another kind; not (H, W, 3); not floating point; infinite values; every
-            point missing; another unit.
+            point missing; apparently another unit.
     """
     points, known = _read_stored(path, camera, limits, size)
     if known == "m":
         return _of_size(points, str(path), "m", f"correct the scale, metres a step, in {CAMERA_FILE} or the table")
-    if known == "mm" and unit == "m":  # among point clouds in metres
+    if known == "mm" and unit == "m":  # an integer depth image among point clouds in metres
         unit = "mm"
     points *= np.float32(UNITS[unit])
     return _of_size(points, str(path), unit, "convert it, or tell preprocess the unit of all by --set preprocess.units")
@@ -101,7 +102,9 @@ def read_xyz(
 def guess_unit(
     rgb_path: Path | None, xyz_path: Path, camera: Camera | None = None, limits: Path | None = None
 ) -> tuple[str, bool]:
-    """The unit of a part's coordinates, and whether the kind of file tells it: else their size does, for no scene is 20 m large.
+    """Return the unit of a part's coordinates, and whether the kind of file determines it.
+
+    Otherwise it follows from their size, as no scene is 20 m large.
 
     Raises:
         DataError: as `read_capture`.
@@ -115,9 +118,9 @@ def guess_unit(
 
 
 def as_points(xyz: ArrayLike, name: str) -> NDArray[np.float32]:
-    """An array in metres as an organised point cloud, as `read_xyz` returns it; `name` is what errors call it.
+    """Convert an array in metres to an organised point cloud as `read_xyz` returns it; errors call it `name`.
 
-    What a masked array masks is missing.
+    Masked points of a masked array are missing.
 
     Raises:
         DataError: as `read_xyz`.
@@ -136,9 +139,9 @@ def _array(values: ArrayLike, name: str) -> NDArray[Any]:
 
 
 def kind_of_photo(path: Path) -> str:
-    """The kind of a colour image, "PNG" or "JPEG", by how it begins, by its name, which may lie, if that tells neither; else ""."""
+    """The kind of a colour image, "PNG" or "JPEG", by its first bytes, or by its suffix, which may lie; else ""."""
     try:
-        if path.is_file():  # what a pipe gives can be read but once
+        if path.is_file():  # a pipe can be read only once
             with path.open("rb") as file:
                 start = file.read(len(PNG_MAGIC))
             if start.startswith((PNG_MAGIC, JPEG_MAGIC)):
@@ -153,8 +156,8 @@ def read_rgb(path: Path, *, grey: bool = False, upright: bool = False) -> NDArra
 
     Args:
         path: the file.
-        grey: take a grey image as well, as three equal channels.
-        upright: turn a JPEG as its EXIF orientation says, and as people see it; points lie as the sensor took them.
+        grey: accept a grey image too, returned as three equal channels.
+        upright: rotate a JPEG by its EXIF orientation, as viewers do; not beside points, which keep the sensor's.
 
     Returns:
         uint8, (H, W, 3), in the order red, green, blue.
@@ -167,7 +170,7 @@ def read_rgb(path: Path, *, grey: bool = False, upright: bool = False) -> NDArra
 
 
 def as_rgb(image: ArrayLike, name: str, *, grey: bool = False) -> NDArray[np.uint8]:
-    """An array as an 8-bit colour image of three channels; `name` is what errors call it, `grey` as for `read_rgb`.
+    """Return an array as an 8-bit colour image with three channels; errors call it `name`, `grey` as for `read_rgb`.
 
     Raises:
         DataError: as `read_rgb`.
@@ -189,13 +192,13 @@ def as_rgb(image: ArrayLike, name: str, *, grey: bool = False) -> NDArray[np.uin
 
 
 def read_ground_truth(path: Path) -> NDArray[np.bool_]:
-    """Read where the defect is from a PNG of any kind.
+    """Read a ground truth mask from a PNG of any kind.
 
     Returns:
-        bool, (H, W), true where any colour is above 0 and not transparent.
+        bool, (H, W), true where any colour channel is above 0 and the pixel is not transparent.
 
     Raises:
-        DataError: missing, truncated or no PNG, or nearly all is marked.
+        DataError: missing, truncated or not a PNG, or nearly everything is marked.
     """
     data = read_bytes(path, "ground truth")
     if data.startswith(JPEG_MAGIC):
@@ -203,7 +206,7 @@ def read_ground_truth(path: Path) -> NDArray[np.bool_]:
     image = decode_image(path, data, "ground truth")
     colours = image[..., None] if image.ndim == 2 else image[..., :3]
     marked = (colours > 0).any(axis=2)
-    if image.ndim == 3 and image.shape[2] == 4:  # a drawing on a transparent sheet, whose colour may be white
+    if image.ndim == 3 and image.shape[2] == 4:  # a drawing on a transparent layer, whose colour may be white
         marked &= image[..., 3] > 0
     if marked.mean() > _ALL:
         raise DataError(
@@ -215,7 +218,7 @@ def read_ground_truth(path: Path) -> NDArray[np.bool_]:
 def _read_stored(
     path: Path, camera: CameraSource, limits: Path | None, size: SizeSource
 ) -> tuple[NDArray[np.float32], str]:
-    """The points as stored, and their unit where the kind of file tells it, else ""."""
+    """The points as stored, and their unit if the kind of file determines it, else ""."""
     data = read_bytes(path, "point cloud")
     if path.suffix.lower() in (*PCD_SUFFIXES, *PLY_SUFFIXES):
         return _clean(read_cloud(path, data, size), str(path)), ""
@@ -239,14 +242,14 @@ def _read_stored(
 def _read_depth(
     path: Path, data: bytes, stored: NDArray[Any] | None, camera: Camera, limits: Path | None
 ) -> tuple[NDArray[np.float32], Literal["m", "mm", ""]]:
-    """A depth image, NaN where missing, and its unit: integers are millimetres by custom, if nothing else is known."""
+    """A depth image, NaN where missing, and its unit: by custom, integers are millimetres unless known otherwise."""
     stored = decode_image(path, data, "depth image") if stored is None else stored
     if stored.ndim != 2 or stored.dtype not in (np.uint16, np.float32, np.float64):
         raise DataError(
             f"{path}: is {_extent(stored.shape)} of {stored.dtype}, but a depth image is H x W of uint16, float32 or float64"
         )
     depth = stored.astype(np.float32)
-    if limits is not None:  # here 0 is the nearest depth
+    if limits is not None:  # here 0 is the nearest depth, not a missing one
         near, far = read_limits(limits)
         return depth * np.float32((far - near) / 65535) + np.float32(near), "m"
     depth[depth == 0] = np.nan
@@ -258,7 +261,7 @@ def _read_depth(
 
 
 def _clean(xyz: NDArray[Any], name: str) -> NDArray[np.float32]:
-    """Points of any unit, float32, NaN in all three where missing."""
+    """Points in any unit as float32, NaN in all three coordinates where missing."""
     if xyz.ndim != 3 or xyz.shape[2] != 3:
         raise DataError(
             f"{name}: is {_extent(xyz.shape)}, but a point cloud is H x W x 3; store x, y and z"
@@ -266,7 +269,7 @@ def _clean(xyz: NDArray[Any], name: str) -> NDArray[np.float32]:
         )
     if xyz.dtype.kind != "f":
         raise DataError(f"{name}: holds {xyz.dtype} values; store x, y and z as float32 in metres")
-    with np.errstate(over="ignore"):  # in C's order, for of others sums differ in their last bits
+    with np.errstate(over="ignore"):  # in C order: sums in other orders differ in their last bits
         points: NDArray[np.float32] = np.array(xyz, np.float32, order="C")
     if np.isinf(points).any():
         raise DataError(f"{name}: holds infinite values; mark missing points as (0, 0, 0) or NaN")
@@ -275,9 +278,9 @@ def _clean(xyz: NDArray[Any], name: str) -> NDArray[np.float32]:
         raise DataError(
             f"{name}: is {_extent(points.shape[:2])} points; two rows and two columns are the least that shows a surface"
         )
-    x, y, z = (cv2.extractChannel(points, axis) for axis in range(3))  # apart, for side by side they take far longer
+    x, y, z = (cv2.extractChannel(points, axis) for axis in range(3))  # interleaved channels take far longer
     missing = np.isnan(x) | np.isnan(y) | np.isnan(z) | ((x == 0) & (y == 0) & (z == 0))
-    # No camera sees a point beside itself or behind; of parallel rays z may be a height over anything.
+    # No camera sees a point beside or behind itself; with parallel rays, z may be a height over anything.
     unseen = ~missing & ((z <= 0) if np.count_nonzero(z > 0) >= np.count_nonzero(z < 0) else (z >= 0))
     if unseen.any():
         if meet(np.where(unseen[..., None], np.float32(np.nan), points)):
@@ -286,12 +289,12 @@ def _clean(xyz: NDArray[Any], name: str) -> NDArray[np.float32]:
             missing |= unseen & (z == 0)
     if missing.all():
         raise DataError(f"{name}: every point is missing; capture the part again")
-    points.reshape(-1, 3)[np.flatnonzero(missing)] = np.nan  # by places, which takes half of what a mask would
+    points.reshape(-1, 3)[np.flatnonzero(missing)] = np.nan  # by index, which takes half the time of a mask
     return points
 
 
 def _of_size(points: NDArray[np.float32], name: str, unit: str, mend: str) -> NDArray[np.float32]:
-    """The points in metres, if these can be metres; `unit` is what they were taken for, `mend` what to do if they cannot."""
+    """The points, if their size is plausible for metres; `unit` is the assumed one, `mend` the advice if it is not."""
     farthest = float(np.fmax.reduce(np.abs(points), axis=None))
     extent = _extent_of(points) if farthest < _NO_SCENE_M else 0.0
     if farthest > _NO_POINT_M and extent < _FARTHEST_M:
@@ -303,13 +306,13 @@ def _of_size(points: NDArray[np.float32], name: str, unit: str, mend: str) -> ND
 
 
 def _extent_of(points: NDArray[np.float32]) -> float:
-    """How large a scene is: its median distance from the camera or its width, whichever is more."""
+    """The size of a scene: its median distance from the camera or its width, whichever is larger."""
     step = 1 + max(points.shape[:2]) // 100
     few = points[::step, ::step].reshape(-1, 3)
     few = few[~np.isnan(few[:, 2])]
     if len(few) < 100:
         few = points[~np.isnan(points[..., 2])]
-    places = few.astype(np.float64)  # what stands for no point may be too far off for float32
+    places = few.astype(np.float64)  # placeholders for missing points may overflow in float32
     width = np.ptp(np.percentile(places[:, :2], [5, 95], axis=0), axis=0).max()
     return float(max(np.median(np.abs(places[:, 2])), width))
 

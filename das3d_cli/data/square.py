@@ -1,4 +1,4 @@
-"""The square that a sample shows: cut out of the raw image, resized, and laid back where it was cut out."""
+"""The square that a sample shows: cut out of the raw image, resized, and mapped back to it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from das3d_cli.errors import DataError
 
 
 def cut_square(image: NDArray[Any], geometry: Geometry) -> NDArray[np.float32]:
-    """The square cut out of an image (H, W, ...) of any kind of number, zero beyond it: float32, (side, side, ...)."""
+    """Cut the square out of an image (H, W, ...) of any dtype: float32, (side, side, ...), zero beyond the image."""
     square = np.zeros((geometry.side, geometry.side, *image.shape[2:]), np.float32)
     of_image, inside = _overlap(geometry)
     square[inside] = image[of_image]
@@ -21,15 +21,15 @@ def cut_square(image: NDArray[Any], geometry: Geometry) -> NDArray[np.float32]:
 
 
 def resized(image: NDArray[np.float32], side: int, grow: int = cv2.INTER_LINEAR) -> NDArray[np.float32]:
-    """Area averages when it shrinks; when it grows interpolation, linear for what must not overshoot."""
+    """Resize by area averages to shrink, by the interpolation `grow` to enlarge: linear for what must not overshoot."""
     how = cv2.INTER_AREA if side < image.shape[0] else grow
     return np.asarray(cv2.resize(image, (side, side), interpolation=how), dtype=np.float32)
 
 
 def to_raw(map_: NDArray[np.float32], geometry: Geometry) -> NDArray[np.float32]:
-    """An (S, S) map in the raw image's own (H, W): resized to the square and laid where it was cut out, else zero.
+    """Map (S, S) values back to the raw image, (H, W): resized, placed where the square was cut out, zero elsewhere.
 
-    A peak beyond the image, of a part that the image cuts off, goes to the nearest pixel within.
+    A peak beyond the image, as of a part that the image cuts off, moves to the nearest pixel inside.
     """
     square = resized(np.asarray(map_, dtype=np.float32), geometry.side)
     raw = np.zeros((geometry.raw_height, geometry.raw_width), np.float32)
@@ -45,10 +45,10 @@ def to_raw(map_: NDArray[np.float32], geometry: Geometry) -> NDArray[np.float32]
 
 
 def check_shown(truth: NDArray[np.bool_], geometry: Geometry) -> None:
-    """See that a defect, bool (H, W), is in the square: of a part that lost a large piece the window may show the rest alone.
+    """Check that a defect, bool (H, W), is in the square, as the window may not cover a large piece that the part lost.
 
     Raises:
-        DataError: most of it is not.
+        DataError: most of it lies outside.
     """
     marked, shown = int(truth.sum()), int(cut_square(truth, geometry).sum())
     if shown < marked / 2:
@@ -59,10 +59,10 @@ def check_shown(truth: NDArray[np.bool_], geometry: Geometry) -> None:
 
 
 def resized_truth(truth: NDArray[np.bool_], geometry: Geometry, size: int) -> NDArray[np.bool_]:
-    """Where a defect, bool (H, W), is in the square resized to `size`: pixels at least half covered by it.
+    """Resize the defects in the square, bool (H, W), to `size`: pixels at least half covered by one are true.
 
-    One that would lose most of itself or fall apart, as a scratch thinner than a pixel, keeps all that it touches, one too small for any
-    the one at its middle.
+    A defect that would lose most of its area or fall apart, such as a scratch thinner than a pixel, keeps all pixels
+    that it touches; one too small to cover any keeps the pixel at its middle.
     """
     square, scale = cut_square(truth, geometry), size / geometry.side
     covered = resized(square, size) >= 0.5
@@ -70,7 +70,8 @@ def resized_truth(truth: NDArray[np.bool_], geometry: Geometry, size: int) -> ND
     _, labels = cv2.connectedComponents(square.astype(np.uint8), connectivity=8)
     rows, columns = np.nonzero(labels)
     of_defect = labels[rows, columns]
-    order = np.argsort(of_defect, kind="stable")  # the pixels of each together, by rows: a speckled mask has thousands
+    # Groups the pixels by defect, in row order: a speckled mask has thousands of defects.
+    order = np.argsort(of_defect, kind="stable")
     scaled = np.floor((np.stack((rows, columns))[:, order] + 0.5) * scale).astype(int)
     for rows, columns in np.split(scaled, np.cumsum(np.bincount(of_defect)[1:-1]), axis=1) if order.size else ():
         area = len(rows) * scale**2
@@ -94,7 +95,7 @@ def _overlap(geometry: Geometry) -> tuple[tuple[slice, slice], tuple[slice, slic
 
 
 def _is_kept(covered: NDArray[np.bool_], rows: NDArray[np.intp], columns: NDArray[np.intp], area: float) -> bool:
-    """Whether of a defect of this area, which touches these pixels, half is covered, in one piece."""
+    """Whether half of a defect with this area, which touches these pixels, is covered, and in one piece."""
     box = np.s_[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
     own = np.zeros_like(covered)
     own[rows, columns] = True

@@ -1,4 +1,4 @@
-"""What preprocessing a data set came to."""
+"""The results of preprocessing a data set."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from das3d_cli.data.layouts import Failure
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the summary: the samples of one category, split and label. Without points tilts are nan."""
+    """One line of the summary: the samples of one category, split and label. Tilts are nan without points."""
 
     category: str
     split: str
@@ -31,7 +31,7 @@ class Row:
 @dataclass(frozen=True)
 class Summary:
     """What `build` did: a row per category, split and label, the parts that could not be used, how each category's
-    captures were read, and what is odd about some, a line each."""
+    captures were read, and notes on odd ones, one line each."""
 
     rows: list[Row] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Work shared out among processes, or done in this one."""
+"""Work distributed over processes or threads, or done in this process."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ Result = TypeVar("Result")
 def process_pool(workers: int, *, jobs: int) -> Iterator[Executor | None]:
     """Yield `workers` processes (0: one per core; no more than `jobs`), or None to work in this process.
 
-    They start with the first job and use one thread each. An error here, or the end of this process of
-    whatever kind, ends them at once.
+    They start with the first job and use one thread each. An error in the block, or the end of this process for any
+    reason, ends them at once.
 
     Raises:
         DataError: a worker died.
@@ -40,7 +40,7 @@ def process_pool(workers: int, *, jobs: int) -> Iterator[Executor | None]:
         yield None
         return
     before = {name: os.environ.get(name) for name in _THREADS}
-    os.environ.update(dict.fromkeys(_THREADS, "1"))  # a worker's libraries look there as they load
+    os.environ.update(dict.fromkeys(_THREADS, "1"))  # read by a worker's libraries as they load
     context = multiprocessing.get_context("spawn")
     lifeline, end = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(count, context, _start, (lifeline,))
@@ -72,9 +72,9 @@ def completed(pool: Executor | None, work: Callable[[Job], Result], jobs: Iterab
 
 
 def in_order(work: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Result]:
-    """Yield the results in the jobs' order, worked out by one thread per core, only so far ahead as keeps them busy.
+    """Yield the results in the jobs' order, computed by one thread per core, only far enough ahead to keep them busy.
 
-    For work in libraries that run outside Python's lock, where copying arrays between processes would cost more.
+    For work in libraries that release Python's lock, where copying arrays between processes would cost more.
     """
     count = cores()
     waiting: deque[Future[Result]] = deque()
@@ -92,13 +92,13 @@ def in_order(work: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Res
 
 
 def cores() -> int:
-    """How many cores this process may use, as taskset or a cluster's scheduler leaves them."""
+    """The number of cores that this process may use, as limited by taskset or a cluster's scheduler."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextlib.contextmanager
 def deaf_to_interrupts() -> Iterator[None]:
-    """Ctrl-C reaches every process. Those started here inherit deafness: the first one alone acts on it."""
+    """Make processes started in the block ignore Ctrl-C, which reaches every process: only the main one acts on it."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -117,7 +117,7 @@ def _start(lifeline: Connection) -> None:
 
 
 def _end_with(lifeline: Connection) -> None:
-    """End this process when the first one closes its end of the pipe, or ends, however that happens."""
+    """End this worker when the main process closes its end of the pipe, or ends for any reason."""
     with contextlib.suppress(EOFError, OSError):
         lifeline.recv()
     os._exit(1)

@@ -1,4 +1,4 @@
-"""A GPU's training steps, each with the next one's samples made beside it."""
+"""Overlap each training step on a GPU with the synthesis of the next step's samples."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ Result = TypeVar("Result")
 
 
 class Ahead(Generic[Samples, Result]):
-    """Learns from a step's samples while those of the step after it are made on another stream; one CUDA graph.
+    """Trains on one step's samples while the next step's are made on another stream, both in one CUDA graph.
 
-    Synthesis and network are hundreds of kernels each that fill a part of the GPU: side by side they take little longer than
-    the network alone, least where synthesis waits for it. What is learnt is the same as one after the other.
+    Synthesis and network each launch hundreds of kernels that fill only part of the GPU: side by side they take little
+    longer than the network alone, least of all if synthesis has the lower priority. What is learnt stays the same.
 
     Args:
-        make: of a step's inputs the samples, in tensors; as `Recorded` asks for.
-        learn: from them; as `Recorded` asks for.
-        inputs: what `make` takes for a step, on the GPU.
+        make: makes a step's samples, in tensors, from its inputs; must meet the conditions of `Recorded`.
+        learn: trains on those samples; same conditions.
+        inputs: gives the arguments of `make` for a step, on the GPU.
     """
 
     def __init__(
@@ -36,11 +36,11 @@ class Ahead(Generic[Samples, Result]):
         self._make, self._learn, self._inputs = make, learn, inputs
         self._launch = Recorded(self._both)
         self._stream: Any = None
-        self._samples: Samples | None = None  # that stay where they are, for the recording to find
-        self._step: int | None = None  # whose samples they are
+        self._samples: Samples | None = None  # tensors at fixed addresses, which the recording reads
+        self._step: int | None = None  # the step that they are for
 
     def __call__(self, step: int) -> Result:
-        """What learning from the step's samples gives."""
+        """Train on the step's samples; return what `learn` returns."""
         if self._step != step:
             self._keep(self._make(*self._inputs(step)))
         result = self._launch(*self._inputs(step + 1))

@@ -21,7 +21,7 @@ FORMAT = 4
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
-    """Write tensors, numbers, strings, lists and dicts; atomically.
+    """Write tensors, numbers, strings, lists and dicts atomically.
 
     Raises:
         DataError: the target cannot be written, or memory is too small.
@@ -33,15 +33,15 @@ def save(path: Path, content: dict[str, Any]) -> None:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read a checkpoint into main memory. Raises as `load_with_fingerprint`."""
+    """Read a checkpoint into main memory. Raises like `load_with_fingerprint`."""
     return load_with_fingerprint(path)[0]
 
 
 def load_with_fingerprint(path: Path) -> tuple[dict[str, Any], str]:
-    """Read a checkpoint into main memory, and what tells this file from others: 16 hexadecimal digits.
+    """Read a checkpoint into main memory; also return the file's fingerprint, 16 hexadecimal digits.
 
     Raises:
-        DataError: there is none, it is damaged, holds more than plain data, or has another format, or memory is too small.
+        DataError: it is missing, damaged, holds more than plain data or has another format, or memory is too small.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file; name a run folder or a model file, or train one with `das3d train`")
@@ -64,7 +64,7 @@ def load_with_fingerprint(path: Path) -> tuple[dict[str, Any], str]:
 
 
 def _check_sums(data: bytes) -> None:
-    """See that every tensor is as it was written, which torch leaves unchecked: one lost sector may make a network pass all."""
+    """Verify the checksum of every tensor, which torch does not: one lost sector may make a network pass every part."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         if archive.testzip():
             raise zipfile.BadZipFile

@@ -1,7 +1,7 @@
-"""One training by several processes: each computes its share of every batch, and they agree on the gradients.
+"""Train in several processes: each computes its share of every batch, and gradients are averaged over all of them.
 
-torchrun starts them, on one machine or on several, or `launch` does; all of them run the same command. In a process that
-is alone every function here does nothing.
+torchrun starts them, on one or several machines, or `launch` does; all run the same command. In a single process the
+functions here have no effect.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from das3d_cli.device import choose_all
 from das3d_cli.engine.interrupt import end_with_parent
 from das3d_cli.errors import UsageError
 
-# The others wait while the first one reads and writes. Should one end, the launcher ends the rest of its machine at once; those of
-# other machines may hear of it in no other way than this.
+# The others wait while the first process reads and writes. If a process ends, its launcher ends the rest of its machine
+# at once; processes on other machines may only notice by this timeout.
 _PATIENCE = timedelta(minutes=10)
-_SHARED_CPU = torch.device("cpu")  # what the processes say to each other besides tensors does not wait for a GPU
+_SHARED_CPU = torch.device("cpu")  # for exchanging flags and objects without waiting for a GPU
 
 T = TypeVar("T")
 
 
 def own_device(gpus: str) -> torch.device:
-    """This process's one of the devices for `--gpus` on its machine; "auto" is all of them here.
+    """The device of this process, among those of `--gpus` on its machine; "auto" means all of them here.
 
     Raises:
-        UsageError: a GPU is asked for that is not there, or there are more processes than GPUs.
+        UsageError: a requested GPU does not exist, or there are more processes than GPUs.
     """
     devices = choose_all("all" if gpus == "auto" and torch.cuda.is_available() else gpus)
     place, processes = (int(os.environ[name]) for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
@@ -50,36 +50,36 @@ def own_device(gpus: str) -> torch.device:
 
 @contextlib.contextmanager
 def joined(device: torch.device) -> Iterator[None]:
-    """Be one of the processes that the environment tells of, until all of them have done the block.
+    """Be a member of the process group that the environment describes, until all members have finished the block.
 
-    One that fails keeps the connection, and has to end without it: GPUs part only when all of them do.
+    A process that fails must exit without leaving the group: on GPUs that would wait for all others to leave it too.
     """
     end_with_parent()
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
     yield
-    gc.collect()  # a network that the processes shared must not outlive their group: its threads would abort the process
+    gc.collect()  # a DDP network must not outlive its process group: its threads would abort the process
     dist.destroy_process_group()
 
 
 def first_to_fail() -> bool:
-    """Whether none of the processes has failed before this one, whose error is then the one to tell."""
+    """Whether this process is the first to fail, so that its error is the one to report."""
     try:
         address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         store = dist.TCPStore(address, port, is_master=False, timeout=timedelta(seconds=10))  # type: ignore[attr-defined]
         return bool(store.add("das3d/failed", 1) == 1)
-    except (dist.DistError, KeyError):  # the launcher is ending
+    except (dist.DistError, KeyError):  # the launcher is shutting down
         return False
 
 
 def size() -> int:
-    """Number of the processes."""
+    """Number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """This process's place among them."""
+    """This process's index, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
@@ -89,10 +89,10 @@ def is_first() -> bool:
 
 
 def check_share(batch_size: int, portions: int) -> None:
-    """Make sure that every process gets as many samples of a batch as the others, in equal portions.
+    """Check that a batch splits evenly among the processes, and each share into `portions` micro-batches.
 
     Raises:
-        UsageError: it does not come out even.
+        UsageError: it does not.
     """
     if batch_size % (size() * portions):
         each = f" in {portions} micro-batches each" if portions > 1 else ""
@@ -103,15 +103,15 @@ def check_share(batch_size: int, portions: int) -> None:
 
 
 def own_places(batch_size: int, portions: int) -> Tensor:
-    """The places in a batch that are this process's, int64, one portion after another.
+    """This process's indices within a batch, int64, (batch_size / size(),), one micro-batch after another.
 
-    Of every micro-batch all processes have a piece, so that its batch normalisation is that of one process.
+    Every micro-batch is spread over all processes, so that its batch normalisation is the same as in one process.
     """
     return torch.arange(batch_size).view(portions, size(), -1)[:, rank()].flatten()
 
 
 def from_first(make: Callable[[], T]) -> T:
-    """What the first process makes, for all of them."""
+    """Call `make` in the first process; return its result in all of them."""
     if size() == 1:
         return make()
     found: list[Any] = [make() if is_first() else None]
@@ -121,11 +121,11 @@ def from_first(make: Callable[[], T]) -> T:
 
 
 def gathered(own: T) -> list[T] | None:
-    """What each of the processes has, in the order of their places; None in all but the first."""
+    """The values of all processes, in rank order; None in all processes but the first."""
     if size() == 1:
         return [own]
     found: list[Any] | None = [None] * size() if is_first() else None
-    dist.gather_object(own, found)  # by way of the CPU
+    dist.gather_object(own, found)  # via the CPU
     return found
 
 
@@ -139,12 +139,12 @@ def any_of(flag: bool) -> bool:
 
 
 def wait_for_all() -> None:
-    """Go on when every process has come here."""
+    """Wait for every process to get here."""
     any_of(False)
 
 
 def mean(values: Tensor) -> Tensor:
-    """Mean over the processes, without gradient; a GPU's host does not wait for it."""
+    """Mean over the processes, without gradient; the host does not wait for a GPU's result."""
     if size() == 1:
         return values
     total = values.detach().clone()
@@ -153,8 +153,11 @@ def mean(values: Tensor) -> Tensor:
 
 
 def parallel(network: nn.Module) -> nn.Module:
-    """The network as it is to be called in training: gradients become means over the processes, and batch normalisation,
-    in the network itself, sees the whole batch. Its weights become the first process's."""
+    """Wrap the network for training in several processes.
+
+    Gradients become means over the processes. The network itself is changed: its batch normalisation sees the samples
+    of all processes, and its weights become the first process's.
+    """
     if size() == 1:
         return network
     device = next(network.parameters()).device
@@ -165,14 +168,14 @@ def parallel(network: nn.Module) -> nn.Module:
             if type(module) is nn.BatchNorm2d:
                 module.__class__ = _SharedBatchNorm
     together = DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
-    # The first process's have been sent; from here on all processes have the same ones. The argument of this is called otherwise
-    # from torch 2.13 on.
+    # DDP has sent the first process's buffers; from here on all processes have the same ones. Set as an attribute since
+    # torch 2.13 renamed the constructor's argument.
     together.broadcast_buffers = False
     return together
 
 
 def unshared(network: nn.Module, wanted: bool) -> contextlib.AbstractContextManager[None]:
-    """While a `parallel` network's gradients add up over micro-batches, of which the last one shares them."""
+    """If `wanted`, let a `parallel` network's gradients add up unaveraged; the last micro-batch averages them."""
     if wanted and isinstance(network, DistributedDataParallel):
         context: contextlib.AbstractContextManager[None] = network.no_sync()
         return context
@@ -180,7 +183,7 @@ def unshared(network: nn.Module, wanted: bool) -> contextlib.AbstractContextMana
 
 
 class _SharedBatchNorm(nn.BatchNorm2d):
-    """Batch normalisation over the samples of all processes; torch's own, `SyncBatchNorm`, works on GPUs alone."""
+    """Batch normalisation over the samples of all processes; torch's own `SyncBatchNorm` works only on GPUs."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
@@ -202,7 +205,7 @@ class _SharedBatchNorm(nn.BatchNorm2d):
 
 
 class _Mean(torch.autograd.Function):
-    """Mean over the processes. Every process's loss depends on it, and the total loss is the mean of theirs."""
+    """Mean over the processes. The total loss is the mean of losses that all depend on it, so backward averages too."""
 
     @staticmethod
     def forward(context: Any, values: Tensor) -> Tensor:

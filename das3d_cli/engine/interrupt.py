@@ -1,4 +1,4 @@
-"""How work ends early: Ctrl-C waits for a good moment, SIGTERM leaves nothing half written, a killed parent takes its processes along."""
+"""End early: Ctrl-C waits for a good moment, SIGTERM leaves nothing half written, children end with their parent."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator
 
 @contextlib.contextmanager
 def deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C into an answer to "interrupted?": between two statements of a step it would leave half of one.
+    """Yield a function that tells whether Ctrl-C was pressed.
 
-    Outside the main thread, where Python allows no signal handlers, Ctrl-C stays as it is.
+    The first Ctrl-C does nothing else: an interrupt would leave a step half done. Outside the main thread, where Python
+    allows no signal handlers, Ctrl-C is left alone.
     """
     seen = False
 
@@ -35,16 +36,16 @@ def deferred_interrupt() -> Iterator[Callable[[], bool]]:
 
 
 def end_on_sigterm() -> None:
-    """Let SIGTERM, by which services are stopped, end this process as an error does, so that nothing stays half written."""
+    """Let SIGTERM, which stops services, end this process like an error, so that nothing is left half written."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
 
 def end_with_parent(parent: int | None = None) -> None:
-    """End this process soon after its parent: orphans would train on, and write, unseen.
+    """End this process soon after its parent ends: an orphan would go on training and writing unseen.
 
     Args:
-        parent: its number, for a process that may be an orphan by now; otherwise what it is at the moment.
+        parent: process ID, for a process that may be an orphan already; by default that of the current parent.
     """
     threading.Thread(target=_end_with, args=(parent or os.getppid(),), daemon=True).start()
 

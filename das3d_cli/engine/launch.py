@@ -1,4 +1,4 @@
-"""Start this very command once per GPU by torch's own launcher."""
+"""Start the current command once per GPU, with torch's launcher."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def launched() -> bool:
 
 
 def launch(arguments: list[str], processes: int) -> int:
-    """Run `das3d ARGUMENTS` in several processes on this machine, which know of each other; returns the exit code.
+    """Run `das3d ARGUMENTS` in several connected processes on this machine; returns the exit code.
 
-    The first of them that fails tells why, and ends the others.
+    The first process that fails reports why, and the others are ended.
 
     Raises:
-        DataError: one was killed, so that it could not tell.
+        DataError: a process was killed and could not report anything.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -30,7 +30,7 @@ def launch(arguments: list[str], processes: int) -> int:
 
     from das3d_cli.data.workers import cores
 
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the process itself has told
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the process itself reports errors
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // processes)))
     config = LaunchConfig(
         min_nodes=1,
@@ -39,10 +39,10 @@ def launch(arguments: list[str], processes: int) -> int:
         run_id=str(uuid.uuid4()),
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
-        local_addr="localhost",  # the machine's own name may lead nowhere
+        local_addr="localhost",  # the machine's own name may not resolve
         max_restarts=0,
         monitor_interval=0.1,
-        shutdown_timeout=600,  # for Ctrl-C: a validation may be under way, and a checkpoint is to follow
+        shutdown_timeout=600,  # seconds after Ctrl-C: a validation may be running, then a checkpoint is written
     )
     try:
         elastic_launch(config, sys.executable)("-m", "das3d_cli", *arguments)
@@ -53,7 +53,7 @@ def launch(arguments: list[str], processes: int) -> int:
         told = [code for code in codes.values() if code > 0]
         if told:
             return told[0]
-        # Those that the launcher ended itself got a SIGTERM.
+        # Prefer another signal: the launcher itself ends the other processes by SIGTERM.
         rank, code = min(codes.items(), key=lambda item: item[1] == -signal.SIGTERM)
         raise DataError(
             f"process {rank} of the training was killed by {signal.Signals(-code).name}, for want of memory perhaps;"

@@ -1,4 +1,4 @@
-"""Work on a GPU that is launched as a whole: hundreds of kernels that are shorter than their launches."""
+"""GPU work launched as a whole, as a CUDA graph: hundreds of kernels, each shorter than its launch."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from torch.utils._pytree import tree_map_only
 
 from das3d_cli.device import short_of_memory
 
-_EAGERLY = 3  # calls before the recording: libraries choose their kernels and optimisers make their state
+_EAGERLY = 3  # calls before the recording, in which libraries choose kernels and optimisers create their state
 
-# A recording waits for all of a GPU first, which breaks off one that another thread is at.
+# A recording first synchronises with the whole GPU, which would abort another thread's recording.
 _one_at_a_time = threading.Lock()
 
 Result = TypeVar("Result")
@@ -24,29 +24,30 @@ _Shapes = tuple[tuple[torch.Size, torch.dtype], ...]
 
 
 class Recorded(Generic[Result]):
-    """A function of tensors on one GPU; from the fourth call with inputs of some shape on, one CUDA graph.
+    """A function of tensors on one GPU; from the fourth call with inputs of the same shapes on, one CUDA graph.
 
-    All shapes share the memory of their work, for one runs after another. What cannot be recorded runs as it is, and says so.
+    Recordings for different shapes share memory, as only one runs at a time. What cannot be recorded runs as it is,
+    with a warning.
 
     Args:
-        work: takes tensors and returns some, waits for nothing, enters autocast by itself, and depends, besides on its
-            inputs, only on tensors that stay where they are. What it changes of them it changes in every call.
+        work: takes and returns tensors, never waits for the GPU, and enters autocast itself. Besides its inputs it
+            depends only on tensors that stay at their addresses; if it changes any of these, it does so in every call.
     """
 
     def __init__(self, work: Callable[..., Result]) -> None:
         self._work = work
         self._calls: dict[_Shapes, int] = {}
         self._recordings: dict[_Shapes, _Recording[Result]] = {}
-        self._stream: Any = None  # on which it runs before it is recorded, and is recorded
-        self._pool: Any = None  # of memory
+        self._stream: Any = None  # for the calls before the recording, and the recording
+        self._pool: Any = None  # memory that all recordings share
         self._able = True
 
     def __call__(self, *inputs: Tensor) -> Result:
-        """What the work gives; of a recording, copies.
+        """Run the work; the results of a recording are returned as copies.
 
         Raises:
-            RuntimeError: memory is too small for a recording; one that broke off holds some for as long as the process lasts, and
-                no other is tried.
+            RuntimeError: memory is too small for a recording. The failed one holds some memory until the process ends,
+                and no other is tried.
         """
         shapes = tuple((tensor.shape, tensor.dtype) for tensor in inputs)
         self._calls[shapes] = self._calls.get(shapes, 0) + 1
@@ -66,8 +67,8 @@ class Recorded(Generic[Result]):
                 self._recordings[shapes] = _Recording.of(self._work, inputs, self._stream, self._pool)
             return
         except RuntimeError as error:
-            cause = error.__context__ or error  # its end raises over what broke it off
-        # A recording that broke off leaves its stream set, and memory taken.
+            cause = error.__context__ or error  # leaving the capture raises another error over the original
+        # A failed recording leaves its stream current and memory taken.
         torch.cuda.set_stream(here)
         self._able = False
         if short_of_memory(cause):
@@ -85,10 +86,10 @@ class _Recording(Generic[Result]):
 
     @classmethod
     def of(cls, work: Callable[..., Result], inputs: tuple[Tensor, ...], stream: Any, pool: Any) -> _Recording[Result]:
-        """Nothing is computed yet. Other threads, as that which pins a step's samples, may go on meanwhile.
+        """Record the work, without computing it yet. Other threads, such as the one that pins samples, need not stop.
 
-        What another recording works with may be overwritten by this one, and this one's by it, but no inputs, which lie outside the
-        pool, and no results, of which copies are taken at once.
+        Recordings may overwrite each other's intermediate values, but not inputs, which lie outside the pool, and not
+        results before they are copied, which happens at once.
         """
         graph, own = torch.cuda.CUDAGraph(), tuple(tensor.clone() for tensor in inputs)
         with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
@@ -104,12 +105,12 @@ class _Recording(Generic[Result]):
 
 
 def new_stream(*, first: bool) -> torch.cuda.Stream:
-    """On the current GPU; where several streams have work that waits, it goes first or last."""
+    """A stream on the current GPU whose waiting work goes before (`first`) or after that of other streams."""
     return torch.cuda.Stream(priority=-1 if first else 0)  # type: ignore[no-untyped-call]
 
 
 def _beside(stream: torch.cuda.Stream, work: Callable[..., Result], inputs: tuple[Tensor, ...]) -> Result:
-    """Run it on the stream, after what went before here and before what comes."""
+    """Run the work on the stream, after all earlier and before all later work of the current stream."""
     here = torch.cuda.current_stream()
     stream.wait_stream(here)
     with torch.cuda.stream(stream):

@@ -1,4 +1,4 @@
-"""What a training reads, and what it makes of that: good parts as the cache holds them, and defects on them."""
+"""The data of a training: good parts from the cache, and synthetic defects on them."""
 
 from __future__ import annotations
 
@@ -26,8 +26,13 @@ _HELD_OUT = 0.15  # share of the training parts that stands in for a missing val
 
 @dataclass(frozen=True)
 class Data:
-    """What a training reads: good parts to learn from, good parts to validate on, and, on the device, textures; and the
-    names and fingerprints of all these parts, those to learn from first."""
+    """What a training reads.
+
+    Attributes:
+        train, validation: good parts to learn from and to validate on.
+        textures: uint8, (T, 3, S, S), on the device.
+        names, fingerprints: of all these parts, those of `train` first.
+    """
 
     train: Parts
     validation: Parts
@@ -37,7 +42,7 @@ class Data:
 
 
 def check_preprocessing(settings: Settings, cache: Cache) -> None:
-    """A cache is as it was made: a setting of preprocessing that is given besides must be the cache's.
+    """Check that preprocessing settings given explicitly are those that the cache was made with.
 
     Raises:
         UsageError: one is not.
@@ -52,14 +57,14 @@ def check_preprocessing(settings: Settings, cache: Cache) -> None:
 
 
 def load_data(settings: Settings, cache: Cache, device: torch.device) -> Data:
-    """The good parts of train and validation, and the textures: on a GPU as far as `hardware.cache_share` lets them.
+    """Load the good parts of train and validation, and the textures.
 
-    Without a validation split a fixed share of the training parts, picked by the seed, is held out instead, each with all
-    samples that show it.
+    The parts go to a GPU if they fit into the share `hardware.cache_share` of its free memory. Without a validation
+    split, a fixed share of the training parts, picked by the seed, is held out instead, each with all its samples.
 
     Raises:
         DataError: the cache lacks good parts.
-        UsageError: the settings ask for another size, or for images that the cache lacks.
+        UsageError: the model's size does not divide the cache's, or the cache lacks images that the model needs.
     """
     size, cached = settings.model.size, cache.manifest.settings.size
     if cached % size:
@@ -91,11 +96,11 @@ def load_data(settings: Settings, cache: Cache, device: torch.device) -> Data:
 def synthesised(
     batch: Batch, places: Tensor, step: Tensor | int, textures: Tensor, settings: Settings, normal_share: float
 ) -> tuple[Batch, Augmented]:
-    """Good parts turned and relit, and what is made of them.
+    """Turn and relight good parts; return these and their augmented versions.
 
     Args:
-        places: of the parts in their step's batch, (B,); with the step they tell what is drawn.
-        normal_share: of the parts, left as they are.
+        places: indices of the parts in their step's batch, (B,); with step and seed they determine the random draws.
+        normal_share: share of the parts that get no defect.
     """
     s = settings.synthesis
     of_pose, of_light, of_defects = ItemRandom.of(settings.seed, step, places).split(3)
@@ -108,7 +113,7 @@ def synthesised(
 
 
 def _held_out(cache: Cache, seed: int) -> NDArray[np.bool_]:
-    """Which of the good training samples stand in for a validation split; those of one part stay together."""
+    """Which good training samples to hold out for validation, (N,); those of one part stay together."""
     names = [record.part or record.name for record in cache.good("train")]
     parts = list(dict.fromkeys(names))
     order = np.random.default_rng(seed).permutation(len(parts))
@@ -117,7 +122,7 @@ def _held_out(cache: Cache, seed: int) -> NDArray[np.bool_]:
 
 
 def _names(cache: Cache, split: str) -> NDArray[np.str_]:
-    """What to call the samples that `_good` gives, (N,)."""
+    """Names of the samples that `_good` returns, (N,)."""
     return np.array([f"{split}/{GOOD}/{record.name}" for record in cache.good(split)])
 
 

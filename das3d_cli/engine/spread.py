@@ -27,20 +27,20 @@ Work = Callable[[str, torch.device], Result]
 def one_after_another(
     work: Work[Result], names: Sequence[str], device: torch.device
 ) -> Iterator[tuple[str, Result | Das3dError]]:
-    """Yield each name with what the work on it gave, or with the error that ended it, which ends no other's."""
+    """Yield each name with the result of its work, or with the error that ended it, which does not stop the others."""
     for name in names:
         yield name, _outcome(work, name, device)
-        gc.collect()  # what one training held, in cycles too, must not be in the next one's way
-        with contextlib.suppress(RuntimeError):  # of a GPU that failed: whatever works on it next tells so itself
+        gc.collect()  # frees what one training held, reference cycles too, before the next one
+        with contextlib.suppress(RuntimeError):  # the GPU has failed: the next work on it reports that itself
             torch.cuda.empty_cache()
 
 
 def side_by_side(
     work: Work[Result], names: Sequence[str], devices: Sequence[torch.device]
 ) -> Iterator[tuple[str, Result | Das3dError]]:
-    """As `one_after_another`, as many at a time as there are devices, in the order in which they end.
+    """Like `one_after_another`, with one process per device at a time; yields in the order in which they end.
 
-    `work` must be importable from another process. Ctrl-C reaches all of them, and they end as it has them.
+    `work` must be importable from another process. Ctrl-C is passed on to all running processes, which handle it.
     """
     context = multiprocessing.get_context("spawn")
     waiting, free = deque(names), deque(devices)
@@ -53,7 +53,7 @@ def side_by_side(
                 process = context.Process(target=_report, args=(theirs, work, name, device, os.getpid()))
                 with deaf_to_interrupts():
                     process.start()
-                    running[ours] = process, name, device  # one that is not there would not hear of an interrupt
+                    running[ours] = process, name, device  # before an interrupt can arrive, so that it is passed on
                 theirs.close()
             ended = wait(list(running))
             for ours in [connection for connection in running if connection in ended]:
@@ -79,9 +79,9 @@ def _received(ours: Connection, process: SpawnProcess) -> Any:
 
 
 def _report(theirs: Connection, work: Work[Result], name: str, device: torch.device, parent: int) -> None:
-    """Run in the process: hand back the outcome."""
+    """Do the work, in its own process, and send back the outcome."""
     if hasattr(os, "setsid"):
-        os.setsid()  # Ctrl-C comes from the first process alone, and so once
+        os.setsid()  # Ctrl-C then comes from the first process alone, and only once
     end_with_parent(parent)
     try:
         if hasattr(signal, "pthread_sigmask"):
@@ -95,6 +95,6 @@ def _outcome(work: Work[Result], name: str, device: torch.device) -> Result | Da
     try:
         return work(name, device)
     except Das3dError as error:
-        return type(error)(str(error))  # without the frames that it passed, and all that those hold
-    except Exception as error:  # noqa: BLE001  (what is not foreseen in one must not end the others)
+        return type(error)(str(error))  # without the traceback, whose frames keep data alive
+    except Exception as error:  # noqa: BLE001  (an unforeseen error in one must not end the others)
         return DataError(f"internal error: {unforeseen(error)}")

@@ -31,19 +31,19 @@ _REPORT_EVERY = 20  # steps between lines of metrics.jsonl
 _WARM_UP = 0.1  # share of the steps in which the learning rate rises
 
 Progress = Callable[[int, dict[str, float]], None]
-Samples = list[tuple[Batch, Augmented]]  # good parts as they were turned and relit, and what was made of them
+Samples = list[tuple[Batch, Augmented]]  # per micro-batch: good parts, turned and relit; their augmented versions
 
 
 class Trainer:
     """The state of one training, and the steps that advance it.
 
+    Several processes may share one training (see `distributed`); only the first one writes and reports.
+
     Args:
         settings: resolved settings; their preprocessing is that of the data.
-        data: its textures are on the device; the parts there, or in main memory.
-        identity: what the model file must say of itself besides the settings: category, preprocessing.
+        data: textures on the device to train on; parts there or in main memory.
+        identity: what the model file must record besides the settings: category, preprocessing.
         run: the run folder to write to.
-
-    Several processes may share in one training (see `distributed`); the first one alone writes and reports.
     """
 
     def __init__(self, settings: Settings, data: Data, identity: dict[str, Any], run: Path) -> None:
@@ -57,9 +57,9 @@ class Trainer:
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.parallel = distributed.parallel(self.network)
         if self.network.template is not None and distributed.size() > 1:
-            self.network.template.compare(bool(self.network.template.shared))  # as the first process does
+            self.network.template.compare(bool(self.network.template.shared))  # same choice as the first process
         self._as_graph = settings.hardware.cuda_graphs and self.device.type == "cuda" and distributed.size() == 1
-        # What a recorded step reads anew, it must find on the GPU.
+        # A recorded step can read changing values only from the GPU.
         self._learning_rate = (
             torch.tensor(settings.train.lr, device=self.device) if self._as_graph else settings.train.lr
         )
@@ -68,7 +68,7 @@ class Trainer:
             capturable=self._as_graph,
         )  # fmt: skip
         self._work = Ahead(self._make, self._learn, self._inputs) if self._as_graph else self._one_by_one
-        # Of a batch, where its parts are picked, and on the device, where their places tell one sample's chance from another's.
+        # Indices of this process's samples in a batch; the copy on the device selects each sample's random numbers.
         self._own = distributed.own_places(settings.train.batch_size, settings.train.accumulate)
         self._places = self._own.to(self.device)
         self.feed = Feed(data.train, self.device, self._indices)
@@ -77,12 +77,12 @@ class Trainer:
         self.interrupted = False
 
     def fit(self, progress: Progress) -> None:
-        """Train to the end. Ctrl-C ends it after the step under way, with a checkpoint; a second one at once.
+        """Train to the end. Ctrl-C stops after the current step, with a checkpoint; a second one stops at once.
 
-        In the last step there is nothing left to end: then `interrupted` tells of it.
+        In the last step there is nothing left to stop: then Ctrl-C only sets `interrupted`.
 
         Raises:
-            DataError: the loss is no longer a number, the GPU's memory is too small, or a checkpoint cannot be written.
+            DataError: loss or weights are no longer finite, memory is too small, or a checkpoint cannot be written.
             KeyboardInterrupt: interrupted.
         """
         total = self.settings.train.steps
@@ -96,7 +96,7 @@ class Trainer:
                 self.step += 1
                 due = self.step % self.settings.train.validate_every == 0 or self.step == total
                 if self.step % _REPORT_EVERY == 0 or due:
-                    means = self._means(noted)  # a GPU has done the steps by then
+                    means = self._means(noted)  # waits until a GPU has done the steps, before the time is taken
                     seconds = time.perf_counter() - started
                     rate = (self.step - started_at) * self.settings.train.batch_size / seconds
                     self._report(means | {"images_per_second": rate}, progress)
@@ -107,7 +107,7 @@ class Trainer:
                 self.interrupted = distributed.any_of(interrupted())
                 if self.interrupted and self.step < total:
                     self.save_state()
-                    distributed.wait_for_all()  # the launcher ends who still writes when another one leaves
+                    distributed.wait_for_all()  # else the launcher would end a process still writing when another exits
                     raise KeyboardInterrupt
 
     def _advance(self) -> dict[str, Tensor]:
@@ -130,7 +130,7 @@ class Trainer:
         return *self.feed.batch(step), torch.full((), step, device=self.device)
 
     def _make(self, rgb: Tensor, depth: Tensor, foreground: Tensor, parallax: Tensor, step: Tensor) -> Samples:
-        """What a step learns from, in equal portions."""
+        """The samples that a step learns from, in equal micro-batches."""
         batch, s = Batch(rgb, depth, foreground, parallax), self.settings
         return [
             synthesised(*some, step, self.data.textures, s, s.synthesis.normal_share)
@@ -138,7 +138,7 @@ class Trainer:
         ]
 
     def _learn(self, parts: Samples) -> dict[str, Tensor]:
-        """One optimiser step, on the device from beginning to end; returns the losses."""
+        """One optimiser step, entirely on the device; returns the losses."""
         s = self.settings
         good = distributed.mean(torch.stack([(1 - augmented.mask).sum() for _, augmented in parts]).mean())
         self.network.train()
@@ -179,13 +179,13 @@ class Trainer:
         return torch.from_numpy(found)[self._own]
 
     def _micro_batches(self, batch: Batch) -> Iterator[tuple[Batch, Tensor]]:
-        """The step's good parts and their places in its batch, in equal portions."""
+        """The step's good parts and their indices in its batch, in equal micro-batches."""
         portion = len(self._places) // self.settings.train.accumulate
         for *some, where in zip(*(torch.split(tensor, portion) for tensor in (*batch, self._places)), strict=True):
             yield Batch(*some), where
 
     def _means(self, noted: list[dict[str, Tensor]]) -> dict[str, float]:
-        """The losses of some steps, in the mean. Raises DataError: they are no numbers."""
+        """Mean losses over some steps and all processes. Raises DataError: the loss is not finite."""
         found = torch.stack([torch.stack([record[name] for record in noted]).mean() for name in noted[0]])
         means: dict[str, float] = dict(zip(noted[0], distributed.mean(found).tolist(), strict=True))
         if not np.isfinite(means["loss"]):
@@ -211,7 +211,7 @@ class Trainer:
         progress(self.step, found)
 
     def _check_weights(self) -> None:
-        """The loss tells of the weights before a step, a checkpoint must not hold what that step made of them."""
+        """Check that the weights are finite before saving them: the loss only reflects the weights before its step."""
         if not torch.stack([value.isfinite().all() for value in self.network.state_dict().values()]).all():
             raise self._diverged("the weights became infinite")
 
@@ -222,15 +222,15 @@ class Trainer:
         )
 
     def _save_model(self) -> None:
-        """Write checkpoints/best.pt if the weights at hand are the best, which last.pt must know already.
+        """Write checkpoints/best.pt if the current weights are the best; last.pt must have been written before.
 
-        Whoever dies between the two, `restore` makes up for: last.pt of the same step holds these weights too.
+        If the process dies in between, `restore` makes up for it: last.pt of the same step holds the same weights.
         """
         if self.best and self.best["step"] == self.step:
             checkpoint.save(self.run / runs.BEST, self._model_file())
 
     def _model_file(self) -> dict[str, Any]:
-        """All that a detector needs."""
+        """Everything a detector needs."""
         return {
             **self.identity,
             "das3d": __version__,
@@ -242,7 +242,7 @@ class Trainer:
         }
 
     def save_state(self) -> None:
-        """Write checkpoints/last.pt, from which `restore` goes on."""
+        """Write checkpoints/last.pt, from which `restore` continues."""
         self._check_weights()
         if not distributed.is_first():
             return
@@ -258,7 +258,7 @@ class Trainer:
 
     @staticmethod
     def read_state(run: Path) -> dict[str, Any]:
-        """What checkpoints/last.pt holds.
+        """Read checkpoints/last.pt.
 
         Raises:
             DataError: the run has none yet, or it is damaged.
@@ -271,17 +271,17 @@ class Trainer:
         return checkpoint.load(path)
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go back to a state that `read_state` read, before the first step.
+        """Continue from a state that `read_state` returned; to be called before the first step.
 
         Raises:
-            DataError: it does not fit the run's settings.
+            DataError: the state does not fit the run's settings.
             RuntimeError, MemoryError: memory is too small.
         """
         try:
             self.network.load_state_dict(state["network"])
             self.optimizer.load_state_dict(state["optimizer"])
             for group in self.optimizer.param_groups:
-                group["capturable"] = self._as_graph  # it may have been saved on another device
+                group["capturable"] = self._as_graph  # the state may come from another device
             self.step, self.best = state["step"], state["best"]
         except (KeyError, ValueError, RuntimeError) as error:
             if short_of_memory(error):
@@ -295,10 +295,10 @@ class Trainer:
 def loss_terms(
     output: Output, normal: Batch, mask: Tensor, gamma: float, good: Tensor, shrink: int
 ) -> dict[str, Tensor]:
-    """The unweighted terms of Eq. 13 and of the two losses beside it, scalars.
+    """The unweighted terms of Eq. 13 and of the two additional losses, scalars.
 
     Args:
-        good: number of good pixels; of a batch that comes in equal parts their mean number.
+        good: number of good pixels; for a batch split into equal parts, their mean number.
         shrink: as for `losses.ssim_loss`.
     """
     zero = mask.new_zeros(())
@@ -314,7 +314,7 @@ def loss_terms(
 
 
 def total_loss(terms: dict[str, Tensor], weights: LossSettings) -> Tensor:
-    """Eq. 13 with the settings' weights."""
+    """Eq. 13 and the two additional losses, with the settings' weights."""
     return (
         weights.reconstruction * (terms["reconstruct_depth"] + terms["reconstruct_rgb"])
         + weights.ssim * terms["ssim"]
@@ -325,7 +325,7 @@ def total_loss(terms: dict[str, Tensor], weights: LossSettings) -> Tensor:
 
 
 def learning_rate(step: int, steps: int, peak: float) -> float:
-    """One cycle: up from a twenty-fifth of the peak over the first tenth, then down to zero along a cosine."""
+    """One cycle: up from 1/25 of the peak over the first tenth of the steps, then down to zero along a cosine."""
     warm_up = max(1, round(_WARM_UP * steps))
     if step < warm_up:
         return peak * (0.04 + 0.96 * step / warm_up)

@@ -1,4 +1,4 @@
-"""Train one category from its cache: a run folder from start, or from where it was left, to summary.json."""
+"""Train one category from its cache: start or resume a run, and finish it with summary.json."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ def start(
     device: torch.device,
     claimed: Callable[[Path], None] = lambda run: None,
 ) -> Trainer:
-    """Claim a run folder below `base` and make ready to train in it.
+    """Claim a run folder below `base` and prepare to train in it.
 
     Args:
-        claimed: told the folder while it is empty; of processes that train together the first one is.
+        claimed: called with the folder before any file is in it; of several processes, only in the first.
 
     Raises:
         DataError: the cache lacks good parts, the folder cannot be written, or memory is too small.
-        UsageError: the settings ask for another preprocessing or size than the cache's.
+        UsageError: the settings' preprocessing or size does not match the cache.
     """
     check_preprocessing(settings, cache)
     distributed.check_share(settings.train.batch_size, settings.train.accumulate)
-    textures = settings.synthesis.textures and settings.synthesis.textures.resolve()  # who resumes may be elsewhere
+    textures = settings.synthesis.textures and settings.synthesis.textures.resolve()  # --resume may run elsewhere
     synthesis = settings.synthesis.model_copy(update={"textures": textures})
     settings = settings.model_copy(update={"preprocess": cache.manifest.settings, "synthesis": synthesis})
     _check_same(settings)
@@ -66,13 +66,13 @@ def start(
 
 
 def resume(run: Path, cache_root: Path, device: torch.device, assignments: list[str] | None = None) -> Trainer:
-    """Make ready to go on with an unfinished run.
+    """Prepare to continue an unfinished run.
 
     Args:
-        assignments: settings that are to be others from now on, as for `configure.adapted`, which the environment may hold too.
+        assignments: settings to change from now on, as for `configure.adapted`, which also reads the environment.
 
     Raises:
-        DataError: not a run folder, without checkpoint, its cache or textures have changed since, or memory is too small.
+        DataError: not a run folder, no checkpoint, the cache or the textures have changed, or memory is too small.
         UsageError: the run is finished, or a setting cannot be changed.
     """
     begun, state = distributed.from_first(lambda: _left(run))
@@ -101,10 +101,10 @@ def resume(run: Path, cache_root: Path, device: torch.device, assignments: list[
 
 
 def _check_same(settings: Settings) -> None:
-    """Make sure that processes which train together do so by the same settings: each machine has files and an environment of its own.
+    """Check that all processes train with the same settings, as each machine has its own files and environment.
 
     Raises:
-        UsageError: they differ; names the first one that does.
+        UsageError: they differ; names the first setting that does.
     """
     shared = [key for key in FIELDS if not key.startswith("hardware.") and key != "synthesis.textures"]
     own = {key: operator.attrgetter(key)(settings) for key in shared}
@@ -142,10 +142,10 @@ def finish(trainer: Trainer, progress: Progress) -> dict[str, Any]:
 def environment(device: torch.device) -> dict[str, Any]:
     """Versions, platform and device, for the record."""
     versions = {}
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # it may run where it is not installed
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # das3d may run without being installed
         for need in importlib.metadata.requires("das3d") or ():
             name = re.split(r"[^\w.-]", need, maxsplit=1)[0]
-            with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # on another platform
+            with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # for another platform
                 versions[name] = importlib.metadata.version(name)
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
@@ -161,7 +161,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def identity(cache: Cache) -> dict[str, Any]:
-    """What a model file says of its data: enough to treat a raw capture alike, and to know the samples again."""
+    """What a model file records of its data: enough to treat a raw capture alike, and to recognise the samples."""
     manifest = cache.manifest
     used = [
         (record.split, record.label, record.name, record.part, record.key)
@@ -180,9 +180,9 @@ def identity(cache: Cache) -> dict[str, Any]:
 
 
 def _of_textures(settings: Settings, data: Data) -> dict[str, Any]:
-    """What a checkpoint says of a folder's textures, beside `identity`: enough to know them again.
+    """What a checkpoint records of textures from a folder, besides `identity`: enough to recognise them.
 
-    Those made up follow from the settings, and are not on every processor the same to the last bit.
+    Procedural textures are left out: they follow from the settings, and their last bits depend on the processor.
     """
     if settings.synthesis.textures is None:
         return {}
@@ -200,11 +200,11 @@ def _claim(settings: Settings, cache: Cache, base: Path, device: torch.device, c
 
 @contextlib.contextmanager
 def _removed_on_failure(run: Path) -> Iterator[None]:
-    """Remove the run folder again where what follows fails: without a checkpoint nobody could go on with it."""
+    """Remove the run folder if the block fails: without a checkpoint the run could not be resumed."""
     try:
         yield
     except BaseException:
-        # The first of several GPUs waits for the one that failed, and is ended without a word.
+        # Not only in the first process, which may be waiting for the failed one and is ended before it can do this.
         if distributed.is_first() or not (run / runs.LAST).exists():
             shutil.rmtree(run, ignore_errors=True)
         raise
@@ -215,7 +215,7 @@ def _write_settings(run: Path, settings: Settings) -> None:
 
 
 def _left(run: Path) -> tuple[Settings, dict[str, Any]]:
-    """The settings and the last state of an unfinished run, in main memory."""
+    """The settings and the last state of an unfinished run; its tensors are in main memory."""
     if not (run / runs.SETTINGS).is_file():
         raise DataError(f"{run}: not a run folder; `das3d train` makes them below runs/")
     if (run / runs.SUMMARY).is_file():

@@ -1,4 +1,4 @@
-"""Judge a network while it trains: on good parts that it never saw, and on synthetic defects made on them."""
+"""Validate a network during training, on good parts that it never saw and on synthetic defects made on them."""
 
 from __future__ import annotations
 
@@ -21,21 +21,22 @@ from das3d_cli.settings import Settings
 from das3d_cli.synthesis.augment import augment
 from das3d_cli.synthesis.random import ItemRandom
 
-_CHUNK = 16  # parts at a time, at most
-_RANKED_SIDE = 128  # pixels of a map along each axis that are ranked: all of a larger one would take most of the time
-_KNOWN = 64  # of the parts that a network is trained on, at most, are scored
-_BESIDE_TRAINING = 4  # images, as a multiple of a training step's: they need no gradients
+_CHUNK = 16  # maximum number of parts scored at a time
+_RANKED_SIDE = 128  # pixels, to which larger maps are subsampled: ranking them whole would take most of the time
+_KNOWN = 64  # maximum number of training parts that are scored
+_BESIDE_TRAINING = 4  # images at a time, as a multiple of a training micro-batch: they need no gradients
 
 
 class _Found(NamedTuple):
-    """What was found on P held-out parts, and on N versions of them with synthetic defects.
+    """Results on P held-out parts, and on N versions of them with synthetic defects.
 
     Attributes:
-        places: int64, (P,), of the parts among the held-out ones.
-        good: float64, (P,), scores of the parts as they are.
-        turned: float64, (3 P,), turned by quarters, or (0,) where those would be the same.
-        scores: float64, (N,), of the versions; anomalous: bool, (N,), whether a defect was made on them.
-        maps, masks: float32 and bool, (N, s, s), of the versions, fewer than twice `_RANKED_SIDE` pixels along each axis.
+        places: int64, (P,), indices of the parts among the held-out ones.
+        good: float64, (P,), scores of the unchanged parts.
+        turned: float64, (3 P,), scores of the parts after quarter turns; (0,) where these are not made.
+        scores: float64, (N,), of the versions.
+        anomalous: bool, (N,), whether a version has a defect.
+        maps, masks: float32 and bool, (N, s, s), of the versions; s is below twice `_RANKED_SIDE` pixels.
     """
 
     places: NDArray[np.int64]
@@ -50,19 +51,20 @@ class _Found(NamedTuple):
 def validate(
     network: Das3d, parts: Parts, trained: Parts, textures: Tensor, settings: Settings
 ) -> dict[str, float] | None:
-    """Score held-out parts as they are and with synthetic defects, which are the same at every call.
+    """Score held-out parts unchanged and with synthetic defects, which are the same in every call.
 
-    Of several processes each scores some of the parts, and the first one gets what they found together.
+    With several processes each scores some of the parts, and the first one gets the combined result.
 
     Args:
+        parts: the held-out parts.
         trained: the parts that the network is trained on, which help to set the threshold.
 
     Returns:
-        image_auroc and pixel_ap; quality, their mean; threshold, from the scores of good parts as they are; defects_found, the
-        share of the synthetic defects whose score reaches it; highest, the place of the good part of the highest of these scores, the
-        parts trained on counted first. None in all processes but the first.
+        image_auroc and pixel_ap; quality, their mean; threshold, from the scores of unchanged good parts;
+        defects_found, the share of synthetic defects whose score reaches it; highest, the index of the
+        highest-scoring of these good parts, counting those trained on first. None in all processes but the first.
     """
-    look, device = judging(copy.deepcopy(network)), textures.device  # as a detector judges
+    look, device = judging(copy.deepcopy(network)), textures.device  # the same pass as a detector's
     judged = [
         _judge(look, places, batch, textures, settings)
         for places, batch in _batches(parts, torch.arange(len(parts)), device, settings)
@@ -98,12 +100,12 @@ def validate(
 
 def _judge(look: Pass, places: Tensor, batch: Batch, textures: Tensor, settings: Settings) -> _Found:
     modality = settings.model.modality
-    # Every version shows a defect, in both images or in one of them.
+    # Without dropout every version shows a defect, in both modalities or in one of them.
     seen: tuple[Modality, ...] = ("both", "rgb", "depth") if modality == "both" else (modality,)
     arguments = settings.synthesis.augmentation() | {"dropout": 0.0}
     looking = settings.score.smoothing, settings.views_taken
-    # Where parts lie as they fall, each is four, unless its views are the same of all four: few parts would rank two states
-    # of a network by chance.
+    # Parts that may lie at any angle are also scored after quarter turns, unless their views would be the same four:
+    # with few scores, it would be chance which of two states of a network ranks higher.
     turns = range(1, 4 if settings.synthesis.rotate and settings.views_taken < 4 else 1)
     good = score(look, batch, *looking).scores
     turned = [score(look, quarter_turned(batch, n), *looking).scores for n in turns]
@@ -119,16 +121,16 @@ def _judge(look: Pass, places: Tensor, batch: Batch, textures: Tensor, settings:
     return _Found(
         places=places.cpu().numpy(),
         good=good,
-        turned=np.concatenate((*turned, good[:0])),  # which may be none
+        turned=np.concatenate((*turned, good[:0])),  # `turned` may be empty
         scores=np.concatenate([one.scores for one in found]),
         anomalous=np.asarray(mask.any(axis=(1, 2))),
-        maps=maps[ranked].copy(),  # a view would hold all pixels
+        maps=maps[ranked].copy(),  # a view would keep all pixels in memory
         masks=mask[ranked].copy(),
     )
 
 
 def _batches(parts: Parts, places: Tensor, device: torch.device, settings: Settings) -> Iterator[tuple[Tensor, Batch]]:
-    """This process's share of the parts at some places, a few at a time, and their places, on the device."""
+    """This process's share of the parts at `places`: their indices and images on the device, a few parts at a time."""
     own = places[distributed.rank() :: distributed.size()]
     images = _BESIDE_TRAINING * settings.train.micro_batch // distributed.size()
     count = max(1, min(_CHUNK, images // settings.views_taken))

@@ -1,4 +1,4 @@
-"""The part of the page that judges scores and heat maps themselves: figures with their meanings, and charts."""
+"""The page's sections on the quality of scores and heat maps: figures with explanations, and charts."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _FIGURES = {
         " while at most 30% of all other spots glow with it.",
     ),
 }
-# What the folded tables hold: title -> figure -> its column's title.
+# The tables in the collapsed section: table title -> figure -> column title.
 _IN_FULL = {
     "Parts and pixels": {name: title for name, (title, _) in _FIGURES.items() if name != "aupro_30"},
     f"AUPRO {EXACT_NOTE}": {figure: f"AUPRO {limit}" for figure, limit in LIMITS.items()},
@@ -50,7 +50,7 @@ _IN_FULL = {
 
 
 def figures(evaluation: Evaluation) -> Element:
-    """The figures over all parts in words, those of each kind of defect in a table, and, folded, whatever is known."""
+    """The main figures with explanations, a table of them per defect type, and a collapsed section with all figures."""
     overall, bounds = evaluation.metrics[OVERALL], evaluation.intervals[OVERALL]
     meanings = (
         tag("div", tag("dt", title),
@@ -96,7 +96,7 @@ def _in_full(evaluation: Evaluation, title: str, names: dict[str, str]) -> Eleme
 
 
 def charts(evaluation: Evaluation) -> Element:
-    """The scores about the threshold, and the curves for which there are both good and defective parts."""
+    """The score histogram, and the ROC and PRO curves where their areas are defined."""
     overall = evaluation.metrics[OVERALL]
     return tag(
         "section",

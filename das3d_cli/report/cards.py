@@ -19,13 +19,13 @@ _SIDE = 256  # pixels: sharp on a phone, and 60 parts stay within a few megabyte
 
 
 class Fate(NamedTuple):
-    """The test parts that fared alike.
+    """Test parts with the same outcome.
 
     Attributes:
-        name: one word, which serves as the group's address on the page as well.
-        right: whether the verdict was.
-        meaning: who is in it, and in which order.
-        parts: places in the split, in the order of the page.
+        name: one word, also the group's anchor on the page.
+        right: whether the verdict was correct.
+        meaning: which parts are in the group, and in which order.
+        parts: indices into the split, in page order.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Fate(NamedTuple):
 
 
 def fates_of(evaluation: Evaluation) -> tuple[Fate, Fate, Fate, Fate]:
-    """Missed, rejected, found and passed parts; in each what speaks most against the detector comes first."""
+    """The missed, rejected, found and passed parts; each group begins with what counts most against the detector."""
     scores, defective = evaluation.scored.scores, evaluation.defective
     missed, alarms = evaluation.missed(), evaluation.false_alarms()
     rising = sorted(range(len(scores)), key=lambda i: scores[i])
@@ -53,7 +53,7 @@ def fates_of(evaluation: Evaluation) -> tuple[Fate, Fate, Fate, Fate]:
 
 
 def cards(evaluation: Evaluation, fate: Fate, light: Brightening) -> Element:
-    """The fate's parts under a heading, their photos in this light."""
+    """A section with the cards of one group, its photos brightened by `light`."""
     return tag(
         "section",
         tag("h3", f"{fate.name.capitalize()} ", tag("span", str(len(fate.parts)), class_="count")),
@@ -64,13 +64,13 @@ def cards(evaluation: Evaluation, fate: Fate, light: Brightening) -> Element:
 
 
 def heat_scale(threshold: float, outline: float) -> Picture:
-    """The colours of the heat maps from 0 on the left to 1 on the right, as they look on black."""
+    """The colour scale of the heat maps over black, from 0 on the left to 1 on the right."""
     values = np.tile(np.linspace(0, 1, 2 * _SIDE, dtype=np.float32), (16, 1))
     return blend(np.zeros((*values.shape, 3), np.uint8), values, threshold=threshold, outline=outline, anomalous=True)
 
 
 def badge(fate: Fate) -> Element:
-    """The fate in a word, with a sign that does without colour."""
+    """The group's name with a symbol, so that it can be read without colour."""
     sign = tag("span", "✓ " if fate.right else "✕ ", aria_hidden="true")
     return tag("span", sign, fate.name, class_="badge right" if fate.right else "badge wrong")
 
@@ -111,7 +111,7 @@ def _card(evaluation: Evaluation, fate: Fate, index: int, light: Brightening) ->
 
 
 def _marked(reached: Mask, part: Mask) -> str:
-    """The defective pixels, in words."""
+    """What the heat map outlines, in words."""
     count, _, found, _ = cv2.connectedComponentsWithStats(reached.astype(np.uint8), connectivity=8)
     if count == 1:
         return "no place reaches the threshold"
@@ -122,7 +122,7 @@ def _marked(reached: Mask, part: Mask) -> str:
 
 
 def _defect(truth: Mask, reached: Mask, part: Mask) -> str:
-    """What people marked, and how much of it the heat map outlines, in words."""
+    """The size of the ground truth and how much of it the heat map outlines, in words."""
     return f"a defect of {_share(truth.sum(), part)}, {percent(float(reached[truth].mean()))} of it outlined"
 
 
@@ -131,12 +131,12 @@ def _share(pixels: int, part: Mask) -> str:
 
 
 def _limits(depths: NDArray[np.float32]) -> tuple[float, float]:
-    """What lies between them shows the surface; the few deepest points are the part's rim."""
+    """The depth range that shows the surface; the few deepest points are the part's rim."""
     near, far = np.percentile(depths, [1, 95]) if len(depths) else (0.0, 0.0)
     return float(near), float(far)
 
 
 def _shown(picture: Picture) -> Picture:
-    """At the size of the page; blocks of pixels stay in place and edges stay smooth."""
+    """Resize to `_SIDE`; pixels keep their positions and edges stay smooth."""
     how = cv2.INTER_AREA if picture.shape[0] > _SIDE else cv2.INTER_CUBIC
     return np.asarray(cv2.resize(picture, (_SIDE, _SIDE), interpolation=how), dtype=np.uint8)

@@ -1,6 +1,6 @@
-"""Charts as inline SVG: how the scores lie about the threshold, and the curves behind AUROC and AUPRO.
+"""Charts as inline SVG: the scores around the threshold, and the curves behind AUROC and AUPRO.
 
-Their colours are in page.css, so that they follow the page from light to dark and onto paper.
+Their colours are set in page.css, so that they follow the page's light, dark and print styles.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from numpy.typing import ArrayLike, NDArray
 
 from das3d_cli.report.markup import tag
 
-_WIDTH, _HEIGHT = 320, 272  # about what a phone has room for, so that letters keep their size there
-_LEFT, _RIGHT, _TOP, _BOTTOM = 42, 300, 46, 226  # the frame in which values lie
-_BIN = 0.04  # width of a bar, on the scores' scale
-_TOLERANCE = 0.1  # how far a thinned curve may lie from the whole one, in the units of the drawing
+_WIDTH, _HEIGHT = 320, 272  # about a phone's width, so that text keeps its size there
+_LEFT, _RIGHT, _TOP, _BOTTOM = 42, 300, 46, 226  # the plot area
+_BIN = 0.04  # width of a bar, in score units
+_TOLERANCE = 0.1  # largest deviation of a thinned curve from the original, in drawing units
 
 
 def score_histogram(good: ArrayLike, defective: ArrayLike, threshold: float) -> Element:
-    """Good parts' scores as bars that rise, defective ones' as bars that hang, from one axis.
+    """Histogram of scores, with good parts upwards and defective parts downwards from one axis.
 
-    The threshold is an edge between bars: right of it are the parts that are rejected, and no others.
+    The threshold is an edge between bars: exactly the rejected parts lie right of it.
 
     Args:
         good, defective: (N,) and (M,), scores from 0 to 1; either may be empty.
-        threshold: the least score of a part that is rejected.
+        threshold: the lowest score that is rejected.
     """
     up, down = _bins(good, threshold), _bins(defective, threshold)
     highest, lowest = max(up.values(), default=0), max(down.values(), default=0)
@@ -83,11 +83,11 @@ def rising_curve(
     """A curve and the area below it; both axes are shares, labelled in percent.
 
     Args:
-        x, y: (K,), 0 to 1, neither ever falling.
-        area_title: what the area is.
-        limit: up to where the area is taken; a limit below 1 is marked, and the x axis goes on a third farther.
-        place: what to mark on the curve; left out where the x axis ends before it.
-        place_title: what it is.
+        x, y: (K,), 0 to 1, both non-decreasing.
+        area_title: legend of the area.
+        limit: x where the area ends; below 1 it is marked, and the x axis extends a third beyond it, at most to 1.
+        place: (x, y) of a point to mark; left out if it is beyond the end of the x axis.
+        place_title: label of that point.
     """
     rates, heights = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     end = min(1.0, limit * 4 / 3)
@@ -110,7 +110,7 @@ def rising_curve(
 
 
 def _path(rates: NDArray[np.float64], heights: NDArray[np.float64], until: float, end: float) -> str:
-    """The curve up to `until` and with what rises right there, on an axis up to `end`."""
+    """SVG path of the curve up to x = `until`, including a vertical step there, on an axis up to `end`."""
     inside = rates <= until
     across = _across(np.append(rates[inside], until) / end)
     corners = thinned(np.stack([across, _up(np.append(heights[inside], np.interp(until, rates, heights)))], axis=1))
@@ -122,14 +122,14 @@ def _limit_mark(x: float, title: str) -> tuple[Element, ...]:
 
 
 def _place_mark(x: float, y: float, title: str) -> tuple[Element, ...]:
-    """A ring, lettered below the curve, or above what stands at the axis."""
+    """A ring with its label below it, or above it near the axis."""
     anchor, shift = _beside(x)
     ring = tag("circle", cx=f"{x:.1f}", cy=f"{y:.1f}", r=5, class_="place")
     return ring, _text(x + shift, y + 18 if y < _BOTTOM - 45 else y - 22, title, anchor, "strong")
 
 
 def thinned(points: NDArray[np.float64]) -> NDArray[np.float32]:
-    """A polyline, (K, 2), with no more corners than it takes to stay where it was, (L, 2)."""
+    """Reduce a polyline, (K, 2), to the corners that keep it within `_TOLERANCE` of its course, (L, 2)."""
     kept = cv2.approxPolyDP(points.astype(np.float32)[:, None], _TOLERANCE, closed=False)
     return np.asarray(kept, dtype=np.float32)[:, 0]
 
@@ -143,13 +143,13 @@ def _up(share: float | NDArray[np.float64]) -> Any:
 
 
 def _bins(scores: ArrayLike, threshold: float) -> dict[int, int]:
-    """How many scores each bar holds; bar 0 begins at the threshold, and one below it is negative."""
+    """Bar number -> count of scores; bar 0 begins at the threshold, and bars below it have negative numbers."""
     numbers = np.floor((np.asarray(scores, dtype=np.float64) - threshold) / _BIN).astype(int)
     return Counter(numbers.tolist())
 
 
 def _step(largest: int) -> int:
-    """Between ticks, so that there are about four: 1, 2 or 5 times a power of ten."""
+    """The distance between ticks that gives about four: 1, 2 or 5 times a power of ten."""
     steps = (factor * magnitude for magnitude in (1, 10, 100, 1000, 10_000) for factor in (1, 2, 5))
     return next((step for step in steps if 4 * step >= largest), largest)
 
@@ -162,7 +162,7 @@ def _sides(scores: ArrayLike, threshold: float, kind: str) -> str:
 
 
 def _beside(x: float) -> tuple[str, int]:
-    """How to letter what stands at x: to its right where there is room, else to its left."""
+    """Text anchor and x offset of the label of a mark at x: to its right in the left half, else to its left."""
     return ("start", 6) if x < (_LEFT + _RIGHT) / 2 else ("end", -6)
 
 

@@ -1,4 +1,4 @@
-"""What every picture needs: ink and paper, and sans-serif lettering."""
+"""What every picture needs: colours, sans-serif text, pasting and enlarging."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ REGULAR, BOLD = 400, 600
 
 
 class _Faces(threading.local):
-    """Each thread's own, for OpenCV sets the weight in the face itself and lets other threads run meanwhile."""
+    """A font face per thread: OpenCV sets the weight in the face itself and lets other threads run meanwhile."""
 
     def __init__(self) -> None:
         self.sans = cv2.FontFace("sans")
@@ -49,17 +49,17 @@ def letter(
     weight: int = REGULAR,
     colour: Colour = INK,
 ) -> None:
-    """Write `text` into the picture, from `x` on, `size` pixels high."""
+    """Write `text` into the picture, starting at `x`, `size` pixels high."""
     cv2.putText(picture, encodable(text), (round(x), round(baseline)), colour, _faces.sans, size, weight)
 
 
 def letter_width(text: str, size: int, weight: int = REGULAR) -> int:
-    """How many pixels `letter` will advance."""
+    """The width in pixels that `letter` takes for the text."""
     return int(cv2.getTextSize((0, 0), encodable(text), (0, 0), _faces.sans, size, weight)[2])
 
 
 def wrap(text: str, width: int, size: int, weight: int = REGULAR) -> list[str]:
-    """The text in lines of at most `width` pixels; a single word may be wider."""
+    """Break the text into lines of at most `width` pixels; a single word may be wider."""
     lines: list[str] = []
     for word in text.split():
         if lines and letter_width(f"{lines[-1]} {word}", size, weight) <= width:
@@ -76,7 +76,7 @@ def paste(picture: Picture, tile: Picture, left: int, top: int) -> None:
 
 
 def enlarge(picture: Picture, factor: int) -> Picture:
-    """Scaled up by a whole factor, so that every source pixel is a block of factor x factor pixels."""
+    """Enlarge by an integer factor, so that every source pixel covers factor x factor pixels."""
     if factor == 1:
         return picture
     height, width = picture.shape[:2]

@@ -1,4 +1,4 @@
-"""A table of figures, and how it is written: for a terminal, as Markdown, CSV or LaTeX."""
+"""Tables of figures, and their output to a terminal or as Markdown, CSV or LaTeX."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from das3d_cli.files import check_folder, encodable, on_a_line, real, write_json
 from das3d_cli.runs import ENVIRONMENT, SETTINGS, SUMMARY
 
 DASH = "-"  # for a figure that is undefined
-_FIRST = "table"  # column of a CSV file, by which it is known again
+_FIRST = "table"  # first column of our CSV files, by which they are recognised
 
 
 class Row(NamedTuple):
-    """One row: its labels, its figures (nan is a dash), the places of those in bold, and whether a block ends here."""
+    """One row: labels, figures (nan becomes a dash), indices of the bold figures, and whether a block ends here."""
 
     labels: Sequence[str]
     figures: Sequence[float]
@@ -32,11 +32,11 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class FigureTable:
-    """A title, rows of labels and figures under their columns' titles, and what is to be said of them.
+    """A title, rows of labels and figures under column titles, and a note.
 
     Attributes:
-        texts: titles of the labels' columns.
-        numbers: titles of the figures' columns, each with its number of decimals.
+        texts: titles of the label columns.
+        numbers: titles of the figure columns, each with its number of decimals.
     """
 
     title: str
@@ -53,7 +53,7 @@ class FigureTable:
         ]
 
     def shown(self) -> Iterator[Row]:
-        """The rows as people read them: what a row's first labels share with the row above stands there alone."""
+        """The rows for display: leading labels that repeat those of the row above are blank."""
         above: Sequence[str] = ()
         for row in self.rows:
             same = 0
@@ -64,7 +64,7 @@ class FigureTable:
 
 
 def terminal(table: FigureTable) -> Table:
-    """For a terminal."""
+    """The table as a rich table for a terminal."""
     drawn = Table(
         title=Text(on_a_line(table.title)),
         title_justify="left",
@@ -99,9 +99,9 @@ def markdown(tables: Sequence[FigureTable]) -> str:
 
 
 def comma_separated(tables: Sequence[FigureTable]) -> str:
-    """As one CSV: a row's table stands in the first column, figures have six decimals, and undefined ones are empty."""
+    """As one CSV: the first column is the table's title; figures have up to six decimals, undefined ones are empty."""
     texts = list(dict.fromkeys(name for table in tables for name in table.texts))
-    # Apart, for a category may be called as a text is.
+    # Kept apart from `texts`, because a category may have the same name as one of them.
     numbers = list(dict.fromkeys(name for table in tables for name in table.numbers))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -159,14 +159,14 @@ _WRITERS = {".md": markdown, ".csv": comma_separated, ".tex": latex}
 
 
 def check_targets(paths: Sequence[Path], made: Path | None = None) -> None:
-    """Make sure that each file can be made, that its format follows from its name, and that no list of parts is replaced.
+    """Check that each file can be written, has a known suffix and replaces neither a foreign CSV nor das3d's own files.
 
     Args:
-        made: a folder that will be there by then.
+        made: a folder that will exist by the time of writing.
 
     Raises:
-        UsageError: another ending, one file named twice, a CSV file that holds no tables, or a name that means something else.
-        DataError: its folder is missing.
+        UsageError: unknown suffix, a file named twice, an existing CSV that holds no tables, or a reserved file name.
+        DataError: the file cannot be written there.
     """
     from das3d_cli.data.cache import MANIFEST
     from das3d_cli.data.depth import CAMERA_FILE
@@ -193,10 +193,10 @@ def _holds_else(path: Path) -> bool:
 
 
 def write_tables(paths: Sequence[Path], tables: Sequence[FigureTable], record: Any) -> list[DataError]:
-    """Write the tables in the formats that the files' names ask for; .json holds the record instead.
+    """Write the tables in the format of each file's suffix; a .json file gets `record` instead.
 
     Returns:
-        What kept files from being written; the others are.
+        The errors of files that could not be written; all others are written.
     """
     failed = []
     for path in paths:

@@ -1,4 +1,4 @@
-"""Pictures and raw maps of an evaluated test split, one of each per part, and a sheet of the most telling ones."""
+"""A picture and a raw anomaly map for each part of an evaluated test split, and an overview of the highest scores."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from das3d_cli.report.sheet import Tile, contact_sheet
 _COLUMNS = ("RGB", "depth", "relief", "ground truth", "heat map")
 _PER_TYPE = 2  # parts of each defect type on the overview
 _OVERVIEW = "overview.png"
-RECORD = "evaluation.json"  # what `das3d evaluate` writes beside it
+RECORD = "evaluation.json"  # `das3d evaluate` writes it beside the overview
 
 
 def check_gallery(folder: Path, parts: Iterable[tuple[str, str]]) -> None:
-    """See that the gallery of these parts, each a label and a name, will replace nothing but an earlier one.
+    """Check that the gallery of these (label, name) parts would replace nothing but an earlier gallery.
 
     Raises:
-        UsageError: it would, as where the parts' own images lie; or it is a file.
+        UsageError: it would, as in the folder of the parts' own images; or `folder` is a file.
     """
     option = f"--pictures {folder}"
     if folder.exists() and not folder.is_dir():
@@ -41,7 +41,7 @@ def check_gallery(folder: Path, parts: Iterable[tuple[str, str]]) -> None:
 def write_gallery(folder: Path, evaluation: Evaluation, advance: Callable[[], None]) -> None:
     """Write folder/<label>/<name>.png and .npy, and folder/overview.png; creates the folder.
 
-    Those of parts that an earlier evaluation showed there and this one does not are removed.
+    Files that an earlier evaluation wrote there for parts that this one lacks are removed.
 
     Raises:
         DataError: the folder cannot be written.
@@ -67,7 +67,7 @@ def write_gallery(folder: Path, evaluation: Evaluation, advance: Callable[[], No
 
 def _forget_others(folder: Path, kept: Iterable[tuple[Path, Path]]) -> None:
     wanted = {picture for picture, _ in kept}
-    for raw in folder.glob("*/*.npy"):  # what else lies there has no map beside it
+    for raw in folder.glob("*/*.npy"):  # other pictures have no map beside them
         picture = raw.with_suffix(".png")
         if picture not in wanted and _is_map(raw) and forget(picture):
             with contextlib.suppress(OSError):
@@ -75,7 +75,7 @@ def _forget_others(folder: Path, kept: Iterable[tuple[Path, Path]]) -> None:
 
 
 def _is_map(raw: Path) -> bool:
-    """Whether it can be a part's raw map: people keep arrays of their own."""
+    """Whether the file can be a part's raw map; users may keep arrays of their own there."""
     try:
         found = np.load(raw, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError):

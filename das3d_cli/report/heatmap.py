@@ -45,7 +45,7 @@ class Placement(NamedTuple):
 
 
 def placement(height: int, width: int) -> Placement:
-    """The placement in the heat map of a raw image of this size."""
+    """The placement of a raw image of this size, in pixels."""
     scale = max(1, -(-_LEAST_WIDTH // max(height, width)))
     size = max(15, round(scale * max(height, width) / 45))
     return Placement(left=size, top=round(4.6 * size), scale=scale, size=size)
@@ -60,14 +60,14 @@ def blend(
     anomalous: bool,
     scale: int = 1,
 ) -> Picture:
-    """The anomaly map over the image: clear where calm, glowing where anomalous, defects outlined.
+    """Blend the anomaly map over the image: transparent where low, glowing where anomalous, with defects outlined.
 
     Args:
         rgb: uint8, (H, W, 3).
         anomaly_map: (H, W), in 0..1.
         threshold, outline: as for `das3d_cli.measure.defective`.
-        anomalous: the verdict; what led to it is outlined even where resizing lowered its peak.
-        scale: whole factor to enlarge by.
+        anomalous: the verdict; if true, the peak is outlined even where resizing lowered it below the threshold.
+        scale: integer factor to enlarge by.
 
     Returns:
         uint8, (scale * H, scale * W, 3), RGB.
@@ -76,12 +76,12 @@ def blend(
     height, width = picture.shape[:2]
     values = np.asarray(cv2.resize(anomaly_map.astype(np.float32), (width, height)), dtype=np.float32)
     heat = _heat(values, threshold, outline)
-    # Nothing below a quarter, so that a calm part looks as it is.
+    # Fully transparent below a quarter, so that a normal part looks as it is.
     opacity = (_STRONGEST * np.clip((heat - 0.25) / 0.35, 0, 1) ** 2)[..., None]
     blended: Picture = np.round((1 - opacity) * picture + opacity * _glow(heat)).astype(np.uint8)
     inside = defective(values, peak_level(values, threshold, anomalous), outline)
     thickness = max(1, round(max(height, width) / 500))
-    # White within black shows on any part; both run outside the region, so that a small one stays in sight.
+    # A white line within a black one shows on any part; both lie outside the region, so that a small one stays visible.
     for reach, colour in ((2 * thickness, 0), (thickness, 255)):
         disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
         blended[(cv2.dilate(inside.astype(np.uint8), disc) > 0) & ~inside] = colour
@@ -99,10 +99,10 @@ def overlay(
     defect_mm: float | None = None,
     title: str = "",
 ) -> Picture:
-    """The heat map as a picture of its own: verdict and figures, the blended image, a legend of its colours.
+    """The complete heat map of a part: verdict and figures, the blended image, and a colour legend.
 
-    The image keeps the raw geometry; `placement(H, W)` tells where it lies, and by which whole factor a small
-    one was enlarged.
+    The image keeps the raw geometry; `placement(H, W)` gives its position and the integer factor by which a small one
+    is enlarged.
 
     Args:
         rgb: uint8, (H, W, 3), the raw image.
@@ -112,7 +112,7 @@ def overlay(
         score: the part's anomaly score.
         anomalous: the verdict.
         defect_mm: longest extent of a defect in millimetres, if one is known.
-        title: what part this is.
+        title: which part this is.
 
     Returns:
         uint8, (H', W', 3), RGB.
@@ -140,7 +140,7 @@ def overlay(
 
 
 def _legend(canvas: Picture, left: int, top: int, height: int, threshold: float, outline: float, size: int) -> None:
-    """The colours of 0..1 from bottom to top, with ticks, and the threshold where it is."""
+    """Draw the colour bar, from 0 at the bottom to 1 at the top, with ticks and the threshold."""
     values = np.linspace(1, 0, height, dtype=np.float32)
     bar = np.repeat(_glow(_heat(values, threshold, outline))[:, None], size, axis=1)
     paste(canvas, np.round(bar).astype(np.uint8), left, top)
@@ -163,13 +163,13 @@ def _legend(canvas: Picture, left: int, top: int, height: int, threshold: float,
 
 
 def _heat(values: NDArray[np.float32], threshold: float, outline: float) -> NDArray[np.float32]:
-    """0..1 with the threshold at a half, where the colours change their character, and the outline at a quarter or more."""
+    """Map values to 0..1: the threshold to 0.5, where the colours change character, and the outline to 0.25 or more."""
     middle = float(np.clip(threshold, 1e-6, 1 - 1e-6))
     low = min(max(outline, 0.0), middle / 2)
     return np.interp(values, [0.0, low, middle, 1.0], [0.0, 0.25, 0.5, 1.0]).astype(np.float32)
 
 
 def _glow(heat: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Black, violet, red, orange, yellow: brightness grows all the way, so that no hue need be told apart."""
+    """Black, violet, red, orange, yellow: brightness always increases, so that hues need not be told apart."""
     colours = cv2.applyColorMap((255 * heat).astype(np.uint8), cv2.COLORMAP_INFERNO)
     return np.asarray(colours[..., ::-1], dtype=np.float32).reshape(*heat.shape, 3)

@@ -1,4 +1,4 @@
-"""Anomaly maps for other programs, of the raw images' size and laid out as MVTec 3D-AD's own evaluation reads them."""
+"""Anomaly maps for other programs, at raw image size, in the layout that MVTec 3D-AD's evaluation reads."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from das3d_cli.errors import UsageError
 from das3d_cli.evaluation import Evaluation
 from das3d_cli.files import is_there, make_folder, write_whole
 
-_SOFTWARE = "das3d"  # in the files, by which they are known again
+_SOFTWARE = "das3d"  # a TIFF tag, by which our own files are recognised
 
 
 def check_maps(folder: Path, category: str, parts: Iterable[tuple[str, str]]) -> None:
-    """Make the folders of these parts, each a label and a name, and see that their maps will replace nothing but earlier ones.
+    """Make the folders of these (label, name) parts, and check that their maps would replace nothing but earlier maps.
 
     Raises:
-        UsageError: they would, as where point clouds lie; or the folder is a file.
+        UsageError: they would, as in a folder of point clouds; or `folder` is a file.
         DataError: a folder cannot be made.
     """
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--maps {folder}: is a file; name a folder")
     for part in parts:
         path = _file(folder, category, *part)
-        make_folder(path.parent)  # what cannot be written is told before the work
+        make_folder(path.parent)  # so that it fails before the work rather than after
         if is_there(path) and not _is_own(path):
             raise UsageError(f"--maps {folder}: would replace {path}, which das3d did not write; choose another place")
 
@@ -52,7 +52,7 @@ def _file(folder: Path, category: str, label: str, name: str) -> Path:
 
 
 def _is_own(path: Path) -> bool:
-    if not path.is_file():  # a pipe would be waited for
+    if not path.is_file():  # opening a pipe would block
         return False
     try:
         with tifffile.TiffFile(path) as file:

@@ -1,4 +1,4 @@
-"""HTML and SVG as element trees, so that every text in them is escaped as it is written."""
+"""HTML and SVG as element trees, so that all text is escaped on output."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import numpy as np
 from das3d_cli.files import encodable
 from das3d_cli.report.draw import Picture
 
-_QUALITY = 80  # of WebP, in which grain on a part still looks like grain
-# The browser itself then refuses whatever is not in the file.
+_QUALITY = 80  # of WebP, high enough that grain on a part still looks like grain
+# Makes the browser refuse whatever is not in the file.
 _NOTHING_FROM_OUTSIDE = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def percent(share: float) -> str:
-    """A share in whole percent; 0% and 100% are said of none and of all alone."""
+    """A share in whole percent; only exactly none and all are shown as 0% and 100%."""
     text = f"{share:.0%}"
     if 0 < share < 1:
         return {"0%": "under 1%", "100%": "over 99%"}.get(text, text)
@@ -26,9 +26,9 @@ def percent(share: float) -> str:
 
 
 def tag(name: str, /, *content: Element | str | None, **attributes: object) -> Element:
-    """An element with its content in order; None, as content or as an attribute's value, is left out.
+    """An element with its content in order; None as content or attribute value is left out.
 
-    Attribute names are written in Python's way: `class_` is class, `aria_label` aria-label.
+    Attribute names are written as Python names: `class_` is class, `aria_label` is aria-label.
     """
     given = {key.strip("_").replace("_", "-"): str(value) for key, value in attributes.items() if value is not None}
     made = Element(name, given)
@@ -45,7 +45,7 @@ def tag(name: str, /, *content: Element | str | None, **attributes: object) -> E
 def table(
     columns: Sequence[str], rows: Iterable[Element], *, title: str | None = None, **attributes: object
 ) -> Element:
-    """A table under a row of its columns' names; with a title where no heading says what it holds."""
+    """A table with a header row, and a caption where no heading says what it holds."""
     head = tag("thead", tag("tr", *(tag("th", column, scope="col") for column in columns)))
     return tag("table", tag("caption", title) if title else None, head, tag("tbody", *rows), **attributes)
 
@@ -66,7 +66,7 @@ def document(title: str, style: str, *body: Element) -> bytes:
 
 
 def image(picture: Picture, description: str) -> Element:
-    """The picture itself, inside the page."""
+    """The picture, embedded in the page."""
     _, encoded = cv2.imencode(".webp", np.ascontiguousarray(picture[..., ::-1]), [cv2.IMWRITE_WEBP_QUALITY, _QUALITY])
     height, width = picture.shape[:2]
     source = "data:image/webp;base64," + base64.b64encode(encoded.tobytes()).decode()

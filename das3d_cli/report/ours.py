@@ -1,4 +1,4 @@
-"""Our own rows in a data set's tables: the runs of one method and one modality, of each category one or one a seed."""
+"""Our rows in a data set's tables: runs of one method and modality, one per category or one per category and seed."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ BLOCKS = {"rgb": "RGB only", "depth": "3D only", "both": "RGB+3D"}  # as the pap
 
 
 class Ours(NamedTuple):
-    """Runs that stand in one row; those of a category differ in their seed.
+    """The runs of one row; those of a category differ in their seed.
 
     Attributes:
-        method: what the row is called.
+        method: name of the row.
         runs: category -> its runs, at least one.
     """
 
@@ -30,12 +30,12 @@ class Ours(NamedTuple):
 
     @property
     def seeds(self) -> int:
-        """Of the category that has most."""
+        """The number of runs of the category that has the most."""
         return max(map(len, self.runs.values()))
 
     @property
     def differing(self) -> list[str]:
-        """The settings, but for the seed, in which the runs are not all alike, dotted keys."""
+        """Dotted keys of the settings, other than the seed, in which the runs differ."""
         return [key for key in differing_settings(self._every)[0] if key != SEED]
 
     @property
@@ -43,18 +43,18 @@ class Ours(NamedTuple):
         return [run for runs in self.runs.values() for run in runs]
 
     def kinds(self) -> list[tuple[str, Callable[[str, Sequence[str]], list[float]]]]:
-        """What is told of each figure, and by what its label goes on: with one seed its value, with several their mean and deviation."""
+        """Label suffix and function of each statistic of a figure: the value for one seed, mean and deviation for several."""
         if self.seeds == 1:
             return [("", self.means)]
         return [(f", mean of {self.seeds} seeds", self.means), (", standard deviation", self.deviations)]
 
     def means(self, figure: str, categories: Sequence[str]) -> list[float]:
-        """The figure of each category in the mean of its seeds, and the mean of these; nan where there is no run."""
+        """The figure per category, averaged over its seeds, then the mean over categories; nan where there is no run."""
         own = [statistics.fmean(self._figures(figure, category).values() or [math.nan]) for category in categories]
         return [*own, statistics.fmean(own)]
 
     def deviations(self, figure: str, categories: Sequence[str]) -> list[float]:
-        """The standard deviation of what `means` gives, from seed to seed; nan of one seed, and where categories have different ones."""
+        """The standard deviation of `means` over seeds; nan for one seed, and for the mean if categories differ in seeds."""
         found = [self._figures(figure, category) for category in categories]
         own = [_deviation(list(figures.values())) for figures in found]
         alike = all(figures.keys() == found[0].keys() for figures in found)
@@ -62,11 +62,11 @@ class Ours(NamedTuple):
         return [*own, _deviation(of_seeds)]
 
     def _figures(self, figure: str, category: str) -> dict[int, float]:
-        """Seed -> the figure of all of a category's parts; none where there is no run."""
+        """Seed -> the figure over all parts of a category; empty where there is no run."""
         return {run.settings[SEED]: getattr(run.metrics[OVERALL], figure) for run in self.runs.get(category, ())}
 
     def notes(self) -> Iterator[str]:
-        """How the runs were trained, and what is to be known beside their figures."""
+        """How the runs were trained, and caveats about their figures."""
         preset, steps, seed = (
             some_of([str(value) for value in sorted({run.settings[key] for run in self._every})])
             for key in ("preset", "train.steps", SEED)
@@ -82,7 +82,7 @@ class Ours(NamedTuple):
 
 
 def ours_of(outcomes: Sequence[Outcome]) -> list[Ours]:
-    """The rows that the runs make, by modality in the paper's order, then by method as they come."""
+    """Group the runs into rows: modalities in the paper's order, then methods in order of appearance."""
     rows: dict[tuple[str, str], dict[str, list[Outcome]]] = {}
     for modality in BLOCKS:
         for outcome in outcomes:

@@ -1,4 +1,4 @@
-"""Pictures on disk, which say that das3d wrote them: it replaces and removes no others."""
+"""PNG files marked as written by das3d, which replaces and removes no others."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from das3d_cli.errors import UsageError
 from das3d_cli.files import check_folder, is_there, write_whole
 from das3d_cli.report.draw import Picture
 
-_START = 33  # bytes of a PNG that have to come first: its signature and its size
+_START = 33  # bytes that must come first in a PNG: the signature and the header with the size
 _SOFTWARE = b"tEXtSoftware\0das3d"
 _MARK = struct.pack(">I", len(_SOFTWARE) - 4) + _SOFTWARE + struct.pack(">I", zlib.crc32(_SOFTWARE))
 
 
 def write_png(path: Path, picture: Picture) -> None:
-    """Write the picture as PNG that says it is das3d's, whole or not at all.
+    """Write the picture as a PNG marked as das3d's, whole or not at all.
 
     Raises:
         DataError: the file cannot be written there.
@@ -32,7 +32,7 @@ def write_png(path: Path, picture: Picture) -> None:
 
 
 def forget(path: Path) -> bool:
-    """Remove what `write_png` wrote there, if it did: it would pass for a picture that is not made, or never comes to be."""
+    """Remove an old file of `write_png`, which would pass for a picture that is not made; returns whether it was removed."""
     if _is_own(path):
         with contextlib.suppress(OSError):
             path.unlink()
@@ -41,13 +41,13 @@ def forget(path: Path) -> bool:
 
 
 def check_replaceable(option: str, picture: Path, *beside: Path) -> None:
-    """See that a picture, and what is written along with it, will replace nothing but what das3d wrote there before.
+    """Check that a picture, and the files written beside it, would replace nothing but earlier output of das3d.
 
     Args:
-        option: what asks for it, as the user gave it.
+        option: the command-line option that asks for it, as the user gave it.
 
     Raises:
-        UsageError: there is something else, a photo of a part perhaps.
+        UsageError: there is something else, such as a photo of a part.
     """
     if _is_own(picture):
         return
@@ -58,9 +58,9 @@ def check_replaceable(option: str, picture: Path, *beside: Path) -> None:
 def _is_own(path: Path) -> bool:
     """Whether `write_png` made this file."""
     try:
-        if not path.is_file():  # a pipe would be waited for
+        if not path.is_file():  # opening a pipe would block
             return False
         with path.open("rb") as file:
             return file.read(_START + len(_MARK))[_START:] == _MARK
-    except (OSError, ValueError):  # a name that no file can have as well
+    except (OSError, ValueError):  # ValueError: a name that no file can have
         return False

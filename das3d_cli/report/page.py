@@ -1,4 +1,4 @@
-"""An evaluation as one HTML page: for people who decide about parts, on any screen, on paper and without a network."""
+"""An evaluation as one HTML page for people who decide about parts, readable on any screen, on paper and offline."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def write_page(path: Path, evaluation: Evaluation, run: str) -> None:
     """Write the page; equal evaluations give equal bytes.
 
     Args:
-        run: what the model was loaded from, as the page shall name it.
+        run: where the model was loaded from, as shown on the page.
 
     Raises:
         DataError: the file cannot be written there.
@@ -106,7 +106,7 @@ def _verdicts(evaluation: Evaluation, fates: tuple[Fate, ...]) -> Element:
 
 
 def _leeway(fates: tuple[Fate, ...]) -> str:
-    """How far the counts reach beyond the parts that were counted."""
+    """Confidence intervals of the rates of defective parts found and good parts rejected, in words."""
     missed, rejected, found, passed = (len(group.parts) for group in fates)
     claims = [
         f"{what} {percent(low)} to {percent(high)} of {whom}"

@@ -21,7 +21,7 @@ _METRICS = {"I-AUROC": "image_auroc", "AUPRO@30": "aupro_30_reference"}
 
 
 def overview(outcomes: Sequence[Outcome], expected: Sequence[str]) -> FigureTable:
-    """All figures of every run: a column per category, and their mean."""
+    """All figures of all runs: a column per category, and one for their mean."""
     ours = ours_of(outcomes)
     several = len({row.method for row in ours}) > 1
     shown = [category for category in expected if any(category in row.runs for row in ours)]
@@ -41,7 +41,7 @@ def overview(outcomes: Sequence[Outcome], expected: Sequence[str]) -> FigureTabl
 
 
 def records(outcomes: Sequence[Outcome], expected: Sequence[str]) -> list[dict[str, Any]]:
-    """Of each row the mean over the expected categories and its standard deviation from seed to seed, figure by figure, as plain data."""
+    """Per row, each figure's mean over the expected categories and its standard deviation over seeds, as plain data."""
     return [
         {
             "method": row.method,
@@ -59,13 +59,13 @@ def _about(ours: Sequence[Ours]) -> Iterator[str]:
 
 
 def _tested(outcomes: Sequence[Outcome]) -> str:
-    """On how many parts."""
+    """A note on the number of test parts per category."""
     parts = {outcome.category: len(outcome.verdicts) for outcome in outcomes}
     return f"test parts: {', '.join(f'{category} {count}' for category, count in parts.items())}"
 
 
 def expected_categories(wanted: Sequence[str]) -> list[str]:
-    """The categories that a mean is taken over: of a data set that the paper knows all, else those asked for."""
+    """The categories that a mean is taken over: all those of a data set in the paper, else those asked for."""
     dataset = recognise(wanted)
     return categories_of(dataset) if dataset else sorted(wanted)
 
@@ -132,7 +132,7 @@ def benchmark_table(speeds: Sequence[Speed], run: str, device: str, *, cuda: boo
 
 
 class _Line(NamedTuple):
-    """A row of one modality. in_contest: its figures may be the best."""
+    """A row of one modality. in_contest: its figures may be marked as the best."""
 
     method: str
     figures: list[float]
@@ -140,7 +140,7 @@ class _Line(NamedTuple):
 
 
 def _with_best_in_bold(modality: str, block: Sequence[_Line]) -> list[Row]:
-    """The rows of one modality; the highest figure of a column, as it is printed, is bold."""
+    """The rows of one modality, with the highest figure of each column, compared as printed, in bold."""
     if not block:
         return []
     contest = [line.figures for line in block if line.in_contest]

@@ -1,4 +1,4 @@
-"""Arrays as pictures: depth, relief, masks and changes, in colours that colour-blind eyes tell apart."""
+"""Arrays as pictures: depth, relief, masks and changes, in colours that colour-blind people can tell apart."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Mask = NDArray[np.bool_]
 DEFECT = (213, 94, 0)
 PART = (196, 202, 210)
 
-_BRIGHT, _AT_MOST = 230, 3.0  # what dark parts are brought to, and by which factor at most
+_BRIGHT, _AT_MOST = 230, 3.0  # brightness that dark parts are brought to, and the largest factor
 
 _CLAY = [(28, 32, 42), (104, 106, 112), (186, 182, 175), (255, 252, 244)]
 _BLUES = [(5, 48, 97), (33, 102, 172), (107, 172, 209)]
@@ -26,7 +26,10 @@ _BLUE_WHITE_RED = [*_BLUES, (255, 255, 255), *_REDS]
 
 
 def picture_of(capture: RawCapture, plane: tuple[float, float, float, float] | None) -> Picture:
-    """What a raw capture shows, uint8, (H, W, 3): its RGB image or, without one, the relief of its points over this plane."""
+    """A picture of a raw capture, uint8, (H, W, 3): its RGB image or, without one, a relief of its points.
+
+    plane: of the table, by which z is known to be depth or height; None: depth.
+    """
     if capture.rgb is not None or capture.xyz is None:
         return np.asarray(capture.rgb)
     depth = (away(plane) if plane else 1.0) * capture.xyz[..., 2]
@@ -35,13 +38,13 @@ def picture_of(capture: RawCapture, plane: tuple[float, float, float, float] | N
 
 
 class Brightening(NamedTuple):
-    """By how much images of dark parts are shown brighter, so that people can make them out."""
+    """Factor by which images of dark parts are brightened for viewing."""
 
     factor: float
 
     @classmethod
     def of(cls, images: NDArray[np.uint8], foreground: Mask) -> Brightening:
-        """What brings the lightest hundredth of dark parts to a fixed brightness, to one decimal; 1 where they are bright.
+        """The factor, 1 to 3 to one decimal, that brings the 99th percentile of the parts' brightness to a fixed value.
 
         Args:
             images: uint8, (N, H, W, 3), to be shown side by side; one factor keeps them comparable.
@@ -54,12 +57,12 @@ class Brightening(NamedTuple):
         return cls(round(min(max(_BRIGHT / light, 1.0), _AT_MOST), 1) if light else 1.0)
 
     def shown(self, image: NDArray[np.uint8]) -> Picture:
-        """The image so many times as bright."""
+        """The image, brightened by the factor."""
         return np.minimum(np.round(image * self.factor), 255).astype(np.uint8)
 
     @property
     def notes(self) -> list[str]:
-        """What is to be said beside the images; nothing where they are as they were taken."""
+        """Notes to show beside the images; none if they are unchanged."""
         return [f"Photos are shown {self.factor:g} times as bright."] if self.factor > 1 else []
 
 
@@ -74,7 +77,7 @@ def depth_picture(depth: NDArray[np.floating], foreground: Mask, limits: tuple[f
     inside = depth[foreground] if foreground.any() else np.zeros(1)
     near, far = limits or (float(inside.min()), float(inside.max()))
     nearness = 1 - np.clip((depth - near) / max(far - near, 1e-9), 0, 1)
-    # The darkest end of the map is left out: its hue can no longer be told.
+    # The darkest end of the colour map is left out, because its hues cannot be told apart.
     shades = cv2.applyColorMap((30 + 225 * nearness).astype(np.uint8), cv2.COLORMAP_VIRIDIS)
     return _on_part(np.asarray(shades[..., ::-1]), foreground)
 
@@ -83,17 +86,17 @@ def shaded_relief(depth: NDArray[np.floating], foreground: Mask) -> Picture:
     """The surface as matt clay, lit from the upper left.
 
     Args:
-        depth: (H, W), larger is farther, in units of about the part's own depth, as 0..1.
+        depth: (H, W), larger is farther, scaled to about 0..1 over the part.
         foreground: (H, W), the part; all else is neutral grey.
     """
     from scipy.ndimage import distance_transform_edt  # takes longer to load than to draw a heat map
 
     if not foreground.any():
         return _on_part(np.zeros((*depth.shape, 3), np.uint8), foreground)
-    # The surface goes on past the part's border, or its step to the background would outshine the part.
+    # Extend the surface beyond the part's border, or the step to the background would outshine the part.
     rows, columns = distance_transform_edt(~foreground, return_distances=False, return_indices=True)
     surface = cv2.GaussianBlur(depth[rows, columns].astype(np.float32), (0, 0), 0.8)
-    # A change of depth by 1 over the whole width is 45 degrees.
+    # A change of depth by 1 over the picture's longer side is a slope of 45 degrees.
     down, right = np.gradient(np.asarray(surface) * max(depth.shape))
     normal = np.stack([right, down, np.ones_like(down)], axis=-1)
     light = np.array([-1.0, -1.0, 1.6]) / np.linalg.norm([-1.0, -1.0, 1.6])
@@ -118,8 +121,8 @@ def signed_picture(change: ArrayLike, foreground: Mask, limit: float | None = No
 
     Args:
         change: (H, W).
-        foreground: (H, W), the part; where nothing changes outside it, neutral grey.
-        limit: the change shown darkest, either way; by default the largest there is.
+        foreground: (H, W), the part; unchanged pixels outside it are neutral grey.
+        limit: the absolute change shown darkest; by default the largest.
     """
     values = np.asarray(change, dtype=np.float32)
     bound = float(np.abs(values).max()) if limit is None else limit

@@ -1,4 +1,4 @@
-"""What a preprocessing made, as a table; apart from the figures of detectors, which take seconds to import."""
+"""The result of preprocessing as a table; kept apart from the figures of detectors, which take seconds to import."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from das3d_cli.report.formats import DASH
 
 
 def preprocess_table(summary: Summary) -> Table:
-    """One row per category, split and label ("new" were made now), and one for what a category could not use."""
+    """One row per category, split and label ("new": samples made by this run), and one for a category's failures."""
     table = Table(title=Text("preprocessed"), title_justify="left")
     for name in ("category", "split", "label"):
         table.add_column(name, no_wrap=True)
@@ -24,7 +24,7 @@ def preprocess_table(summary: Summary) -> Table:
     for category in sorted({row.category for row in summary.rows} | set(failed)):
         for row in (row for row in summary.rows if row.category == category):
             figures = (
-                f"{row.missing_fraction:.1%}" if row.missing_fraction < 1 else DASH,  # images alone miss no points
+                f"{row.missing_fraction:.1%}" if row.missing_fraction < 1 else DASH,  # images alone have no points
                 _degrees(row.tilt_mean_deg),
                 _degrees(row.tilt_max_deg),
             )

@@ -1,4 +1,4 @@
-"""What training would synthesise, drawn: a sheet of samples, and a sheet of what each setting does."""
+"""Preview of what training would synthesise: a sheet of samples, and a sheet of what each setting does."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _COLUMNS = (
     "good part: RGB", "good part: depth", "ternary mask", "change of depth", "defect mask",
     "with defects: RGB", "with defects: depth", "good part: relief", "with defects: relief",
 )  # fmt: skip
-# What each row of the settings sheet varies, and the values that it shows.
+# Rows of the settings sheet: the setting varied, the row's title, and the values shown.
 _VARIED: tuple[tuple[str, str, tuple[float, ...]], ...] = (
     ("alpha_max", "skew |α| up to", (0.0, 0.25, 0.5, 1.0, 2.0)),
     ("sigma", "filter σ, share of the side", (0.002, 0.006, 0.012, 0.024, 0.04)),
@@ -49,14 +49,14 @@ def write_preview(folder: Path, cache: Cache, settings: Settings, count: int) ->
 
     Raises:
         DataError: the cache lacks training parts, or the folder cannot be written.
-        UsageError: other files have these names there, or a setting of preprocessing is not the cache's.
+        UsageError: foreign files have these names there, or a preprocessing setting differs from the cache's.
     """
     paths = [folder / "samples.png", folder / "settings.png"]
     for path in paths:
         check_replaceable(f"--out {folder}", path)
     check_preprocessing(settings, cache)
     cached, own = cache.manifest.settings, settings.model.size
-    seen = own if cached.size % own == 0 else cached.size  # a cache that is too small for a training shows what it has
+    seen = own if cached.size % own == 0 else cached.size  # a cache unfit for training is shown at its own size
     settings = settings.model_copy(
         update={"preprocess": cached, "model": settings.model.model_copy(update={"size": seen})}
     )
@@ -142,7 +142,7 @@ def _settings_sheet(category: str, one: Batch, textures: Tensor, settings: Setti
 
 
 def _arguments(name: str, value: float) -> dict[str, Any]:
-    """A row's name and value as arguments of `augment`: a range shrinks to the one value."""
+    """Arguments of `augment` for a row's setting and value; a range becomes the single value."""
     if name in ("sigma", "strength", "blob_radius"):
         return {f"{name}_min": value, f"{name}_max": value}
     if name == "alpha_max":  # a narrow filter has no room to show its skew

@@ -1,9 +1,9 @@
 """The figures that the DAS3D paper publishes, of its own method and of others.
 
 published.csv holds Tables 1 to 5 of Li, Dai, Fu and Hou, "Dual-modality Anomaly Synthesis for 3D Anomaly Detection",
-2024 (arXiv:2410.09821v2), value by value as printed; of Table 5 the time and the memory. Three printed means are not those of
-their rows: DAS3D's on depth in Table 4 (0.721, the row's is 0.691), M3DM's on both in Table 4 (0.882, 0.8865) and
-ShapeGuided's on depth in Table 1 (0.916, 0.9147).
+2024 (arXiv:2410.09821v2), value by value as printed; from Table 5 the time and the memory. Three printed means differ
+from the means of their rows: DAS3D on depth in Table 4 (0.721 printed, 0.691 from the row), M3DM on both in Table 4
+(0.882, 0.8865) and ShapeGuided on depth in Table 1 (0.916, 0.9147).
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ def categories_of(dataset: str) -> list[str]:
 
 
 def recognise(categories: Iterable[str]) -> str | None:
-    """The data set that all of these categories belong to, by their names."""
+    """The data set that has all of these categories, by name, or None."""
     wanted = set(categories)
     return next((dataset for dataset in in_part(wanted) if wanted <= set(categories_of(dataset))), None)
 
 
 def in_part(categories: Iterable[str]) -> list[str]:
-    """The data sets that some of these categories belong to, by their names."""
+    """The data sets that have some of these categories, by name."""
     wanted = set(categories)
     return [name for name in dict.fromkeys(p.dataset for p in published()) if wanted & set(categories_of(name))]

@@ -22,7 +22,7 @@ from das3d_cli.report.draw import (
 
 
 class Tile(NamedTuple):
-    """A picture in a sheet, uint8 (H, W, 3) RGB, with a caption below it or none."""
+    """A picture in a sheet, uint8 (H, W, 3) RGB, with an optional caption below it."""
 
     picture: Picture
     caption: str = ""
@@ -39,7 +39,7 @@ def contact_sheet(
     title: str = "",
     notes: Sequence[str] = (),
 ) -> Picture:
-    """A labelled grid.
+    """Draw a labelled grid.
 
     Args:
         rows: tiles from left to right; rows may differ in length and tiles in size.
@@ -96,6 +96,6 @@ def _write(
     sheet: Picture, lines: Sequence[str], x: int, baseline: float, step: int, size: int, *,
     weight: int = REGULAR, colour: Colour = INK,
 ) -> None:  # fmt: skip
-    """Lines below each other, `step` pixels apart."""
+    """Write lines below each other, `step` pixels apart."""
     for number, text in enumerate(lines):
         letter(sheet, text, x, baseline + number * step, size, weight=weight, colour=colour)

@@ -1,4 +1,4 @@
-"""Which figures stand together: of one run, and of runs side by side."""
+"""Tables of figures: for one run, and for several runs side by side."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _LABELS = ("defect type", "parts", "95 %")
 
 
 def run_tables(outcome: Outcome) -> list[FigureTable]:
-    """The figures of one run, for all parts and for each defect type, with their 95 % intervals, and all its AUPRO."""
+    """One run's main figures and all its AUPRO, for all parts and for each defect type, with 95 % intervals."""
     title = f"{outcome.category}: {outcome.metrics[OVERALL].samples} test parts"
     first = {TITLES[figure]: figure for figure in _FIRST}
     limits = {f"exact@{limit}": figure for figure, limit in LIMITS.items()}
@@ -65,9 +65,7 @@ def _rows_of_run(outcome: Outcome, figures: Sequence[str]) -> list[Row]:
 
 
 def comparison_table(outcomes: Sequence[Outcome]) -> FigureTable:
-    """Runs side by side, one per row, each told by the settings in which they differ; below, runs alike but for their seed
-    together.
-    """
+    """Runs side by side, one per row with the settings in which they differ; below, means of runs that differ only in seed."""
     numbers: dict[str, int] = {}
     for figure in _COMPARED:
         numbers |= {f"{TITLES[figure]}{bound}": 3 for bound in ("", " from", " to")}
@@ -88,7 +86,7 @@ def comparison_table(outcomes: Sequence[Outcome]) -> FigureTable:
 
 
 def _no_mean_for(seeds: Sequence[tuple[object, Outcome]]) -> str:
-    """Why runs that are alike but for their seed are not to be averaged; "" if they are."""
+    """Why runs that differ only in seed must not be averaged; "" if they may."""
     if len({outcome.seen for _, outcome in seeds}) > 1:
         return "the runs learnt from different good parts"
     if len(dict(seeds)) < len(seeds):
@@ -97,7 +95,7 @@ def _no_mean_for(seeds: Sequence[tuple[object, Outcome]]) -> str:
 
 
 def _rows_of_seeds(category: str, text: str, runs: Sequence[Metrics]) -> list[Row]:
-    """Mean and standard deviation of the figures of at least two runs; of these there is no interval."""
+    """Mean and standard deviation of the figures of at least two runs, without intervals."""
     figures = np.array([[getattr(metrics, figure) for figure in _COMPARED] for metrics in runs])
     rows = []
     for name, values in (
@@ -117,7 +115,7 @@ def _as_assignments(settings: Mapping[str, object]) -> str:
 
 
 def differing_settings(outcomes: Sequence[Outcome]) -> list[dict[str, object]]:
-    """Of each run the settings, dotted key -> value, in which the runs are not all alike."""
+    """Per run, the settings in which the runs differ, dotted key -> value."""
     keys = [
         key
         for key, value in outcomes[0].settings.items()

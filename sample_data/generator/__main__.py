@@ -1,4 +1,4 @@
-"""Command line: which categories, how many captures, how large, which defects, where to."""
+"""Command line of the generator: categories, numbers of captures, resolution, defects and output folder."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def _nearest(field: Array, grid: Grid, x: Array, y: Array) -> Array:
 
 
 def sample(field: Array, grid: Grid, x: Array, y: Array) -> Array:
-    """Bilinear lookup of an (n, n) or (n, n, c) field at table points; its border goes on beyond it."""
+    """Bilinear lookup of an (n, n) or (n, n, c) field at table points; outside it, the border values are used."""
     col = np.clip((x - grid.cx + grid.half) / grid.step, 0, grid.n - 1.001)
     row = np.clip((y - grid.cy + grid.half) / grid.step, 0, grid.n - 1.001)
     c0, r0 = col.astype(np.int32), row.astype(np.int32)
@@ -74,8 +74,8 @@ def sample(field: Array, grid: Grid, x: Array, y: Array) -> Array:
 def intersect(surface: Surface, camera: Camera, supersample: int = 1) -> tuple[Array, Array]:
     """First hit of every ray with the part or the table.
 
-    Each ray is marched from the height of the part's top down to the table in steps of about one grid
-    cell, then the first crossing is bisected.
+    Each ray is marched from the height of the part's top down to the table in steps of about one grid cell, then the
+    first crossing is bisected.
 
     Returns:
         depth (h, w) along the camera's z, mm, and the hit points (h, w, 3) in the table's frame, mm.
@@ -123,18 +123,18 @@ def intersect(surface: Surface, camera: Camera, supersample: int = 1) -> tuple[A
 
 
 def openness(surface: Surface, points: Array, towards: Array, softness: float, bias: float = 0.25) -> Array:
-    """How freely points see a light: 1 free, 0 blocked, between for a light of some width.
+    """How freely points see a light, (m,): 1 free, 0 blocked, in between in the soft edge of a shadow.
 
     Args:
         points: (m, 3) on the surface, mm.
         towards: (m, 3) or (3,) unit vectors to the light.
-        softness: tangent of half the angle under which the light appears.
-        bias: how far over the surface the ray starts, mm: keeps a surface from shading itself.
+        softness: tangent of half the light's angular size.
+        bias: height over the surface at which a ray starts, mm; keeps a surface from shadowing itself.
     """
     grid, top = surface.grid, float(surface.height.max())
     towards = np.broadcast_to(towards, points.shape)
     free = np.ones(len(points))
-    # Only rays that pass over the patch before they are higher than the part can be blocked.
+    # Only rays that are over the patch while still below the part's top can be blocked.
     rise = (top - points[:, 2]) / np.clip(towards[:, 2], 1e-6, None)
     near = np.ones(len(points), dtype=bool)
     for axis, centre in ((0, grid.cx), (1, grid.cy)):

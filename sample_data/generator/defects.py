@@ -36,7 +36,7 @@ def _spot(surface: Surface, rng: np.random.Generator, margin: float, steepest: f
 
 
 def _blob(surface: Surface, at: tuple[float, float], radius: float, ragged: float, rng: np.random.Generator) -> Array:
-    """Distance from `at` over the radius of an irregular, slightly long blob: 1 on its outline."""
+    """Distance from `at` relative to the radius of an irregular, slightly elongated blob: 1 on its outline."""
     grid = surface.grid
     turn, stretch = rng.uniform(0, 2 * np.pi), np.sqrt(rng.uniform(1.0, 1.8))
     dx, dy = grid.x - at[0], grid.y - at[1]
@@ -72,7 +72,7 @@ def _line_distance(surface: Surface, points: Array, reach: float) -> tuple[Array
 
 
 def _reshape(surface: Surface, height: Array, *, albedo: Array | None = None, gloss: Array | None = None) -> Surface:
-    """The same part with another height, and colour and gloss if given; the table stays where it was."""
+    """The same part with a new height, and new colour and gloss if given; the table is unchanged."""
     return replace(
         surface,
         height=np.where(surface.height > 0, np.clip(height, 0.3, None), 0.0),
@@ -93,7 +93,7 @@ def hole(surface: Surface, rng: np.random.Generator, severity: float) -> Surface
 
 
 def crack(surface: Surface, rng: np.random.Generator, severity: float) -> Surface:
-    """A jagged line that gapes, sometimes with a branch."""
+    """A jagged open line, sometimes with a branch."""
     length, width = _between(9.0, 28.0, severity), _between(0.45, 0.95, severity)
     at = _spot(surface, rng, margin=3.0)
     path = _path(at, length, bend=0.10, jag=0.55, rng=rng)
@@ -113,7 +113,7 @@ def crack(surface: Surface, rng: np.random.Generator, severity: float) -> Surfac
 
 
 def cut(surface: Surface, rng: np.random.Generator, severity: float) -> Surface:
-    """A clean slit of a blade: nearly straight, a V with one lip pushed up."""
+    """A clean cut by a blade: nearly straight, V-shaped, with one lip pushed up."""
     length, width = _between(6.0, 20.0, severity), _between(0.6, 1.3, severity)
     at = _spot(surface, rng, margin=2.5)
     path = _path(at, length, bend=0.025, jag=0.0, rng=rng)
@@ -128,7 +128,7 @@ def cut(surface: Surface, rng: np.random.Generator, severity: float) -> Surface:
 
 
 def dent(surface: Surface, rng: np.random.Generator, severity: float) -> Surface:
-    """A smooth hollow, colour untouched: to be seen in depth."""
+    """A smooth hollow that shows in depth; the colour is unchanged."""
     radius, depth = _between(2.4, 5.8, severity), _between(0.5, 2.6, severity)
     at = _spot(surface, rng, margin=0.8 * radius)
     rho = _blob(surface, at, radius, 0.05, rng)
@@ -136,7 +136,7 @@ def dent(surface: Surface, rng: np.random.Generator, severity: float) -> Surface
 
 
 def bump(surface: Surface, rng: np.random.Generator, severity: float) -> Surface:
-    """A smooth swelling, colour untouched: to be seen in depth."""
+    """A smooth swelling that shows in depth; the colour is unchanged."""
     radius, rise = _between(2.2, 5.4, severity), _between(0.5, 2.4, severity)
     at = _spot(surface, rng, margin=0.8 * radius)
     rho = _blob(surface, at, radius, 0.05, rng)
@@ -157,7 +157,7 @@ def _foreign(surface: Surface, rng: np.random.Generator) -> Colour:
 
 
 def contamination(surface: Surface, rng: np.random.Generator, severity: float) -> Surface:
-    """A crumb or smear of something else that stands on the surface."""
+    """A raised crumb or smear of foreign matter on the surface."""
     radius, thick = _between(1.4, 4.0, severity), _between(0.4, 2.0, severity) * rng.uniform(0.6, 1.2)
     at = _spot(surface, rng, margin=0.7 * radius)
     rho = _blob(surface, at, radius, 0.22, rng)
@@ -182,7 +182,7 @@ def thread(surface: Surface, rng: np.random.Generator, severity: float) -> Surfa
 
 
 def stain(surface: Surface, rng: np.random.Generator, severity: float) -> Surface:
-    """Discoloured patch, geometry untouched: to be seen in colour."""
+    """A discoloured patch that shows in colour; the geometry is unchanged."""
     radius = _between(2.2, 5.0, severity)
     at = _spot(surface, rng, margin=0.6 * radius, steepest=2.0)
     rho = _blob(surface, at, radius, 0.16, rng)
@@ -192,7 +192,7 @@ def stain(surface: Surface, rng: np.random.Generator, severity: float) -> Surfac
 
 
 def scratch(surface: Surface, rng: np.random.Generator, severity: float) -> Surface:
-    """One to four thin parallel lines, shallow, brighter than the ground."""
+    """One to four thin, shallow parallel lines, brighter than the surface."""
     length, width = _between(8.0, 26.0, severity), _between(0.35, 0.6, severity)
     at = _spot(surface, rng, margin=2.0)
     path = _path(at, length, bend=0.05, jag=0.0, rng=rng)
@@ -230,7 +230,7 @@ def chip(surface: Surface, rng: np.random.Generator, severity: float) -> Surface
 
 
 def missing(surface: Surface, rng: np.random.Generator, severity: float) -> Surface:
-    """Something that belongs there is not: a letter, a tread block, a chip, a bore."""
+    """A feature of the part is missing: a letter, a tread block, a rib, a bore."""
     feature = surface.features[int(rng.integers(len(surface.features)))]
     edge = smoothstep(0.0, 0.8, ndimage.gaussian_filter(feature.where.astype(float), 0.3 / surface.grid.step))
     height = surface.height + edge * (feature.height - surface.height)

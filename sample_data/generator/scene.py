@@ -17,23 +17,23 @@ from .sensor import expose, measure_depth, quantise
 from .shading import albedo_at, draw_lighting, render, shrink
 from .surface import Array, Grid, Mask, Surface
 
-# What an edit must change before it counts as visible: depth along the ray, mm, or the bare colour (0 to 1).
+# An edit is visible where it changes depth, mm, or unlit colour, 0 to 1, by more than this.
 VISIBLE_MM = 0.15
 VISIBLE_COLOUR = 0.035
-# Share of the part's pixels that a defect may take, and the fewest pixels.
+# Smallest and largest share of the part's pixels that a defect may take, and its fewest pixels.
 SMALLEST, LARGEST, FEWEST = 0.001, 0.033, 12
 
 
 @dataclass(frozen=True)
 class Capture:
-    """One part as measured, and the truth about it.
+    """One measured part with its ground truth.
 
     Attributes:
         rgb: (H, W, 3) uint8.
         xyz: (H, W, 3) float32, metres, camera frame; (0, 0, 0) where missing.
         ground_truth: (H, W) bool, where a defect is visible in the ideal view.
         foreground: (H, W) bool, where the ideal view shows the part.
-        camera: what saw it.
+        camera: the camera that took it.
     """
 
     rgb: NDArray[np.uint8]
@@ -44,7 +44,7 @@ class Capture:
 
 
 def sample_rng(seed: int, category: str, split: str, label: str, index: int) -> np.random.Generator:
-    """A capture's own generator: it depends on the capture's name alone."""
+    """The capture's own random generator, which depends only on these arguments."""
     name = zlib.crc32(f"{category}/{split}/{label}".encode())
     return np.random.default_rng([seed, name, index])
 
@@ -58,12 +58,12 @@ def _camera(family: Family, height: int, width: int, rng: np.random.Generator) -
 
 
 def _difference(good: Surface, bad: Surface, camera: Camera) -> Mask:
-    """(H, W) pixels in at least a quarter of which the edited part visibly differs from the sound one."""
+    """(H, W) mask of pixels in at least a quarter of which the edited part visibly differs from the good one."""
     (depth_a, points_a), (depth_b, points_b) = (intersect(s, camera, 2) for s in (good, bad))
     (on_a, colour_a), (on_b, colour_b) = albedo_at(good, points_a), albedo_at(bad, points_b)
     bare = np.abs(np.clip(colour_a, 0, 1) ** (1 / 2.2) - np.clip(colour_b, 0, 1) ** (1 / 2.2)).max(-1)
     changed = (np.abs(depth_a - depth_b) > VISIBLE_MM) | ((bare > VISIBLE_COLOUR) & (on_a * on_b > 0)) | (on_a != on_b)
-    # Rays that graze an untouched edge may end on either side of it: only what was edited counts.
+    # Rays that graze an unedited edge may end on either side of it, so only edited places count.
     edited = ((good.height != bad.height) | (good.albedo != bad.albedo).any(-1)).astype(np.float64)
     seen = [sample(edited, good.grid, points[..., 0], points[..., 1]) > 0 for points in (points_a, points_b)]
     changed &= seen[0] | seen[1]
@@ -72,7 +72,7 @@ def _difference(good: Surface, bad: Surface, camera: Camera) -> Mask:
 
 
 def _break(surface: Surface, kind: str, camera: Camera, rng: np.random.Generator) -> tuple[Surface, Mask]:
-    """A damaged part and its mask; drawn again until the damage is visible and small."""
+    """A damaged part and its defect mask, redrawn until the damage is visible and small."""
     part = (intersect(surface, camera)[1][..., 2] > 0.05).sum()
     for _ in range(25):
         bad = KINDS[kind](surface, rng, rng.uniform(0.25, 1.0))

@@ -1,4 +1,4 @@
-"""What makes a measurement of an ideal view: colour noise, depth noise, and points that were not measured."""
+"""The sensor model that turns an ideal view into a measurement: colour noise, depth noise and missing points."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from scipy import ndimage
 from .camera import Camera, intersect, openness, sample
 from .surface import Array, Mask, Surface
 
-# The point cloud is kept to this step, finer than the noise: the low bits are zero and the file packs well.
+# Points are rounded to this step, finer than the noise, so that the low bits are zero and the file compresses well.
 STEP_M = 2.0**-14
 
 
 def expose(radiance: Array, exposure: float, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """8-bit image of a linear radiance: shot and read noise as demosaicing leaves it, sRGB-like gamma."""
+    """8-bit image of linear radiance, with shot and read noise blurred as by demosaicing, and sRGB-like gamma."""
     signal = np.clip(radiance * exposure, 0, 1.2)
     noise = rng.standard_normal(signal.shape) * np.sqrt(0.00009 * signal + 2e-7)
     noise = ndimage.convolve1d(ndimage.convolve1d(noise, [0.25, 0.5, 0.25], axis=0), [0.25, 0.5, 0.25], axis=1)
@@ -30,7 +30,7 @@ def measure_depth(
     dropout: float,
     rng: np.random.Generator,
 ) -> tuple[Array, Mask, Mask]:
-    """Depth as a structured-light sensor gives it.
+    """Depth as a structured-light sensor measures it.
 
     Args:
         albedo: (H, W) brightness of what each pixel sees.
@@ -60,7 +60,7 @@ def measure_depth(
     glare = (gloss * np.clip((normal * mirror).sum(1), 0, 1) ** (4 * surface.shininess)).reshape(depth.shape)
     shadowed = openness(surface, flat, to_light, softness=0.01).reshape(depth.shape) < 0.5
 
-    # Phase noise goes with the inverse of the signal; slanted surfaces add what the pixel's width sweeps.
+    # Phase noise grows with the inverse of the signal; on slanted surfaces a pixel also spans a range of depths.
     signal = np.clip(albedo, 0.02, 1) * (0.15 + lit)
     sigma = 0.045 * (depth / 400) ** 2 * (0.75 + 0.1 / (signal + 0.08)) / np.clip(seen, 0.3, 1)
     fine = rng.standard_normal(depth.shape)
@@ -75,5 +75,5 @@ def measure_depth(
 
 
 def quantise(xyz_mm: Array) -> NDArray[np.float32]:
-    """Millimetres to metres on the sensor's lattice."""
+    """Millimetres to metres, rounded to `STEP_M`."""
     return (np.rint(xyz_mm / 1000 / STEP_M) * STEP_M).astype(np.float32)

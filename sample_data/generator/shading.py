@@ -43,7 +43,7 @@ def draw_lighting(rng: np.random.Generator) -> Lighting:
 
 
 def ambient_occlusion(surface: Surface) -> Array:
-    """(n, n) share of the sky each grid point sees, guessed from how deep it lies below its surroundings."""
+    """(n, n) share of the sky each grid point sees, estimated from its depth below its surroundings."""
     grid, height = surface.grid, surface.height
     free = np.ones_like(height)
     for radius, weight in ((0.9, 0.55), (2.5, 0.8), (7.0, 0.7)):
@@ -53,7 +53,7 @@ def ambient_occlusion(surface: Surface) -> Array:
 
 
 def table_albedo(grid: Grid, colour: Array, x: Array, y: Array, rng: np.random.Generator) -> Array:
-    """Colour of the table at the points (x, y): a matt sheet, a little cloudy."""
+    """Colour of the table at the points (x, y): a matt, slightly mottled sheet."""
     far = Grid(3 * grid.half, 3 * grid.half / 60)
     cloud = 1 + 0.035 * far.noise(18.0, rng) + 0.02 * far.noise(5.0, rng)
     return paint((colour[0], colour[1], colour[2]), sample(cloud, far, x, y))
@@ -61,7 +61,7 @@ def table_albedo(grid: Grid, colour: Array, x: Array, y: Array, rng: np.random.G
 
 @dataclass(frozen=True)
 class View:
-    """The ideal image per (sub-)pixel, before any sensor: depth (mm), on_part (0, 1), albedo, radiance."""
+    """The ideal image per (sub-)pixel, before sensor effects: depth (mm), on_part (0, 1), albedo, radiance."""
 
     depth: Array
     on_part: Array
@@ -70,7 +70,7 @@ class View:
 
 
 def albedo_at(surface: Surface, points: Array) -> tuple[Array, Array]:
-    """(h, w) share of part and (h, w, 3) colour of the part at hit points."""
+    """Part mask, (h, w), 0 or 1, and colour of the part, (h, w, 3), at hit points."""
     on_part = (points[..., 2] > 0.05).astype(np.float64)
     return on_part, sample(surface.albedo, surface.grid, points[..., 0], points[..., 1])
 

@@ -1,4 +1,4 @@
-"""The world of one capture: a square patch of table; a part on it as height, colour and gloss per point.
+"""The scene of one capture: a square patch of table, and a part on it as height, colour and gloss per grid point.
 
 Lengths are millimetres, colours linear RGB reflectances. The table is the plane z = 0, z points up.
 """
@@ -43,8 +43,8 @@ class Grid:
     def noise(self, cell: float, rng: np.random.Generator) -> Array:
         """(n, n) smooth noise of mean 0 and variance 1 whose bumps are about `cell` mm wide.
 
-        A cubic B-spline over a lattice of normal deviates. The lattice hangs on the patch, not on its
-        sampling: the same `rng` gives the same surface at any resolution.
+        A cubic B-spline over a lattice of normal deviates. The lattice depends on the patch, not on its sampling: the
+        same `rng` gives the same surface at any resolution.
         """
         nodes = int(2 * self._half / cell) + 5
         basis = _bspline((self.offsets + self._half + self.step) / cell + 1.0, nodes)

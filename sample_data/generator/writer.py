@@ -31,10 +31,10 @@ def write_capture(folder: Path, index: int, capture: Capture, *, ground_truth: b
 
 
 def write_xyz(path: Path, xyz: NDArray[np.float32]) -> None:
-    """A float32 TIFF that plain tifffile reads, without its codec extras.
+    """Write a float32 TIFF that plain tifffile reads, without its codec extras.
 
-    One LZMA strip behind a byte-wise difference of neighbouring points (12 bytes apart): a quarter of
-    the size that deflate gives.
+    One LZMA strip of byte-wise differences between neighbouring points (12 bytes apart): a quarter of the size with
+    deflate.
     """
     filters = [
         {"id": lzma.FILTER_DELTA, "dist": 12},
@@ -53,9 +53,9 @@ def write_xyz(path: Path, xyz: NDArray[np.float32]) -> None:
 
 
 def encode_png(image: NDArray[np.uint8]) -> bytes:
-    """An 8-bit grey (H, W) or RGB (H, W, 3) PNG; each row takes the filter that leaves the least.
+    """Encode an 8-bit grey (H, W) or RGB (H, W, 3) PNG; each row takes the filter with the smallest residual.
 
-    Written out here so that the same picture gives the same bytes whatever library is installed.
+    Implemented here so that the same picture gives the same bytes whatever image library is installed.
     """
     height, width = image.shape[:2]
     pixels = image.reshape(height, width, -1).astype(np.int16)

@@ -1,1 +1,1 @@
-"""How fast das3d is, side by side with what others do for the same end: `nox -s bench`."""
+"""Speed of das3d, compared with other implementations of the same tasks: `nox -s bench`."""

@@ -50,7 +50,7 @@ def main() -> int:
             seconds = time.perf_counter() - started
             print(f"{seconds:6.0f} s  {section.title}", file=sys.stderr, flush=True)
             sections.append(section)
-            write_whole(given.out, markdown(_head(chosen, seconds), sections).encode())  # whoever stops it has these
+            write_whole(given.out, markdown(_head(chosen, seconds), sections).encode())  # stays if the run is stopped
     print(given.out)
     return 0
 
@@ -90,7 +90,7 @@ def _head(chosen: torch.device, seconds: float) -> str:
 
 
 def _processor() -> str:
-    """The processor's name, where the system tells it."""
+    """The processor's name, or the machine type where the system does not tell it."""
     about = Path("/proc/cpuinfo")
     lines = about.read_text().splitlines() if about.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

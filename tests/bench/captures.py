@@ -1,4 +1,4 @@
-"""From files to a verdict: preprocessing, the whole way, and how long a command takes to begin."""
+"""From files to a verdict: preprocessing, the whole way, and the start of a process."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from .ready import load, make_capture
 
 
 def prepare(rgb: Path, xyz: Path) -> Callable[[], object]:
-    """The capture's preprocessing at the default settings."""
+    """A call that preprocesses the capture at the default settings."""
     capture = read_capture(rgb, xyz)
     options = {"plane_distance_m": 0.005, "depth_axis": "plane", "depth_range_m": (-0.03, 0.0), "window_m": None}
     return lambda: preprocess(capture, size=256, **options)
 
 
 def preparation(folder: Path, sides: tuple[int, ...], rounds: int) -> Section:
-    """das3d's preprocessing and the steps that 3D-ADS made common."""
+    """das3d's preprocessing, compared with the usual steps, as in 3D-ADS."""
     text = (
         "One capture in memory, cut out of its table. 3D-ADS: a plane through the border, DBSCAN, the largest cluster."
     )
@@ -43,7 +43,7 @@ def preparation(folder: Path, sides: tuple[int, ...], rounds: int) -> Section:
 
 
 def verdicts(folder: Path, models: dict[str, Path], device: torch.device, side: int, rounds: int) -> Section:
-    """The whole way of one part, and of several in one call."""
+    """The whole way from files to verdict for one part, and predictions for several parts in one call."""
     rgb, xyz = make_capture(folder, side)
     capture = read_capture(rgb, xyz)
     pair, many = (capture.rgb, capture.xyz), 8
@@ -65,7 +65,7 @@ def _judged(detector: Detector, rgb: Path, xyz: Path) -> object:
 
 
 def starts(folder: Path, models: dict[str, Path], side: int, rounds: int) -> Section:
-    """Whole processes, side by side with what Python and torch need alone."""
+    """Whole processes, compared with what Python and torch alone need."""
     rgb, xyz = make_capture(folder, side)
 
     def process(*arguments: str) -> Callable[[], object]:

@@ -1,4 +1,4 @@
-"""Times that can be compared on a busy machine: everything that stands side by side takes turns."""
+"""Times that can be compared on a busy machine, because what is compared takes turns."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ class Row(NamedTuple):
     """One line of a table.
 
     Attributes:
-        what: is measured.
-        values: of the rounds, in `unit`.
-        ratios: of the rounds: how many times as much `beside` took.
+        what: what is measured.
+        values: one per round, in `unit`.
+        ratios: one per round: how many times as long `beside` took; if `beside` is "growth", how many times as long as the
+            row before this row took.
     """
 
     what: str
@@ -30,7 +31,7 @@ class Row(NamedTuple):
 
 
 class Section(NamedTuple):
-    """A table with its title and what there is to know about it."""
+    """A table with its title and an explanation."""
 
     title: str
     text: str
@@ -43,7 +44,7 @@ Works = dict[str, Callable[[], object]]
 def take_turns(
     works: Works, rounds: int, device: torch.device | None = None, *, often: int = 1
 ) -> dict[str, list[float]]:
-    """Seconds of every work in every round, done `often` times in a row; the first round is not counted."""
+    """Seconds per call of every work in every round, called `often` times in a row; an extra first round is not counted."""
     seconds: dict[str, list[float]] = {name: [] for name in works}
     for counted in range(-1, rounds):
         for name, work in works.items():
@@ -58,13 +59,13 @@ def take_turns(
 
 
 def wait(device: torch.device | None) -> None:
-    """For the device to have done what it was given."""
+    """Wait until the device has done its queued work."""
     if device and device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def times(found: dict[str, list[float]], *, against: str = "") -> list[Row]:
-    """A row in milliseconds for each work, set beside the one called `against`, if that is among them."""
+    """A row in milliseconds for each work, compared with the one called `against` if that is among them."""
     rows = []
     for name, seconds in found.items():
         compared = against in found and name != against
@@ -74,13 +75,13 @@ def times(found: dict[str, list[float]], *, against: str = "") -> list[Row]:
 
 
 def rate(what: str, count: int, seconds: Sequence[float], beside: str = "", other: Sequence[float] = ()) -> Row:
-    """Images per second, `count` of them having taken these seconds; `other`: seconds that `beside` took for as many."""
+    """A row in images per second from the seconds for `count` images; `other`: the seconds of `beside` for as many."""
     ratios = [b / a for a, b in zip(seconds, other, strict=True)] if other else []
     return Row(what, [count / s for s in seconds], "images/s", beside, ratios)
 
 
 def growth(found: dict[str, list[float]]) -> list[Row]:
-    """Rows in milliseconds of works that grow, each told in multiples of the one before."""
+    """Rows in milliseconds of works of growing size, each also as a multiple of the one before."""
     rows: list[Row] = []
     before: list[float] = []
     for name, seconds in found.items():
@@ -95,9 +96,9 @@ def median(values: Sequence[float]) -> float:
 
 
 def peak_megabytes(ready: Callable[..., Callable[[], object]], *arguments: object) -> float:
-    """Most main memory that a work needs, in a process of its own, beyond what was held before it; nan off Linux.
+    """Peak main memory of a work beyond what was held before it, in its own process, 2^20 bytes; nan off Linux.
 
-    `ready(*arguments)` makes ready there and returns the work.
+    `ready(*arguments)` does the set-up in that process and returns the work.
     """
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(_peak, ready, arguments).result()
@@ -107,7 +108,7 @@ def _peak(ready: Callable[..., Callable[[], object]], arguments: tuple[object, .
     work, about = ready(*arguments), Path("/proc/self/status")
     if not about.is_file():
         return float("nan")
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far, which a new process has from its parent
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak, which a new process inherits from its parent
     held = _kilobytes(about, "VmRSS")
     work()
     return (_kilobytes(about, "VmHWM") - held) / 1024

@@ -1,4 +1,4 @@
-"""A network of the layers of 3DSR's published RGB and depth model, with random weights: good for timing and for nothing else.
+"""A network with the layers of 3DSR's published RGB and depth model and random weights, for timing only.
 
 Zavrtanik, Kristan and Skocaj, WACV 2024; sizes as in their public code: 384 x 384 pixels, 256 channels, two levels of
 2048 codes.
@@ -50,7 +50,7 @@ class _Residuals(nn.Module):
 
 
 class _Codebook(nn.Module):
-    """The nearest code of every pixel, looked up as there: distances to all codes, then a product with one-hot rows."""
+    """The nearest code of every pixel, found as in 3DSR: distances to all codes, then a product with one-hot rows."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class _Codebook(nn.Module):
 
 
 class _UNet(nn.Module):
-    """Encoder and decoder of normalised double convolutions; `skips` as in their detector, without as in their restriction."""
+    """U-Net of normalised double convolutions: with `skips` as in their detector, without as in their restriction."""
 
     def __init__(self, channels_in: int, channels_out: int, widths: list[int], *, skips: bool) -> None:
         super().__init__()
@@ -91,7 +91,10 @@ class _UNet(nn.Module):
 
 
 class Dsr(nn.Module):
-    """Quantising autoencoder of both images in groups, two restrictions, image decoder and detector: (B, 4, S, S) to (B, 2, S, S)."""
+    """Quantising autoencoder with one group per image, two restriction networks, image decoder and detector.
+
+    Maps (B, 4, S, S) to (B, 2, S, S).
+    """
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The networks' forward passes, side by side with one of 3DSR's published size."""
+"""Forward passes of das3d's networks, compared with one of 3DSR's published size."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Pass = Callable[[], object]
 
 
 def ours(model: Path, cache: Path, batch: int, device: torch.device, cuda_graphs: bool = False) -> Pass:
-    """Scoring a batch that lies on the device, with a loaded detector."""
+    """A call that scores a batch that is on the device already, with a loaded detector."""
     detector = load(model, device, cuda_graphs)
     split = load_split(open_cache(cache, CATEGORY), "test")
     parts = Parts.stack(*split.inputs, size=detector.settings.model.size, device=device)
@@ -31,7 +31,7 @@ def ours(model: Path, cache: Path, batch: int, device: torch.device, cuda_graphs
 
 
 def theirs(batch: int, device: torch.device, half: bool) -> Pass:
-    """A pass of the network of 3DSR's size, in float32 as it was published or in bfloat16."""
+    """A call of the network of 3DSR's size, in float32 as published or in bfloat16 (`half`)."""
     network = dsr.Dsr().eval().to(device)
     images = torch.rand(batch, 4, dsr.SIZE, dsr.SIZE, device=device)
 
@@ -46,7 +46,7 @@ def theirs(batch: int, device: torch.device, half: bool) -> Pass:
 def passes(
     models: dict[str, Path], cache: Path, device: torch.device, batches: tuple[int, ...], rounds: int
 ) -> Section:
-    """Times, arithmetic and memory at each batch size; 3DSR on a CPU with one image alone, as it takes seconds."""
+    """Times, arithmetic and memory at each batch size; on a CPU, 3DSR with one image only, as a pass takes seconds."""
     rows: list[Row] = []
     for batch in batches:
         works = {f"das3d {preset}, batch {batch}": ours(file, cache, batch, device) for preset, file in models.items()}
@@ -61,7 +61,8 @@ def passes(
             if device.type == "cuda":
                 works[f"3DSR in bfloat16, batch {batch}"] = theirs(batch, device, half=True)
         rows += times(take_turns(works, rounds, device), against=f"3DSR, batch {batch}")
-        works = {name: work for name, work in works.items() if "graph" not in name}  # of a graph nothing is counted
+        # Nothing in a CUDA graph is counted.
+        works = {name: work for name, work in works.items() if "graph" not in name}
         rows += [Row(f"{name}: arithmetic", [_gflop(work)], "GFLOP") for name, work in works.items() if batch == 1]
         if device.type == "cuda":
             rows += [Row(f"{name}: memory", [_gpu_megabytes(work, device)], "MB") for name, work in works.items()]
@@ -85,7 +86,7 @@ def throughput(models: dict[str, Path], cache: Path, device: torch.device, round
     """The test split from the cache's files to scores, and many parts from main memory to scores."""
     opened = open_cache(cache, CATEGORY)
     held = load_split(opened, "test").inputs
-    count, often = len(held[0]), 6 if device.type == "cuda" else 1  # a GPU works on while the next parts are sent
+    count, often = len(held[0]), 6 if device.type == "cuda" else 1  # a GPU computes while the next parts are sent
     many = [np.concatenate([images] * often) for images in held]
 
     def from_files() -> Iterator[Inputs]:
@@ -113,7 +114,7 @@ def _gflop(work: Pass) -> float:
 
 
 def _gpu_megabytes(work: Pass, device: torch.device) -> float:
-    """Most memory in use, the weights of all that is loaded apart."""
+    """Peak memory beyond what was held before, such as weights, 2^20 bytes."""
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)

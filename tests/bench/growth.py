@@ -38,7 +38,7 @@ def scored_maps(count: int, side: int) -> tuple[NDArray[np.bool_], NDArray[np.fl
 
 
 def overlap(count: int, side: int, rounds: int) -> Section:
-    """The exact AUPRO beside the usual hundred thresholds."""
+    """The exact AUPRO, compared with the usual hundred thresholds."""
     masks, maps = scored_maps(count, side)
     other = "a hundred thresholds"
     found = take_turns({"exact": lambda: aupro(masks, maps), other: lambda: peers.aupro(masks, maps)}, rounds)
@@ -50,7 +50,7 @@ def overlap(count: int, side: int, rounds: int) -> Section:
 
 
 def costs(folder: Path, cache: Path, rounds: int, quick: bool) -> Section:
-    """What a processor does, at three sizes: the sides of the images or the data set doubling."""
+    """Costs of CPU work at up to three sizes of images or data set, each double the one before."""
     rows: list[Row] = []
     if peers.have_open3d():
         sides = (100, 200) if quick else (200, 400, 800)
@@ -68,7 +68,7 @@ def costs(folder: Path, cache: Path, rounds: int, quick: bool) -> Section:
 
 
 def network_costs(cache: Path, device: torch.device, rounds: int, quick: bool) -> Section:
-    """What a network does, at three sizes: the sides of the images, the batch or the data set growing."""
+    """Costs of the network's work at up to three sizes of images, batch or data set."""
     sides = (64, 128) if quick else (128, 256, 512)
     rows = _grown({f"forward pass, {side} px": _forward("default", side, 1, device) for side in sides}, rounds, device)
     batches = (1, 2) if quick else (1, 4, 16)
@@ -90,7 +90,7 @@ def network_costs(cache: Path, device: torch.device, rounds: int, quick: bool) -
 
 def _step(cache: Path, device: torch.device, assignment: str):
     trainer = make_trainer(cache, settings_of("cpu", assignment), device)
-    for _ in range(5 if device.type == "cuda" else 0):  # from then on it is launched as one
+    for _ in range(5 if device.type == "cuda" else 0):  # after these a step is one CUDA graph
         advance(trainer)
     return functools.partial(advance, trainer)
 
@@ -102,7 +102,7 @@ def _grown(works, rounds: int, device: torch.device | None = None) -> list[Row]:
 def _forward(preset: str, side: int, batch: int, device: torch.device):
     network = Das3d(**settings_of(preset, f"model.size={side}", "preprocess.size=1024").model.model_dump())
     if network.template is not None:
-        network.template.compare(True)  # as of parts that are compared with their mean
+        network.template.compare(True)  # as for parts that are compared with the mean part
     images = Batch(
         torch.rand(batch, 3, side, side, device=device), torch.rand(batch, 1, side, side, device=device),
         torch.ones(batch, 1, side, side, dtype=torch.bool, device=device), torch.zeros(batch, 2, device=device),

@@ -1,4 +1,4 @@
-"""What peers do, done plainly: the preprocessing that 3D-ADS made common, and the usual approximation of AUPRO."""
+"""Plain versions of common practice: 3D-ADS's preprocessing, and the usual approximation of AUPRO."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import scipy.ndimage
 from numpy.typing import NDArray
 
-_FRAME = 10  # pixels along the border that are taken for table
+_FRAME = 10  # pixels along the border that are taken as table
 _PLANE_FIT, _PLANE_CUT, _CLUSTER = 0.004, 0.005, 0.006  # metres
 _THRESHOLDS = 100
 
@@ -15,17 +15,20 @@ def have_open3d() -> bool:
     """Whether the preprocessing below can run here."""
     try:
         import open3d  # noqa: F401
-    except (ImportError, OSError):  # OSError: a library of the system is missing
+    except (ImportError, OSError):  # OSError: a system library is missing
         return False
     return True
 
 
 def preprocess(rgb: NDArray[np.uint8], xyz: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Plane through the border's points, cut, square, largest cluster: rgb and xyz (S, S, 3), zero off the part.
+    """Remove the plane through the border's points, pad to a square, and keep the largest cluster.
 
     Args:
         rgb: (H, W, 3).
         xyz: (H, W, 3), metres, missing points zero.
+
+    Returns:
+        rgb and xyz, (S, S, 3), zero off the part.
     """
     import open3d as o3d
 
@@ -54,7 +57,7 @@ def preprocess(rgb: NDArray[np.uint8], xyz: NDArray[np.float32]) -> tuple[NDArra
 
 
 def aupro(masks: NDArray[np.bool_], maps: NDArray[np.float32], limit: float = 0.3) -> float:
-    """Area under the per-region overlap up to a false positive rate, over a hundred thresholds of the good pixels.
+    """Area under the per-region overlap curve up to a false positive rate, at a hundred quantiles of the good pixels.
 
     Args:
         masks, maps: (N, H, W).

@@ -1,7 +1,7 @@
-"""The paper's training done plainly: every sample's defect in numpy, one after the other, then an eager float32 step.
+"""A plain version of the paper's training: defects in numpy, one sample after the other, then an eager float32 step.
 
-Equations 1 to 8 and 12 with the paper's choices (the whole mask, a filter of unit sum, strengths drawn evenly), and none
-of what das3d does besides: no turning, no relighting, no template to learn.
+Equations 1 to 8 and 12 with the paper's choices (the whole mask, a filter of unit sum, uniform strengths), and none of
+what das3d does besides: no rotation, no relighting, no template to learn.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Made(NamedTuple):
 
 
 def perlin(random: np.random.Generator, size: int, scale_max: int) -> Image:
-    """Gradient noise with 2^0 to 2^scale_max cells along either axis, turned by up to a quarter: (S, S)."""
+    """Gradient noise with 2^0 to 2^scale_max cells along each axis, rotated by up to 90 degrees: (S, S)."""
     rows, columns = (2 ** random.integers(scale_max + 1, size=2)).tolist()
     angles = random.uniform(0, 2 * np.pi, (rows + 1, columns + 1))
     gradients = np.stack((np.cos(angles), np.sin(angles)), axis=-1)
@@ -104,11 +104,11 @@ class Loop:
         self.random = np.random.default_rng(settings.seed)
         self.network = Das3d(**settings.model.model_dump()).to(device).train()
         if self.network.template is not None:
-            self.network.template.compare(True)  # as of parts that are compared with their mean
+            self.network.template.compare(True)  # as for parts that are compared with the mean part
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=1e-4)
 
     def synthesis(self) -> tuple[list[Made], NDArray[np.int64]]:
-        """The samples of one batch, and which parts they are made of."""
+        """The samples of one batch, and the indices of the parts they are made from."""
         chosen = self.random.integers(len(self.depth), size=self.settings.train.batch_size)
         made = [
             synthesise(self.random, self.rgb[i].astype(np.float32) / 255, self.depth[i], self.foreground[i],

@@ -1,4 +1,4 @@
-"""What the measurements start from: captures, a cache, untrained models."""
+"""Inputs of the measurements: captures, a cache, untrained models."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def make_cache(folder: Path) -> Path:
     """A cache of the sample data.
 
     Raises:
-        RuntimeError: a sample could not be preprocessed, for want of Open3D perhaps.
+        RuntimeError: a sample could not be preprocessed, perhaps because Open3D is missing.
     """
     summary = build(find_entries(SAMPLES, [CATEGORY]), folder, PreprocessSettings(), workers=1)
     if summary.failures:
@@ -38,13 +38,13 @@ def make_cache(folder: Path) -> Path:
 
 
 def copied(cache: Path, folder: Path) -> Path:
-    """A cache made elsewhere, where runs may be written beside it."""
+    """Copy a cache made elsewhere to where runs may be written beside it."""
     shutil.copytree(cache, folder)
     return folder
 
 
 def make_capture(folder: Path, side: int) -> tuple[Path, Path]:
-    """The two files of a part, (rgb, xyz), enlarged to side x side pixels."""
+    """Write the two files of a part, (rgb, xyz), enlarged to side x side pixels."""
     entry = next(entry for entry in find_entries(SAMPLES, [CATEGORY]).entries if entry.label == "hole")
     small = read_capture(entry.rgb, entry.xyz)
     known = (~np.isnan(small.xyz[..., 2])).astype(np.float32)
@@ -62,18 +62,18 @@ def settings_of(preset: str, *assignments: str) -> Settings:
 
 
 def make_trainer(cache: Path, settings: Settings, device: torch.device) -> Trainer:
-    """A training that has not begun."""
+    """A trainer before its first step."""
     return training.start(settings, open_cache(cache, CATEGORY), cache.with_name("runs"), device)
 
 
 def advance(trainer: Trainer) -> None:
-    """A step, and on to the next, whose samples a GPU has made by then."""
+    """Do a step and move on to the next, whose samples a GPU has made by then."""
     trainer._advance()
     trainer.step += 1
 
 
 def make_models(cache: Path, folder: Path) -> dict[str, Path]:
-    """Preset -> model file of a network that learnt nothing but its template, and calls every part anomalous, at any scale."""
+    """Preset -> model file of a network that learnt only its template; it calls every part anomalous, at any scale."""
     files = {}
     for preset in PRESETS:
         made = make_trainer(cache, settings_of(preset), torch.device("cpu"))
@@ -84,5 +84,5 @@ def make_models(cache: Path, folder: Path) -> dict[str, Path]:
 
 
 def load(model: Path, device: torch.device, cuda_graphs: bool = False) -> Detector:
-    """The detector on that device."""
+    """Load the detector on that device."""
     return Detector.load(model, "cpu" if device.type == "cpu" else str(device.index), cuda_graphs=cuda_graphs)

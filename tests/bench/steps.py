@@ -1,4 +1,4 @@
-"""Training: synthesis and whole steps, side by side with the paper's training done plainly."""
+"""Training: synthesis and whole steps, compared with a plain version of the paper's training."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ from . import plain
 from .clock import Row, Section, median, peak_megabytes, rate, take_turns, times, wait
 from .ready import CATEGORY, advance, make_trainer, settings_of
 
-_PEAK_TFLOPS = {"H100": 989.0, "H200": 989.0, "A100": 312.0}  # bfloat16 without sparsity, of the SXM cards' data sheets
+# bfloat16 without sparsity, from the SXM cards' data sheets.
+_PEAK_TFLOPS = {"H100": 989.0, "H200": 989.0, "A100": 312.0}
 
 
 def steps(cache: Path, preset: str, device: torch.device, rounds: int, *assignments: str) -> Section:
-    """One preset's synthesis, step, pass over the parts, validation, memory, and use of the arithmetic there is."""
+    """One preset's synthesis, step, pass over the parts, validation, memory, and use of the device's arithmetic."""
     settings = settings_of(preset, *assignments)
     trainer = make_trainer(cache, settings, device)
     memory = _memory(trainer, cache, device)
@@ -46,7 +47,7 @@ def steps(cache: Path, preset: str, device: torch.device, rounds: int, *assignme
         "step": functools.partial(advance, trainer),
         "step, plain": loop.step,
     }
-    # A GPU works on while the next step is prepared: what is timed is several in a row.
+    # A GPU computes while the next step is prepared, so several steps in a row are timed.
     often = 10 if device.type == "cuda" else 1
     if trainer._as_graph:
         works["learning"] = _without_synthesis(trainer, step_number)
@@ -74,7 +75,7 @@ def steps(cache: Path, preset: str, device: torch.device, rounds: int, *assignme
     if device.type == "cuda":
         rows += _busy(functools.partial(advance, trainer), device, median(step))
     rows.append(memory)
-    one_by_one = functools.partial(trainer._one_by_one, 0)  # of a graph nothing is counted
+    one_by_one = functools.partial(trainer._one_by_one, 0)  # nothing in a CUDA graph is counted
     rows += _use_of_arithmetic(one_by_one, device, median(step))
     text = (
         f"Batches of {count} at {size} x {size} pixels. The plain loop trains the same network on the paper's losses in"
@@ -86,7 +87,7 @@ def steps(cache: Path, preset: str, device: torch.device, rounds: int, *assignme
 
 
 def _as_in_a_step(trainer: Trainer, *inputs: Tensor) -> Callable[[], object]:
-    """A step's synthesis, launched as in a step; inputs: the batch's tensors, the places in it and the step's number."""
+    """A step's synthesis, launched as in training; inputs: the batch's tensors, the indices in it and the step's number."""
 
     def work(rgb: Tensor, depth: Tensor, foreground: Tensor, parallax: Tensor, places: Tensor, step: Tensor):
         parts, s = Batch(rgb, depth, foreground, parallax), trainer.settings
@@ -97,13 +98,13 @@ def _as_in_a_step(trainer: Trainer, *inputs: Tensor) -> Callable[[], object]:
 
 
 def _without_synthesis(trainer: Trainer, step: Tensor) -> Callable[[], object]:
-    """A step that learns from the same samples again and again."""
+    """A step that always learns from the same samples."""
     samples = trainer._make(*trainer._inputs(0))
     return functools.partial(Recorded(lambda step: trainer._learn(samples)), step)
 
 
 def _kernel_by_kernel(trainer: Trainer, cache: Path, settings: Settings, rounds: int, often: int) -> list[Row]:
-    """A GPU's training step that is no CUDA graph."""
+    """A GPU's training step without CUDA graphs."""
     hardware = settings.hardware.model_copy(update={"cuda_graphs": False})
     other = make_trainer(cache, settings.model_copy(update={"hardware": hardware}), trainer.device)
     works = {
@@ -114,13 +115,13 @@ def _kernel_by_kernel(trainer: Trainer, cache: Path, settings: Settings, rounds:
 
 
 def _pass(trainer: Trainer) -> None:
-    """As many steps as show every part once."""
+    """As many steps as it takes to show every part once."""
     for _ in range(-(-len(trainer.data.train) // trainer.settings.train.batch_size)):
         advance(trainer)
 
 
 def _memory(trainer: Trainer, cache: Path, device: torch.device) -> Row:
-    """The most that a step needs."""
+    """Peak memory of a step beyond what was held before."""
     if device.type == "cpu":
         used = peak_megabytes(_one_step, cache, trainer.settings)
     else:
@@ -140,30 +141,30 @@ def _ignore(step: int, values: dict[str, float]) -> None:
 
 
 def _shrunk(rgb, depth, foreground, size: int):
-    """The cache's arrays at the network's size, by every n-th pixel: the plain loop's time is what counts."""
+    """The cache's arrays at the network's size, by taking every n-th pixel: only the plain loop's time matters."""
     every = depth.shape[-1] // size
     return rgb[:, ::every, ::every], depth[:, ::every, ::every], foreground[:, ::every, ::every]
 
 
 def _busy(step: Callable[[], object], device: torch.device, seconds: float) -> list[Row]:
-    """Share of the time that a GPU's kernels run, and how many there are."""
+    """Share of a step's time in which a GPU's kernels run, and their number per step."""
     rounds = 5
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         for _ in range(rounds):
             step()
         wait(device)
-    # What waits for the GPU is recorded as its event, too.
+    # Waits for the GPU are recorded as its events, too.
     kernels = [event for event in profile.events() if event.device_type == DeviceType.CUDA and "Sync" not in event.name]
     busy, until = 0.0, 0.0
     for begins, ends in sorted((event.time_range.start, event.time_range.end) for event in kernels):
-        busy += max(0.0, ends - max(begins, until))  # some run side by side
+        busy += max(0.0, ends - max(begins, until))  # some overlap
         until = max(until, ends)
     busy /= rounds * 1e6
     return [Row("GPU busy", [100 * busy / seconds], "%"), Row("kernels in a step", [len(kernels) / rounds], "")]
 
 
 def _use_of_arithmetic(step: Callable[[], object], device: torch.device, seconds: float) -> list[Row]:
-    """Share of what the device is good for, by a large matrix product here and by its data sheet."""
+    """Arithmetic of a step, and its share of a large matrix product's here and of the data sheet's peak."""
     with FlopCounterMode(display=False) as counter:
         step()
     done = counter.get_total_flops() / seconds / 1e12

@@ -67,7 +67,7 @@ def main() -> int:
 
 
 def _baseline(captures: Path, cache: Path, results: Path, args: argparse.Namespace) -> None:
-    """BTF needs Open3D and the raw captures; where either is absent, its rows stay those of the table."""
+    """Run BTF, which needs Open3D and the raw captures; categories without captures keep their rows in the table."""
     from btf import btf
 
     from das3d_cli.data.cache import open_cache

@@ -1,9 +1,10 @@
 """The baseline: BTF (Horwitz and Hoshen 2023), a memory bank of FPFH features; nothing is trained.
 
 FPFH by Open3D on each sample's measured points, averaged to 28 x 28 patches; a coreset of a tenth of the good parts'
-patches; distance to the nearest of them. Radii are left out: in the published code they exceed the part, so that the
-numbers of neighbours alone decide. Those count measured points, of which this data set has no more than a sample has
-pixels: resampled to its size, as the published code does with larger captures, points would neighbour their own copies.
+patches; the score is the distance to the nearest of them. Search radii are left out: in the published code they exceed
+the part, so that only the numbers of neighbours matter. Neighbours are measured points, of which a capture here has no
+more than a sample has pixels: if captures were resampled to that size, as the published code does with larger ones,
+points would have their own copies as neighbours.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _NORMAL_NEIGHBOURS, _FEATURE_NEIGHBOURS = 30, 100
 _PATCHES = 28
 _CORESET = 0.1
 _BLUR_PX = 4.0  # of a 224-pixel map
-_REWEIGHT = 3  # neighbours of the nearest patch that temper the image score
+_REWEIGHT = 3  # patches nearest to the matched one, itself included, that reweight the image score
 
 
 def btf(cache: Cache, entries: list[Entry]) -> dict[str, Metrics]:
@@ -77,7 +78,7 @@ def fpfh(points: NDArray[np.float32], part: NDArray[np.bool_]) -> NDArray[np.flo
 def coreset(patches: Tensor) -> Tensor:
     """A tenth of the patches (N, C), each the farthest from those picked before.
 
-    The published code picks them in a random projection, which for 33 dimensions has as many.
+    The published code picks them in a random projection, which does not reduce 33 dimensions.
     """
     length = patches.square().sum(1)
     nearest = length

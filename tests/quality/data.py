@@ -21,21 +21,22 @@ from das3d_cli.data.cache import MANIFEST, Manifest, open_cache, read_sample, wr
 from das3d_cli.data.capture import Sample
 from das3d_cli.data.layouts import find_entries
 
-# Organic and machined, turned and not, textured and plain, dark and light.
+# Organic and machined, round and not, textured and plain, dark and light.
 CATEGORIES = ("tire", "cookie", "block", "cap", "potato")
 COUNTS = {"train": 64, "validation": 10, "test-good": 20, "seed": 1}
-_PER_DEFECT = {
-    "cookie": 5
-}  # of the others 4: 40 to 45 defective test parts each, for 9 kinds of defect suit a cookie, others more
+# Test parts per kind of defect, 4 for the other categories. Cookies have 9 kinds, the others more, so that each category
+# has 40 to 45 defective test parts.
+_PER_DEFECT = {"cookie": 5}
 RESOLUTION, SIZE = "224x272", 256
-# Test parts that no other set holds; the generator makes one of the others at least.
+# Test parts that are in no other set; the train and validation parts are discarded.
 _LARGER = {"train": 1, "validation": 1, "test-good": 60, "per-defect": 10, "seed": 7}
 
-# Of the second generator, on which nothing but what counts as missing was tuned; those of it are the figures to expect of other parts.
+# Families of the second generator. Only the rule for missing points was tuned on them, so that their figures are those
+# to expect on other parts.
 HELD_OUT = tuple(parts.PARTS)
 
 _GENERATOR = Path(__file__).parents[2] / "sample_data" / "generate.py"
-_DEPTH_STEPS = 4095  # a packed depth: 5 um steps on a part 20 mm high, well below the noise
+_DEPTH_STEPS = 4095  # of a packed depth: 5 um steps on a part 20 mm high, well below the noise
 
 
 def make(captures: Path, cache: Path, categories: list[str], workers: int) -> None:
@@ -52,10 +53,10 @@ def make(captures: Path, cache: Path, categories: list[str], workers: int) -> No
 
 
 def make_larger(captures: Path, larger: Path, cache: Path, categories: list[str], workers: int) -> None:
-    """Render other and more test parts of the categories, and preprocess them as the captures that are trained on."""
+    """Render other and more test parts of the categories, and preprocess them with the original training captures."""
     wanted = _missing(cache, categories)
     for category in wanted:
-        # What an interrupted call left has links, through which the captures would be written over.
+        # An interrupted call leaves links, through which the original captures would be overwritten.
         shutil.rmtree(larger / category, ignore_errors=True)
         if category in HELD_OUT:
             scene.make(larger, category, workers, more=True)
@@ -76,7 +77,7 @@ def _render(captures: Path, category: str, counts: Mapping[str, int], workers: i
 def preprocess(
     captures: Path, cache: Path, categories: list[str], workers: int, assignments: Sequence[str] = ()
 ) -> None:
-    """Preprocess the categories that are not in the cache yet, with settings of its own."""
+    """Preprocess the categories that are not in the cache yet, with the settings in `assignments`."""
     wanted = _missing(cache, categories)
     if not wanted:
         return
@@ -91,7 +92,7 @@ def _missing(cache: Path, categories: list[str]) -> list[str]:
 
 
 def pack(cache: Path, categories: list[str], archive: Path) -> None:
-    """Write the caches as one tar of images: a tenth of their size; depths are rounded to 12 bits."""
+    """Pack the caches into one tar of images, a tenth of their size; depths are rounded to 12 bits."""
     with tarfile.open(archive, "w") as tar:
         for category in categories:
             opened = open_cache(cache, category)
@@ -108,7 +109,7 @@ def pack(cache: Path, categories: list[str], archive: Path) -> None:
 
 
 def unpack(archive: Path, cache: Path) -> None:
-    """Write the caches that `pack` packed, without those that are there already."""
+    """Unpack the caches from an archive of `pack`, except those that are there already."""
     with tarfile.open(archive) as tar:
         members = {member.name: member for member in tar}
 
@@ -131,7 +132,7 @@ def unpack(archive: Path, cache: Path) -> None:
                 truth = (masks & 4) > 0 if record.split == "test" else None
                 sample = Sample(rgb, scaled, foreground, (masks & 2) > 0, record.geometry, truth)
                 write_sample(folder / record.path, sample, record.key)
-            write_manifest(folder, manifest)  # last: what it lists is there
+            write_manifest(folder, manifest)  # last, so that all it lists is there
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:

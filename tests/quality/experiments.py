@@ -1,4 +1,4 @@
-"""What is tried: an experiment is the settings in which it differs from the preset; a study compares some of them."""
+"""The experiments, each given by its settings that differ from the preset, and the studies that compare them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 from data import CATEGORIES, HELD_OUT
 
-# Studies of single choices train for less long than the presets, all alike.
+# Studies of single choices all train for the same time, shorter than the presets.
 _SHORT = ("train.steps=600",)
-# Soft defects are smooth without the filter, and in one modality without the dropout.
+# Without soft defects, which are smooth even without the filter and in one modality even without the dropout.
 _TABLE_6 = (*_SHORT, "synthesis.soft_share=0")
 
-# One setting each that is not what it is by default, named by the paper's symbol where it has one.
+# One non-default setting each, named by the paper's symbol where it has one.
 CHOICES: dict[str, str] = {
     "t_p=0.3": "synthesis.mask_threshold=0.3",
     "t_p=0.65": "synthesis.mask_threshold=0.65",
@@ -41,7 +41,7 @@ CHOICES: dict[str, str] = {
     "weight-decay=0": "train.weight_decay=0",
 }
 
-# Of preprocessing; each of these has a cache of its own.
+# The same for preprocessing; each of these has its own cache.
 PREPARED: dict[str, str] = {
     "range-of-capture": "preprocess.scaling=capture",
     "depth-along-camera": "preprocess.depth_axis=camera",
@@ -53,7 +53,7 @@ EXPERIMENTS: dict[str, tuple[str, ...]] = {
     "rgb-at-length": ("model.modality=rgb",),
     "depth-at-length": ("model.modality=depth",),
     "untouched=0-at-length": ("synthesis.normal_share=0",),
-    "no-reconstruction-at-length": ("train.steps=5920", "model.reconstruction_width=0"),  # in the time of 4500 with it
+    "no-reconstruction-at-length": ("train.steps=5920", "model.reconstruction_width=0"),  # as long as 4500 with it
     "6000-steps": ("train.steps=6000",),
     "12000-steps": ("train.steps=12000",),
     "three-levels": ("train.steps=6000", "model.discriminator_levels=3"),
@@ -65,7 +65,7 @@ EXPERIMENTS: dict[str, tuple[str, ...]] = {
     "skew-filter": (*_TABLE_6, "synthesis.dropout=0"),
     "dropout": (*_TABLE_6, "synthesis.skew_filter=false"),
     "filter-and-dropout": _TABLE_6,
-    "no-reconstruction": ("train.steps=790", "model.reconstruction_width=0"),  # in the time of 600 steps with it
+    "no-reconstruction": ("train.steps=790", "model.reconstruction_width=0"),  # as long as 600 steps with it
     "no-template": (*_SHORT, "model.template=false"),
     "one-defect": (*_SHORT, "synthesis.defects=1"),
     "nothing-pierced": (*_SHORT, "synthesis.pierced_share=0"),
@@ -80,16 +80,16 @@ _AS_SEEN = ("t_p=0.65", "t_h=0.03", "p_max=0.25", "p_z-uniform", "alpha=0", "bet
 
 
 def _before_soft(*names: str) -> tuple[str, ...]:
-    """Rows from before soft defects, when the cpu preset's discriminator was half as wide."""
+    """Names of rows without soft defects and with a cpu preset whose discriminator is half as wide."""
     return tuple(f"{name}-before-soft" for name in names)
 
 
 def larger(*names: str) -> tuple[str, ...]:
-    """Rows of the same trainings, judged by more and other test parts."""
+    """Names of rows of the same trainings, evaluated on more and other test parts."""
     return tuple(f"{name}-larger" for name in names)
 
 
-# Rows of designs that the code no longer has. What is measured today never joins one of them.
+# Rows of designs that the code does not implement; new measurements never join them.
 EARLIER = (
     "2000-steps", "earlier", "4000-steps", "laid-as-seen", "four-levels", "no-surroundings", "no-reconstruction-5000",
     "no-reconstruction-8750", "no-reconstruction-740", "both-as-seen", "both-no-surroundings",
@@ -100,17 +100,17 @@ EARLIER = (
 
 
 def cache_of(experiment: str, common: Path) -> Path:
-    """The cache of parts preprocessed as for most experiments, or beside it that of this one."""
+    """The common cache, or beside it the experiment's own if it changes preprocessing."""
     return common.with_name(f"cache-{experiment}") if experiment in PREPARED else common
 
 
 class Study(NamedTuple):
-    """Experiments to be read side by side."""
+    """Experiments to compare."""
 
     title: str
     text: str
     experiments: tuple[str, ...]
-    preset: str = ""  # the only one that it is of
+    preset: str = ""  # the only one that it covers; empty: all
     categories: tuple[str, ...] = CATEGORIES
 
 

@@ -1,4 +1,4 @@
-"""One training and its evaluation, and many of them side by side until the time is up."""
+"""Train and evaluate one job, or many in parallel until the time is up."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class Job:
 def run_all(
     jobs: list[Job], cache: Path, results: Path, *, gpus: str, parallel: int, minutes: float, extra: list[str]
 ) -> int:
-    """Run the jobs that have no result yet, in their order; returns how many failed or were left for want of time.
+    """Run the jobs that have no result yet, in order; returns how many failed or were left when the time was up.
 
     Args:
-        extra: settings for all of them, over their own.
+        extra: settings for all of them, which override their own.
         parallel: trainings at a time. They share the machine's cores, or its GPU.
-        minutes: no job is begun later than this.
+        minutes: no job starts later than this.
     """
     open_jobs = [job for job in jobs if not job.file(results).exists()]
     deadline = time.monotonic() + 60 * minutes
@@ -45,7 +45,7 @@ def run_all(
         running = {pool.submit(run, job, cache, results, gpus, deadline, extra): job for job in open_jobs}
         for done in as_completed(running):
             job = running[done]
-            if error := done.exception():  # the others' results count all the same
+            if error := done.exception():  # the other jobs' results still count
                 print(f"{job.experiment} {job.category} {job.seed} failed: {error}", file=sys.stderr, flush=True)
                 left += 1
                 continue
@@ -60,7 +60,7 @@ def run_all(
 def run(
     job: Job, cache_root: Path, results: Path, gpus: str, deadline: float, extra: list[str]
 ) -> dict[str, Any] | None:
-    """Train, evaluate, write the result; returns the metrics, or None where the deadline has passed."""
+    """Train, evaluate, write the result; returns the metrics, or None if the deadline has passed."""
     if time.monotonic() > deadline:
         return None
     from das3d_cli import device as devices
@@ -86,7 +86,7 @@ def run(
 
 
 def retest(jobs: list[Job], cache: Path, results: Path, gpus: str) -> None:
-    """Judge the runs of finished jobs by another cache, each as an experiment called NAME-larger, unless that is done."""
+    """Evaluate the runs of finished jobs on another cache, as experiments called NAME-larger; skip those done already."""
     from das3d_cli.detector import Detector
     from das3d_cli.evaluation import evaluate_detector
 
@@ -103,7 +103,7 @@ def retest(jobs: list[Job], cache: Path, results: Path, gpus: str) -> None:
 def write(
     job: Job, results: Path, metrics: dict[str, dict[str, Any]], minutes: float, settings: list[str], run: str
 ) -> None:
-    """Keep a job's outcome; that it is there tells that the job is done."""
+    """Save a job's outcome; a job counts as done if its file exists."""
     record = {**asdict(job), "settings": settings, "run": run, "minutes": minutes, "metrics": metrics}
     file = job.file(results)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -111,7 +111,7 @@ def write(
 
 
 def _begin_worker(parallel: int) -> None:
-    """Take a share of the cores, and end with the process that began this one."""
+    """Limit this process to its share of threads, and end it when its parent ends."""
     import torch
 
     from das3d_cli.engine.interrupt import end_with_parent

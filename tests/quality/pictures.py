@@ -18,16 +18,16 @@ from das3d_cli.files import write_whole
 
 _TILE, _CAPTION = 128, 22  # pixels
 _RIM = 4  # pixels on either side of a part's outline
-_LIT = 0.2  # from where a defect is outlined
+_LIT = 0.2  # map value from which a defect is outlined
 
 
 def false_alarms(jobs: list[Job], cache: Path, results: Path, path: Path) -> None:
-    """One row per category: the good part that the first job's detector finds worst, and the second's, with both maps.
+    """Draw a row per category: the good parts that the first and the second detector score highest, with both maps.
 
     Prints how much of the good parts' maps lights up at their rims, at missing points and elsewhere.
 
     Args:
-        jobs: finished ones of two experiments, "before" and "after", in that order for every category.
+        jobs: finished jobs of two experiments, "before" and "after", alternating, a pair per category.
     """
     rows, lit = [], []
     for before, after in zip(jobs[::2], jobs[1::2], strict=True):
@@ -49,7 +49,7 @@ def false_alarms(jobs: list[Job], cache: Path, results: Path, path: Path) -> Non
 
 
 def _lit(evaluation: Evaluation, good: NDArray[np.intp]) -> list[float]:
-    """Shares of the good parts' pixels that are lit: around the outline, at missing points, and of the rest of the part."""
+    """Shares of lit pixels of the good parts: around the outline, at missing points, and on the rest of the part."""
     split, kernel = evaluation.split, np.ones((2 * _RIM + 1, 2 * _RIM + 1), np.uint8)
     part = split.foreground[good]
     wide, narrow = (np.stack([change(mask.astype(np.uint8), kernel) for mask in part]) > 0
@@ -67,7 +67,7 @@ def _evaluate(job: Job, cache: Path, results: Path) -> Evaluation:
 
 
 def _part(judged: list[Evaluation], place: int) -> NDArray[np.uint8]:
-    """The part's colour image and its map by every detector, with its score."""
+    """The part's RGB image, then each detector's map with its score."""
     tiles = [_small(judged[0].split.rgb[place][..., ::-1])]
     for evaluation in judged:
         shade = (np.clip(evaluation.scored.maps[place], 0, 1) * 255).astype(np.uint8)

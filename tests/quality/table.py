@@ -48,7 +48,7 @@ def collect(results: Path, table: Path) -> list[Row]:
 
 
 def markdown(rows: list[Row]) -> str:
-    """Every study as a table: experiments down, its categories across, the mean over seeds and its standard deviation."""
+    """Every study as a table: a row per experiment, a column per category, mean and standard deviation over seeds."""
     parts = []
     for study in STUDIES:
         for preset in [study.preset] if study.preset else sorted({row["preset"] for row in rows}):

@@ -1,7 +1,7 @@
 """From a data set's files to entries: which files make up one part, and what is known about it.
 
-One module per layout, each with `recognise`, which says by what it knows a category's folder, `read`, and `unlabelled`, which reads
-one folder of parts to judge by the same rules.
+One module per layout of folders, each with `recognise`, which says what identifies a category's folder, `read`, which
+reads one, and `unlabelled`, which reads a folder of parts to judge by the same rules.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = ["LAYOUTS", "SPLITS", "DataSet", "Entry", "Failure", "find_entries", "
 
 
 class Layout(NamedTuple):
-    """A layout: its name, what its files look like, and the functions that know and read a category's folder, and one of parts to judge."""
+    """A layout: its name, the files expected, and functions to recognise and read a category's folder or unlabelled parts."""
 
     name: str
     expected: str
@@ -39,10 +39,10 @@ class Layout(NamedTuple):
     read: Callable[[str, Path, Sequence[str]], Iterable[Found]]
     unlabelled: Callable[[Path, Sequence[str]], Unlabelled | None]
     foreground: Foreground = "table"
-    light: str = ""  # of data with an image per light, the usual one
+    light: str = ""  # the usual light, for data with an image per light
 
 
-# The first that recognises a folder reads it: the more particular come first.
+# The first that recognises a folder reads it, so the more specific come first.
 LAYOUTS = (
     Layout("eyecandies", eyecandies.EXPECTED, eyecandies.recognise, eyecandies.read, eyecandies.unlabelled, "border", eyecandies.USUAL),
     Layout("realiad", realiad.EXPECTED, realiad.recognise, realiad.read, realiad.unlabelled, light=realiad.USUAL),
@@ -61,12 +61,12 @@ def find_entries(
     Args:
         source: a folder of categories, one category's own folder, or a CSV table.
         categories: those wanted; all when empty.
-        layout: name of one of `LAYOUTS`; "auto" recognises it.
-        lights: of data with several images per part, those to use; the usual one when empty.
+        layout: name of one of `LAYOUTS` or of `TABLE`; "auto" recognises it.
+        lights: for data with several images per part, those to use; the usual one when empty.
 
     Raises:
-        DataError: `source` is missing, empty or not a data set, or a name in it means something else to das3d.
-        UsageError: an unknown category or light, or lights of data without.
+        DataError: `source` is missing, empty or not a data set, or a name in it is invalid or reserved.
+        UsageError: an unknown category or light, or lights for data without.
     """
     try:
         if source.is_file() and source.suffix.lower() == ".csv" and layout in ("auto", TABLE.name):
@@ -91,7 +91,7 @@ def find_entries(
 
 
 def pick_categories(wanted: Sequence[str], available: Sequence[str], where: Path) -> list[str]:
-    """Return the wanted categories without doubles, or all available ones if none is named.
+    """Return the wanted categories without duplicates, or all available ones if none is named.
 
     Raises:
         UsageError: one is not available; lists those that are.
@@ -106,7 +106,7 @@ def pick_categories(wanted: Sequence[str], available: Sequence[str], where: Path
 
 
 def _rows(source: Path, categories: Sequence[str]) -> list[Found]:
-    """What the table says of these categories."""
+    """The table's parts of these categories, and its notes."""
     found = list(table.read_table(source))
     there = {item.category for item in found if not isinstance(item, str)}
     wanted = pick_categories(categories, sorted(there), source)
@@ -114,8 +114,8 @@ def _rows(source: Path, categories: Sequence[str]) -> list[Found]:
 
 
 def _check_names(found: Iterable[Entry | Failure], source: Path) -> None:
-    """See that folders can be called as categories are, that options can name these, and that none, nor a kind of defect, is called
-    as all are, or their mean."""
+    """Check that categories' names can be folder names and option values, that none is the name of all categories or of
+    their mean, and that no defect type has the name of all types."""
     for item in found:
         category = item.category
         try:
@@ -131,7 +131,7 @@ def _check_names(found: Iterable[Entry | Failure], source: Path) -> None:
 
 
 def _without_doubles(found: Iterable[Found]) -> Iterator[Found]:
-    """Of entries of one name, which the cache could not tell apart, the first alone."""
+    """Keep the first of the entries with one name, which the cache could not tell apart; the others become failures."""
     taken: dict[tuple[str, str, str, str], Entry] = {}
     for item in found:
         if isinstance(item, Entry):
@@ -145,7 +145,7 @@ def _without_doubles(found: Iterable[Found]) -> Iterator[Found]:
 
 
 def _light_note(layout: Layout, lights: Sequence[str]) -> list[str]:
-    """Which light is used, of data with several."""
+    """A note on which light is used, for data with several."""
     if lights and not layout.light:
         raise UsageError(f"settings.preprocess.lights: {','.join(lights)}: {layout.name} data have one image per part")
     used = ", ".join(lights) or layout.light
@@ -162,8 +162,8 @@ def _layouts(name: str) -> tuple[Layout, ...]:
 def _recognise(
     root: Path, layouts: tuple[Layout, ...], wanted: Sequence[str]
 ) -> tuple[Layout, dict[str, Path], str, list[Found]]:
-    """The first layout that knows the folder or those in it, the categories' folders, by what it knows one of them,
-    wanted if there is such, and a note on the folders that it does not know."""
+    """The first layout that recognises the folder or folders in it, the categories' folders, what identifies one of
+    them (a wanted one if there is any), and a note on the folders that it does not recognise."""
     if not root.exists():
         raise DataError(f"{root}: no such folder; give the folder that holds the data set")
     if not root.is_dir():

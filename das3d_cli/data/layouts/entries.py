@@ -13,13 +13,13 @@ from das3d_cli.data.depth import CAMERA_FILE, EXAMPLE, find_camera
 from das3d_cli.errors import DataError, some_of, unforeseen
 
 SPLITS = ("train", "validation", "test")
-KINDS = ("xyz", "depth", "rgb")  # of captures, and folders where each has one
+KINDS = ("xyz", "depth", "rgb")  # of captures' files, and the folders where each kind has its own
 SPLIT_NAMES = {**{split: split for split in SPLITS}, "val": "validation"}  # as data sets call them
 CLOUDS = (".tif", ".tiff", ".pcd", ".ply")
 DEPTHS = (".png", ".tif", ".tiff")
 IMAGES = (".png", ".jpg", ".jpeg")
 MASKS = (".png",)
-_LONGEST = 200  # bytes of a name, of 255 that most systems take, suffix included
+_LONGEST = 200  # bytes of a name; most systems take 255, suffix included
 _JUNK_NAMES = ("thumbs.db", "desktop.ini", "__macosx", "calibration")
 _JUNK_SUFFIXES = (".txt", ".md", ".tmp", ".bak")
 
@@ -33,15 +33,15 @@ class Entry:
     Attributes:
         category: kind of part.
         split: one of `SPLITS`.
-        label: "good" or the defect type; of several types, their names joined.
+        label: "good" or the defect type; for several types, their names joined.
         name: unique within category, split and label.
         rgb: colour image; None where the category has none.
         xyz: point cloud or depth image; None where the category has none.
-        ground_truth: mask of the defect; None where there is none, which only a good part may lack.
-        camera: the one that took the depth image; a point cloud needs none.
+        ground_truth: mask of the defect; only a good part may have None.
+        camera: of the depth image; a point cloud needs none.
         limits: the file of depth limits beside the depth image.
-        by_type: (defect type, its mask) of a part with several types; else empty.
-        part: what it shows, where several entries show one part, each under another light; else "".
+        by_type: (defect type, its mask) pairs of a part with several types; else empty.
+        part: name of the part if several entries show it, each under another light; else "".
     """
 
     category: str
@@ -58,7 +58,7 @@ class Entry:
 
     @property
     def files(self) -> list[Path]:
-        """All that there are, the points' first."""
+        """All of the part's files, its points first."""
         masks = (path for _, path in self.by_type)
         return [path for path in (self.xyz, self.rgb, self.ground_truth, self.limits, *masks) if path]
 
@@ -73,7 +73,7 @@ class Failure:
 
     @classmethod
     def of(cls, category: str, files: Sequence[Path], error: Exception) -> Failure:
-        """What went wrong with these files: with the one that the error's text begins with, else with the first."""
+        """Turn an error into the failure of one of these files: the one that its text begins with, else the first."""
         text = " ".join(str(error).split())
         for path in files:
             if text.startswith(f"{path}: "):
@@ -87,16 +87,16 @@ class Failure:
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set as it was found: its usable entries in a fixed order, and the files that could not be matched.
+    """A data set as found: its usable entries in a fixed order, and the files that could not be matched.
 
     Attributes:
-        source: what was given, a folder or a table.
-        root: the folder, or the table's own folder, that names are told relative to.
+        source: the folder or table that was given.
+        root: the folder that names are given relative to: `source`, or the table's own folder.
         entries, problems: see above.
         name: of the layout.
-        why: by what it was recognised.
+        why: what the layout was recognised by.
         foreground: how parts are told from their surroundings in such data.
-        notes: what was left out on purpose, one line each.
+        notes: for the user, such as what was left out on purpose, one line each.
     """
 
     source: Path
@@ -113,16 +113,16 @@ class DataSet:
         return [entry for entry in self.entries if entry.category == category]
 
 
-Found = Entry | Failure | str  # what reading a layout yields; a text is a note on what was left out on purpose
+Found = Entry | Failure | str  # what reading a layout yields; a str is a note for the user
 
 
 class Unlabelled(NamedTuple):
-    """Parts of which nothing is known but their files, as `das3d predict` gets them.
+    """Parts known only by their files, as `das3d predict` gets them.
 
     Attributes:
-        xyz, rgb: name of the part -> its files; an empty list where only a file that is not read tells of the part.
-        partner: tells from a kind, "xyz" or "rgb", and a name where the file should be.
-        refuse: tells from a kind and a file why it cannot be the part's, else "".
+        xyz, rgb: name of the part -> its files; an empty list if only a file that is not read has the part's name.
+        partner: returns where the file of a kind, "xyz" or "rgb", and a name should be.
+        refuse: returns why a file cannot be the part's file of a kind, else "".
     """
 
     xyz: Mapping[str, list[Path]]
@@ -150,9 +150,9 @@ def pair(
 
     Args:
         place: of all these parts.
-        files: of the kinds "rgb", "xyz", "depth" and "gt", as far as there are any, and "gt" in any case.
-        wanted: the kinds that every part must have, besides the "gt" of one with a defect.
-        partner: tells from a kind and a name where the file should be, for the errors.
+        files: of the kinds "rgb", "xyz" and "depth", as far as there are any, and always "gt".
+        wanted: the kinds that every part must have; one with a defect also needs "gt".
+        partner: returns where the file of a kind and a name should be, for the errors.
         camera: of the depth images.
     """
     results: list[Entry | Failure] = []
@@ -189,11 +189,12 @@ def _problem(
 
 
 def category_camera(wanted: Collection[str], folder: Path) -> tuple[Camera | None, list[str]]:
-    """The camera of a category's depth images, from a camera.json in its folder or in the one above, and a note on one that is none
-    where no depth image needs it.
+    """Return the camera of a category's depth images, from a camera.json in its folder or its parent, and notes.
+
+    A damaged camera.json that no depth image needs is only noted.
 
     Raises:
-        DataError: depth images are wanted and there is none, or it is damaged.
+        DataError: depth images are wanted, but the camera is missing or damaged.
     """
     try:
         camera = find_camera(folder, folder.absolute().parent) if {"xyz", "depth"} & set(wanted) else None
@@ -211,7 +212,7 @@ def category_camera(wanted: Collection[str], folder: Path) -> tuple[Camera | Non
 def by_name(
     paths: Collection[Path], suffixes: Collection[str], name: Callable[[Path], str] = lambda path: path.stem
 ) -> dict[str, list[Path]]:
-    """The files of these kinds, by the name of the part that they belong to, however its letters are composed."""
+    """The files with these suffixes, by the name of their part in Unicode's composed form (NFC)."""
     named: dict[str, list[Path]] = {}
     for path in paths:
         if path.suffix.lower() in suffixes and not path.is_dir():
@@ -220,14 +221,14 @@ def by_name(
 
 
 def unfit(category: str, paths: Collection[Path], suffixes: tuple[str, ...] = ()) -> list[Failure]:
-    """A failure for each that is a folder, or a file of none of these kinds."""
+    """A failure for each path that is a folder, or a file with none of these suffixes."""
     return [Failure(category, path, "a folder among the captures; move it elsewhere" if path.is_dir()
                     else f"not a {suffixes[0]} file; convert or remove it")
             for path in paths if path.is_dir() or path.suffix.lower() not in suffixes]  # fmt: skip
 
 
 def unread(note: str, children: Iterable[Path], known: Collection[str]) -> Iterator[str]:
-    """The note, with the names of those children that are not among the known ones, if there are any."""
+    """Yield the note with the names of the children that are not among the known ones, if there are any."""
     names = dict.fromkeys(
         f"{path.name}/" if path.is_dir() else path.name for path in children if path.name not in known
     )
@@ -236,7 +237,7 @@ def unread(note: str, children: Iterable[Path], known: Collection[str]) -> Itera
 
 
 def check_name(text: str) -> None:
-    """Raise ValueError unless a file, or a folder, can be called so."""
+    """Raise a ValueError unless the text can be the name of a file or folder."""
     if text in (".", "..") or set("/\\\0") & set(text):
         raise ValueError(f"{text}: no name for a file; leave out slashes".replace("\0", ""))
     if len(text.encode(errors="replace")) > _LONGEST:
@@ -249,12 +250,12 @@ def label_of(folder: Path) -> str:
 
 
 def split_folders(folder: Path) -> list[tuple[str, Path]]:
-    """The folders of a category's splits, each with the split's name, in its order."""
+    """The folders of a category's splits, each with the split's name, in the order of `SPLIT_NAMES`."""
     return [(split, folder / name) for name, split in SPLIT_NAMES.items() if (folder / name).is_dir()]
 
 
 def listing(folder: Path) -> list[Path]:
-    """The folder's children by name, without what operating systems and authors leave beside the data."""
+    """The folder's children, sorted by name, without what operating systems and authors leave beside the data."""
     try:
         children = sorted(folder.iterdir())
     except (FileNotFoundError, NotADirectoryError):

@@ -1,10 +1,10 @@
-"""Eyecandies, as its authors' archives unpack.
+"""Eyecandies, as unpacked from its authors' archives.
 
 <Category>/{train,val,test_public,test_private}/data/<index>_<item>
 
-Items: image_0.png to image_5.png, one per light; depth.png with info_depth.yaml; a mask.png per part, and one per type
-of defect. The label of a defective part names its types: bumps, or bumps+colors. Of a part with one type mask.png tells
-where it is; of a part with several, each type's own mask. What mask.png marks beyond these is a defect of no type.
+Items: image_0.png to image_5.png, one per light; depth.png with info_depth.yaml; a mask.png per part, and one mask per
+type of defect. The label of a defective part names its types: bumps, or bumps+colors. A part with one type has its
+ground truth in mask.png; with several, each type has its own mask, and what only mask.png marks is a defect of no type.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ USUAL = "image_4"  # the light that the published comparisons trained and tested
 _DEPTH, _MASK = "depth.png", "mask.png"
 _USED = (*(f"{light}.png" for light in _LIGHTS), _DEPTH, LIMITS, _MASK, *(f"{kind}_{_MASK}" for kind in _TYPES))
 _UNUSED = ("normals.png", "obj_params.yaml", "metadata.yaml")
-CAMERA = Camera(711.11, 711.11)  # pixels; its authors took all images with it
+CAMERA = Camera(711.11, 711.11)  # pixels; the same for all images
 
 
 def recognise(folder: Path) -> str | None:
-    """Depth limits lie beside numbered images."""
+    """Recognised by depth limits beside numbered images."""
     for split in (*_SPLITS, _PRIVATE):
         if first := _limits_in(folder / split / "data"):
             return f"{split}/data/{first.name} is there"
@@ -49,7 +49,7 @@ def recognise(folder: Path) -> str | None:
 
 
 def read(category: str, folder: Path, lights: Sequence[str]) -> Iterator[Found]:
-    """The parts of one category: in train one per light, elsewhere with the first light alone.
+    """The parts of one category: in train an entry per light, in the other splits only the first light.
 
     Raises:
         UsageError: there is no such light.
@@ -65,7 +65,7 @@ def read(category: str, folder: Path, lights: Sequence[str]) -> Iterator[Found]:
 
 
 def unlabelled(folder: Path, lights: Sequence[str]) -> Unlabelled | None:
-    """The parts of a data/ folder, each with its image of the first light; None if it is no such folder.
+    """The parts of a data/ folder, each with its image under the first light; None if it is no such folder.
 
     Raises:
         UsageError: there is no such light.
@@ -79,7 +79,7 @@ def unlabelled(folder: Path, lights: Sequence[str]) -> Unlabelled | None:
 
 
 def _limits_in(folder: Path) -> Path | None:
-    """The first file of depth limits, by which these folders are known."""
+    """The first file of depth limits, which identifies such a folder."""
     return next((path for path in files_in(folder) if path.name.endswith(f"_{LIMITS}")), None)
 
 

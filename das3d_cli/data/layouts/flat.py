@@ -1,10 +1,10 @@
-"""Files of one name in one folder per label: MVTec AD, and own data.
+"""Files of the same name side by side in a folder per label: MVTec AD, and own data.
 
 <category>/[{train,validation,test}/]<label>/{NAME.png, NAME.tiff, NAME_mask.png}
 
-Without folders of splits, good/ is the train split and every other label is a defect of the test split. PNG or JPEG
-alone is a category of RGB images, TIFF, PCD or PLY alone one of point clouds. NAME_depth.png or NAME_depth.tiff is a
-depth image, with its camera in camera.json. Masks may lie in ground_truth/<label>/ instead, as in MVTec AD.
+Without split folders, good/ is the train split and every other label is a defect of the test split. A category may have
+only RGB images (PNG or JPEG) or only point clouds (TIFF, PCD or PLY). NAME_depth.png or NAME_depth.tiff is a depth
+image, with its camera in camera.json. Masks may lie in ground_truth/<label>/ instead, as in MVTec AD.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _NO_PNG = "a mask must be a PNG; convert it"
 
 
 def recognise(folder: Path) -> str | None:
-    """Images or point clouds lie in good/ itself."""
+    """Recognised by images or point clouds in good/ itself."""
     for place, labels in [("", folder), *((f"{split.name}/", split) for _, split in split_folders(folder))]:
         for label in folders_in(labels):
             if label_of(label) == GOOD and not any((label / kind).is_dir() for kind in ("rgb", "xyz")):
@@ -69,7 +69,7 @@ def read(category: str, folder: Path, _lights: Sequence[str]) -> Iterator[Found]
         if len(labels) > 1:
             yield f"{category}: all good parts are for training; train/good/ and test/good/ would keep some for the test"
     present = {_kind(path) or "" for _, label in places for path in files_in(label)}
-    wanted = present & {"rgb", "xyz", "depth"} or {"rgb"}  # which masks alone lack
+    wanted = present & {"rgb", "xyz", "depth"} or {"rgb"}  # with masks alone, the images are missing
     if {"xyz", "depth"} <= wanted:
         wanted.discard("depth")
         yield f"{category}: {_NO_DEPTHS}"
@@ -87,7 +87,7 @@ def read(category: str, folder: Path, _lights: Sequence[str]) -> Iterator[Found]
 
 
 def unlabelled(folder: Path, _lights: Sequence[str]) -> Unlabelled | None:
-    """The parts whose files lie in a folder itself; None if it has folders of kinds instead.
+    """The parts whose files lie in a folder itself; None if it has xyz/, depth/ or rgb/ instead.
 
     Raises:
         DataError: it has both.
@@ -110,7 +110,7 @@ def unlabelled(folder: Path, _lights: Sequence[str]) -> Unlabelled | None:
             return _NO_PNG
         return _NO_DEPTHS if kind == "xyz" else "a depth image or a mask by its name; rename it"
 
-    # What is not read names a part all the same: it may be one's only file, which must not be passed over without a word.
+    # A file that is not read still names a part: it may be the part's only file and must not be skipped silently.
     masks = [path for path in paths if not _kind(path)]
     return Unlabelled(
         files["depth"] | files["xyz"] | by_name(masks, CLOUDS),

@@ -1,8 +1,8 @@
-"""MVTec 3D-AD, and what was made after it (3D-ADAM, anomalib's Folder3D, own data).
+"""MVTec 3D-AD, and data modelled on it (3D-ADAM, anomalib's Folder3D, own data).
 
 <category>/{train,validation,test}/<label>/{rgb/NNN.png, xyz/NNN.tiff, gt/NNN.png}
 
-A category without xyz/ is one of RGB images alone, and one without rgb/ of point clouds alone. Besides: val/ for
+A category without xyz/ has RGB images only, and one without rgb/ point clouds only. Also accepted: val/ for
 validation/; ground_truth/ for gt/; JPEG for PNG; PCD and PLY for TIFF; depth/ with a camera.json for xyz/.
 """
 
@@ -40,7 +40,7 @@ _SUFFIXES = {"rgb": IMAGES, "xyz": (".tiff", *CLOUDS), "depth": DEPTHS, "gt": MA
 
 
 def recognise(folder: Path) -> str | None:
-    """A split's folder is enough: whatever else is wrong is told file by file."""
+    """Recognised by a split's folder alone: whatever else is wrong is reported file by file."""
     return next((f"{split.name}/ is there" for _, split in split_folders(folder)), None)
 
 
@@ -60,13 +60,13 @@ def read(category: str, folder: Path, _lights: Sequence[str]) -> Iterator[Found]
 
 
 def unlabelled(folder: Path, _lights: Sequence[str]) -> Unlabelled | None:
-    """The parts of a label's folder; None if it has no folders of kinds."""
+    """The parts of a label's folder; None if it has no xyz/, depth/ or rgb/."""
     if not (wanted := _wanted([folder])):
         return None
     points = "depth" if "depth" in wanted else "xyz"
 
     def files(kind: str, *others: str) -> dict[str, list[Path]]:
-        # What lies there and is not read names a part all the same, which would be passed over without a word.
+        # A file that is not read still names a part, which would otherwise be skipped silently.
         told = by_name([path for each in (kind, *others) for path in _listing(folder, each)], (*CLOUDS, *IMAGES))
         return {name: [] for name in told} | by_name(_listing(folder, kind), _SUFFIXES[kind])
 
@@ -87,7 +87,7 @@ def _read_label(place: Place, folder: Path, wanted: set[str], camera: Camera | N
 
 
 def _wanted(labels: Collection[Path]) -> set[str]:
-    """The kinds that these labels' folders are of; points leave nothing for depth images to tell."""
+    """The kinds that these labels have folders of; beside point clouds, depth images are redundant."""
     kinds = {kind for kind in KINDS if any((label / kind).is_dir() for label in labels)}
     return kinds - {"depth"} if "xyz" in kinds else kinds
 

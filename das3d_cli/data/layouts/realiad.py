@@ -1,8 +1,8 @@
-"""Real-IAD D3: several lights per part, in the images' names, and capital GOOD.
+"""Real-IAD D3: several images per part, with the light in their names, and GOOD in capitals.
 
 <category>/{train,test}/<label>/{rgb/<part>/<...>_L05_RGB.jpg, xyz/<part>.tiff, gt/rgb/<part>.png}
 
-An image belongs to the part that its own name says, without the light and the word RGB, or else the folder it lies in.
+An image belongs to the part in its own name (without the light and the word RGB), or else to the one in its folder's.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _WORDS = {"RGB", "XYZ", "GT", "MASK"}
 
 
 def recognise(folder: Path) -> str | None:
-    """Images with a light in their names lie in rgb/ or one folder deeper."""
+    """Recognised by images with a light in their names, in rgb/ or one folder deeper."""
     for _, split in split_folders(folder):
         for label in folders_in(split):
             if first := _lit_image_in(label):
@@ -50,7 +50,7 @@ def recognise(folder: Path) -> str | None:
 
 
 def read(category: str, folder: Path, lights: Sequence[str]) -> Iterator[Found]:
-    """The parts of one category: in train one per light, elsewhere with the first light alone."""
+    """The parts of one category: in train an entry per light, in the other splits only the first light."""
     chosen = _chosen(lights)
     yield from unread(f"{category}: not read", listing(folder), SPLIT_NAMES)
     for split, place in split_folders(folder):
@@ -68,7 +68,7 @@ def read(category: str, folder: Path, lights: Sequence[str]) -> Iterator[Found]:
 
 
 def unlabelled(folder: Path, lights: Sequence[str]) -> Unlabelled | None:
-    """The parts of a label's folder, each with its image of the first light; None if it is no such folder."""
+    """The parts of a label's folder, each with its image under the first light; None if it is no such folder."""
     if not _lit_image_in(folder):
         return None
     light = _chosen(lights)[0]
@@ -81,9 +81,9 @@ def _chosen(lights: Sequence[str]) -> list[str]:
 
 
 def _lit_image_in(label: Path) -> Path | None:
-    """The first image with a light in its name, by which these folders are known.
+    """The first image with a light in its name, which identifies such a folder.
 
-    In an own name, which the part's points have as well, such a word is no light.
+    If the part's points have the same name, that word belongs to the name and is no light.
     """
     points = files_in(label / "xyz")
     own, parts = {path.stem for path in points}, {_stem(path) for path in points}
@@ -105,11 +105,11 @@ def _read_label(place: Place, folder: Path, light: str) -> Iterator[Found]:
 
 
 def _files(folder: Path, light: str) -> dict[str, dict[str, list[Path]]]:
-    """The files of a label's folder by kind and part, of the images those under this light."""
+    """The files of a label's folder by kind and part; of the images, those under this light."""
     points = by_name(files_in(folder / "xyz"), CLOUDS, _stem)
 
     def name(path: Path) -> str:
-        own, above = _stem(path), _stem(path.parent)  # as the points' names are told
+        own, above = _stem(path), _stem(path.parent)  # shortened as the points' names are
         if own in points or above in points:
             return own if own in points else above
         return own if path.parent.name in ("rgb", "gt") else above
@@ -126,7 +126,7 @@ def _partner(kind: str, name: str, light: str) -> str:
 
 
 def _below(folder: Path) -> list[Path]:
-    """The files in a folder and in its folders."""
+    """The files in a folder and in its direct subfolders."""
     return [*files_in(folder), *(path for child in folders_in(folder) for path in files_in(child))]
 
 

@@ -29,10 +29,10 @@ Row = dict[str, str]
 
 
 def read_table(path: Path) -> Iterator[Found]:
-    """The parts that a table names.
+    """The parts that a table lists.
 
     Raises:
-        DataError: it is no CSV text, or lacks every column that could hold captures.
+        DataError: it is not CSV text, or has no column for captures.
     """
     columns, rows = read_rows(path)
     if not {"rgb", "xyz", "depth"} & set(columns):
@@ -59,14 +59,15 @@ def read_table(path: Path) -> Iterator[Found]:
 
 
 def read_rows(path: Path) -> tuple[list[str], list[tuple[int, Row]]]:
-    """The names of a CSV file's columns in lower case, and its rows that are not empty, by those names and numbered as
-    spreadsheets do: the first line holds the names.
+    """Read a CSV file: its columns' names in lower case, and its non-empty rows by these names.
+
+    Rows are numbered as in a spreadsheet: row 1 holds the names.
 
     Raises:
-        DataError: it is no CSV text, has two columns of one name, or a row with more cells than columns.
+        DataError: it is not CSV text, has two columns of the same name, or a row with more cells than columns.
     """
     try:
-        text = path.read_bytes().decode("utf-8-sig")  # a name in quotation marks keeps its line breaks as they are
+        text = path.read_bytes().decode("utf-8-sig")  # bytes: line breaks in a quoted name stay as they are
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {reason(error)}") from None
     except UnicodeDecodeError:
@@ -88,13 +89,13 @@ def read_rows(path: Path) -> tuple[list[str], list[tuple[int, Row]]]:
 
 
 def rows_to_come(lines: Iterator[str], name: str) -> tuple[list[str], Iterator[tuple[int, Row | ValueError]]]:
-    """As `read_rows`, of a text called `name` that is written meanwhile, a row on each line: a row as soon as its line is there.
+    """As `read_rows`, for a text called `name` that is still being written: yields rows as soon as they are there.
 
-    What is wrong with a row takes its place, and a row of empty cells is one, for whoever wrote it waits for an answer. An empty line
-    is passed over.
+    Each line is a row. An error takes the place of its row, and a row of empty cells counts, as its writer waits for an
+    answer. Empty lines are skipped, unless there is only one column.
 
     Raises:
-        DataError: the first line is no row of names, or has two columns of one name.
+        DataError: the first line is not a row of names, or has two columns of the same name.
     """
     first = next(lines, "")
     delimiter = _delimiter(first)
@@ -109,7 +110,7 @@ def rows_to_come(lines: Iterator[str], name: str) -> tuple[list[str], Iterator[t
 
     def rows() -> Iterator[tuple[int, Row | ValueError]]:
         for number, line in enumerate(lines, 2):
-            if len(columns) > 1 and not line.strip("\r\n"):  # of one column an empty path is such a line
+            if len(columns) > 1 and not line.strip("\r\n"):  # with one column, an empty line is an empty path
                 continue
             try:
                 yield number, _row(columns, cells(line), delimiter)
@@ -124,7 +125,7 @@ def _delimiter(first_line: str) -> str:
 
 
 def _cells(lines: Iterator[str], delimiter: str) -> Iterator[list[str]]:
-    """The cells of each row. Raises ValueError: what is wrong with a row."""
+    """The cells of each row. Raises ValueError: a row is malformed."""
     try:
         for line in csv.reader(lines, delimiter=delimiter, strict=True):
             yield [cell.strip() for cell in line]
@@ -133,7 +134,7 @@ def _cells(lines: Iterator[str], delimiter: str) -> Iterator[list[str]]:
 
 
 def _columns(first: list[str], name: str) -> list[str]:
-    """The columns' names in lower case. Raises DataError: two of one name."""
+    """The columns' names in lower case. Raises DataError: two are the same."""
     columns = [cell.lower() for cell in first]
     if doubled := next((column for column in columns if column and columns.count(column) > 1), None):
         raise DataError(f"{name}: has two columns {doubled}; keep one of them")
@@ -150,18 +151,19 @@ def _row(columns: list[str], cells: list[str], delimiter: str) -> Row:
 
 
 def claim(taken: dict[object, int], key: object, number: int) -> None:
-    """Note that a row, by its number, has this file, a path however written, or name. Raises ValueError: another one has it."""
+    """Record which row has a name, or a file, however its path is written. Raises ValueError: another row has it."""
     said, mark = ("file", real(key)) if isinstance(key, Path) else ("name", key)
     if taken.setdefault(mark, number) != number:
         raise ValueError(f"the same {said} as row {taken[mark]}; every part needs its own files and name")
 
 
 def row_camera(row: Row, folder: Path) -> Camera | None:
-    """The camera that a row describes, where it gives no focal length that of the folder's camera.json but for what it gives; None if
-    it gives nothing.
+    """The camera that a row describes; None if it gives no values.
+
+    If the focal length is missing, the row's values override those of the folder's camera.json.
 
     Raises:
-        ValueError: what is wrong with it.
+        ValueError: the values do not describe a camera.
         DataError: the camera.json is damaged.
     """
     given: dict[str, Any] = {name: row[name] for name in _INTRINSICS if row.get(name)}
@@ -175,7 +177,7 @@ def _category(row: Row, path: Path) -> str:
 
 
 def _entry(row: Row, category: str, folder: Path, wanted: set[str], camera: Camera | None) -> Entry:
-    """The part of one row. Raises ValueError: what is wrong with it."""
+    """The part of one row. Raises ValueError: the row cannot be used."""
     label = row.get("label") or GOOD
     label = GOOD if label.lower() == GOOD else label
     split = SPLIT_NAMES.get((row.get("split") or ("train" if label == GOOD else "test")).lower())

@@ -1,1 +1,1 @@
-"""Part families: each a function (pose, grid, rng) -> Surface, and how its capture station is set up."""
+"""Part families: each a function (pose, grid, rng) -> Surface and the set-up of its capture station."""

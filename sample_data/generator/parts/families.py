@@ -1,4 +1,4 @@
-"""The part families and how the station of each is set up."""
+"""The part families and the set-up of their capture stations."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .tire import tire
 
 @dataclass(frozen=True)
 class Family:
-    """A part family at its station.
+    """A part family and its capture station.
 
     Attributes:
         make: draws one part.

@@ -14,7 +14,7 @@ RUBBER = (0.030, 0.031, 0.034)
 
 
 def _lettering(r: Array, angle: Array, size: float, radius: float) -> tuple[Array, list[Mask]]:
-    """Raised amount 0..1 and the place of every letter."""
+    """Relief of the lettering, 0..1, and a mask around each letter, (n, n) each."""
     raised = np.zeros_like(r)
     places = []
     pitch = 1.02 * size

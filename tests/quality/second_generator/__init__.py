@@ -1,5 +1,6 @@
-"""A second generator, made after all was chosen, which shares nothing with that of `sample_data/` but the files' layout.
+"""A held-out second generator, which shares only the file layout with that of `sample_data/`.
 
-Height fields on a table under a tilted pinhole camera, lit from one side and measured by a projector on the other. Defects are edits of
-height and colour, from barely visible to gross; the truth is where the part, without light and noise, looks different.
+Height fields on a table under a tilted pinhole camera, lit from one side and measured by a projector on the other.
+Defects are edits of height and colour, from barely visible to gross; the ground truth is where the part looks different
+without light and noise.
 """

@@ -1,4 +1,4 @@
-"""Nine kinds of defect, each of a severity from 0, barely visible, to 1, gross."""
+"""Nine kinds of defect, each with a severity `s` from 0, barely visible, to 1, gross."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .parts import Part
 
 
 def _place(part: Part, rng: Rng, *, rim: bool = False) -> tuple[float, float]:
-    """Row and column of a place on the part, or at its rim."""
+    """Row and column of a random place on the part, or at its rim."""
     inside = (part.height > 0.4 * part.height.max()).astype(np.uint8)
     if rim:
         whole = (part.height > 0).astype(np.uint8)
@@ -32,7 +32,7 @@ def _away(row: float, column: float) -> tuple[Array, Array, Array]:
 
 
 def _line(part: Part, rng: Rng, length: float, width: float, bend: float) -> Array:
-    """A line on the part from a random place on: 1 in its middle, 0 beyond its width, (n, n)."""
+    """A line that starts at a random place on the part, (n, n): 1 in its middle, 0 beyond its width."""
     row, column = _place(part, rng)
     angle, canvas, step = rng.uniform(0, 6.3), np.full((CELLS, CELLS), 255, np.uint8), 1.0
     for _ in range(int(length / step)):
@@ -46,7 +46,7 @@ def _line(part: Part, rng: Rng, length: float, width: float, bend: float) -> Arr
 
 
 def _blob(part: Part, rng: Rng, radius: float) -> Array:
-    """An irregular spot, from 1 in its middle to 0, (n, n)."""
+    """An irregular spot, (n, n): 1 in its middle, falling to 0."""
     distance = _away(*_place(part, rng))[2]
     return np.asarray(
         np.clip(2.5 * (1 - distance / radius + 0.2 * noise(rng, radius)) * (distance < 1.6 * radius), 0, 1), np.float32

@@ -1,4 +1,4 @@
-"""Fields over the table: where their cells lie, noise, and what a field holds at a point."""
+"""Fields over the table: positions of their cells, noise, and lookup at points."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STEP = SPAN / CELLS
 
 
 def noise(rng: Rng, size: float, shape: tuple[int, int] = (CELLS, CELLS), stretch: float = 1.0) -> Array:
-    """Smooth noise of unit variance, with structures of about so many mm; longer by `stretch` along x."""
+    """Smooth noise of unit variance, with structures of about `size` mm, `stretch` times as long along x."""
     cells = max(4, round(SPAN / size)), max(4, round(SPAN / size / stretch))
     coarse = rng.standard_normal(cells).astype(np.float32)
     noise = cv2.resize(coarse, shape[::-1], interpolation=cv2.INTER_CUBIC)
@@ -22,11 +22,11 @@ def noise(rng: Rng, size: float, shape: tuple[int, int] = (CELLS, CELLS), stretc
 
 
 def axis() -> Array:
-    """The middles of a field's cells along an axis, mm from the middle of the table, (n,)."""
+    """Centres of a field's cells along an axis, mm from the centre of the table, (n,)."""
     return (np.arange(CELLS, dtype=np.float32) + 0.5) * STEP - SPAN / 2
 
 
 def sampled(field: Array, x: Array, y: Array) -> Array:
-    """Of a field over the table at points of it, mm; black and flat beyond."""
+    """Values of a field at points (x, y) of the table, mm; 0 beyond the field."""
     column, row = (((at + SPAN / 2) / STEP - 0.5).astype(np.float32) for at in (x, y))
     return np.asarray(cv2.remap(field, column, row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT), np.float32)

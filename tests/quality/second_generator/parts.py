@@ -1,4 +1,4 @@
-"""Five families: organic and machined, alike and each unlike the others, dark and light, textured and plain."""
+"""Five part families: organic and machined, uniform and varied, dark and light, textured and plain."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ from .field import Array, Rng, axis, noise, sampled
 
 
 class Part(NamedTuple):
-    """Height over the table, mm, (n, n), 0 off the part; reflectance, (n, n, 3); strength of the highlight; the camera's tilt, degrees."""
+    """A part as fields over the table.
+
+    Attributes:
+        height: mm over the table, (n, n), 0 off the part.
+        colour: reflectance, (n, n, 3).
+        gloss: strength of the highlight.
+        tilt: of the camera, degrees.
+    """
 
     height: Array
     colour: Array
@@ -20,7 +27,7 @@ class Part(NamedTuple):
 
 
 def _frame(rng: Rng) -> tuple[Array, Array]:
-    """Coordinates in the frame of a part that lies as it fell, mm, (n, n) each."""
+    """Coordinates in the frame of a randomly placed part, mm, (n, n) each."""
     along = axis()
     x, y = np.meshgrid(along - rng.normal(0, 2), along - rng.normal(0, 2))
     angle = rng.uniform(0, 2 * np.pi)
@@ -28,7 +35,7 @@ def _frame(rng: Rng) -> tuple[Array, Array]:
 
 
 def _dome(distance: Array, radius: Array | float) -> Array:
-    """Height of a half circle of some radius, at a distance from its middle."""
+    """Height of a half circle at a distance from its centre."""
     return np.sqrt(np.clip(radius**2 - distance**2, 0, None))
 
 
@@ -72,7 +79,7 @@ def _gland(rng: Rng) -> Part:
     height = np.where(away < 18 + ribs, 24, height)
     height = np.where(away < 16.5, 24 + 2.5 * np.clip((16.5 - away) / 4, 0, 1), height)
     height = np.where(away < 10.5, 6 + 0.1 * rng.normal(), height)
-    height = np.where((np.abs(y) < 1.2) & (x > 19) & (hexagon < 22), 12.2, height)  # a notch tells how it is turned
+    height = np.where((np.abs(y) < 1.2) & (x > 19) & (hexagon < 22), 12.2, height)  # a notch shows the orientation
     shade = 1 + 0.05 * noise(rng, 20) + 0.04 * noise(rng, 0.7)
     return Part(np.where(height > 0, height + 0.02 * noise(rng, 2), 0), _paint((0.055, 0.06, 0.07), shade), 0.30, 8)
 

@@ -1,4 +1,4 @@
-"""One capture: a part, broken if asked, seen by a camera and measured; and a category of them."""
+"""Make one capture, of a part that is damaged if asked, seen by a camera and measured; or a whole category."""
 
 from __future__ import annotations
 
@@ -21,13 +21,19 @@ COUNTS = {("train", "good"): 64, ("validation", "good"): 10, ("test", "good"): 2
 PER_DEFECT = 5
 SIDE = 320  # pixels of a capture
 _DISTANCE = 420.0  # of the camera, mm
-_PLANES = 90  # at which a ray looks whether it is below the surface
-_VISIBLE_MM, _VISIBLE_COLOUR = 0.15, 0.035  # what an edit must change
-_FEWEST, _LARGEST = 12, 0.03  # pixels of a defect, and share of the image
+_PLANES = 90  # heights at which a ray is tested against the surface
+_VISIBLE_MM, _VISIBLE_COLOUR = 0.15, 0.035  # changes beyond these are visible
+_FEWEST, _LARGEST = 12, 0.03  # fewest pixels of a defect, and its largest share of the image
 
 
 class View(NamedTuple):
-    """What the camera's (h, w) rays meet: points on the table, mm, (h, w, 3); distance along its axis, mm; whether it is the part."""
+    """What the camera's (h, w) rays hit.
+
+    Attributes:
+        points: in the table's frame, mm, (h, w, 3).
+        depth: along the camera's axis, mm.
+        part: whether a ray hits the part.
+    """
 
     points: Array
     depth: Array
@@ -51,7 +57,7 @@ class _Camera(NamedTuple):
         return cls((-_DISTANCE * forward).astype(np.float32), axes, rays)
 
     def see(self, height: Array, top: float | None = None) -> View:
-        """What the rays meet that come down from `top`, mm, or from the highest point."""
+        """What the rays hit on their way down from height `top`, mm, by default from above the highest point."""
         cx, cy, cz = self.centre
         top = float(height.max()) + 0.01 if top is None else top
         rx, ry, rz = np.moveaxis(self.rays, 2, 0)
@@ -76,7 +82,7 @@ class _Camera(NamedTuple):
 
 
 def _free(height: Array, points: Array, towards: Array) -> Array:
-    """1 where light from a direction meets the surface, 0 in the shadow, blurred a little."""
+    """1 where light from the direction `towards` reaches the points, 0 in shadow, slightly blurred."""
     free, top = np.ones(points.shape[:2], np.float32), float(height.max())
     for travelled in np.arange(0.6, top / towards[2], 0.6):
         over = points + np.float32(travelled) * towards
@@ -134,8 +140,9 @@ def _measured(part: Part, camera: _Camera, shining: Array, rng: Rng) -> Array:
 
 
 def _visible(good: Part, bad: Part, camera: _Camera) -> NDArray[np.bool_]:
-    """Where a part without noise and shading looks different, (S, S)."""
-    top = float(max(good.height.max(), bad.height.max())) + 0.01  # on steep walls it decides where a ray ends
+    """Where two parts look different without noise and shading, (S, S)."""
+    # The same for both, because on steep walls it decides where a ray ends.
+    top = float(max(good.height.max(), bad.height.max())) + 0.01
     seen = [camera.see(part.height, top) for part in (good, bad)]
     depth = np.abs(seen[0].depth - seen[1].depth) > _VISIBLE_MM
     colours = [sampled(part.colour, *np.moveaxis(view.points[..., :2], 2, 0)) ** (1 / 2.2) * view.part[..., None]
@@ -144,7 +151,7 @@ def _visible(good: Part, bad: Part, camera: _Camera) -> NDArray[np.bool_]:
 
 
 def write(folder: Path, category: str, split: str, label: str, index: int) -> None:
-    """Make one capture; it depends on its name alone."""
+    """Make and write one capture, which depends only on its name."""
     rng = np.random.default_rng([2, zlib.crc32(f"{category}/{split}/{label}".encode()), index])
     part = PARTS[category](rng)
     part = part._replace(height=part.height.astype(np.float32), colour=part.colour.astype(np.float32))
@@ -168,7 +175,7 @@ def write(folder: Path, category: str, split: str, label: str, index: int) -> No
 
 
 def make(folder: Path, category: str, workers: int, *, more: bool = False) -> None:
-    """Write a category in the layout of MVTec 3D-AD; or more test parts, and none of these, in a folder of their own."""
+    """Write a category in the layout of MVTec 3D-AD, or with `more` only further test parts, none of which it has."""
     counts = COUNTS | {("test", kind): PER_DEFECT for kind in DEFECTS}
     ranges = {place: range(count) for place, count in counts.items()}
     if more:
