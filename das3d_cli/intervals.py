@@ -1,7 +1,4 @@
-"""How surely the figures of a test split are those that very many such parts would give.
-
-Of image AUROC and of shares by formula, of others by bootstrap.
-"""
+"""95 % confidence intervals of a test split's figures: analytic for image AUROC and shares, bootstrapped for others."""
 
 from __future__ import annotations
 
@@ -20,9 +17,9 @@ from das3d_cli.metrics import LIMITS, REFERENCE_LIMITS, REFERENCE_THRESHOLDS, gr
 LEVEL = 0.95
 _ROUNDING = 1e-9
 _RESAMPLES = 1000
-_LEVELS = 256  # of the grid, from each class
+_LEVELS = 256  # thresholds of the grid, from each class
 _CHUNK = 100  # resamples at a time
-_CLOSE = 1e-9  # to an end of the scale, where every true figure would be seen
+_CLOSE = 1e-9  # the search for bounds stays this far from a figure of 0 or 1, which is itself a root of `beyond`
 
 Interval = tuple[float, float]
 
@@ -38,15 +35,15 @@ def intervals(
 ) -> dict[str, dict[str, Interval]]:
     """95 % intervals of the figures that `metrics.evaluate` gives for the same arguments.
 
-    Of image AUROC see `auroc_interval`. Of all others percentile bootstrap: parts are drawn anew, with replacement, good ones
-    among the good and defective ones among the defective, 1000 times. Image figures are computed anew exactly. For pixel
-    figures every part is reduced once to counts of its pixels, and of its regions' shares, over a grid of some 500
-    thresholds; a resample sums the counts of its parts. The grid holds every part's highest normal score and is densest where
-    false positives are few, so that its figures lie within a thousandth or so of the exact ones.
+    For image AUROC see `auroc_interval`. All other figures use the percentile bootstrap with 1000 resamples: parts are
+    drawn with replacement, good ones from the good and defective ones from the defective. Image figures are recomputed
+    exactly. For pixel figures each part is reduced once to its pixel counts and its regions' summed shares over a grid
+    of some 500 thresholds, and a resample sums those of its parts. The grid holds every part's highest normal score and
+    is densest where false positives are few, so these figures lie within about a thousandth of the exact ones.
 
     Returns:
-        For each group and figure its lower and upper bound; nan where the figure is undefined, or where a class is a
-        single part, which cannot be drawn anew.
+        Lower and upper bound for each group and figure; nan where the figure is undefined, or where a class has only
+        one part, which cannot be resampled.
     """
     names, values = np.asarray(labels, dtype=str), np.asarray(scores, dtype=np.float64)
     images, (grid, normal, sizes) = _of_images(values, names != GOOD), _of_normals(maps, masks)
@@ -69,17 +66,17 @@ def intervals(
 
 
 def auroc_interval(auroc: float, defective: int, good: int) -> Interval:
-    """95 % interval of an AUROC that was seen on so many parts: Newcombe's fifth method (Statistics in Medicine 25, 2006, p. 559).
+    """95 % interval of an AUROC for these counts: Newcombe's fifth method (Statistics in Medicine 25, 2006, p. 559).
 
-    Like `share_interval` it does not shrink to nothing where all parts are ranked right, and unlike the bootstrap's it is wide
-    enough for few parts. Not known, nan, where a class has a single part or none.
+    Like `share_interval` it does not shrink to a point when all parts are ranked correctly, and unlike the bootstrap it
+    is wide enough for few parts. It is nan where a class has fewer than two parts.
     """
     if min(defective, good) < 2 or np.isnan(auroc):
         return float("nan"), float("nan")
     half, quantile = (defective + good) / 2 - 1, ndtri((1 + LEVEL) / 2)
 
     def beyond(true: float) -> float:
-        """How much farther the figure is from this true one than it would be seen in 95 % of splits, squared."""
+        """Squared distance of the figure from `true`, minus the squared distance that 95 % of splits stay within."""
         spread = 1 + half * (1 - true) / (2 - true) + half * true / (1 + true)
         return float((auroc - true) ** 2 - quantile**2 * true * (1 - true) * spread / (defective * good))
 
@@ -89,9 +86,9 @@ def auroc_interval(auroc: float, defective: int, good: int) -> Interval:
 
 
 def share_interval(hits: int, number: int) -> Interval:
-    """95 % interval of a share that was seen as `hits` of `number` > 0 parts, after Clopper and Pearson.
+    """95 % Clopper-Pearson interval of a share observed as `hits` of `number` > 0 parts.
 
-    Unlike the bootstrap it does not shrink to nothing when all parts fared alike.
+    Unlike the bootstrap interval it does not shrink to a point when the outcome is the same for all parts.
     """
     tail = (1 - LEVEL) / 2
     low = betaincinv(hits, number - hits + 1, tail) if hits else 0.0
@@ -100,11 +97,11 @@ def share_interval(hits: int, number: int) -> Interval:
 
 
 class _Counts(NamedTuple):
-    """What each of N parts adds to a curve of K thresholds, from the highest to the lowest.
+    """What each of N parts adds to a curve of K thresholds, highest first.
 
     Attributes:
         normal: (N, K) number of its normal items that reach each threshold.
-        found: (N, K) summed weight of its anomalous items that do.
+        found: (N, K) summed weight of its anomalous items that reach it.
         normals: (N,) number of its normal items.
     """
 
@@ -116,7 +113,7 @@ class _Counts(NamedTuple):
         return _Counts(*(array[parts] for array in self))
 
     def sum(self, weights: Floats) -> Curve:
-        """The curves of B resamples, from how often each holds each part, (B, N)."""
+        """The curves of B resamples; weights (B, N) say how often each one holds each part."""
         after = weights @ self.normal
         before = np.concatenate([np.zeros((len(after), 1)), after[:, :-1]], axis=1)
         return Curve(before, after, weights @ self.found, weights @ self.normals)
@@ -129,7 +126,7 @@ def _of_images(scores: Floats, anomalous: NDArray[np.bool_]) -> _Counts:
 
 
 def _of_normals(maps: NDArray[np.float32], masks: NDArray[np.bool_]) -> tuple[NDArray[np.float32], Floats, Floats]:
-    """The grid, and of each part the normal pixels over its thresholds, (N, K), and all normal pixels, (N,)."""
+    """The grid, (K,), and for each part its normal pixels above each threshold, (N, K), and in total, (N,)."""
     ordered = [np.sort(anomaly_map[~mask]) for anomaly_map, mask in zip(maps, masks, strict=True)]
     grid = _grid(ordered, maps[masks])
     normal = [len(scores) - np.searchsorted(scores, grid, side="right") for scores in ordered]
@@ -139,7 +136,7 @@ def _of_normals(maps: NDArray[np.float32], masks: NDArray[np.bool_]) -> tuple[ND
 def _of_defects(
     maps: NDArray[np.float32], parts: NDArray[np.intp], defects: NDArray[np.bool_], grid: NDArray[np.float32]
 ) -> tuple[Floats, Floats]:
-    """Counts of pixels in the defects of a group's parts, and of their regions' shares, over the grid, (n, K) each."""
+    """Defective pixels of a group's parts above each threshold, and the summed shares of their regions, (n, K) each."""
     scores = [maps[part][mask] for part, mask in zip(parts, defects, strict=True)]
     found = [_exceeding(values, np.ones(len(values)), grid) for values in scores]
     shares = [_exceeding(v, region_weights(mask[None]), grid) for v, mask in zip(scores, defects, strict=True)]
@@ -147,7 +144,7 @@ def _of_defects(
 
 
 def _grid(ordered: list[NDArray[np.float32]], anomalous: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Thresholds from the highest to the lowest, which is under every score."""
+    """Thresholds, highest first; the last one is below every score."""
     normals = np.sort(np.concatenate(ordered))
     chosen = [scores[-1:] for scores in ordered]
     if len(normals):
@@ -159,14 +156,14 @@ def _grid(ordered: list[NDArray[np.float32]], anomalous: NDArray[np.float32]) ->
 
 
 def _exceeding(scores: NDArray[np.float32], weights: Floats, grid: NDArray[np.float32]) -> Floats:
-    """Summed weight of the scores over each threshold of the grid."""
+    """Summed weight of the scores above each threshold of the grid."""
     order = np.argsort(scores)
     under = np.concatenate([[0.0], np.cumsum(weights[order])])
     return np.asarray(under[-1] - under[np.searchsorted(scores[order], grid, side="right")])
 
 
 def _draws(anomalous: NDArray[np.bool_], seed: int) -> Floats:
-    """How often each of N parts is drawn, (B, N); nan where a class is a single part."""
+    """How often each resample draws each of N parts, (B, N); nan where a class has only one part."""
     random = np.random.default_rng(seed)
     weights = np.zeros((_RESAMPLES, len(anomalous)))
     for of_class in (anomalous, ~anomalous):
@@ -179,7 +176,7 @@ def _draws(anomalous: NDArray[np.bool_], seed: int) -> Floats:
 
 
 def _figures(images: Curve, pixels: Curve, regions: Curve) -> dict[str, Floats]:
-    """Every figure but image AUROC of each of B resamples, (B,)."""
+    """All figures except image AUROC for B resamples, (B,) each."""
     exact, reference = regions.polyline(), _reference(regions)
     return {
         "image_ap": images.average_precision(),
@@ -192,14 +189,14 @@ def _figures(images: Curve, pixels: Curve, regions: Curve) -> dict[str, Floats]:
 
 
 def _reference(curve: Curve) -> tuple[Floats, Floats]:
-    """Overlap curves read at the false positive rates of the reference's thresholds, (B, 101)."""
+    """Overlap curves sampled at the false positive rates of the reference's thresholds, (B, 101) each."""
     rates = np.append(np.arange(REFERENCE_THRESHOLDS) / (REFERENCE_THRESHOLDS - 1), 1.0)
     read = [np.interp(rates, x, y) for x, y in zip(*curve.polyline(), strict=True)]
     return np.broadcast_to(rates, (len(read), len(rates))), np.array(read)
 
 
 def _bounds(drawn: Floats) -> Interval:
-    """The interval that holds the middle share of the draws; none where these are all alike, and would seem sure of it."""
+    """The interval that holds the middle 95 % of the draws; nan where all are equal, which would suggest certainty."""
     known = drawn[~np.isnan(drawn)]
     if not len(known):
         return float("nan"), float("nan")

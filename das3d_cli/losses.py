@@ -1,4 +1,4 @@
-"""The losses of Eq. 9 to 11, one for small defects and one that keeps good parts dark."""
+"""The losses of Eq. 9 to 11, plus one for small defects and one against false alarms."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def ssim_loss(rebuilt: Tensor, normal: Tensor, shrink: int = 1) -> Tensor:
     """One minus the mean structural similarity (Wang et al. 2004) of images (B, C, S, S) in [0, 1], a scalar.
 
     Args:
-        shrink: average the images down by this factor first, as far as the window still fits.
+        shrink: factor by which the images are averaged down first; reduced if the window would no longer fit.
     """
     shrink = min(shrink, rebuilt.shape[-1] // _WINDOW)
     return 1 - ssim_map(F.avg_pool2d(rebuilt.float(), shrink), F.avg_pool2d(normal, shrink)).mean()
 
 
 def ssim_map(a: Tensor, b: Tensor) -> Tensor:
-    """Structural similarity with an 11 x 11 Gaussian window where it fits into the image: (B, C, S - 10, S - 10)."""
+    """Structural similarity with an 11 x 11 Gaussian window, without padding: (B, C, S - 10, S - 10)."""
     channels = a.shape[1]
     kernel = _gaussian(a.device)
     stack = torch.cat((a, b, a * a, b * b, a * b), dim=1)
@@ -58,7 +58,7 @@ def focal_loss(logits: Tensor, mask: Tensor, gamma: float) -> Tensor:
         gamma: focusing exponent.
     """
     cross_entropy = F.cross_entropy(logits.float(), mask[:, 0].long(), reduction="none")
-    miss = (1 - torch.exp(-cross_entropy)).clamp_min(1e-8)  # at 0 a power below 1 has no gradient
+    miss = (1 - torch.exp(-cross_entropy)).clamp_min(1e-8)  # at 0 a power below 1 has no finite gradient
     return (miss**gamma * cross_entropy).mean()
 
 
@@ -79,8 +79,8 @@ def false_alarm_loss(probability: Tensor, mask: Tensor, count: Tensor | None = N
 
     Args:
         probability, mask: (B, 1, S, S), in [0, 1].
-        count: what to divide by instead of this batch's number of good pixels: where it is one of the equal parts of a
-            batch, their mean number, so that the parts' losses have the whole batch's loss as their mean.
+        count: divisor in place of this batch's number of good pixels. For one of several equal parts of a batch, pass
+            their mean number, so that the mean of the parts' losses is the whole batch's loss.
     """
     good = 1 - mask
     return (probability**2 * good).sum() / (good.sum() if count is None else count).clamp_min(1)

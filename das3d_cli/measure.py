@@ -1,4 +1,4 @@
-"""Defects in millimetres: an anomaly map read against the point cloud."""
+"""Defects in millimetres: regions of an anomaly map, measured on the point cloud."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from numpy.typing import NDArray
 
 from das3d_cli.data.parallax import are_parallel, fit_rays
 
-# Of a region's length about it: there the rays are known, and the surface that the region lies in.
+# Margins around a region, in multiples of its length, whose points give the rays and the surface's distance; the second
+# is tried where the first holds too few.
 _SURROUNDINGS = (0.25, 1.0)
-_SHORTEST = 16  # pixels; a smaller region has the surroundings of one as long as this
-# Points of the part about a region that tell how far away it is; where there are fewer, the region's own serve.
+_SHORTEST = 16  # pixels; shorter regions get the margins of one this long
+# Least number of points of the part around a region to take its distance from; with fewer, the region's own are added.
 _RING = 12
-_SPREAD = 0.2  # of the region's own in every direction: the least that points must have to tell its size
-_POINTS = 20_000  # at most that rays are fitted to
-_UPRIGHT = 0.01  # of its scatter, added along the image's columns: a region as long as wide is else turned by rounding
+_SPREAD = 0.2  # least spread of the points in every direction, in multiples of the region's own, to tell its size
+_POINTS = 20_000  # points at most that rays are fitted to
+# Share of a region's scatter, added along the image's columns: else rounding decides the axes of one as long as wide.
+_UPRIGHT = 0.01
 _UNKNOWN = np.full((2, 2), np.nan)
 
 
@@ -39,7 +41,7 @@ class Surface:
 
     @functools.cached_property
     def parallel(self) -> bool:
-        """Whether the points lie on parallel rays; about a single defect, where all may be equally far away, any would fit."""
+        """Whether the points lie on parallel rays, judged by all: around one defect, at one distance, any would fit."""
         return are_parallel(self.xyz)
 
 
@@ -49,8 +51,8 @@ class Defect(NamedTuple):
     Attributes:
         score: the map's peak in the region, 0 to 1.
         row, column: the peak's place in the raw image, pixels.
-        length_mm, width_mm: extent along and across the region's main direction, as on a plane parallel to the table as far away as
-            the part is about the region; nan where too little was measured about it.
+        length_mm, width_mm: extent along and across the region's main direction, on a plane parallel to the table at
+            the distance of the part around the region; nan where too few points were measured there.
         area_mm2: area, likewise.
     """
 
@@ -63,22 +65,22 @@ class Defect(NamedTuple):
 
 
 def peak_level(anomaly_map: NDArray[np.float32], threshold: float, anomalous: bool) -> float:
-    """What a defect's peak reaches on a part's map of any size: the threshold, or less where resizing lowered the peak."""
+    """Threshold for a defect's peak on a resized map, lowered where resizing took an anomalous part's peak below it."""
     return min(threshold, float(anomaly_map.max())) if anomalous else threshold
 
 
 def defective(anomaly_map: NDArray[np.float32], threshold: float, outline: float) -> NDArray[np.bool_]:
-    """Which pixels belong to a defect, by hysteresis: the threshold says whether there is one, the outline how far it goes.
+    """Pixels that belong to a defect, by hysteresis: the threshold tells if there is one, the outline how far it goes.
 
     Args:
         anomaly_map: (H, W), 0 to 1.
         threshold: anomaly score that a defect's peak reaches.
-        outline: value of the map that all of it reaches; no more than the threshold is asked for.
+        outline: value of the map that all its pixels reach; capped at the threshold.
 
     Returns:
         (H, W): the connected regions at or over the outline whose peak is at or over the threshold.
     """
-    # As verdicts are reached: a threshold just over a good part's score is not to be rounded to the map's precision, and to that score.
+    # In float64, as for verdicts: a threshold just above a good part's score could be rounded to that score in float32.
     exact = np.float64(threshold)
     over = anomaly_map >= min(outline, exact)
     count, labels = cv2.connectedComponents(over.astype(np.uint8), connectivity=8)
@@ -94,7 +96,7 @@ def find_defects(
 
     Args:
         anomaly_map: (H, W), 0 to 1.
-        surface: of the same size, what they are measured on; None where nothing was measured.
+        surface: what they are measured on, of the same size; None where there are no points.
         threshold, outline: as for `defective`.
     """
     over = defective(anomaly_map, threshold, outline).astype(np.uint8)
@@ -115,17 +117,18 @@ def find_defects(
 
 
 def _pitch_m(labels: NDArray[np.int32], label: int, box: tuple[slice, slice], surface: Surface) -> NDArray[np.float64]:
-    """How far the plane that a region lies in goes on from pixel to pixel.
+    """Steps from pixel to pixel on the plane that a region lies in.
 
-    The rays say so, if it is known how far away the plane is, and that the part about the region says: within it there may be
-    a hole, beside it a wall whose points lie under one another.
+    Differences of neighbouring points would mislead: the region may hold a hole, and beside it there may be a wall
+    whose points lie below one another. So rays are fitted, and the part around the region gives the plane's distance.
 
     Args:
-        labels: (H, W), the region's own is `label`.
-        box: the rows and the columns that the region takes up.
+        labels: (H, W), with `label` in the region.
+        box: the rows and columns that the region spans.
 
     Returns:
-        (2, 2): a step one pixel down and one to the right, along two axes of the plane, metres; nan where too few points tell.
+        (2, 2): a step one pixel down and one to the right, along two axes of the plane, metres; nan if points
+        are too few.
     """
     size, own = max(_SHORTEST, *(line.stop - line.start for line in box)), _covariance(labels[box] == label)
     for reach in _SURROUNDINGS:
@@ -142,7 +145,7 @@ def _pitch_m(labels: NDArray[np.int32], label: int, box: tuple[slice, slice], su
             return _UNKNOWN
         around = part
     chosen, at = (points[tuple(where.T)].astype(np.float64) for where in (pixels, _some_of(around)))
-    if not len(at):  # what lies off the part is as far away as that
+    if not len(at):  # a region off the part is taken to be as far away as the part
         anywhere = _some_of(surface.part & ~np.isnan(surface.xyz[..., 0]))
         at = surface.xyz[tuple(anywhere.T)].astype(np.float64)
     if not len(at):
@@ -153,7 +156,7 @@ def _pitch_m(labels: NDArray[np.int32], label: int, box: tuple[slice, slice], su
 
 
 def _distinct(points: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Pixels (h, w) with a point that neither the one above nor the one to the left has: enlarged clouds repeat their points."""
+    """Pixels (h, w) whose point differs from the ones above and to the left: upsampled clouds repeat their points."""
     x, y = (np.ascontiguousarray(points[..., axis]) for axis in (0, 1))
     distinct = ~np.isnan(x)
     distinct[0], distinct[:, 0] = False, False
@@ -163,17 +166,17 @@ def _distinct(points: NDArray[np.float32]) -> NDArray[np.bool_]:
 
 
 def _some_of(mask: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """Pixels (N, 2) of a mask (h, w), evenly spaced where there are more than `_POINTS`."""
+    """Pixels (N, 2) of a mask (h, w), evenly subsampled to at most `_POINTS`."""
     where = np.flatnonzero(mask)
     chosen = np.linspace(0, len(where) - 1, min(len(where), _POINTS)).astype(np.intp)
     return np.stack(np.unravel_index(where[chosen], mask.shape), axis=1)
 
 
 def _spread_enough(pixels: NDArray[np.intp], covariance: NDArray[np.float64]) -> bool:
-    """Whether pixels (N, 2) tell the size of a region of this covariance: they are neither few nor in a line nor all at one end."""
+    """Whether pixels (N, 2) can size a region of this covariance: not too few, not in a line, not all at one end."""
     if len(pixels) < 3:
         return False
-    own = covariance + np.eye(2) / 12  # a region of one pixel has its breadth
+    own = covariance + np.eye(2) / 12  # even a single pixel has an extent
     return bool(np.linalg.eigvalsh(np.cov(pixels.T, bias=True) - _SPREAD**2 * own)[0] > 0)
 
 
@@ -184,7 +187,7 @@ def _middle(region: NDArray[np.bool_]) -> NDArray[np.float64]:
 
 
 def _covariance(region: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Of the rows and the columns of a region's pixels: (2, 2)."""
+    """Covariance of the rows and columns of a region's pixels, (2, 2)."""
     sums = cv2.moments(region.astype(np.uint8), binaryImage=True)
     return np.array([[sums["mu02"], sums["mu11"]], [sums["mu11"], sums["mu20"]]]) / sums["m00"]
 
@@ -192,14 +195,15 @@ def _covariance(region: NDArray[np.bool_]) -> NDArray[np.float64]:
 def _extents_m(region: NDArray[np.bool_], pitch: NDArray[np.float64]) -> tuple[float, float]:
     """Length and width of a region (h, w) of this pitch (2, 2), metres.
 
-    All its pixels count, on one surface: holes and cuts lack points, and across the part's outline its depth leaps to the table's.
+    All its pixels are taken to lie on one plane: holes and cuts lack points, and at the part's outline the depth jumps
+    to the table's.
     """
     if np.isnan(pitch).any():
         return float("nan"), float("nan")
     scatter, down = pitch.T @ _covariance(region) @ pitch, pitch[0] / np.linalg.norm(pitch[0])
     _, axes = np.linalg.eigh(scatter + _UPRIGHT * np.trace(scatter) * np.outer(down, down))
     outlines, _ = cv2.findContours(region.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    places = np.concatenate(outlines)[:, 0, ::-1] @ pitch  # rows and columns
-    extents = np.ptp(places @ axes, axis=0) + np.linalg.norm(pitch @ axes, axis=0)  # a place is a pixel wide
+    places = np.concatenate(outlines)[:, 0, ::-1] @ pitch  # OpenCV gives x, y
+    extents = np.ptp(places @ axes, axis=0) + np.linalg.norm(pitch @ axes, axis=0)  # from pixel centres to edges
     length, width = sorted(extents.tolist(), reverse=True)
     return length, width

@@ -1,7 +1,7 @@
 """How good anomaly scores and maps are: AUROC, average precision, F1-max and AUPRO.
 
-Figures of pixels are read off operating curves (`das3d_cli.curves`) that run through every threshold. AUPRO comes in two variants,
-which lie far apart at small limits: "exact", and "reference", which takes 100 thresholds, as published figures do.
+Pixel figures are read off operating curves (`das3d_cli.curves`) through every threshold. AUPRO comes in two variants
+that differ widely at small limits: "exact", and "reference", which takes 100 thresholds as published figures do.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from das3d_cli.curves import Curve, Floats, area, sorted_scores
 from das3d_cli.data.capture import GOOD, OVERALL, Masks, types_of
 
 Variant = Literal["exact", "reference"]
-# Figure -> the false positive rate up to which its AUPRO is taken.
+# Figure -> false positive rate up to which AUPRO is taken.
 LIMITS = {"aupro_30": 0.3, "aupro_10": 0.1, "aupro_05": 0.05, "aupro_01": 0.01}
 REFERENCE_LIMITS = {f"{figure}_reference": limit for figure, limit in LIMITS.items()}
 REFERENCE_THRESHOLDS = 100
@@ -119,7 +119,7 @@ def pro_curve(masks: ArrayLike, maps: ArrayLike) -> tuple[Floats, Floats]:
 
 
 def pro_point(masks: ArrayLike, outlined: ArrayLike) -> tuple[float, float]:
-    """The two rates of that curve, of what is outlined as defective.
+    """The two rates of `pro_curve`, for pixels outlined as defective.
 
     Args:
         masks, outlined: bool, (N, H, W).
@@ -139,14 +139,14 @@ def aupro(masks: ArrayLike, maps: ArrayLike, limit: float = 0.3, variant: Varian
     """Area under the per-region overlap curve, divided by `limit`; arguments as for `pro_curve`.
 
     Args:
-        limit: the false positive rate, in (0, 1], up to which the area is taken; there the curve is interpolated.
+        limit: the false positive rate, in (0, 1], up to which the area is taken; the curve is interpolated there.
         variant: "exact" runs through every threshold; "reference" through 100 of them, see `_Pixels.reference`.
 
     Returns:
         A value in 0..1, or nan without a defect or without a normal pixel.
 
     Raises:
-        ValueError: the limit is not a share, or there is no such variant.
+        ValueError: the limit is outside (0, 1], or the variant is unknown.
     """
     if not 0 < limit <= 1:
         raise ValueError(f"limit must be in (0, 1], a share and not percent; got {limit}")
@@ -158,7 +158,7 @@ def aupro(masks: ArrayLike, maps: ArrayLike, limit: float = 0.3, variant: Varian
 
 
 class _Pixels(NamedTuple):
-    """The pixels of N maps. normals: sorted scores; inside: scores in the defects; weights: 1 / size of their region."""
+    """Pixels of N maps. normals: sorted normal scores; inside: scores in defects; weights: 1 / size of their region."""
 
     normals: NDArray[np.generic]
     inside: NDArray[np.generic]
@@ -179,8 +179,8 @@ class _Pixels(NamedTuple):
     def reference(self) -> tuple[Floats, Floats]:
         """The overlap curve as the code published with MVTec 3D-AD samples it.
 
-        Its thresholds are equally spaced in the sorted normal scores, a defect must exceed them, and the false positive
-        rate is the threshold's rank, among equal scores as well.
+        Its thresholds are equally spaced in the sorted normal scores, a defective pixel must exceed them to be found,
+        and the false positive rate is the threshold's rank, even among equal scores.
         """
         if not len(self.normals) or not len(self.inside):
             return np.array([0.0, 1.0]), np.array([0.0, np.nan])
@@ -204,7 +204,7 @@ def region_weights(masks: NDArray[np.bool_]) -> Floats:
 
 
 class Group(NamedTuple):
-    """What a row of figures is about. parts: places of its n parts, (n,); defects: bool, (n, H, W), on these."""
+    """The parts behind a row of figures. parts: indices of its n parts, (n,); defects: their masks, bool, (n, H, W)."""
 
     parts: NDArray[np.intp]
     defects: NDArray[np.bool_]
@@ -219,16 +219,16 @@ def evaluate(
 ) -> dict[str, Metrics]:
     """The figures of a test split, over all parts and for each defect type against the good parts.
 
-    A part with several types counts in the figures of each. There its pixels that are marked, but not as that type, are
-    neither defective nor normal and are left out.
+    A part with several types counts in the figures of each. Its pixels that are marked, but not as that type, are
+    neither defective nor normal there and are left out.
 
     Args:
         labels: "good" or a defect type, one per part.
         scores: (N,) anomaly scores.
         maps: (N, H, W) float32 anomaly maps.
         masks: (N, H, W) bool ground truth; all false for a good part.
-        by_type: place among the parts -> defect type -> its (H, W) bool mask, within `masks`, of the parts with several
-            types; their labels tell no more than that they are not good.
+        by_type: for parts with several types, index of the part -> defect type -> its (H, W) bool mask, within `masks`;
+            their labels only say that they are not good.
 
     Returns:
         Figures under "all", then under each defect type in sorted order.
@@ -246,7 +246,7 @@ def evaluate(
 def groups(
     labels: Sequence[str], masks: NDArray[np.bool_], by_type: Mapping[int, Masks] | None = None
 ) -> Iterator[tuple[str, Group]]:
-    """What the figures of "all" and then of each defect type are about; arguments as for `evaluate`."""
+    """Yield the group of "all", then of each defect type; arguments as for `evaluate`."""
     several = by_type or {}
     types = types_of(labels, several)
     yield OVERALL, Group(np.arange(len(types)), masks)

@@ -14,8 +14,8 @@ from das3d_cli.contrast import depth_contrast, rgb_contrast
 from das3d_cli.modality import Modality
 from das3d_cli.template import Template
 
-_LEVELS = 4  # halvings from the images, as the discriminator sees them, to the narrowest layer of the reconstruction
-_RESIDUAL_GAIN = 20.0  # brings a residual of depth of a few hundredths to order one
+_LEVELS = 4  # halvings of the resolution from the discriminator's input to the reconstruction's narrowest layer
+_RESIDUAL_GAIN = 20.0  # brings a depth residual of a few hundredths to order one
 
 
 class Output(NamedTuple):
@@ -24,7 +24,7 @@ class Output(NamedTuple):
     Attributes:
         logits: (B, 2, S, S), normal and anomalous.
         rgb: (B, 3, S, S) reconstruction F_I(I_a), or None for a depth-only model and where reconstruction is left out.
-        depth: (B, 1, S, S) reconstruction F_Z(Z_a), or None likewise for an RGB-only one.
+        depth: (B, 1, S, S) reconstruction F_Z(Z_a), or None likewise for an RGB-only model.
     """
 
     logits: Tensor
@@ -46,10 +46,10 @@ class Block(nn.Sequential):
         )
 
     def fold(self) -> None:
-        """Make the normalisations part of the convolutions before them, as they are in evaluation."""
+        """Fold the normalisations, with their evaluation statistics, into the convolutions before them."""
         for place in (0, 3):
             conv, norm = self[place], self[place + 1]
-            # The norm's class is that of several GPUs' as well.
+            # The base class covers the synchronised normalisations of distributed training too.
             if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.modules.batchnorm._BatchNorm):
                 self[place], self[place + 1] = fuse_conv_bn_eval(conv, norm), nn.Identity()
 
@@ -75,8 +75,8 @@ class UNet(nn.Module):
         self.head = nn.Conv2d(width, channels_out, 3, padding=1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Images (B, C, S, S), S a multiple of 2^levels, to the output (B, channels_out, S, S) and the features of the first two and
-        the last two layers, as the paper taps them: of S, S / 2, S / 2 and S pixels.
+        """Map images (B, C, S, S), S a multiple of 2^levels, to the output (B, channels_out, S, S) and the features the
+        paper taps: of the first two and the last two layers, with sides S, S / 2, S / 2 and S.
         """
         encoded = []
         for level, block in enumerate(self.down):
@@ -91,11 +91,11 @@ class UNet(nn.Module):
 
 
 def _grown(x: Tensor, side: int) -> Tensor:
-    """Bilinearly, on a GPU in the precision it has: autocast makes float32 of it, and the next convolution what it was."""
+    """Upsample bilinearly, on a GPU in the input's precision: autocast would cast to float32, the next layer back."""
     with torch.autocast("cuda", enabled=False):
         grown = F.interpolate(x, size=(side, side), mode="bilinear", align_corners=False)
     if grown.requires_grad and grown.device.type == "cpu":
-        # With gradients that are some of a larger tensor's channels a CPU takes six times as long.
+        # A CPU takes six times as long over a gradient that is a slice of a larger tensor's channels.
         grown.register_hook(_dense)  # type: ignore[no-untyped-call]
     return grown
 
@@ -105,7 +105,7 @@ def _dense(gradient: Tensor) -> Tensor:
 
 
 def folded(x: Tensor, step: int) -> Tensor:
-    """Pixels folded into channels: as torch's `pixel_unshuffle`, in two fifths of its time on a CPU."""
+    """Fold pixels into channels: as torch's `pixel_unshuffle`, in two fifths of its time on a CPU."""
     count, channels, size, _ = x.shape
     apart = x.view(count, channels, size // step, step, size // step, step).permute(0, 1, 3, 5, 2, 4)
     return apart.reshape(count, channels * step**2, size // step, size // step)
@@ -119,17 +119,17 @@ def unfolded(x: Tensor, step: int) -> Tensor:
 
 
 class Rebuilder(nn.Module):
-    """F_I or F_Z: rebuilds the normal image from a damaged one, in pixels folded into channels.
+    """F_I or F_Z: reconstructs the normal image from a damaged one, on pixels folded into channels.
 
-    Where it is told what the mean part looks like there, it says by how much that is to be multiplied, and what to add: a
-    good picture of a part that shares a shape with others is there before the first step, with all the detail that the
-    bottleneck does not let through, and what is left to learn is how this part and its light differ. Of parts that share
-    no shape it is told their own local mean instead.
+    Given an expected image, it predicts how to scale and shift its values, and begins with no change. Where parts share
+    a shape, the expected image is the mean part: a good reconstruction before the first step, with all the detail that
+    the bottleneck would lose, so only how this part and its light differ is left to learn. Where they share none, it is
+    the part's own local mean.
 
     Args:
         channels: of the image.
         stem: pixels folded, per axis.
-        expecting: whether it is given the mean part.
+        expecting: whether it is given an expected image.
     """
 
     def __init__(self, channels: int, width: int, *, stem: int, levels: int, expecting: bool) -> None:
@@ -141,7 +141,7 @@ class Rebuilder(nn.Module):
             nn.init.zeros_(cast(Tensor, self.unet.head.bias))
 
     def forward(self, image: Tensor, expected: Tensor | None) -> tuple[Tensor, list[Tensor]]:
-        """The rebuilt image, (B, C, S, S), and the features that the paper taps; expected is the mean part, as the image."""
+        """Return the reconstruction, (B, C, S, S), and the features the paper taps; `expected` is shaped as `image`."""
         seen = image if expected is None else torch.cat((image, expected), dim=1)
         rebuilt, taps = self.unet(folded(seen, self.stem))
         rebuilt = unfolded(rebuilt, self.stem)
@@ -152,12 +152,11 @@ class Rebuilder(nn.Module):
 
 
 class Fuse(nn.Module):
-    """f_fuse and the first layer that reads it: features upsampled to one size, concatenated, mixed by a 1x1 convolution.
+    """f_fuse and the layer after it: features upsampled to one size, concatenated and mixed by a 1x1 convolution.
 
-    A 1x1 convolution commutes with upsampling and concatenation is a sum after it, so features are mixed at their own
-    resolution, all those of one that have a gradient together and all that have none, and what comes of them is upsampled:
-    the same function for a fraction of the memory.
-    Images finer than the one size are folded into channels, which makes of the 1x1 convolution one of large steps.
+    A 1x1 convolution commutes with upsampling, and over concatenated features it is a sum of convolutions. So features
+    are mixed at their own resolution and the results upsampled: the same function for a fraction of the memory.
+    Images finer than the common size are in effect folded into channels, which makes their convolution a strided one.
     """
 
     def __init__(self, channels_in: list[int], channels_out: int) -> None:
@@ -166,18 +165,18 @@ class Fuse(nn.Module):
         self.norm = nn.BatchNorm2d(channels_out)
 
     def begin_with_last(self) -> None:
-        """Let all features but the last group begin at no weight, and gain it as they become of use."""
+        """Start all groups of features but the last with zero weights, which grow as the features become useful."""
         for mix in list(self.mix)[:-1]:
             nn.init.zeros_(cast(nn.Conv2d, mix).weight)
 
     def forward(self, groups: list[list[Tensor]], size: int) -> Tensor:
-        """Mix groups of features (B, channels, s, s), each of its own s: (B, channels_out, size, size)."""
+        """Mix groups of features (B, channels, s, s), each with its own s, into (B, channels_out, size, size)."""
         dtype = groups[0][0].dtype
         alike: dict[tuple[int, bool], tuple[list[Tensor], list[Tensor]]] = {}
         for mix, group in zip(self.mix, groups, strict=True):
             side, weight = group[0].shape[-1], cast(nn.Conv2d, mix).weight
             step = max(1, side // size)
-            # One convolution over both would compute the images' gradient, which nobody asks for.
+            # Kept apart by requires_grad: a common convolution would compute the images' gradient, which is not needed.
             features, weights = alike.setdefault((side, group[0].requires_grad), ([], []))
             features += group
             weights.append(weight.view(len(weight), -1, step, step))
@@ -190,8 +189,8 @@ class Fuse(nn.Module):
 
 
 def _stacked(features: list[Tensor], dtype: torch.dtype) -> Tensor:
-    """Features of one size as one tensor, with channels last in memory."""
-    if features[0].requires_grad:  # a CPU takes longer over the gradients of pieces that lie between each other
+    """Concatenate features of one size, with channels last in memory."""
+    if features[0].requires_grad:  # a CPU is slower at the gradients of pieces interleaved in memory
         return torch.cat([x.to(dtype) for x in features], dim=1).contiguous(memory_format=torch.channels_last)
     return torch.cat([x.permute(0, 2, 3, 1).to(dtype) for x in features], dim=3).permute(0, 3, 1, 2)
 
@@ -202,13 +201,13 @@ class Das3d(nn.Module):
     Args:
         modality: which images the network sees; with one of them there is one reconstruction network.
         stem: pixels folded into channels at the discriminator's input and unfolded at its output, per axis.
-        reconstruction_shrink: by how much coarser the reconstruction networks look, 1, 2 or 4: they fold more pixels and
-            have as many halvings less, so that their narrowest layer is of one resolution.
-        reconstruction_width, discriminator_width: channels of the first layer; 0 leaves the reconstruction out.
+        reconstruction_shrink: how much coarser than the discriminator the reconstruction networks look, 1, 2 or 4: they
+            fold more pixels and halve less often in return, so their narrowest layer keeps its resolution.
+        reconstruction_width, discriminator_width: channels of the first layer; no reconstruction if the former is 0.
         discriminator_levels: halvings of the resolution within the discriminator, at least two.
         direct_inputs: give the discriminator the images, their local contrast and the reconstruction's residuals.
-        template: among these the deviations from the mean good part, which is to be learnt before training, and from which
-            the reconstruction then starts.
+        template: among these, the deviations from the mean good part, from which the reconstruction then starts; the
+            template must be learnt before training.
         size: side S of the samples, pixels.
     """
 
@@ -251,7 +250,7 @@ class Das3d(nn.Module):
             direct += self.template.channels if self.template is not None else 0
             channels.append(direct * fold)
         self.fuse = Fuse(channels, discriminator_width)
-        if direct_inputs:  # features of a reconstruction that has learnt nothing yet would drown the images
+        if direct_inputs:  # features of an untrained reconstruction would drown out the images
             self.fuse.begin_with_last()
         self.discriminate = UNet(
             discriminator_width, 2 * fold, discriminator_width, skips=True, levels=discriminator_levels
@@ -264,7 +263,7 @@ class Das3d(nn.Module):
             rgb: float, (B, 3, S, S), in [0, 1].
             depth: float, (B, 1, S, S), in [0, 1].
             foreground: float, (B, 1, S, S), 0 or 1.
-            parallax: float, (B, 2), of the samples.
+            parallax: float, (B, 2), as in `das3d_cli.data.capture.Geometry`.
         """
         taps: list[Tensor] = []
         direct, residuals = [foreground], []
@@ -291,7 +290,7 @@ class Das3d(nn.Module):
         return Output(unfolded(logits, self.stem), rgb_rebuilt, depth_rebuilt)
 
     def fold(self) -> None:
-        """Fold batch normalisation into the convolutions, for good: the same output in evaluation for fewer passes over memory."""
+        """Fold batch normalisation into the convolutions for good: same evaluation output, fewer passes over memory."""
         self.eval()
         for module in self.modules():
             if isinstance(module, Block):

@@ -1,4 +1,4 @@
-"""Sets of sizes and choices, by the keys of the settings that they change."""
+"""Presets of sizes and choices: the settings that each one changes, by dotted key."""
 
 from __future__ import annotations
 

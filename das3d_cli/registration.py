@@ -1,7 +1,7 @@
-"""How parts lie: the turn and the shift that lay one image of a rigid part on another, and the mean of many so laid.
+"""Registration of rigid parts: the turn and shift that align one image with another, and the mean of aligned parts.
 
-A camera that is not straight above a part sees what is high moved against what is low, another way for every way that the
-part lies. So parts are laid on each other as seen from above: each pixel is put back by its relief displacement.
+A camera that is not straight above a part sees high points shifted against low ones, in a direction that depends on the
+part's pose. So parts are aligned as seen from above: each pixel is moved back by its relief displacement.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from torch import Tensor
 from das3d_cli.affine import middles, places, sampled, turning
 from das3d_cli.contrast import box_means, local_contrast
 
-_ANGLES, _RADII = 360, 64  # of the images along circles about the centre
-_STARTS = 4  # parts that means are grown from
-_GROWN_FROM = 64  # parts at most, half of them to judge what was grown from the others
-_SHARES = (0.15, 0.25, 0.35, 0.5, 0.75, 1.0, 1.0)  # of the parts, the surest, that make one mean after the other
-_ROUNDS = 3  # of laying all parts on their mean to a share of a pixel and taking the mean again
-_SIDE = 128  # of marks at least, pixels: finer ones find no better pose
-_REFINEMENTS = ((64, 2), (_SIDE, 1))  # least sides of images and Gauss-Newton steps on them: to a share of a pixel
+_ANGLES, _RADII = 360, 64  # sampling of the polar images around the centre
+_STARTS = 4  # candidates for the first mean, each grown from another part
+_GROWN_FROM = 64  # parts at most for the first mean: one half to grow means, the other to choose between them
+_SHARES = (0.15, 0.25, 0.35, 0.5, 0.75, 1.0, 1.0)  # of the parts, best matches first, in the successive means
+_ROUNDS = 3  # of aligning all parts with their mean to subpixel accuracy and averaging them again
+_SIDE = 128  # least side of the marks, pixels: finer ones find no better pose
+_REFINEMENTS = ((64, 2), (_SIDE, 1))  # least sides of images and Gauss-Newton steps on them, for subpixel accuracy
 _CHUNK = 32  # parts at a time
-_WIDEST = 6  # degrees on either side of a match that still belong to it; ways that are nearer are not told apart
-_SHADE_FLOOR, _DEPTH_FLOOR = 0.01, 0.002  # contrasts of the sensors' noise, in units of the images
-_SHADE_WEIGHT = 0.5  # beside depth: what light makes of a relief changes as the part turns below the lamp
-_LIMIT = 3.0  # of a mark, in mean marks: an edge must not outweigh all lettering
-_LARGE = 0.3  # difference of marks that counts by half
-_PIECE = 256  # numbers of a row that a GPU multiplies at once
-_LOOKS = 5  # for the pixel that shows a point; an odd number ends on the table where something tall hides it
+_WIDEST = 6  # degrees on either side of a match that still belong to it: closer angles are not told apart
+_SHADE_FLOOR, _DEPTH_FLOOR = 0.01, 0.002  # contrasts of sensor noise, in units of the images
+_SHADE_WEIGHT = 0.5  # of brightness beside depth: the shading of a relief changes as the part turns under the lamp
+_LIMIT = 3.0  # of a mark, in multiples of the mean: an edge must not outweigh all lettering
+_LARGE = 0.3  # difference of marks that gets half the weight
+_PIECE = 256  # length of the pieces that long rows are split into on a GPU
+_LOOKS = 5  # iterations to find the pixel that shows a point; odd, to end on the table where something tall hides it
 
 
 class Pose(NamedTuple):
-    """How B parts lie compared with the mean part: turned by `angle` (B,), radians from the x towards the y axis, then
+    """How B parts lie relative to the mean part: turned by `angle` (B,), radians from the x towards the y axis, then
     moved by `shift` (B, 2), x and y in half sides of the image."""
 
     angle: Tensor
@@ -42,11 +42,11 @@ class Pose(NamedTuple):
 
 
 class Together(NamedTuple):
-    """N parts laid on each other.
+    """N aligned parts.
 
     Attributes:
         mean: (C, S, S), the mean of their marks.
-        pose: how each of them lies.
+        pose: of each part.
     """
 
     mean: Tensor
@@ -54,7 +54,7 @@ class Together(NamedTuple):
 
 
 def displacements(depth: Tensor, foreground: Tensor, parallax: Tensor) -> Tensor:
-    """How far every pixel's point is seen from where it would be seen if it were as far as depth 1.
+    """Relief displacement: how far the point of each pixel appears from where it would appear at depth 1.
 
     Args:
         depth, foreground: float, (B, 1, S, S).
@@ -67,20 +67,20 @@ def displacements(depth: Tensor, foreground: Tensor, parallax: Tensor) -> Tensor
 
 
 def marks(rgb: Tensor | None, depth: Tensor | None, foreground: Tensor, moved: Tensor | None = None) -> Tensor:
-    """What tells how a part lies: its outline, and what stands out within it, in colour and in depth.
+    """The features that a pose is found by: the part's outline, and what stands out within it in brightness and depth.
 
     Args:
-        rgb, depth, foreground: float, (B, 3, S, S), (B, 1, S, S) and (B, 1, S, S), 0 or 1; rgb or depth may be left out.
+        rgb, depth, foreground: float, (B, 3, S, S), (B, 1, S, S) and (B, 1, S, S), 0 or 1; rgb or depth may be None.
         moved: (B, 2, S, S), the part's `displacements`; the marks are then as seen from above.
 
     Returns:
         (B, 1 to 3, s, s), zero off the part: the foreground, then brightness and height against their surroundings,
-        in multiples of their mean size over the part, so that lettering counts beside the outline; brightness half of that
-        beside height. s is S, or a whole fraction of it that is no less than 128.
+        in multiples of their mean magnitude over the part, so that lettering counts beside the outline; beside height,
+        brightness is halved. s is S, or a whole fraction of it that is no less than 128.
     """
     size = foreground.shape[-1]
     rim = max(1, size // 64)
-    within = (box_means(1 - foreground, rim)[0] == 0).to(foreground.dtype)  # at the rim depths are least sure
+    within = (box_means(1 - foreground, rim)[0] == 0).to(foreground.dtype)  # depths are least reliable at the rim
     found = [foreground]
     if rgb is not None:
         weight = _SHADE_WEIGHT if depth is not None else 1.0
@@ -95,9 +95,9 @@ def marks(rgb: Tensor | None, depth: Tensor | None, foreground: Tensor, moved: T
 
 
 def find_pose(parts: Tensor, mean: Tensor) -> Pose:
-    """The pose of the marks of parts (B, C, S, S) compared with those of the mean part (C, S, S), which is centred.
+    """Find the poses of parts from their marks (B, C, S, S) and those of the mean part (C, S, S), which is centred.
 
-    The centroid and the best match of the images along circles about it give a first pose, which is then refined.
+    The centroid and the best match of the polar images around it give a first pose, which is then refined.
     """
     shift = _centroid(parts)
     pose = Pose(_angles(_matches(_polar(parts, shift), _polar(mean[None]))), shift)
@@ -111,8 +111,8 @@ def find_pose(parts: Tensor, mean: Tensor) -> Pose:
 def _refined(parts: Tensor, mean: Tensor, pose: Pose) -> Pose:
     """One Gauss-Newton step (Lucas and Kanade 1981) on the difference of parts (B, C, S, S) and the mean part (1, C, S, S).
 
-    Differences count the less the larger they are (Cauchy's weights): the far sides of steps, which are hidden or in the
-    projector's shadow, must not move all the rest.
+    Large differences get less weight (Cauchy's weights): the far sides of steps, which are hidden or in the projector's
+    shadow, must not shift the whole part.
     """
     model = laid(mean.expand(len(parts), -1, -1, -1), pose)
     along_y, along_x = torch.gradient(model, spacing=2 / parts.shape[-1], dim=(2, 3))
@@ -131,27 +131,27 @@ def _refined(parts: Tensor, mean: Tensor, pose: Pose) -> Pose:
 
 
 def _product(rows: Tensor, columns: Tensor) -> Tensor:
-    """The products of few long rows and few long columns, (B, M, K) and (B, K, N): (B, M, N)."""
+    """Products of a few long rows (B, M, K) and a few long columns (B, K, N): (B, M, N)."""
     whole = rows.device.type == "cpu" or rows.shape[-1] % _PIECE
     return rows @ columns if whole else _product_of_pieces(rows, columns)
 
 
 def _product_of_pieces(rows: Tensor, columns: Tensor) -> Tensor:
-    """In pieces, whose products are added: of long rows and columns most of a GPU would stand idle."""
+    """Multiply in pieces and add the products: with few long rows and columns most of a GPU would be idle."""
     count = rows.shape[-1] // _PIECE
     left, right = (of.reshape(len(of), -1, count, _PIECE).transpose(1, 2) for of in (rows, columns.mT))
     return (left @ right.mT).sum(dim=1)
 
 
 def _solved(matrices: Tensor, right: Tensor) -> Tensor:
-    """The solutions (B, 3) of systems of three equations (B, 3, 3), by cofactors: a library's solver is many launches of a GPU."""
+    """Solutions (B, 3) of three equations each, (B, 3, 3), by cofactors: a library's solver launches many kernels."""
     cofactors: Tensor = torch.linalg.cross(matrices.roll(-1, 1), matrices.roll(-2, 1))
     determinant = (matrices[:, 0] * cofactors[:, 0]).sum(dim=1, keepdim=True)
     return (right[..., None] * cofactors).sum(dim=1) / determinant
 
 
 def lay_together(parts: Tensor) -> Together:
-    """Find how N parts lie compared with each other, from their marks (N, C, S, S)."""
+    """Align N parts with each other by their marks (N, C, S, S)."""
     chosen = torch.linspace(0, len(parts) - 1, min(len(parts), _GROWN_FROM), device=parts.device).round().long()
     mean = _first_mean(parts[chosen])
     for _ in range(_ROUNDS):
@@ -162,11 +162,11 @@ def lay_together(parts: Tensor) -> Together:
 
 
 def _first_mean(parts: Tensor) -> Tensor:
-    """The mean (C, S, S) grown from half of the parts that the other half matches most surely.
+    """Of the means (C, S, S) grown from half of the parts, the one that the other half matches most certainly.
 
-    A part that has a feature many times over, as a tyre its tread, fits in many ways. A mean of parts that were each laid
-    in one of them blurs whatever could tell the ways apart, and whichever way a part was laid, that part fits it well. The halves
-    are the first and the last parts: samples of one part stand side by side.
+    A part with a repeated feature, such as a tyre's tread, fits at many angles. A mean of parts each laid at any of
+    these blurs whatever could tell the angles apart, and every part in it fits it well at the angle it was laid at,
+    so others must judge. The halves are the first and the last parts, as samples of one part are next to each other.
     """
     centres, half = _centroid(parts), -(-len(parts) // 2)
     polar = torch.cat([_polar(some, centre) for some, centre in in_chunks(parts, centres)])
@@ -177,7 +177,7 @@ def _first_mean(parts: Tensor) -> Tensor:
 
 
 def _grown(parts: Tensor, polar: Tensor, centres: Tensor, start: int) -> Tensor:
-    """A mean (C, S, S) that began as one part and was joined by the others, those first that match it most surely."""
+    """Grow a mean (C, S, S) from one part by adding the others, those first that match it most certainly."""
     mean = laid_back(parts[start : start + 1], Pose(centres.new_zeros(1), centres[start : start + 1]))[0]
     for share in _SHARES:
         matches = _matches(polar, _polar(mean[None]))
@@ -187,7 +187,7 @@ def _grown(parts: Tensor, polar: Tensor, centres: Tensor, start: int) -> Tensor:
 
 
 def laid(images: Tensor, pose: Pose, moved: Tensor | None = None) -> Tensor:
-    """Images of the mean part (B, C, S, S), laid as the parts lie; with their `displacements`, as they are seen."""
+    """Warp images of the mean part (B, C, S, S) to the parts' poses; with their `displacements`, as they are seen."""
     turn = turning(pose.angle)
     taken = places(turn, -(turn @ pose.shift[..., None])[..., 0], images.shape[-1])
     if moved is not None:
@@ -196,10 +196,10 @@ def laid(images: Tensor, pose: Pose, moved: Tensor | None = None) -> Tensor:
 
 
 def laid_back(images: Tensor, pose: Pose, moved: Tensor | None = None) -> Tensor:
-    """Images of the parts (B, C, S, S), laid as the mean part lies; with their `displacements`, as seen from above.
+    """Warp images of the parts (B, C, S, S) to the mean part's pose; with their `displacements`, as seen from above.
 
-    Each look goes where the last one found the point to be moved to. What is hidden shows something that is near it: past the
-    far edge of something tall the looks fall on its top and on what is around it by turns.
+    Each iteration reads the displacement where the last one put the point. A hidden point shows something near it:
+    behind the far edge of something tall, the iterations alternate between its top and its surroundings.
     """
     taken = from_above = places(turning(-pose.angle), pose.shift, images.shape[-1])
     if moved is not None:
@@ -209,14 +209,14 @@ def laid_back(images: Tensor, pose: Pose, moved: Tensor | None = None) -> Tensor
 
 
 def _standing_out(image: Tensor, within: Tensor, floor: float) -> Tensor:
-    """Local contrast in multiples of its mean over the part, within +-3."""
+    """Local contrast in multiples of its mean magnitude over the part, clipped to +-3."""
     contrast = local_contrast(image, within, image.shape[-1] // 32)
     area = within.sum(dim=(2, 3), keepdim=True).clamp_min(1)
     return (contrast / (contrast.abs().sum(dim=(2, 3), keepdim=True) / area + floor)).clamp(-_LIMIT, _LIMIT)
 
 
 def in_chunks(*tensors: Tensor) -> zip[tuple[Tensor, ...]]:
-    """Several tensors of as many parts, some parts at a time."""
+    """Iterate over tensors of the same number of parts, a chunk of parts at a time."""
     return zip(*(torch.split(tensor, _CHUNK) for tensor in tensors), strict=True)
 
 
@@ -226,18 +226,18 @@ def marked_side(size: int) -> int:
 
 
 def _divisor(size: int, side: int) -> int:
-    """The largest divisor of `size` that leaves no less than `side` of it."""
+    """The largest divisor of `size` with a quotient of at least `side`, else 1."""
     return max((shrink for shrink in range(1, size // side + 1) if size % shrink == 0), default=1)
 
 
 def _shrunk(images: Tensor, side: int) -> Tensor:
-    """Averaged down as far as `side` and whole steps let it: a row left over would move the image's middle."""
+    """Average down to no less than `side`, by a divisor of the size: a row left over would shift the image's centre."""
     shrink = _divisor(images.shape[-1], side)
     return images if shrink == 1 else F.avg_pool2d(images, shrink)
 
 
 def _centroid(parts: Tensor) -> Tensor:
-    """Of the foreground, the first channel: (B, 2), x and y in half sides."""
+    """Centroid of the foreground, the first channel: (B, 2), x and y in half sides."""
     part = parts[:, 0]
     axis = middles(part.shape[-1], part.device)
     area = part.sum(dim=(1, 2)).clamp_min(1e-6)
@@ -245,7 +245,7 @@ def _centroid(parts: Tensor) -> Tensor:
 
 
 def _polar(images: Tensor, centre: Tensor | None = None) -> Tensor:
-    """Spectra of the images (B, C, S, S) along circles about a centre (B, 2), else the middle: (B, C, frequencies, radii)."""
+    """Spectra of images (B, C, S, S) on circles about a centre (B, 2), else the middle: (B, C, frequencies, radii)."""
     angle = torch.arange(_ANGLES, device=images.device) * (2 * math.pi / _ANGLES)
     radii = min(images.shape[-1] // 2, _RADII)
     radius = (torch.arange(radii, device=images.device) + 0.5) / radii
@@ -259,9 +259,9 @@ def _polar(images: Tensor, centre: Tensor | None = None) -> Tensor:
 def _matches(polar: Tensor, target: Tensor) -> Tensor:
     """How well the spectra (B, C, frequencies, radii) match those of a target (1, C, ...) at every angle: (B, angles).
 
-    By phase (Kuglin and Hines 1975), on every circle of every channel: what repeats itself around the part, as a tread, counts
-    no more than what is there once, and a high rim no more than faint lettering within it. What differs from part to part
-    is weak in a target that is the mean of many, and counts by as much less.
+    Phase correlation (Kuglin and Hines 1975) on every circle of every channel: what repeats around the part, as a
+    tread, counts no more than what is there once, and a high rim no more than faint lettering within it. What differs
+    from part to part is weak in a target that is the mean of many, and gets as much less weight.
     """
     across = polar.conj() * target
     strength = _magnitude(across)
@@ -272,7 +272,7 @@ def _matches(polar: Tensor, target: Tensor) -> Tensor:
 
 
 def _magnitude(spectra: Tensor) -> Tensor:
-    """Of complex numbers that are far from the limits of float32, in half the time of their `abs`."""
+    """Magnitude of complex numbers well within the range of float32, in half the time of `abs`."""
     return torch.addcmul(spectra.real**2, spectra.imag, spectra.imag).sqrt()
 
 
@@ -282,7 +282,7 @@ def _angles(matches: Tensor) -> Tensor:
 
 
 def _certainty(matches: Tensor) -> Tensor:
-    """By how many standard deviations the best match (B, angles) is ahead of any other: (B,)."""
+    """How many standard deviations the best of the matches (B, angles) is ahead of any other: (B,)."""
     best, place = matches.max(dim=1)
     away = (torch.arange(_ANGLES, device=matches.device) - place[:, None]).abs()
     others = matches.masked_fill(torch.minimum(away, _ANGLES - away) <= _WIDEST, -torch.inf)

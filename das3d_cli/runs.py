@@ -57,7 +57,7 @@ def append_metrics(run: Path, record: Mapping[str, Any]) -> None:
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """All complete lines of metrics.jsonl; a line cut short by a crash is passed over."""
+    """All complete lines of metrics.jsonl; a line cut short by a crash is skipped."""
     path = run / METRICS
     records = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
@@ -75,7 +75,7 @@ def truncate_metrics(run: Path, step: int) -> None:
 
 
 def unfinished(path: Path) -> list[Path]:
-    """Of a folder of runs those that are unfinished, by name; any other path by itself.
+    """The unfinished runs in a folder of runs, sorted by name; any other path as it is.
 
     Raises:
         UsageError: all runs in it are finished.
@@ -88,7 +88,7 @@ def unfinished(path: Path) -> list[Path]:
 
 
 def using(path: Path, category: str, step: int, steps: int) -> str:
-    """The line that says which run or model file is used, and that its training has not come to its end, if so."""
+    """The line that names the run or model file in use, and says if its training is unfinished."""
     ended = not path.is_dir() or (path / SUMMARY).is_file()
     state = "" if ended else f", unfinished: its best state so far, of step {step} of {steps}"
     return f"using {path} ({category}){state}"
@@ -118,7 +118,7 @@ def by_category(base: Path) -> dict[str, dict[str, list[Path]]]:
 
 
 def of_each_seed(runs: Sequence[Path]) -> list[Path]:
-    """Of a category's runs, the newest last, those that are trained as that one but for their seed: the newest of each.
+    """Of a category's runs, newest last, those that differ from the newest in seed alone: the newest of each seed.
 
     Raises:
         DataError: a run's settings cannot be read.
@@ -170,7 +170,7 @@ def _finished(base: Path) -> list[_Finished]:
                 raise TypeError
         except (OSError, ValueError, KeyError, TypeError):
             raise DataError(f"{path}: damaged; remove it, or name the runs with --run") from None
-        found[real(path)] = _Finished(when, path.parent, category)  # a link is no second run
+        found[real(path)] = _Finished(when, path.parent, category)  # a link is not a second run
     if not found:
         raise UsageError(f"{base}: no finished run here; train one with `das3d train`, or name one with --run")
     return sorted(found.values())

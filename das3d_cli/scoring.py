@@ -17,10 +17,10 @@ from das3d_cli.batch import Batch, turned_left
 from das3d_cli.device import autocast
 from das3d_cli.model import Das3d, Output
 
-Pass = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # of a `Batch`'s tensors, to logits (B, 2, S, S)
+Pass = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # from a `Batch`'s tensors to logits (B, 2, S, S)
 
-# Of a score: alone a part is judged otherwise than among others by so much at most, on one CPU. In bfloat16, as on a GPU, it may be
-# hundreds of times that: there, and elsewhere, the very part that set the threshold may just fail.
+# Largest relative difference between a part's scores alone and in a batch, on one CPU. In bfloat16, as on a GPU, it may
+# be hundreds of times larger: there, and on another machine, the very part that set the threshold may just fail.
 _ROUNDING = 1e-5
 _CHUNK = {"cpu": 16, "cuda": 64}  # images in one forward pass: as many as a device needs to be busy
 
@@ -33,9 +33,9 @@ class Scored(NamedTuple):
 
 
 def judging(network: Das3d) -> Pass:
-    """The pass of a network that learns no more, in the device's precision.
+    """The forward pass of a network that is trained no further, in the device's precision.
 
-    Its normalisations are folded into its convolutions for good, which rounds otherwise than while it learns.
+    Its normalisations are folded into its convolutions for good, so results are rounded differently than in training.
     """
     network.fold()
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -55,12 +55,12 @@ def score(look: Pass, batch: Batch, smoothing: float, views: int) -> Scored:
 
 @torch.inference_mode()
 def score_each(look: Pass, batches: Iterable[Batch], smoothing: float, views: int) -> Scored:
-    """Judge batches of any length. While a GPU works on one, the one before is taken in here and the next made ready.
+    """Judge batches of any length. While a GPU works on one, the last one's result is read and the next one prepared.
 
     Args:
-        look: what `judging` gives, launched as it likes.
+        look: what `judging` returns, possibly launched as a CUDA graph.
         smoothing: as for `anomaly_maps`.
-        views: look at every part so many times, turned by a quarter more each time, and average what is seen.
+        views: how many times to look at each part, turned by a further quarter each time; the maps are averaged.
     """
     begun: list[_Judged] = []
     found: list[Scored] = []
@@ -73,7 +73,7 @@ def score_each(look: Pass, batches: Iterable[Batch], smoothing: float, views: in
 
 
 class _Judged(NamedTuple):
-    """Maps and scores on their way to main memory, and what tells that a GPU has sent them."""
+    """Maps and scores on their way to main memory, and the event that tells that a GPU has sent them."""
 
     maps: Tensor
     scores: Tensor
@@ -91,11 +91,11 @@ class _Judged(NamedTuple):
         if self.sent is None:
             return Scored(self.maps.numpy(), self.scores.numpy())
         self.sent.synchronize()
-        return Scored(self.maps.numpy().copy(), self.scores.numpy().copy())  # pinned memory is not to be kept
+        return Scored(self.maps.numpy().copy(), self.scores.numpy().copy())  # do not hold on to pinned memory
 
 
 def _maps(look: Pass, batch: Batch, smoothing: float, views: int) -> Tensor:
-    """The anomaly maps of a batch, (B, S, S), some parts at a time."""
+    """The anomaly maps of a batch, (B, S, S), computed a chunk of parts at a time."""
     maps, chunk = [], _CHUNK[batch.depth.device.type]
     for some in zip(*(torch.split(tensor, max(1, chunk // views)) for tensor in batch), strict=True):
         seen = [quarter_turned(Batch(*some), n) for n in range(views)]
@@ -105,7 +105,7 @@ def _maps(look: Pass, batch: Batch, smoothing: float, views: int) -> Tensor:
 
 
 def quarter_turned(batch: Batch, count: int) -> Batch:
-    """All samples turned by so many quarters, to the left."""
+    """All samples turned to the left by `count` quarters."""
     parallax = batch.parallax
     for _ in range(count % 4):
         parallax = turned_left(parallax)
@@ -116,11 +116,11 @@ def quarter_turned(batch: Batch, count: int) -> Batch:
 def anomaly_maps(logits: Tensor, smoothing: float, views: int = 1) -> Tensor:
     """Anomaly probability of every pixel, averaged over the views of a part and within a small window.
 
-    Off the part as well: what is missing from a part lies there.
+    This includes pixels off the part: what is missing from a part lies there.
 
     Args:
         logits: (V * B, 2, S, S): of B parts, then of the same B parts turned by a quarter, and so on.
-        smoothing: side of the window, share of the image side; to this the middle pixel is added.
+        smoothing: side of the window as a share of the image side, not counting the middle pixel.
         views: V.
 
     Returns:
@@ -140,29 +140,30 @@ def anomaly_scores(maps: Tensor) -> Tensor:
 
 
 def good_threshold(scores: NDArray[np.float64], good_share: float) -> float:
-    """The least score of an anomalous part, from N good parts' scores.
+    """The lowest score that counts as anomalous, from N good parts' scores.
 
-    Just over the ceil((N + 1) * good_share)-th smallest of them, as in split conformal prediction: of unseen good parts
-    at least that share is expected to pass, as far as N is large enough; else just over the largest.
+    It is just above the ceil((N + 1) * good_share)-th smallest, as in split conformal prediction: at least that share
+    of unseen good parts is expected to pass, if N is large enough. If it is not, it is just above the largest.
     """
     rank = min(len(scores), _rank(len(scores), good_share))
     return float(np.nextafter(np.sort(scores)[rank - 1] * (1 + _ROUNDING), np.inf))
 
 
 def _rank(count: int, good_share: float) -> int:
-    """ceil((count + 1) * good_share) of the share as it is written: the product of the two may lie a rounding over a whole number."""
+    """ceil((count + 1) * good_share), without the rounding error that may lift the product just over a whole number."""
     return max(1, math.ceil(round((count + 1) * good_share, 9)))
 
 
 def fewest_parts(good_share: float) -> int:
-    """The least number of parts from which `good_threshold` keeps its word; of all parts, a share of 1, none does: 0."""
+    """The fewest parts with which `good_threshold` can promise the share; 0 for a share of 1, which no number can."""
     return next(n for n in itertools.count(1) if _rank(n, good_share) <= n) if good_share < 1 else 0
 
 
 def threshold(held_out: NDArray[np.float64], trained: NDArray[np.float64], good_share: float) -> float:
-    """The larger `good_threshold` of two: of good parts that training held out, and of these and the others.
+    """The larger of two `good_threshold`s: of held-out good parts, and of these together with trained-on ones.
 
-    By few held-out parts alone too many good parts fail: one in eleven scores over the largest of ten. Those that a network
-    was trained on score as new ones do where parts are alike, lower where they are not: alone they would set it too low.
+    A few held-out parts alone would let too many good parts fail: one in eleven scores above the largest of ten. Parts
+    that a network was trained on score like new ones where parts are alike, but lower where they vary: alone they would
+    set it too low.
     """
     return max(good_threshold(held_out, good_share), good_threshold(np.concatenate((held_out, trained)), good_share))

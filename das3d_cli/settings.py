@@ -61,11 +61,11 @@ class PreprocessSettings(Section):
         why="a bump higher than any good part must not be clipped away")  # fmt: skip
 
     def plane_distance_m(self) -> float:
-        """As it is set; where it is to be found, the most that it can be."""
+        """The distance in metres; under auto, the largest that can be chosen."""
         return (PLANE_DISTANCE_MM if self.plane_distance_mm == "auto" else self.plane_distance_mm) / 1000
 
     def light_names(self) -> list[str]:
-        """The lights by name; none for the usual ones."""
+        """The names of the lights; empty for auto."""
         return [] if self.lights == "auto" else self.lights.split(",")
 
 
@@ -188,7 +188,7 @@ class ModelSettings(Section):
 
     @property
     def least_size(self) -> int:
-        """Pixels that the narrowest layer makes one of: `size` is a multiple of them."""
+        """Input pixels per pixel of the narrowest layer, along each axis: `size` must be a multiple of it."""
         return 16 * self.stem
 
 
@@ -226,7 +226,7 @@ class TrainSettings(Section):
 
     @property
     def micro_batch(self) -> int:
-        """Samples that pass the network together, on all GPUs."""
+        """Samples in one forward pass, on all GPUs together."""
         return self.batch_size // self.accumulate
 
 
@@ -264,7 +264,7 @@ class HardwareSettings(Section):
 
 
 class Settings(Section):
-    """All settings. `--set section.key=value` of preprocess, synth-preview and train reaches every one of them."""
+    """All settings. preprocess, synth-preview and train can change each one with `--set section.key=value`."""
 
     preset: Preset = setting(
         "auto",
@@ -281,7 +281,7 @@ class Settings(Section):
 
     @property
     def views_taken(self) -> int:
-        """How often a part is looked at: a network that never saw a part turned can only look at it as it lies."""
+        """How often a part is looked at: once if training did not turn parts, as turned ones are then unknown."""
         return self.score.views if self.synthesis.rotate else 1
 
     @model_validator(mode="after")
@@ -317,13 +317,14 @@ def fields(section: type[BaseModel] = Settings, prefix: str = "") -> Iterator[tu
 
 FIELDS = dict(fields())
 
-# By these a detector judges.
+# Settings that a detector's verdicts depend on.
 JUDGING = tuple(
     key for key in FIELDS if key.startswith(("preprocess.", "model.", "score.")) or key == "synthesis.rotate"
 )
 
-# With these a run may go on otherwise than it began: memory and speed depend on them, what is learnt hardly.
-# Beginnings of keys that make no two trainings differ: what a preset sets is told key by key, and hardware changes no figure.
+# Prefixes of keys that do not tell two trainings apart: a preset's settings are compared key by key, and hardware
+# changes no figure.
 IDLE = ("preset", "hardware.")
 SEED = "seed"
+# A resumed run may change these: memory and speed depend on them, but hardly what is learnt.
 ADAPTABLE = ("train.accumulate", *(key for key in FIELDS if key.startswith("hardware.")))

@@ -1,6 +1,6 @@
 """Where settings come from besides their defaults: a TOML file, the environment and `--set`.
 
-`keys` are the dotted keys that exist.
+`keys` are always the dotted keys of all settings.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def from_environment(environment: Mapping[str, str], keys: Collection[str]) -> d
 
 
 def from_assignments(assignments: list[str], keys: Collection[str]) -> dict[str, Value]:
-    """The settings of "section.key=value" texts. Raises UsageError: another form, or an unknown key."""
+    """The settings of "section.key=value" texts. Raises UsageError: not of that form, or an unknown key."""
     found = {}
     for text in assignments:
         key, equals, value = text.partition("=")

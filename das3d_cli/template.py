@@ -1,7 +1,7 @@
-"""The golden template: what the good parts of a category look like on average, turned to the part at hand.
+"""The golden template: the average good part of a category, turned to the pose of the part at hand.
 
-A rigid part that lies at any angle is one and the same image once it is turned back; what then differs from the mean
-by more than the good parts do is worth a look. Where parts share no shape, as potatoes, there is nothing to compare with.
+Rigid parts look alike once they are turned back; where one then differs from the mean by more than good parts do, it is
+worth a look. Where parts share no shape, such as potatoes, there is nothing to compare with.
 """
 
 from __future__ import annotations
@@ -26,26 +26,27 @@ from das3d_cli.registration import (
     marks,
 )
 
-_SHAPE = 0.9  # least overlap (intersection over union) of the middle part with the mean part, to share its shape
-_FLOORS = (0.03, 0.03, 0.03, 0.01)  # least spread of RGB and depth: the sensors' noise, in units of the images
-_LOCAL_FLOOR = 0.5  # share of these floors, for differences less their local mean
-_SURROUNDINGS = 8  # how far that mean reaches, as a divisor of the image side
-_TELLING = 0.8  # share of what the parts' surroundings leave open that a mean part may, without outlines to go by
-_LIMIT = 3.0  # of a deviation: farther out is all the same
-_OBLIQUE = 0.15  # half sides: where the middle part's parallax is larger, sides are seen rather than the top
+_SHAPE = 0.9  # least median overlap (intersection over union) of parts that share a shape with their mean part
+_FLOORS = (0.03, 0.03, 0.03, 0.01)  # least spread of R, G, B and depth: sensor noise, in units of the images
+_LOCAL_FLOOR = 0.5  # share of these floors, for differences minus their local mean
+_SURROUNDINGS = 8  # reach of that local mean, as a divisor of the image side
+# Without outlines, a mean part is of use if parts differ from it by no more than this share of their local contrast.
+_TELLING = 0.8
+_LIMIT = 3.0  # that deviations are clipped to
+_OBLIQUE = 0.15  # half sides: with a larger median parallax, sides of parts are seen rather than the top
 
 
 class Comparison(NamedTuple):
-    """B parts beside the mean part, laid as each of them lies.
+    """B parts compared with the mean part in the pose of each.
 
-    Parts that share no shape deviate by zero, and in place of the mean part stands what is around each place of them.
+    Where parts share no shape, deviations are zero, and each part's own local mean takes the place of the mean part.
 
     Attributes:
-        deviations: float32, (B, channels, S, S), in multiples of the good parts' spread, within 3: colour and depth where
-            both the part and the mean part are, as they are and less their mean around there, and three times the difference
-            of the foregrounds, which is positive where the mean part is not.
-        rgb, depth: float32, (B, 3, S, S) and (B, 1, S, S): a sample of the mean part, about as light as the part and, off it,
-            as deep as the part's own background; else the part's own local mean.
+        deviations: float32, (B, channels, S, S), within +-3. Differences in colour and in depth where both the part and
+            the mean part are, as they are and minus their local mean, in multiples of the good parts' spread; then
+            three times the difference of the foregrounds, positive where the mean part is not.
+        rgb, depth: float32, (B, 3, S, S) and (B, 1, S, S): images of the mean part, about as bright as the part and,
+            off the mean part, as deep as the part's background; or the part's own local mean.
     """
 
     deviations: Tensor
@@ -54,7 +55,7 @@ class Comparison(NamedTuple):
 
 
 class _Posed(NamedTuple):
-    """Good parts, how they lie and their `displacements`."""
+    """Good parts, their poses and their `displacements`."""
 
     rgb: Tensor
     depth: Tensor
@@ -64,14 +65,14 @@ class _Posed(NamedTuple):
 
 
 class _Beside(NamedTuple):
-    """B parts, and the mean part laid on each of them.
+    """The mean part in the pose of each of B parts, and how these differ from it.
 
     Attributes:
-        images: (B, 13, S, S), `Template.images` as the parts lie.
-        light: (B, 3, 1, 1), how many times as light the mean part is.
-        apart: (B, 8, S, S), RGB, made as light, and depth minus the mean part's; then the same less their mean around there:
-            of parts that bulge or are lit a little differently everything is apart, and what is small tells by the
-            second four alone. Both weighed by foreground and coverage.
+        images: (B, 13, S, S), `Template.images` in the parts' poses.
+        light: (B, 3, 1, 1), how many times as bright as the part the mean part is.
+        apart: (B, 8, S, S), the part's RGB, made as bright, and depth minus the mean part's; then the same minus their
+            local mean. Where a part bulges or is lit a little differently, the first four differ everywhere, and only
+            the second four show small defects. All are weighted by foreground and coverage.
     """
 
     images: Tensor
@@ -80,16 +81,16 @@ class _Beside(NamedTuple):
 
 
 class Template(nn.Module):
-    """Mean and spread of good parts laid on each other, kept with the network's weights.
+    """Mean and spread of aligned good parts, stored with the network's weights.
 
     Args:
         size: side S of the samples, pixels.
-        uses_rgb, uses_depth: what poses are found on and deviations are given of, beside the foreground.
+        uses_rgb, uses_depth: which images, beside the foreground, poses are found by and deviations are given for.
     """
 
-    mean_marks: Tensor  # (C, s, s), which poses are measured against
-    images: Tensor  # (13, S, S): the mean RGB and depth, the spread of what good parts are `apart`, and the coverage
-    floors: Tensor  # (8, 1, 1): of that spread
+    mean_marks: Tensor  # (C, s, s), what poses are found against
+    images: Tensor  # (13, S, S): the mean RGB and depth, the spread of the good parts' `apart`, and the coverage
+    floors: Tensor  # (8, 1, 1), sensor noise that is added to that spread in quadrature
     shared: Tensor  # (), 1 where the parts share a shape, else 0
     above: Tensor  # (), 1 where they are compared as seen from above, 0 where the view is too oblique for that
 
@@ -103,22 +104,22 @@ class Template(nn.Module):
         self.register_buffer("floors", floors[:, None, None], persistent=False)
         self.register_buffer("shared", torch.zeros(()))
         self.register_buffer("above", torch.ones(()))
-        self._compares = False  # as `shared`, on the host: a GPU would have to be waited for
+        self._compares = False  # as `shared`, on the host, so that no GPU is waited for
         self.register_load_state_dict_post_hook(_compare_as_loaded)  # type: ignore[no-untyped-call]
 
     def compare(self, wanted: bool) -> None:
-        """Compare parts with the mean part from now on, or do not."""
+        """Switch the comparison with the mean part on or off."""
         self.shared.fill_(wanted)
         self._compares = wanted
 
     @property
     def channels(self) -> int:
-        """Number of the deviations."""
+        """Number of channels of the deviations."""
         return 1 + 2 * (3 * self.uses_rgb + self.uses_depth)
 
     @torch.no_grad()
     def learn(self, rgb: Tensor, depth: Tensor, foreground: Tensor, parallax: Tensor) -> None:
-        """Take the mean of N good parts, on any device: uint8 (N, 3, S, S), float (N, 1, S, S), bool (N, 1, S, S), float (N, 2)."""
+        """Learn from N good parts, on any device: uint8 (N, 3, S, S), float and bool (N, 1, S, S), float (N, 2)."""
         device = self.images.device
 
         def chunks() -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
@@ -140,7 +141,7 @@ class Template(nn.Module):
                 yield _Posed(colour, height, part, Pose(*pose), self._displacements(height, part, view))
 
         self._learn_mean(posed, len(rgb))
-        if self._compares and bool(foreground.all()):  # then the outline, on which parts were compared, says nothing
+        if self._compares and bool(foreground.all()):  # without an outline the overlap says nothing
             self.compare(self._tells(posed))
         self._learn_spread(posed)
 
@@ -153,7 +154,7 @@ class Template(nn.Module):
         self.images[:4], self.images[12:] = total[:4] / total[4:].clamp_min(1e-6), total[4:] / count
 
     def _tells(self, posed: Callable[[], Iterator[_Posed]]) -> bool:
-        """Whether the mean part says more of the parts than what is around each place of them does."""
+        """Whether the mean part predicts the parts better than the surroundings of each pixel do."""
         share = []
         used = slice(0 if self.uses_rgb else 3, 4 if self.uses_depth else 3)
         for some in posed():
@@ -175,7 +176,7 @@ class Template(nn.Module):
 
     @torch.no_grad()
     def forward(self, rgb: Tensor, depth: Tensor, foreground: Tensor, parallax: Tensor) -> Comparison:
-        """Lay the mean part on each part: float, (B, 3, S, S), (B, 1, S, S), (B, 1, S, S) and (B, 2)."""
+        """Compare each part with the mean part: float, (B, 3, S, S), (B, 1, S, S), (B, 1, S, S) and (B, 2)."""
         if not self._compares:
             return self._uncompared(rgb, depth, foreground)
         with torch.autocast(rgb.device.type, enabled=False):
@@ -199,7 +200,7 @@ class Template(nn.Module):
         return _Beside(images, light, torch.cat((apart * both, against), dim=1))
 
     def _of_used(self, apart: Tensor) -> list[Tensor]:
-        """The channels of the images that are used."""
+        """The channels of the images in use."""
         rgb, depth, rgb_local, depth_local = torch.split(apart, [3, 1, 3, 1], dim=1)
         return [rgb, rgb_local] * self.uses_rgb + [depth, depth_local] * self.uses_depth
 
@@ -222,7 +223,7 @@ def _compare_as_loaded(module: nn.Module, _: object) -> None:
 
 
 def _mean_colour(rgb: Tensor, weight: Tensor) -> Tensor:
-    """Over the pixels of weight (B, 1, S, S): (B, 3, 1, 1)."""
+    """Mean colour of pixels weighted by (B, 1, S, S): (B, 3, 1, 1)."""
     total = (rgb * weight).sum(dim=(2, 3), keepdim=True)
     return total / weight.sum(dim=(2, 3), keepdim=True).clamp_min(1e-6) + 1e-3
 

@@ -3,7 +3,7 @@
 random = ItemRandom.of(seed=0, step=0, indices=torch.arange(len(rgb)))
 augmented = augment(rgb, depth, foreground, textures, random, **SynthesisSettings().augmentation())
 
-`augment` makes one anomaly pair of each sample, as the paper does; `augment_often` makes several on top of each other.
+`augment` makes one anomaly pair of each sample, as the paper does; `augment_often` puts several defects on a sample.
 """
 
 from __future__ import annotations
@@ -21,25 +21,27 @@ from das3d_cli.synthesis.perlin import perlin
 from das3d_cli.synthesis.random import ItemRandom
 from das3d_cli.synthesis.skew_gaussian import covariance, filter_each, skew_kernel
 
-_TO_TABLE = 1.5  # times the depth range: through any part, with a narrow rim
-_OF_LOW_PEAK = 0.6  # as t_p is of a usual peak: patches are then as large, and not specks that teach to guess
-_TINTS = 1 / 3  # of the soft defects
-_SOFT_ASPECT = 3.0  # at most: longer ones are dents no more
-_STEEP = 0.75  # strength for the radius, in shares of range and side, at least: flatter ones teach to guess
-_FADED = 0.25  # of a soft defect's peak: where less is left, people mark nothing
-_TINT_BETA = 0.6  # times beta, for a faint tint without an edge is not to be seen
+_TO_TABLE = 1.5  # depth of a piercing defect, in depth ranges: through any part, with a narrow rim
+# Where the noise stays below t_p, this share of its peak is the threshold, about as t_p is of a usual peak: patches are
+# as large as usual, not specks that teach the network to guess.
+_OF_LOW_PEAK = 0.6
+_TINTS = 1 / 3  # share of tints among the soft defects
+_SOFT_ASPECT = 3.0  # at most: longer ones are no longer dents
+_STEEP = 0.75  # least strength per radius, in shares of depth range and side: flatter ones teach the network to guess
+_FADED = 0.25  # share of a soft defect's peak below which annotators mark nothing
+_TINT_BETA = 0.6  # factor of a tint's beta: without an edge a faint tint cannot be seen
 
 
 class Augmented(NamedTuple):
-    """What `augment` made; B items of S x S pixels.
+    """What `augment` returns; B items of S x S pixels.
 
     Attributes:
         rgb: float32, (B, 3, S, S), I_a after augmentation dropout.
         depth: float32, (B, 1, S, S), Z_a after augmentation dropout.
-        foreground: bool, (B, 1, S, S), M_f without what a defect took away.
+        foreground: bool, (B, 1, S, S), M_f without what a defect removed.
         mask: float32, (B, 1, S, S), the refined mask after dropout: 1 where the pair is anomalous.
         ternary: float32, (B, 1, S, S), M_t: -1, 0 or 1.
-        change: float32, (B, 1, S, S), p_z * Delta_Z as far as the depth range [0, 1] lets it, before dropout.
+        change: float32, (B, 1, S, S), p_z * Delta_Z, cut off where depths leave [0, 1], before dropout.
         refined: float32, (B, 1, S, S), M* before dropout.
     """
 
@@ -53,16 +55,16 @@ class Augmented(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """One defect for each of B parts of S x S pixels, before it is made.
+    """One defect for each of B parts of S x S pixels, drawn but not yet applied.
 
     Attributes:
-        ternary: float32, (B, 1, S, S), M_t: -1, 0 or 1; of a defect that reaches through the part 0 or 1.
+        ternary: float32, (B, 1, S, S), M_t: -1, 0 or 1; 0 or 1 for a defect that reaches through the part.
         change: float32, (B, 1, S, S), p_z * Delta_Z, zero off the part.
         pierced: bool, (B, 1, 1, 1), whether it reaches through the part.
         texture: float32, (B, 3, S, S), I_u of Eq. 8, in [0, 1].
-        beta: float32, (B, 1, 1, 1), the part's share in the colour of Eq. 8.
+        beta: float32, (B, 1, 1, 1), share of the part's own colour in Eq. 8.
         keep_rgb, keep_depth: bool, (B, 1, 1, 1), the signals d_I and d_Z of Eq. 12.
-        soft: bool, (B, 1, 1, 1), whether it fades to its rim, in colour as in depth.
+        soft: bool, (B, 1, 1, 1), whether it fades towards its rim, in colour as in depth.
     """
 
     ternary: Tensor
@@ -92,7 +94,7 @@ def augment(
         depth: float32, (B, 1, S, S), in [0, 1].
         foreground: bool, (B, 1, S, S), M_f.
         textures: uint8, (T, 3, S, S), the images I_u of Eq. 8.
-        random: one stream per item; the same stream makes the same defect wherever it stands in a batch.
+        random: one stream per item; the same stream makes the same defect at any place in a batch.
 
     The other arguments are those of `draw`.
     """
@@ -112,11 +114,11 @@ def augment_often(
     change_threshold: float,
     **arguments: Any,
 ) -> Augmented:
-    """Augment each sample `defects` times, every time with a defect and a dropout of its own; leave a share as they are.
+    """Augment each sample `defects` times, each time with its own defect and dropout; leave a share of them untouched.
 
     Args:
         defects: at least 1; more let one pass of the network learn from more defects.
-        normal_share: chance that a sample stays untouched, besides that of Eq. 12.
+        normal_share: chance that a sample stays untouched, in addition to that of Eq. 12.
 
     The other arguments, and what it returns, are those of `augment`; `change` is the sum over the defects.
     """
@@ -196,7 +198,7 @@ def draw(
 def _softened(
     random: ItemRandom, defect: Drawn, ternary: Tensor, change: Tensor, share: float, modality: Modality
 ) -> Drawn:
-    """A share of the defects made soft ones: dents and bumps in depth alone, tints in colour alone."""
+    """Turn a share of the defects into soft ones: dents and bumps in depth alone, tints in colour alone."""
     soft = random.bernoulli(1, 1, 1, probability=share)
     tint = random.bernoulli(1, 1, 1, probability={"rgb": 1.0, "depth": 0.0}.get(modality, _TINTS))
     return Drawn(
@@ -212,7 +214,7 @@ def _softened(
 
 
 def _picked(noise: Tensor, part: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
-    """Noise P on the part and where |P| > t_p (Eq. 1); of noise that nowhere is, where it is largest."""
+    """Noise P on the part, and where |P| > t_p (Eq. 1), or over 0.6 of its peak if that is below t_p."""
     noise = noise * part
     height = noise.abs()
     peak = _peak(height)
@@ -222,41 +224,41 @@ def _picked(noise: Tensor, part: Tensor, threshold: float) -> tuple[Tensor, Tens
 def _strengthened(
     change: Tensor, part: Tensor, strength: Tensor, pierced: Tensor, change_threshold: float, *, to_peak: bool
 ) -> Tensor:
-    """p_z * Delta_Z on the part, of a defect that reaches through it as far as it must."""
+    """p_z * Delta_Z on the part; a defect that reaches through it is as deep as that requires."""
     change = change * part
     height = change.abs()
     peak = _peak(height).clamp_min(1e-6)
     factor = torch.where(pierced, _TO_TABLE / peak, strength / peak if to_peak else strength)
-    # Else all of a faint defect would fall to Eq. 7.
+    # The maximum keeps a faint defect from being removed altogether by Eq. 7.
     return torch.where(pierced, height, change) * torch.maximum(factor, 1.001 * change_threshold / peak)
 
 
 def _make_each(
     rgb: Tensor, depth: Tensor, foreground: Tensor, defects: Sequence[Drawn], change_threshold: float
 ) -> Augmented:
-    """Make defects on good parts, one on top of the other."""
+    """Apply defects to good parts, one on top of the other."""
     background = background_depth(depth * foreground)
     first, *others = defects
     made = _make(rgb, depth, foreground, background, first, change_threshold)
     for defect in others:
         following = _make(made.rgb, made.depth, made.foreground, background, defect, change_threshold)
         made = _together(made, following)
-    return made._replace(rgb=made.rgb * made.foreground)  # where a part is gone it has no colour
+    return made._replace(rgb=made.rgb * made.foreground)  # no colour where the part is gone
 
 
 def _make(
     rgb: Tensor, depth: Tensor, foreground: Tensor, background: Tensor, defect: Drawn, change_threshold: float
 ) -> Augmented:
-    """Make a defect on parts that may have others already (Eq. 6 to 8), then drop modalities (Eq. 12)."""
+    """Apply a defect to parts that may have others already (Eq. 6 to 8), then drop modalities (Eq. 12)."""
     deeper = depth + defect.change
     gone = (deeper >= 1) & (defect.change >= change_threshold) & foreground & defect.pierced
-    # The range ends at 0 and 1: a change that it cuts off is none, and must not be marked as one.
+    # Depths end at 0 and 1: a change that is cut off there is none, and must not be marked as one.
     change = torch.where(foreground, deeper.clamp(0, 1) - depth, 0.0)
     height, peak = change.abs(), defect.change.abs().amax(dim=(2, 3), keepdim=True).clamp_min(1e-6)
     least = torch.where(defect.soft, _FADED * peak, 0.0).clamp_min(change_threshold)
     refined = ((height >= least) | gone).to(depth.dtype)
     opacity = torch.where(defect.soft, height / peak, refined)
-    gone &= ~defect.keep_depth  # the foreground is cut out by the depth
+    gone &= ~defect.keep_depth  # the foreground is derived from the depth
     return Augmented(
         rgb=torch.lerp(rgb, defect.texture, opacity * ((1 - defect.beta) * ~defect.keep_rgb)),
         depth=torch.where(gone, background, torch.addcmul(depth, change, (~defect.keep_depth).to(depth.dtype))),
@@ -269,7 +271,7 @@ def _make(
 
 
 def _together(first: Augmented, last: Augmented) -> Augmented:
-    """Of two augmentations, the second made on what the first gave: images of both, and where either changed them."""
+    """Merge two augmentations, the second applied to the first's result: its images, and where either changed them."""
     return Augmented(
         rgb=last.rgb,
         depth=last.depth,
@@ -288,7 +290,7 @@ def _peak(images: Tensor) -> Tensor:
 def _keep_blobs(
     random: ItemRandom, picked: Tensor, count: int, radius_min: float, radius_max: float, aspect_max: float
 ) -> Tensor:
-    """Keep the mask within 1 to `count` ellipses centred on it; 0 keeps all of it."""
+    """Keep the mask within 1 to `count` ellipses centred on it; a count of 0 keeps all of it."""
     if count == 0:
         return picked
     ellipses = _ellipses(random, picked, count, radius_min, radius_max, aspect_max)
@@ -297,7 +299,7 @@ def _keep_blobs(
 
 
 def _dome(random: ItemRandom, part: Tensor, radius_min: float, radius_max: float) -> tuple[Tensor, Tensor]:
-    """A smooth dome on each part, up or down by 1 and level at its rim, (B, S, S), and its radius as share of the side, (B, 1, 1)."""
+    """A dome on each part, 1 up or down, level at its rim, (B, S, S), and its radius, share of the side, (B, 1, 1)."""
     centre, radius, aspect, angle = _ellipses(random, part, 1, radius_min, radius_max, _SOFT_ASPECT)
     beyond = _beyond(part.shape[-1], centre, radius, aspect, angle, torch.ones_like(centre, dtype=torch.bool))[:, 0]
     radius, up = radius[..., None], random.bernoulli(1, 1, probability=0.5)
@@ -308,7 +310,7 @@ def _dome(random: ItemRandom, part: Tensor, radius_min: float, radius_max: float
 def _ellipses(
     random: ItemRandom, mask: Tensor, count: int, radius_min: float, radius_max: float, aspect_max: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Middles in the mask, as places in all its pixels, half lengths in pixels, lengths over widths and angles, (B, count) each."""
+    """Draw centres in the mask (flat indices), half lengths in pixels, aspect ratios and angles, (B, count) each."""
     size = mask.shape[-1]
     rank = mask.flatten(1).cumsum(dim=1, dtype=torch.int32)
     ticket = (random.uniform(count) * rank[:, -1:]).int() + 1
@@ -319,12 +321,12 @@ def _ellipses(
 
 
 def _within(picked: Tensor, centre: Tensor, radius: Tensor, aspect: Tensor, angle: Tensor, used: Tensor) -> Tensor:
-    """What of the mask is within the used ones of K ellipses: (B, S, S), and (B, K) each."""
+    """The mask, (B, S, S), within the `used` ones of K ellipses, whose values are (B, K) each."""
     return picked & (_beyond(picked.shape[-1], centre, radius, aspect, angle, used).amin(dim=1) <= 0)
 
 
 def _beyond(size: int, centre: Tensor, radius: Tensor, aspect: Tensor, angle: Tensor, used: Tensor) -> Tensor:
-    """How far each pixel is from K ellipses' middles, along and `aspect` times across, squared, less the radius squared: (B, K, S, S)."""
+    """Squared distance of pixels from K ellipse centres, `aspect`-scaled across, minus radius squared: (B, K, S, S)."""
     axis = torch.arange(size, device=radius.device, dtype=radius.dtype)
     row = (axis - (centre // size)[..., None])[..., :, None]
     column = (axis - (centre % size)[..., None])[..., None, :]
@@ -345,7 +347,7 @@ def _smooth(
     aspect_max: float,
     correlation: float,
 ) -> Tensor:
-    """G_s * M_t of Eq. 5 with a filter of unit sum of its own for every item (Eq. 3 and 4), its deviations between these, pixels."""
+    """G_s * M_t of Eq. 5, with a unit-sum filter per item (Eq. 3 and 4); `sigmas` bounds its deviations, in pixels."""
     alpha = random.uniform(2, low=-alpha_max, high=alpha_max)
     sigma = random.log_uniform(2, low=sigmas[0], high=sigmas[1])
     sigma = torch.minimum(sigma, aspect_max * sigma.amin(dim=1, keepdim=True))
@@ -361,7 +363,7 @@ def _pick_textures(random: ItemRandom, textures: Tensor) -> Tensor:
 
 def _texture(textures: Tensor, which: Tensor, way: Tensor) -> Tensor:
     texture = textures.index_select(0, which)
-    # Whole items are picked: a torch.where of the four would take a CPU twenty times as long.
+    # Indexing whole items: torch.where over the four would take a CPU twenty times as long.
     ways = torch.cat((texture, texture.flip(3), texture.mT, texture.mT.flip(3)))
     return ways.index_select(0, way * len(way) + torch.arange(len(way), device=way.device)) / 255
 

@@ -1,4 +1,4 @@
-"""Light that differs from part to part without any of them being defective."""
+"""Changes of light from part to part, which are no defects."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from torch import Tensor
 from das3d_cli.synthesis.perlin import perlin
 from das3d_cli.synthesis.random import ItemRandom
 
-_COARSER = 4  # by how much patches of light, a quarter of the image wide at least, are coarser than the image
+_COARSER = 4  # light patches, at least a quarter of the image wide, are computed this much coarser than it
 
 
 def relight(rgb: Tensor, random: ItemRandom, amount: float) -> Tensor:
-    """Change the lamps: overall brightness, colour balance, and where on the part the light falls.
+    """Change the light: overall brightness, colour balance, and where it falls on the part.
 
     Args:
         rgb: float32, (B, 3, S, S), in [0, 1]; black background stays black.
         random: one stream per item.
-        amount: largest change of brightness, as a share, both overall and of soft patches as wide as a quarter to the
-            whole of the image; the colours change by a quarter of it.
+        amount: largest change of brightness, as a share, both overall and in soft patches a quarter to the whole of the
+            image wide; the colour balance changes by up to a quarter of it.
 
     Returns:
         float32, (B, 3, S, S), in [0, 1].

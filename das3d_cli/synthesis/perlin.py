@@ -20,7 +20,7 @@ def perlin(random: ItemRandom, size: int, *, scale_max: int) -> Tensor:
     Args:
         random: one stream per item.
         size: side of the images, pixels.
-        scale_max: largest power of two; drawn separately for the two axes.
+        scale_max: largest exponent; each axis draws its own.
 
     Returns:
         float32, (B, size, size), zero at lattice points, within about [-1, 1].
@@ -30,25 +30,26 @@ def perlin(random: ItemRandom, size: int, *, scale_max: int) -> Tensor:
     shift = random.uniform(2)
     reach = math.ceil(2**scale_max * math.sqrt(0.5))  # cells from the middle to a corner, however the lattice is turned
     lines = 2 * reach + 2
-    gradient = random.fork(0).uniform(lines, lines, high=2 * math.pi)  # other draws stay in the stream's beginning
+    # From a fork, which leaves the stream's first numbers to other draws.
+    gradient = random.fork(0).uniform(lines, lines, high=2 * math.pi)
     return _noise(angle, cells, shift, gradient, size)
 
 
 def _noise(angle: Tensor, cells: Tensor, shift: Tensor, gradient: Tensor, size: int) -> Tensor:
-    """Noise about the middle of a lattice.
+    """Perlin noise around the middle of a lattice, (B, size, size).
 
-    Within a cell it is the mean of what its corners' gradients g_i say of a place p, with weights w_i that ease from corner
-    to corner: sum of w_i g_i (p - l_i) = p sum of w_i g_i - sum of w_i g_i l_i, where l_i is a corner's place. These
-    sums are bilinear samples of g and g l at places that are eased likewise.
+    At a point p within a cell whose corners l_i have gradients g_i, it is the mean of g_i (p - l_i) with weights w_i
+    that ease from corner to corner: sum of w_i g_i (p - l_i) = p sum of w_i g_i - sum of w_i g_i l_i. Both sums are
+    bilinear samples, of g and of g l, at points that are eased likewise.
 
     Args:
-        angle: (B,), of the lattice, radians.
-        cells: (B, 2), along either axis of the image.
+        angle: (B,), rotation of the lattice, radians.
+        cells: (B, 2), lattice cells along either axis of the image.
         shift: (B, 2), of the lattice, in [0, 1) cells.
-        gradient: (B, L, L), their directions, radians; L is even and spans all places.
+        gradient: (B, L, L), directions of the gradients, radians; L is even, and the lattice covers all pixels.
     """
     lines = gradient.shape[-1]
-    # Counted from the first line: nowhere negative, so that a place's fraction is one operation.
+    # Coordinates count from the first line: none is negative, so the fractional part takes one operation.
     place = places(turning(-angle) * (cells / 2)[:, :, None], shift + (lines // 2 - 1), size)
     grid = torch.rsub(_eased(place), -1, alpha=-2 / (lines - 1)).permute(0, 2, 3, 1)
 
@@ -60,9 +61,9 @@ def _noise(angle: Tensor, cells: Tensor, shift: Tensor, gradient: Tensor, size: 
 
 
 def _eased(place: Tensor) -> Tensor:
-    """Places >= 0 drawn towards the nearest whole numbers by Perlin's quintic, flat to the second derivative at both ends.
+    """Coordinates >= 0 with their fraction t eased by Perlin's quintic, t^3 (t (6 t - 15) + 10).
 
-    Of the fraction t it makes t^3 (t (6 t - 15) + 10), here as few operations on whole images as there can be.
+    Its first two derivatives vanish at both ends. Written with as few operations on whole images as possible.
     """
     t = place.frac()
     ten, minus_one = (torch.full((), value, device=t.device) for value in (10.0, -1.0))

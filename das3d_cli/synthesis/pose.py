@@ -1,4 +1,4 @@
-"""Turn and mirror whole samples, as parts lie on the table."""
+"""Turn and mirror whole samples at random."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _QUARTER = math.pi / 2
 def turn(batch: Batch, random: ItemRandom, *, rotate: bool, flip: bool) -> Batch:
     """Turn every sample, and its parallax, by its own angle about the image centre; mirror half of them if `flip`.
 
-    Resampling blurs, and test images are not blurred. So half of the samples turn by quarters, which does not, and
+    Resampling blurs, but test images are not blurred. So half of the samples turn by quarters, which blurs nothing, and
     the rest by any angle.
     """
     if not (rotate or flip):
@@ -29,14 +29,14 @@ def turn(batch: Batch, random: ItemRandom, *, rotate: bool, flip: bool) -> Batch
 
 
 def _turned(batch: Batch, angle: Tensor, freely: Tensor, mirrored: Tensor) -> Batch:
-    """Resample the part alone, so that its edge takes on nothing of the background: colours are black there, depths are made 0.
+    """Resample with the black background's depth set to 0 as well, so that nothing of it bleeds into the part's edge.
 
     Args:
-        angle: (B,), radians, where `freely`; else to be rounded to quarters.
+        angle: (B,), radians; rounded to quarters where not `freely`.
         freely, mirrored: bool, (B,).
     """
     angle = torch.where(freely, angle, (angle / _QUARTER).round() * _QUARTER)
-    # Of quarters exactly 0 and 1: `affine.turning` has not what torch makes of their cosines.
+    # Exactly 0 and +-1 for quarters, which `affine.turning` would miss by rounding errors.
     cos, sin = (torch.where(freely, x, x.round()) for x in (angle.cos(), angle.sin()))
     hand = 1 - 2 * mirrored.float()
     foreground = batch.foreground.float()

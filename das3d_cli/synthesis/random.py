@@ -1,4 +1,4 @@
-"""Random numbers that belong to an item, not to a device, a worker or a place in a batch.
+"""Random numbers that depend on the item, not on the device, the worker or the place in a batch.
 
 `ItemRandom` is a counter-based generator: SplitMix64 (Steele, Lea and Flood 2014) evaluated at any position, for a
 whole batch at once. Item i's numbers depend on (seed, step, index of item i) alone, and integer arithmetic makes
@@ -16,8 +16,8 @@ from torch import Tensor
 _GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
 _MIX_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
 _MIX_2 = 0x94D049BB133111EB - (1 << 64)
-_FORK = 0xD1342543DE82EF95 - (1 << 64)  # of Steele and Vigna's multipliers; forks and draws step by different numbers
-_AHEAD = 64  # numbers of every item that are computed together: most draws are of one or two
+_FORK = 0xD1342543DE82EF95 - (1 << 64)  # a multiplier by Steele and Vigna; forks and draws step by different numbers
+_AHEAD = 64  # numbers of each item that are computed at once: most draws take one or two
 
 
 def _mix(x: Tensor) -> Tensor:
@@ -36,15 +36,15 @@ def _unit(keys: Tensor, offsets: Tensor) -> Tensor:
     return _shift(_mix(keys + offsets), 40).to(torch.float32) * 2.0**-24
 
 
-@functools.cache  # none is let go: a recorded CUDA graph reads it where it lay
+@functools.cache  # never evicted: a recorded CUDA graph reads the tensor where it lay
 def _offsets(start: int, stop: int, step: int, device: torch.device) -> Tensor:
-    """What a key is moved by for each of these positions of its stream, or for each of these forks."""
+    """What is added to a key for positions start to stop - 1 of its stream, or for these forks."""
     with torch.inference_mode(False):
         return torch.arange(start + 1, stop + 1, device=device) * step
 
 
 def _wrapped(x: int) -> int:
-    """As 64 bits with a sign hold it."""
+    """Wrapped to a signed 64-bit integer."""
     return (x + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
@@ -53,7 +53,7 @@ class ItemRandom:
 
     Args:
         keys: int64, (B,): one key per item; equal keys give equal streams.
-        ahead: the first numbers of the streams, where they are known.
+        ahead: float32, (B, 64), the first numbers of the streams, where they are known.
     """
 
     def __init__(self, keys: Tensor, ahead: Tensor | None = None) -> None:
@@ -67,16 +67,16 @@ class ItemRandom:
         return cls(torch.full_like(indices, seed)).fork(step).fork(indices)
 
     def fork(self, label: int | Tensor) -> ItemRandom:
-        """Streams of their own, told apart by `label` (one for all, or int64, (B,)); this one is not advanced."""
+        """Separate streams, told apart by `label` (one for all, or int64, (B,)); this one is not advanced."""
         step = (label + 1) * _FORK if isinstance(label, Tensor) else _wrapped((label + 1) * _FORK)
         return ItemRandom(_mix(self._keys + step))
 
     def forks(self, count: int) -> ItemRandom:
-        """The forks 0 to count - 1, one behind the other: count * B streams."""
+        """The forks 0 to count - 1, concatenated: count * B streams."""
         return ItemRandom(_mix((self._keys + _offsets(0, count, _FORK, self.device)[:, None]).flatten()))
 
     def split(self, count: int) -> list[ItemRandom]:
-        """The forks 0 to count - 1, each by itself."""
+        """The forks 0 to count - 1, one by one."""
         together = self.forks(count)
         keys, ahead = together._keys.chunk(count), together._units(0, _AHEAD).chunk(count)
         return [ItemRandom(*pair) for pair in zip(keys, ahead, strict=True)]
@@ -89,7 +89,7 @@ class ItemRandom:
         return self._keys.device
 
     def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
-        """float32, (B, *shape), uniform in [low, high). Not to be written to: it may be the stream's own memory."""
+        """float32, (B, *shape), uniform in [low, high). Do not write to it: it may be the stream's own memory."""
         start, self._drawn = self._drawn, self._drawn + math.prod(shape)
         if self._drawn > _AHEAD:
             unit = self._units(start, self._drawn)

@@ -1,6 +1,6 @@
 """What procedural textures are made of: grey fields of noise, stripes, cells, cracks and the like.
 
-A structure takes a generator and a size to a field in 0..1. Some follow what is found on damaged parts (rust,
+A structure maps a generator and a size to a field in 0..1. Some imitate what is found on damaged parts (rust,
 scratches, cracks, dust), the others are merely foreign to them. Fields are float32, (size, size); lengths are
 shares of the side.
 """
@@ -22,7 +22,7 @@ def _float32(values: ArrayLike) -> Field:
 
 
 def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
-    """Drawn so that every octave between the bounds is as likely."""
+    """Draw a number so that every octave between the bounds is equally likely."""
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
@@ -69,7 +69,7 @@ def _axes(rng: np.random.Generator, size: int) -> tuple[Field, Field]:
 
 
 def warp(rng: np.random.Generator, field: Field) -> Field:
-    """Bent along smooth noise."""
+    """The field bent along smooth noise."""
     size = len(field)
     scale, reach = log_uniform(rng, 0.1, 0.6), rng.uniform(0.05, 0.3)
     y, x = np.mgrid[0:size, 0:size].astype(np.float32)
@@ -86,7 +86,7 @@ def relief(field: Field) -> Field:
 
 
 def _soften(rng: np.random.Generator, wave: Field) -> Field:
-    """A wave in -1..1 to 0..1, from round to square, with a random share of each side."""
+    """Map a wave in -1..1 to 0..1, shaped from round to square, with a random share above the middle."""
     sharpness = log_uniform(rng, 0.8, 12)
     return _unit(np.tanh(sharpness * (wave - rng.uniform(-0.5, 0.5))))
 

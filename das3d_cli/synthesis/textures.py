@@ -17,7 +17,7 @@ from das3d_cli.synthesis.structures import STRUCTURES, Field, Structure, fractal
 
 Textures = NDArray[np.uint8]
 
-# What cannot be decoded is one error that names the file; OpenCV would say more, and not which file.
+# A file that cannot be decoded raises one error that names it; OpenCV's messages would not.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 _IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"})
@@ -51,7 +51,7 @@ def folder_textures(folder: Path, count: int, size: int, seed: int) -> Textures:
     Every image is used before one is used twice.
 
     Args:
-        folder: searched recursively for JPEG, PNG, BMP and TIFF files; hidden ones are passed over.
+        folder: searched recursively for JPEG, PNG, BMP and TIFF files; hidden ones are skipped.
         count: number of textures.
         size: side in pixels.
         seed: any non-negative integer.
@@ -133,7 +133,7 @@ def _palette(rng: np.random.Generator) -> NDArray[np.float32]:
     hue_spread = rng.choice([4.0, 20.0, 60.0, 180.0], p=[0.35, 0.3, 0.15, 0.2]) * min(1.0, 2 * contrast)
     hues = (hue + rng.uniform(-hue_spread, hue_spread, stops)) % 360
     saturations = saturation * (1 + 0.5 * contrast * rng.uniform(-1, 1, stops))
-    # Evenly spread values keep the asked contrast; a shift holds them in range instead of clipping them flat.
+    # Evenly spread values keep the wanted contrast; a shift holds them in range instead of clipping them flat.
     values = value + min(contrast, 0.9) * (np.linspace(-0.5, 0.5, stops) + rng.uniform(-0.1, 0.1, stops))
     values -= max(0.0, float(values.max()) - 1) + min(0.0, float(values.min()) - 0.02)
     hsv = np.stack([hues, np.clip(saturations, 0, 1), np.clip(values, 0, 1)], axis=-1)
