@@ -34,7 +34,7 @@ from das3d_cli.data.readers import as_points, as_rgb, check_size
 from das3d_cli.data.square import to_raw
 from das3d_cli.data.workers import in_order
 from das3d_cli.engine import checkpoint
-from das3d_cli.engine.recorded import Recorded
+from das3d_cli.engine.recorded import EAGER_CALLS, Recorded
 from das3d_cli.errors import DataError, UsageError
 from das3d_cli.measure import Defect, Surface, find_defects, peak_level
 from das3d_cli.modality import Modality
@@ -200,6 +200,8 @@ class Detector:
     def warm_up(self) -> None:
         """Do now what the first part would wait for: seconds of work, mostly loading Open3D.
 
+        With CUDA graphs this records the pass for one part; those for other batch sizes are recorded as they occur.
+
         Raises:
             DataError: Open3D cannot be loaded, or memory is too small.
         """
@@ -210,7 +212,8 @@ class Detector:
                 raise DataError(f"Open3D cannot be loaded: {error}; install open3d or open3d-cpu anew") from None
         size = self.settings.model.size
         rgb, depth = np.zeros((1, size, size, 3), np.uint8), np.full((1, size, size), 0.5, np.float32)
-        self.score(rgb, depth, np.ones((1, size, size), np.bool_), np.zeros((1, 2), np.float32))
+        for _ in range(EAGER_CALLS + 1 if isinstance(self._look, Recorded) else 1):
+            self.score(rgb, depth, np.ones((1, size, size), np.bool_), np.zeros((1, 2), np.float32))
 
     @property
     def needs(self) -> Modality:

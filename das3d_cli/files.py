@@ -56,11 +56,11 @@ def check_folder(path: Path) -> None:
     """
     if path.is_dir():
         raise DataError(f"{path}: cannot be written: is a folder; name a file in it")
-    _written_at(path)
-    if not path.parent.is_dir():
-        raise DataError(f"{path}: cannot be written: there is no folder {path.parent}; make it first")
-    if not os.access(path.parent, os.W_OK):
-        raise DataError(f"{path}: cannot be written: no permission to write in {path.parent}; choose another folder")
+    folder = _written_at(path).parent
+    if not folder.is_dir():
+        raise DataError(f"{path}: cannot be written: there is no folder {folder}; make it first")
+    if not os.access(folder, os.W_OK):
+        raise DataError(f"{path}: cannot be written: no permission to write in {folder}; choose another folder")
 
 
 def _written_at(path: Path) -> Path:

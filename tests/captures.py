@@ -1,4 +1,4 @@
-"""Tiny captures written as people have them: one function per kind of file, and one per data set's layout."""
+"""Write tiny captures as users have them: one function per file format and one per data set layout."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ PLAN = {"train/good/000": "", "train/good/001": "", "train/good/002": "", "test/
 
 
 def parts() -> dict[str, Part]:
-    """The parts of one category, by split, label and name."""
+    """The parts of one category, keyed by split/label/name."""
     return {place: render("ring", seed=seed, defect=defect) for seed, (place, defect) in enumerate(PLAN.items())}  # type: ignore[arg-type]
 
 
 def save_image(path: Path, image: NDArray[Any]) -> Path:
-    """A PNG or JPEG; colours are in the order red, green, blue."""
+    """Write a PNG or JPEG; `image` is grey or RGB."""
     path.parent.mkdir(parents=True, exist_ok=True)
     assert cv2.imwrite(str(path), image[..., ::-1] if image.ndim == 3 else image)
     return path
@@ -42,7 +42,7 @@ def save_tiff(path: Path, values: NDArray[Any]) -> Path:
 
 
 def save_depth(path: Path, xyz: NDArray[np.float32], unit_m: float = 1e-4) -> Path:
-    """A 16-bit depth image, 0 where missing."""
+    """Write the depth as a 16-bit image in units of `unit_m` metres, 0 where missing."""
     return save_image(path, np.rint(np.nan_to_num(xyz[..., 2]) / unit_m).astype(np.uint16))
 
 
@@ -52,7 +52,7 @@ def save_camera(folder: Path, **values: float) -> None:
 
 
 def save_pcd(path: Path, xyz: NDArray[np.float32], form: str = "binary") -> Path:
-    """As a scanner writes it, with a colour behind each point."""
+    """Write a PCD as scanners do, with a colour after each point."""
     height, width, _ = xyz.shape
     rows = xyz.reshape(-1, 3)
     header = (
@@ -65,7 +65,7 @@ def save_pcd(path: Path, xyz: NDArray[np.float32], form: str = "binary") -> Path
         table = np.empty(len(rows), [("xyz", "<f4", 3), ("rgb", "<u4")])
         table["xyz"], table["rgb"] = rows, 255
         body = table.tobytes()
-        if form == "binary_compressed":  # column by column, as runs of bytes that stand as they are
+        if form == "binary_compressed":  # field by field; LZF with literal runs only
             plain = b"".join(rows[:, i].tobytes() for i in range(3)) + table["rgb"].tobytes()
             runs = [plain[i : i + 32] for i in range(0, len(plain), 32)]
             packed = b"".join(bytes([len(run) - 1]) + run for run in runs)
@@ -76,7 +76,7 @@ def save_pcd(path: Path, xyz: NDArray[np.float32], form: str = "binary") -> Path
 
 
 def save_ply(path: Path, xyz: NDArray[np.float32], form: str = "binary_little_endian", size: str = "obj_info") -> Path:
-    """As a scanner writes it: the size in the header's remarks, in PCL's camera behind the points, or nowhere."""
+    """Write a PLY as scanners do: its size in obj_info lines, in PCL's camera after the points, or nowhere."""
     height, width, _ = xyz.shape
     rows, order = xyz.reshape(-1, 3), ">" if form.endswith("big_endian") else "<"
     noted = f"obj_info num_cols {width}\nobj_info num_rows {height}\n" if size == "obj_info" else ""
@@ -100,15 +100,14 @@ def save_ply(path: Path, xyz: NDArray[np.float32], form: str = "binary_little_en
 
 
 def eyecandies_depth(part: Part) -> NDArray[np.float32]:
-    """A rendered scene's depth in metres: measured everywhere."""
+    """The part's depth in metres, (H, W), gapless as in a rendered scene: gaps take the nearest point's depth."""
     z = part.capture.xyz[..., 2]
     rows, columns = distance_transform_edt(np.isnan(z), return_distances=False, return_indices=True)
     return np.asarray(z[rows, columns])
 
 
 def write_eyecandies(folder: Path, index: str, part: Part, types: tuple[str, ...] = (), *, truth: bool = True) -> None:
-    """The files of one part of <Category>/<split>/data, every light in a shade of its own, every type a band of the
-    defect."""
+    """Write a part's files to <Category>/<split>/data: each light in its own shade, each type a band of the defect."""
     depth, rgb = eyecandies_depth(part), part.capture.rgb
     near, far = 0.3, 0.5
     for light in range(6):
@@ -166,7 +165,7 @@ def adam(root: Path) -> Path:
 
 
 def mvtec(root: Path) -> Path:
-    """The 2-D data set: images alone."""
+    """MVTec AD, the 2-D data set: images only."""
     for place, part in parts().items():
         _, label, name = place.split("/")
         save_image(root / f"hazelnut/{place}.png", part.capture.rgb)
@@ -176,7 +175,7 @@ def mvtec(root: Path) -> Path:
 
 
 def pairs(root: Path) -> Path:
-    """Own data: good/ and one folder of defects, nothing more; the points in millimetres."""
+    """A user's own data: only good/ and one folder of defects, with points in millimetres."""
     for place, part in parts().items():
         split, label, name = place.split("/")
         stem = root / label / f"{split}{name}"
@@ -190,7 +189,7 @@ def pairs(root: Path) -> Path:
 
 
 def depth_table(root: Path) -> Path:
-    """A table of colour and depth images, the camera in its columns."""
+    """A CSV table of colour and depth images, with the camera in its columns; returns its path."""
     lines = ["split;label;name;rgb;depth;gt;fx;scale;operator"]
     for number, (place, part) in enumerate(parts().items()):
         split, label, name = place.split("/")

@@ -26,7 +26,7 @@ Defect = Literal["", "bump", "stain"]
 
 @dataclass(frozen=True)
 class Part:
-    """A rendered part and the truth about it: which pixels show it, and which of them are defective."""
+    """A rendered part with its ground truth: the pixels that show it, and the defective ones among them."""
 
     capture: RawCapture
     foreground: NDArray[np.bool_]
@@ -54,7 +54,7 @@ def render(
     crest = (inner + RADIUS_M) / 2 if shape == "ring" else 0.0
     table, table_radius = hit(np.zeros_like(x))
     height = np.full_like(x, PART_M)
-    for _ in range(8):  # rays are nearly upright: each round halves the error many times over
+    for _ in range(8):  # converges fast, as the rays are nearly upright
         top, radius = hit(height)
         height = PART_M - DOME_M * np.minimum((radius - crest) / (RADIUS_M - crest), 1) ** 2
     foreground = (inner <= radius) & (radius <= RADIUS_M)
@@ -83,9 +83,9 @@ def write(folder: Path, name: str, part: Part) -> None:
 
 @pytest.fixture(scope="session")
 def forked() -> Callable[..., BaseProcess]:
-    """Starts a function in a process of its own, which need not import torch first."""
+    """Function that starts another in its own process, forked from one that has already imported torch."""
     context = multiprocessing.get_context("forkserver")
-    # The optimiser wants dynamo.
+    # The optimiser imports dynamo.
     context.set_forkserver_preload(["das3d_cli.engine.training", "torch._dynamo", "pytest"])
 
     def start(function: Callable[..., None], *arguments: object) -> BaseProcess:
@@ -110,13 +110,13 @@ def capture() -> Callable[..., RawCapture]:
 
 @pytest.fixture(scope="session")
 def write_part() -> Callable[[Path, str, Part], None]:
-    """Writes a part's three files; see `write`."""
+    """Function that writes a part's three files; see `write`."""
     return write
 
 
 @pytest.fixture(scope="session")
 def shared_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data set of rings ("tire") and discs ("cookie"), 9 captures each; only for reading.
+    """A data set of rings ("tire") and discs ("cookie"), 9 captures each; read-only.
 
     Per category: train/good 4, validation/good 2, test/good 1, test/bump 1, test/stain 1.
     """

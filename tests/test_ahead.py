@@ -1,4 +1,4 @@
-"""Samples made a step ahead are those of their step, however steps follow; streams are stood in for here, see test_gpu."""
+"""Samples made a step ahead belong to their step, in any order of steps; for real CUDA streams see test_gpu."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Sample(NamedTuple):
 
 @pytest.fixture
 def stream(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Work on the CPU, launched as it is."""
+    """Run on the CPU, with stand-ins for streams and without recording."""
     stand_in = SimpleNamespace(wait_stream=id)
     monkeypatch.setattr(ahead, "Recorded", lambda work: work)
     monkeypatch.setattr(ahead, "new_stream", lambda *, first: stand_in)
@@ -44,6 +44,6 @@ def test_every_step_learns_from_its_own_samples(steps):
 
     work = ahead.Ahead(make, learn, lambda step: (torch.tensor(step),))
     assert [float(work(step)) for step in steps] == [20.0 * step for step in steps]
-    assert len(places) == 1  # where a recording looks for them
+    assert len(places) == 1  # the fixed address that a recording reads
     jumps = sum(now != before + 1 for before, now in zip((-9, *steps), steps, strict=False))
-    assert len(made) == len(steps) + jumps  # none is made twice but after a jump
+    assert len(made) == len(steps) + jumps  # one set per step, and one more after each jump

@@ -1,4 +1,4 @@
-"""How far a photo lies off the points, told from the part's outline in either."""
+"""The shift of a photo against its points, found from the part's outline in both."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ HEIGHT, WIDTH = 180, 220
 
 
 def photo_offset(rgb: NDArray[np.uint8], part: NDArray[np.bool_]) -> tuple[float, float] | None:
-    """Where all was measured."""
+    """`alignment.photo_offset` with every pixel measured."""
     return alignment.photo_offset(rgb, part, np.ones(part.shape, bool))
 
 
 @cache
 def shape(times: int, x: float = 0.0, y: float = 0.0) -> NDArray[np.float32]:
-    """A lobed part, how much of each pixel it covers, moved by x and y of the small image's pixels; `times` as large as that."""
+    """A lobed part's share of each pixel, (HEIGHT * times, WIDTH * times), shifted by x and y pixels at `times` = 1."""
     fine = 3
     rows, columns = (np.mgrid[: HEIGHT * times * fine, : WIDTH * times * fine] + 0.5) / (times * fine)
     across, down = columns - 112 - x, rows - 87 - y
@@ -34,9 +34,9 @@ def shape(times: int, x: float = 0.0, y: float = 0.0) -> NDArray[np.float32]:
 
 
 def photo(cover: NDArray[np.float32], part: float, table: float, grain: float) -> NDArray[np.uint8]:
-    """The part and the table in a mottled tone each."""
+    """A grey photo, uint8, (H, W, 3), of the part and the table, each in a mottled tone."""
     noise = np.random.default_rng(3).standard_normal((2, *cover.shape)).astype(np.float32)
-    mottled = [cv2.GaussianBlur(one, (0, 0), 2) * 7 * grain for one in noise]  # of a deviation of about `grain`
+    mottled = [cv2.GaussianBlur(one, (0, 0), 2) * 7 * grain for one in noise]  # standard deviation: about `grain`
     tone = cover * (part + mottled[0]) + (1 - cover) * (table + mottled[1])
     return np.repeat(np.rint(np.clip(tone, 0, 255)).astype(np.uint8)[..., None], 3, axis=2)
 

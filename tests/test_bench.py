@@ -1,4 +1,4 @@
-"""The speed benchmark's own parts: its references do what they stand for, and its tables say what was measured."""
+"""The speed benchmark itself: its references do what they stand for, and its tables show what was measured."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def _allocate(megabytes: int):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux tells a process's peak")
 def test_memory_is_what_the_work_itself_needs(monkeypatch):
-    held = bytearray(200 << 20)  # by this process, which is none of the other's business
+    held = bytearray(200 << 20)  # by the process before the work starts, so not counted
     monkeypatch.setattr(clock, "ProcessPoolExecutor", lambda *args, **options: ThreadPoolExecutor(1))
     assert clock.peak_megabytes(_allocate, 100) == pytest.approx(100, abs=20) and held
 

@@ -1,4 +1,4 @@
-"""Build: every usable capture is cached once, whatever the workers, and again only when something changed."""
+"""Build: every usable capture is cached once, with any number of workers, and again only if something changed."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def built(shared_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Summary]:
-    """The cache of "tire", for reading only."""
+    """The cache of "tire", read-only, and the summary of its build."""
     dst = tmp_path_factory.mktemp("built") / "out"
     return dst, run(shared_dataset, dst)
 
 
 @pytest.fixture
 def dst(built: tuple[Path, Summary], tmp_path: Path) -> Path:
-    """A copy of that cache that fits `dataset` and that a test may change."""
+    """A copy of that cache, up to date with `dataset`, that a test may change."""
     return Path(shutil.copytree(built[0], tmp_path / "out"))
 
 
@@ -230,7 +230,7 @@ def test_one_capture_of_two_parts_does_not_widen_the_window_of_all(
     path = dataset / "tire/train/good/xyz/002.tiff"
     cloud = tifffile.imread(path)
     for corner in np.s_[:8, :8], np.s_[-8:, -8:]:
-        cloud[corner] *= 0.93  # 28 mm over the table
+        cloud[corner] *= 0.93  # 28 mm above the table
     tifffile.imwrite(path, cloud, photometric="rgb")
     summary = run(dataset, tmp_path / "out")
     wide, at_border = summary.notes
@@ -302,7 +302,7 @@ def test_a_capture_in_which_hardly_anything_stands_is_told(dataset: Path, tmp_pa
     cloud = tifffile.imread(path)
     middle = np.zeros(cloud.shape[:2], bool)
     middle[44:52, 56:64] = True
-    flat = cloud[4, 4, 2] * 0.99  # a crumb on an empty table, of which nothing but the frame is left
+    flat = cloud[4, 4, 2] * 0.99  # a crumb on an empty table that is measured only near the image's border
     cloud[middle] = np.stack((cloud[..., 0], cloud[..., 1], np.full_like(cloud[..., 2], flat)), axis=2)[middle]
     border = np.ones(cloud.shape[:2], bool)
     border[8:-8, 8:-8] = False
@@ -331,7 +331,7 @@ def test_no_cache_is_made_among_the_captures_of_a_table(tmp_path: Path) -> None:
 
 
 def cut(folder: Path, name: str, places: Any) -> None:
-    """Leave these pixels of a capture."""
+    """Reduce a capture's files to these pixels."""
     for kind in ("rgb", "gt"):
         image = cv2.imread(str(folder / kind / f"{name}.png"), cv2.IMREAD_UNCHANGED)
         cv2.imwrite(str(folder / kind / f"{name}.png"), image[places])
@@ -340,7 +340,7 @@ def cut(folder: Path, name: str, places: Any) -> None:
 
 
 def test_a_capture_of_another_resolution_is_a_failure(dataset: Path, dst: Path) -> None:
-    """It would show a part at half its size; one that is cut to a smaller size shows it as it is."""
+    """Subsampled, it would show the part at half its size; cropping does not change the scale and is fine."""
     cut(dataset / "tire/test/bump", "000", np.s_[::2, ::2])
     cut(dataset / "tire/test/stain", "000", np.s_[:, 4:-3])
     cut(dataset / "tire/train/good", "001", np.s_[::2, ::2])
@@ -393,7 +393,7 @@ def test_a_link_to_nowhere_is_named_itself(dataset: Path, dst: Path) -> None:
 
 def test_no_train_captures_no_common_range(dataset: Path, tmp_path: Path) -> None:
     shutil.rmtree(dataset / "tire/train")
-    for _ in range(2):  # what could not be measured is not taken for measured later
+    for _ in range(2):  # the second run must not reuse a measurement that failed
         summary = run(dataset, tmp_path / "out")
         assert summary.rows == []
         assert "no train/good capture" in summary.failures[0].reason
@@ -490,7 +490,7 @@ if __name__ == "__main__":
     assert workers
     (os.killpg if number == signal.SIGINT else os.kill)(child.pid, number)
     _, stderr = child.communicate(timeout=20)
-    assert stderr.count(b"Traceback") <= 1  # the first process's own
+    assert stderr.count(b"Traceback") <= 1  # the parent's own
     while any(alive(pid) for pid in workers) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(alive(pid) for pid in workers)

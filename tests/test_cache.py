@@ -1,4 +1,4 @@
-"""Cache: what is written comes back value by value, whole or not at all, and nothing foreign does."""
+"""Cache: samples are read back exactly as written or not at all, and foreign files are refused."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def make_sample(seed: int = 0, *, annotated: bool = True, types: tuple[str, ...]
 
 
 def make_cache(root: Path, seeds: dict[str, list[int]]) -> Path:
-    """A cache of category "tire" with one sample per seed; odd ones have no annotation."""
+    """A cache of category "tire" with one sample per seed; those of odd seeds have no ground truth."""
     records = []
     for split, numbers in seeds.items():
         for seed in numbers:
@@ -121,7 +121,8 @@ def test_no_damaged_sample_is_taken_for_a_whole_one(tmp_path: Path, types: tuple
     path = tmp_path / "000.npz"
     write_sample(path, make_sample(types=types), "key")
     whole = path.read_bytes()
-    names = range(whole.rindex(b"PK\1\2"), len(whole), 3)  # of the last array; losing it must not lose its mask
+    # The last array's directory entry: damage here must not make its mask go missing unnoticed.
+    names = range(whole.rindex(b"PK\1\2"), len(whole), 3)
     for place in (*range(0, len(whole), len(whole) // 97), *names):
         for content in (whole[:place], whole[:place] + bytes([whole[place] ^ 64]) + whole[place + 1 :]):
             path.write_bytes(content)
@@ -129,13 +130,11 @@ def test_no_damaged_sample_is_taken_for_a_whole_one(tmp_path: Path, types: tuple
                 sample = read_sample(path)
             except DataError:
                 continue
-            assert_equal(
-                sample, make_sample(types=types)
-            )  # it was a bit without meaning, an archive member's date perhaps
+            assert_equal(sample, make_sample(types=types))  # the bit had no meaning, as in an archive member's date
 
 
 class Trap:
-    """Unpickled, it would write a file."""
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -164,7 +163,7 @@ def test_foreign_files_are_refused_and_run_no_code(tmp_path: Path) -> None:
         lambda: np.savez(path, **whole),
         lambda: np.savez(path, stamp=stamp, **{**whole, "depth": objects}),
         lambda: np.savez(path, stamp=objects, **whole),
-        lambda: np.savez_compressed(path, stamp=stamp, **whole),  # a megabyte may hold a gigabyte
+        lambda: np.savez_compressed(path, stamp=stamp, **whole),  # a megabyte could unpack to a gigabyte
         lambda: np.savez(path, stamp=stamp, **{**whole, "depth": whole["depth"].astype(np.float64)}),
         lambda: np.savez(path, stamp=stamp, **{**whole, "rgb": whole["rgb"][:5]}),
         lambda: np.savez(path, stamp=stamp, **whole, extra=whole["valid"]),

@@ -1,4 +1,4 @@
-"""Data as people have them: from the raw folder to the cache, and with images alone on to a verdict."""
+"""Users' data in every supported form, from the raw folder to the cache."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def reference(all_parts: dict[str, Part], tmp_path_factory: pytest.TempPathFacto
 
 
 def cached(data: DataSet, dst: Path, category: str = "", **settings: object) -> dict[str, Split]:
-    """Build the cache without failures; its train and test split."""
+    """Build the cache, which must work without failures; return its train and test splits."""
     summary = build(data, dst, PreprocessSettings(size=SIZE, **settings), workers=1)  # type: ignore[arg-type]
     assert [str(failure) for failure in summary.failures] == []
     opened = open_cache(dst, category or next(iter(summary.forms)))
@@ -57,7 +57,7 @@ def cached(data: DataSet, dst: Path, category: str = "", **settings: object) -> 
 
 
 def assert_alike(found: Split, expected: Split, depth: float = 2e-3, colour: float = 0.0) -> None:
-    """The same parts, seen the same way, but for what a file's rounding leaves."""
+    """Check that both splits hold the same samples, up to the rounding of file formats."""
     assert sorted(found.labels) == expected.labels
     order = np.argsort(found.labels, kind="stable")
     found = Split(*(getattr(found, field.name)[order] for field in fields(Split)[:6]), expected.labels, expected.names)
@@ -79,7 +79,7 @@ class TestFromRawFolderToCache:
         assert data.name == "realiad"
         found = cached(data, tmp_path / "out")
         for split in ("train", "test"):
-            assert_alike(found[split], reference[split], colour=4)  # of JPEG
+            assert_alike(found[split], reference[split], colour=4)  # JPEG artefacts
 
     def test_folder_3d(self, reference: dict[str, Split], tmp_path: Path) -> None:
         data = find_entries(captures.adam(tmp_path / "raw"))
@@ -103,7 +103,7 @@ class TestFromRawFolderToCache:
         assert (data.name, data.notes) == (
             "table", [f"{tmp_path}/raw/valve.csv: columns that are not used: operator"],
         )  # fmt: skip
-        found = cached(data, tmp_path / "raw/out")  # beside the table is fine
+        found = cached(data, tmp_path / "raw/out")  # a cache beside the table is allowed
         for split in ("train", "test"):
             assert_alike(found[split], reference[split])
         assert forms(tmp_path / "raw/out", "valve").camera == replace(CAMERA, scale=1e-5)
@@ -134,7 +134,7 @@ class TestFromRawFolderToCache:
             scale = {"scale": 1e-4} if kind == "depth folder" else {}
             save_camera(tmp_path / ("valve" if kind == "depth mm" else ""), fx=CAMERA.fx, **scale)
         found = cached(find_entries(tmp_path / "valve"), tmp_path / "out")
-        rounding = 0.03 if kind == "depth mm" else 3e-3  # whole millimetres of a part 20 mm high
+        rounding = 0.03 if kind == "depth mm" else 3e-3  # in whole millimetres, on a part 20 mm high
         for split in ("train", "test"):
             assert_alike(found[split], reference[split], depth=rounding)
 
@@ -163,13 +163,13 @@ class TestFromRawFolderToCache:
         folder = captures.eyecandies(tmp_path / "raw") / "GummyBear/test_public/data"
         write_eyecandies(folder, "11", render("ring", seed=5, defect="stain"), ("dents",))
         marked = cv2.imread(str(folder / "10_mask.png"), cv2.IMREAD_GRAYSCALE)
-        marked[50:58, 40:48] = 255  # more than the types' masks
+        marked[50:58, 40:48] = 255  # in no type's mask
         save_image(folder / "10_mask.png", marked)
         found = cached(find_entries(tmp_path / "raw"), tmp_path / "out")["test"]
         assert found.types == [(), ("bumps", "colors"), ("dents",)]
         assert found.kinds == {"bumps": [1], "colors": [1], "dents": [2], "good": [0]}
         lone = {}
-        for kind in ("bumps", "colors", ""):  # the same part, as if it had one type
+        for kind in ("bumps", "colors", ""):  # the same part, as if it had a single type
             mask = folder / f"10_{kind}_mask.png" if kind else folder / "10_mask.png"
             data = find_entries(tmp_path / "raw")
             entries = [replace(e, ground_truth=mask, by_type=()) if e.name == "10" else e for e in data.entries]
@@ -286,7 +286,7 @@ class TestFromRawFolderToCache:
 
 
 class TestAgain:
-    """What was made is kept, unless how it was read has changed."""
+    """A sample is kept until the way its files are read changes."""
 
     def test_another_camera_makes_the_samples_anew(self, all_parts: dict[str, Part], tmp_path: Path) -> None:
         for place, part in list(all_parts.items())[:3]:

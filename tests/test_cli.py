@@ -60,7 +60,10 @@ def ok(done: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[st
 
 
 def fails(done: subprocess.CompletedProcess[str], code: int, *parts: str, printed: bool = False) -> None:
-    """One line of stderr, its last, is an error that holds the parts; nothing on stdout unless `printed`, the exit code, no traceback."""
+    """Check that a command failed with this code and a single error, stderr's last line, which holds all `parts`.
+
+    There must be no traceback, and nothing on stdout unless `printed`.
+    """
     assert done.returncode == code, (done.returncode, done.stderr)
     assert "Traceback" not in done.stderr and bool(done.stdout) == printed
     *before, line = done.stderr.strip().splitlines()
@@ -70,7 +73,7 @@ def fails(done: subprocess.CompletedProcess[str], code: int, *parts: str, printe
 
 @pytest.fixture(scope="module")
 def place(shared_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which the README's three lines have been typed."""
+    """A folder after the README's first two commands, preprocess and train, with files for other commands."""
     folder = tmp_path_factory.mktemp("work")
     shutil.copytree(shared_dataset, folder / "mvtec3d")
     part = folder / "mvtec3d" / "tire" / "test"
@@ -90,7 +93,7 @@ def place(shared_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture(scope="module")
 def trained(place: Path) -> Path:
-    """That folder with more runs, below set/: of both categories, of another modality and with another setting."""
+    """That folder with more runs below set/: of both categories, of another modality, and with another setting."""
     train = ("train", "--runs", "set", "--gpus", "cpu", *TINY)
     ok(das3d(*train, "--category", "all", cwd=place))
     ok(das3d(*train, "--category", "tire", "--modality", "rgb", cwd=place))
@@ -131,7 +134,7 @@ class TestMainPath:
     def test_a_photo_of_another_kind_than_the_trainings_is_told(self, place: Path, tmp_path: Path):
         photo = cv2.imread(str(place / "part.png"))
         cv2.imwrite(str(tmp_path / "part.jpg"), photo)
-        (tmp_path / "part.jpg").rename(tmp_path / "part.png")  # it is what it is, whatever it is called
+        (tmp_path / "part.jpg").rename(tmp_path / "part.png")  # the content counts, not the name
         told = ok(das3d("predict", "part.tiff", tmp_path / "part.png", "--json", cwd=place))
         (note,) = json.loads(told.stdout)["notes"]
         assert note.startswith("JPEG, where the training's photos were PNG.")
@@ -274,7 +277,7 @@ class TestMainPath:
             training.start(settings, open_cache(place / "out", category), tmp_path / "left", torch.device("cpu"))
         resume = ("train", "--resume", tmp_path / "left", "--gpus", "cpu", "--json")
         with held(tmp_path / "left" / "tire-001", "trains in"):
-            done = das3d(*resume, cwd=place, environment={"DAS3D_TRAIN_ACCUMULATE": "3"})  # divides the runs' batches
+            done = das3d(*resume, cwd=place, environment={"DAS3D_TRAIN_ACCUMULATE": "3"})  # divides the batch size
         found = json.loads(done.stdout)
         assert done.returncode == 1 and [(one["category"], one["steps"]) for one in found["finished"]] == [
             ("cookie", 4)
@@ -318,7 +321,7 @@ class TestMainPath:
 
 
 class TestTables:
-    """A whole data set in two commands, and runs side by side."""
+    """Tables of a whole data set, and of runs side by side."""
 
     def test_the_newest_run_of_each_category_and_modality(self, trained: Path, tmp_path: Path):
         names = [tmp_path / f"table.{ending}" for ending in ("json", "tex", "md", "csv")]
@@ -347,7 +350,7 @@ class TestTables:
             assert f"{alone['metrics']['all']['image_auroc']:.3f}".rstrip("0").rstrip(".") in text
 
     def test_all_seeds_of_a_category_are_averaged(self, trained: Path, tmp_path: Path):
-        """set/tire-002 is of another modality, set/tire-001 of another setting, and set/tire-003 has another seed added here."""
+        """tire-001 has another setting than tire-003; tire-004, made here from tire-003, differs only in its seed."""
         for name in ("cookie-001", "tire-001", "tire-003"):
             shutil.copytree(trained / "set" / name, tmp_path / "runs" / name)
         other = Path(shutil.copytree(trained / "set/tire-003", tmp_path / "runs/tire-004"))
@@ -406,7 +409,8 @@ class TestTables:
             found = tifffile.imread(tmp_path / f"maps/cookie/test/{name}.tiff")
             assert found.dtype == np.float32 and found.shape == cv2.imread(str(photo)).shape[:2]
             assert found.max() == pytest.approx(scores[name], rel=0.2) and found.min() >= 0
-        assert ok(das3d(*call, "--category", "cookie", cwd=trained)).stdout.endswith(f"{tmp_path}/maps\n")  # again
+        # Its own maps are replaced.
+        assert ok(das3d(*call, "--category", "cookie", cwd=trained)).stdout.endswith(f"{tmp_path}/maps\n")
         fails(
             das3d(*call, "--category", "tire", cwd=trained),
             2,
@@ -462,7 +466,7 @@ class TestManyParts:
 
     @staticmethod
     def spoilt(place: Path, folder: Path) -> Path:
-        """A data set's training parts and besides a part that is damaged and one without its image, the first and the last by name."""
+        """A data set's training parts plus a damaged one, first by name, and one without an image, last by name."""
         shutil.copytree(place / "mvtec3d/tire/train/good", folder)
         (folder / "xyz/0-damaged.tiff").write_bytes((place / "part.tiff").read_bytes()[:1000])
         shutil.copy(place / "part.png", folder / "rgb/0-damaged.png")
@@ -550,7 +554,7 @@ class TestManyParts:
         verdicts = [json.loads(line) for line in done.stdout.splitlines()]
         assert done.returncode == 1 and [verdict["anomalous"] for verdict in verdicts] == [True, True, None]
         assert verdicts[2]["error"] == f"{tmp_path}/list.csv: row 4: names no xyz file"
-        assert das3d(*arguments, "--fail-on-anomaly", cwd=place).returncode == 1  # not all could be used
+        assert das3d(*arguments, "--fail-on-anomaly", cwd=place).returncode == 1  # an unusable part outranks an anomaly
 
     def test_parts_are_judged_as_a_program_names_them(self, place: Path, tmp_path: Path):
         for name in ("part.tiff", "part.png"):
@@ -559,11 +563,11 @@ class TestManyParts:
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         with subprocess.Popen(call, cwd=place, text=True, bufsize=1, **pipes) as process:
             assert process.stdin and process.stdout and process.stderr
-            at_last = threading.Timer(240, process.kill)  # one that waits for an answer would wait for good
+            at_last = threading.Timer(240, process.kill)  # else a missing answer would hang the test
             at_last.start()
 
             def answer(line: str) -> dict[str, Any]:
-                process.stdin.write(f"{line}\n")  # the next one is written when this one is answered
+                process.stdin.write(f"{line}\n")  # the next line is written only after the answer to this one
                 return json.loads(process.stdout.readline())
 
             process.stdin.write("name,xyz,rgb,category\n")
@@ -635,7 +639,7 @@ class TestManyParts:
 def outcomes(
     place: Path, request: pytest.FixtureRequest
 ) -> Iterator[dict[str, Future[subprocess.CompletedProcess[str]]]]:
-    """How the selected cases of bad input end, by their ids; as many run at a time as there are cores."""
+    """Results of the selected cases of bad input by test name; as many run at a time as there are cores."""
     before = sorted(place.rglob("*"))
     cases = [case for case in request.session.items if case.name.startswith("test_bad_input_is_one_line[")]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -772,7 +776,7 @@ class TestUsage:
 
 
 class TestBadCaptures:
-    """`predict` on files that a camera, a copy or a person can have spoilt."""
+    """Files that a camera, a copy or a person may have spoilt."""
 
     @pytest.mark.parametrize(
         ("change", "part"),
@@ -845,7 +849,7 @@ class TestBadRuns:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX limits")
 class TestFullDisk:
-    """A file may grow to so many bytes and no further, as on a full disk."""
+    """A limit on the size of files stands in for a full disk."""
 
     @pytest.mark.parametrize(
         ("arguments", "room"),
@@ -870,11 +874,10 @@ class TestFullDisk:
             text=True,
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (room, room)),
         )
-        fails(
-            done, 1, "full", "cannot be written", printed=arguments[0] in ("predict", "evaluate")
-        )  # verdicts are not lost
+        # Verdicts are printed all the same.
+        fails(done, 1, "full", "cannot be written", printed=arguments[0] in ("predict", "evaluate"))
         made = [path for path in set(place.rglob("*")) - before if path.is_file()]
-        # Of a training its settings and the like stay, of a preprocessing the samples that there was room for.
+        # Small files may stay: a training's settings and the like, or samples that there was room for.
         assert [path for path in made if path.stat().st_size >= room or "tmp" in path.name] == []
         assert [path for path in made if path.suffix == ".png"] == []
         shutil.rmtree(place / "full", ignore_errors=True)
@@ -882,7 +885,7 @@ class TestFullDisk:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 class TestFullLog:
-    """Where the output goes, the disk is full."""
+    """Standard streams that lead to a full disk or to nobody, or are closed."""
 
     def test_results_cannot_be_told(self, place: Path):
         with open("/dev/full", "w") as full:
@@ -930,7 +933,7 @@ class TestFullLog:
                 trained.append(name)
                 yield name, {"run": f"runs/{name}-001"}
 
-        with contextlib.suppress(OSError), open("/dev/full", "w") as full:  # which fails to close, too
+        with contextlib.suppress(OSError), open("/dev/full", "w") as full:  # closing it fails too
             monkeypatch.setattr(sys, "stdout", full)
             with pytest.raises(DataError, match="standard output: cannot be written"):
                 train_command._collect(outcomes(), ["first", "second"], False, of="category")
@@ -968,7 +971,7 @@ def imports_of(path: Path) -> set[str]:
 
 
 class TestStructure:
-    # Each layer may import from its own and the ones below it.
+    # Lowest layer first; each may import from itself and the layers below it.
     LAYERS = (
         ("errors", "presets", "modality"), ("files", "sources"), ("settings", "configure", "runs"),
         ("data", "device", "memory", "affine", "batch", "contrast", "registration", "template",
@@ -979,7 +982,7 @@ class TestStructure:
     PLAIN = ("synthesis", "affine.py", "contrast.py", "registration.py",
              "template.py", "model.py", "losses.py", "scoring.py", "curves.py", "metrics.py",
              "intervals.py", "measure.py", "batch.py", "data", "data/layouts")  # fmt: skip
-    # Of data/, what makes caches by the settings and keeps these in them.
+    # The modules of data/ that may know the settings: they make caches by them and store them there.
     BY_SETTINGS = ("build.py", "cache.py", "common.py")
 
     def test_imports_point_down(self):

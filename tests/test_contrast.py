@@ -1,4 +1,4 @@
-"""An image against its surroundings: what stands out is seen, slants, plain colours and edges are not."""
+"""Contrast with the surroundings: it shows what stands out, but no slants, plain colours or edges."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def test_depth_contrast_sees_a_dent_and_not_the_slant():
     assert flat[:, :2, 16:-16, 16:-16].abs().max() < 1e-3
     assert flat[part.expand_as(flat) == 0].abs().max() == 0
     rise = float(x[0, 0, 0, 1] - x[0, 0, 0, 0])
-    for image, channel, rows, columns in ((x, 0, 58, 57), (x.mT, 1, 57, 58)):  # none across the outline
+    for image, channel, rows, columns in ((x, 0, 58, 57), (x.mT, 1, 57, 58)):  # none across the part's outline
         slopes = depth_contrast(image * part, part)[:, 2:]
         expected = torch.zeros_like(slopes)
         expected[:, channel, 6:rows, 6:columns] = 40 * rise
         torch.testing.assert_close(slopes, expected, atol=1e-4, rtol=1e-4)
-    framed = depth_contrast(x, torch.ones_like(x))  # cut by the image's edge, where there is no next pixel
+    framed = depth_contrast(x, torch.ones_like(x))  # the part fills the image: no next pixel at the edge
     assert framed[:, 2:].abs().max() < 0.3
     assert framed[:, 2, :, -1].abs().max() == 0
     dented = x.clone()
@@ -41,9 +41,7 @@ def test_rgb_contrast_sees_a_stain_and_neither_the_parts_colour_nor_its_edge():
     assert red[:, 30:34, 30:34].min() > 0.2
     assert others.abs().max() < 1e-3
     stained[:, 0, 30:34, 30:34] += 0.2
-    assert (
-        rgb_contrast(stained, part)[0, 0, 30:34, 30:34].max() > 1.3
-    )  # what stands out far does so beyond what stands out
+    assert rgb_contrast(stained, part)[0, 0, 30:34, 30:34].max() > 1.3  # a strong stain does not saturate at 1
 
 
 def test_the_means_of_a_gpu_are_those_of_a_cpu():
@@ -56,7 +54,7 @@ def test_the_means_of_a_gpu_are_those_of_a_cpu():
 
 @pytest.mark.parametrize(("size", "reach"), [(512, 64), (720, 90), (1024, 128)])
 def test_means_of_large_images_stay_within_the_whole_numbers(size, reach):
-    """All sums but the last differences are too large for 32 bits."""
+    """Only the final differences fit into 32 bits; the sums before them overflow."""
     means = _summed_means(torch.stack((torch.full((size, size), 3.5), torch.full((size, size), -3.5)))[None], reach)[0]
     inside = means[..., reach : size - reach, reach : size - reach]
     assert (inside - torch.tensor([3.5, -3.5]).view(1, 2, 1, 1)).abs().max() < 1e-5

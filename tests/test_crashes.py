@@ -1,4 +1,4 @@
-"""A training in bad weather: killed at any moment, on a full disk, short of memory, diverging."""
+"""A training that is killed at any moment, meets a full disk, runs short of memory, or diverges."""
 
 from __future__ import annotations
 
@@ -31,13 +31,14 @@ CPU = torch.device("cpu")
 TINY = ["model.size=32", "model.reconstruction_width=4", "model.discriminator_width=4", "train.steps=6", "train.batch_size=2",
         "train.validate_every=2", "train.validation_defects=1", "synthesis.texture_count=2"]  # fmt: skip
 
-# Whether a state is the best yet hangs on the last bits: with a checkpoint at each of ten steps there are files enough for all kills.
+# Rounding may decide whether a state is the best yet, which adds a file: checkpoints at each of ten steps make enough
+# files for all kills in any case.
 MANY_FILES = ("train.steps=10", "train.validate_every=1")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Forked processes have but one, and runs are compared bit for bit."""
+    """Use one thread, as the forked processes do: runs are compared bit for bit."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -60,7 +61,7 @@ def finish(trainer: Trainer) -> None:
 
 
 def ends_as(run: Path, other: Path) -> None:
-    """Both runs hold the same model, state, records and summary, bit for bit, and nothing besides."""
+    """Check that both runs hold the same files, and equal weights, threshold, best figures and records, bit for bit."""
     assert {path.name for path in run.rglob("*")} == {path.name for path in other.rglob("*")}
     for name in ("best.pt", "last.pt"):
         a, b = (checkpoint.load(folder / "checkpoints" / name) for folder in (run, other))
@@ -71,9 +72,11 @@ def ends_as(run: Path, other: Path) -> None:
 
 
 def go_on(cache: Cache, base: Path, fatal: int, moment: str) -> None:
-    """Train from where it was left to the end, or until this process kills itself at a file's writing.
+    """Start or resume a training and finish it, unless this process kills itself while writing a file.
 
-    `fatal` counts the files that are written whole; `moment` is before, half or after.
+    Args:
+        fatal: number of that file among those written, from 1; 0: none.
+        moment: "before" its content is written, "half" through it, or "after" the file is in place.
     """
     torch.set_num_threads(1)
     written = 0
@@ -100,22 +103,22 @@ def go_on(cache: Cache, base: Path, fatal: int, moment: str) -> None:
 
 @pytest.fixture(scope="module")
 def whole(cache: Cache, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing disturbed."""
+    """An undisturbed run."""
     trainer = start(cache, tmp_path_factory.mktemp("whole"), *MANY_FILES)
     finish(trainer)
     return trainer.run
 
 
 def written_at(base: Path) -> list[int]:
-    """When the records of the runs were last written."""
+    """When the runs' metrics.jsonl were last written, in ns."""
     return [path.stat().st_mtime_ns for path in base.glob("*/metrics.jsonl")]
 
 
 class TestKilled:
-    """By an impatient user or by the kernel: `kill -9`."""
+    """Killed by `kill -9`, from an impatient user or the kernel."""
 
     def survives(self, base: Path, process: BaseProcess, whole: Path) -> bool:
-        """Check what a process left; whether it came to its end."""
+        """Check what a process left; return whether the run is finished."""
         process.join(60)
         assert process.exitcode in (0, -signal.SIGKILL)
         for path in base.glob("*/checkpoints/*.pt"):
@@ -132,7 +135,7 @@ class TestKilled:
     def test_while_a_file_is_written(self, cache: Cache, tmp_path: Path, whole: Path, forked):
         random = np.random.default_rng(0)
         moments = random.permutation(["before", "half", "after", "after", "half"]).tolist()
-        for number, moment in zip(random.permutation(5) + 1, moments, strict=True):  # from the run's settings on
+        for number, moment in zip(random.permutation(5) + 1, moments, strict=True):  # 1: a new run's settings
             process = forked(go_on, cache, tmp_path, int(number), moment)
             assert not self.survives(tmp_path, process, whole)
             for metrics in tmp_path.glob("*/metrics.jsonl"):
@@ -149,7 +152,7 @@ class TestKilled:
 
     def test_at_any_time(self, cache: Cache, tmp_path: Path, whole: Path, forked):
         random = np.random.default_rng(0)
-        begun = 0  # kills of trainings that had written something of their own
+        begun = 0  # kills of processes that had added records
         for delay in [0.0, *random.uniform(0, 0.2, 4).tolist()]:
             before = written_at(tmp_path)
             process = forked(go_on, cache, tmp_path, 0, "")
@@ -167,7 +170,7 @@ class TestKilled:
 
 
 def test_what_died_between_the_two_checkpoints_is_made_up_for(cache: Cache, tmp_path: Path):
-    """The state says that its own weights are the best, but they never became the model file."""
+    """last.pt says that its weights are the best, but best.pt was never written."""
     trainer = start(cache, tmp_path, "train.steps=2")
     finish(trainer)
     model = trainer.run / "checkpoints" / "best.pt"
@@ -199,6 +202,9 @@ def test_a_link_stays_one_and_a_device_or_a_pipe_is_kept(tmp_path: Path):
     assert (tmp_path / "pipe").is_fifo() and len(list(tmp_path.iterdir())) == 4
     with pytest.raises(DataError, match="cannot be written: file name too long"):
         write_whole(tmp_path / ("x" * 300), b"")
+    (tmp_path / "astray").symlink_to("gone/file")
+    with pytest.raises(DataError, match=r"astray: cannot be written: there is no folder .*gone; make it first"):
+        check_folder(tmp_path / "astray")
 
 
 class TestFullDisk:
@@ -206,7 +212,7 @@ class TestFullDisk:
     def test_keeps_the_last_checkpoint(
         self, cache: Cache, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, call: str, count: int
     ):
-        """Room for so many files, and no more until the disk is tidied up."""
+        """There is room for `count` files, and for no more until the disk is tidied up."""
         original, calls = getattr(Path, call), []
 
         def full(path: Path, *arguments: object) -> object:
@@ -227,7 +233,7 @@ class TestFullDisk:
 
     def test_records_count_too(self, cache: Cache, tmp_path: Path):
         trainer = start(cache, tmp_path)
-        (trainer.run / "metrics.jsonl").mkdir()  # nothing can be added to it
+        (trainer.run / "metrics.jsonl").mkdir()  # a folder cannot be appended to
         with pytest.raises(DataError, match=r"metrics\.jsonl: cannot be written"):
             finish(trainer)
 
@@ -236,7 +242,7 @@ class TestDiverging:
     def test_weights_that_are_no_numbers_replace_no_checkpoint(
         self, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ):
-        """The last step before a validation breaks the weights; its loss was still fine."""
+        """The last step before a validation breaks the weights, though its loss is still finite."""
         trainer = start(cache, tmp_path)
         step = trainer.optimizer.step
 
@@ -313,7 +319,7 @@ class TestShortOfMemory:
 
     @pytest.mark.parametrize("where", ["load_data", "Trainer.restore"])
     def test_going_on(self, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str):
-        """It is no reason to throw away what was learnt."""
+        """The advice is to go on, not to train anew: what was learnt is still there."""
         run = start(cache, tmp_path).run
 
         def fails(*arguments: object) -> None:
@@ -354,7 +360,7 @@ class TestShortOfMemory:
             detector.score(*load_split(cache, "test").inputs)
 
     def test_reading_a_model(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-        """It is not told as damaged: who trains again has no more memory then."""
+        """The model is not called damaged: training again would give no more memory."""
         checkpoint.save(tmp_path / "model.pt", {})
 
         def fails(*arguments: object, **options: object) -> None:

@@ -1,4 +1,4 @@
-"""Several processes train as one does; and whatever happens to one of them, all end alike."""
+"""Several processes train like a single one, and whatever happens to one of them, all end."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ def finish(trainer: Trainer) -> None:
 
 
 def compute_in_float64(patch: pytest.MonkeyPatch) -> None:
-    """Batch normalisation over few samples makes much of every rounding: in float32 a gradient's third digit."""
+    """Use float64: batch normalisation over few samples amplifies rounding, in float32 to a gradient's third digit."""
     network = trainer_module.Das3d
     torch.set_default_dtype(torch.float64)
     patch.setattr(torch.Tensor, "float", torch.Tensor.double)
     patch.setattr(trainer_module, "Das3d", lambda **options: network(**options).double())
-    patch.setattr(losses, "_gaussian", losses._gaussian.__wrapped__)  # an earlier test's window is kept in float32
+    patch.setattr(losses, "_gaussian", losses._gaussian.__wrapped__)  # its cache may hold a float32 window
     patch.setattr(trainer_module, "autocast", lambda *_, **__: contextlib.nullcontext())
 
 
@@ -72,7 +72,7 @@ def free_port() -> int:
 
 
 def gradients(trainer: Trainer) -> dict[str, torch.Tensor]:
-    """Of one step, as the optimiser gets them, where batch normalisation does not depend on the batch."""
+    """Gradients of one step as the optimiser gets them; in eval mode, so batch normalisation ignores the batch."""
     network = trainer.network.eval()
     network.train = lambda mode=True: network
     trainer._advance()
@@ -80,7 +80,7 @@ def gradients(trainer: Trainer) -> dict[str, torch.Tensor]:
 
 
 def take_part(rank: int, port: int, place: Path, base: Path, interrupted: int, more: Sequence[str]) -> None:
-    """Be one of two processes that train; Ctrl-C reaches the second one in step `interrupted`."""
+    """Train as one of two processes; the second one gets Ctrl-C in step `interrupted`."""
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
     compute_in_float64(pytest.MonkeyPatch())
@@ -107,13 +107,13 @@ def take_part(rank: int, port: int, place: Path, base: Path, interrupted: int, m
         trainer._advance, trainer.save_state = advance_or_interrupt, save_slowly
         try:
             finish(trainer)
-        except KeyboardInterrupt:  # who left before it is written would have the launcher end the one that writes
+        except KeyboardInterrupt:  # if one left before the state is written, the launcher would end the writer
             assert Trainer.read_state(trainer.run)["step"] == trainer.step
 
 
 @pytest.fixture
 def together(forked, place: Path):
-    """Runs `take_part` in two processes."""
+    """Function that runs `take_part` in two processes."""
 
     def run(base: Path, *more: str, interrupted: int = -1) -> None:
         port = free_port()
@@ -128,7 +128,7 @@ def together(forked, place: Path):
 
 @pytest.fixture
 def in_float64(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """This process computes as the others do, for as long as the test runs."""
+    """During the test, compute in float64 in this process, as the others do."""
     compute_in_float64(monkeypatch)
     yield
     torch.set_default_dtype(torch.float32)
@@ -143,7 +143,7 @@ def whole(place: Path, tmp_path: Path, in_float64: None) -> Path:
 
 
 def alike(run: Path, other: Path, *, records: bool = True) -> None:
-    """Equal but for rounding: weights, running figures, and what was recorded of losses and validations."""
+    """Check that weights, running statistics, and recorded losses and validations are equal up to rounding."""
     states = [Trainer.read_state(folder) for folder in (run, other)]
     assert [state["step"] for state in states] == [6, 6]
     torch.testing.assert_close(states[0]["network"], states[1]["network"], rtol=1e-6, atol=1e-7)
@@ -160,12 +160,12 @@ def alike(run: Path, other: Path, *, records: bool = True) -> None:
 class TestTogether:
     def test_two_processes_train_as_one(self, place: Path, whole: Path, together, tmp_path: Path):
         together(tmp_path / "two")
-        (run,) = (tmp_path / "two").iterdir()  # the second one has made none
+        (run,) = (tmp_path / "two").iterdir()  # only the first process made one
         assert {path.name for path in run.rglob("*")} == {path.name for path in whole.rglob("*")}
         alike(whole, run)
 
     def test_in_micro_batches_too(self, place: Path, together, tmp_path: Path, in_float64: None):
-        """Each is normalised over the samples that one process would have in it."""
+        """Each micro-batch is normalised over the same samples as in one process."""
         trainer = begin(place, tmp_path / "whole", "train.accumulate=2")
         finish(trainer)
         together(tmp_path / "two", "train.accumulate=2")
@@ -177,7 +177,7 @@ class TestTogether:
         (run,) = (tmp_path / "two").iterdir()
         assert Trainer.read_state(run)["step"] == 5 and not (run / "summary.json").exists()
         finish(training.resume(run, place / "out", CPU))
-        alike(whole, run, records=False)  # the last record is of one step here, and of three there
+        alike(whole, run, records=False)  # the last record averages one step, that of `whole` three
 
     def test_begun_alone_and_resumed_together(self, place: Path, whole: Path, together, tmp_path: Path):
         base = tmp_path / "two"
@@ -187,7 +187,7 @@ class TestTogether:
             trainer.step += 1
         trainer.save_state()
         together(base)
-        alike(whole, trainer.run, records=False)  # of the first steps there is none
+        alike(whole, trainer.run, records=False)  # the first steps have none
 
     def test_micro_batches_too_have_the_gradient_of_the_whole_batch(
         self, place: Path, together, tmp_path: Path, in_float64: None
@@ -213,7 +213,7 @@ def test_settings_that_differ_between_machines_are_named(
 
 
 def test_categories_side_by_side(place: Path, tmp_path: Path):
-    """One is trained as it would be alone, though the other fails."""
+    """One is trained as if alone, although the other fails."""
     for name in ("tire", "other"):
         manifest = Path(shutil.copytree(place / "out" / "tire", tmp_path / "out" / name)) / "manifest.json"
         manifest.write_text(manifest.read_text().replace('"category": "tire"', f'"category": "{name}"'))
@@ -230,7 +230,7 @@ def test_categories_side_by_side(place: Path, tmp_path: Path):
 
 class TestPieces:
     def test_shared_batch_normalisation_is_batch_normalisation(self, monkeypatch: pytest.MonkeyPatch):
-        """In a group of one: output, gradients and running figures are torch's own."""
+        """In a single process: output, gradients and running statistics equal those of torch's own layer."""
         generator = torch.Generator().manual_seed(0)
         x = torch.randn(3, 5, 4, 6, generator=generator) * 2 + 7
         found = []
@@ -315,7 +315,7 @@ class TestWhoDoesWhat:
         assert called == []
 
 
-# The command, in which something happens at the start of a step to some of the processes.
+# The command, with an event injected into its processes before the third step.
 PROGRAM = """
 import os, signal, sys, time
 from das3d_cli.engine.trainer import Trainer
@@ -352,7 +352,7 @@ def train(base: str, *more: str) -> list[str]:
     return ["train", "--gpus", "cpu", "--runs", base, *sets]
 
 
-# What `--gpus 0,1` does on a machine that has them, in two processes on the CPU.
+# What `--gpus 0,1` does on a machine with two GPUs, but in two processes on the CPU.
 LAUNCH = """
 from das3d_cli import cli
 from das3d_cli.engine.launch import launch
@@ -362,7 +362,7 @@ cli.main()
 
 
 def eventful(place: Path, base: str, event: str) -> tuple[int, str]:
-    """Have torchrun train in two processes, to some of which something happens: its exit code, and what it said."""
+    """Train with torchrun in two processes, with an event injected; return its exit code and stderr."""
     program = place / f"{base}.py"
     program.write_text(PROGRAM.format(event=event))
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(program)]
@@ -383,7 +383,7 @@ class TestCommand:
         assert json.loads((place / "machines" / "tire-001" / "summary.json").read_text())["steps"] == 6
 
     def test_an_error_in_one_process_is_one_line_and_ends_all(self, place: Path):
-        """By torchrun, which adds a report of its own."""
+        """Under torchrun, which adds its own report to stderr."""
         code, text = eventful(place, "broken", 'if rank == 1: raise DataError("the second one broke")')
         assert code == 1
         assert [line for line in text.splitlines() if line.startswith("error:")] == ["error: the second one broke"]

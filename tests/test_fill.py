@@ -1,4 +1,4 @@
-"""Missing points that the colours give back to the part, and single points that are as good as missing."""
+"""Missing points that are the part's by their surroundings or colours, and stray points."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from das3d_cli.data.fill import enclosed, part_coloured, stray
 
 PART, TABLE = (190, 120, 60), (70, 75, 85)
-SHADOW = 0.4  # of the table's light
+SHADOW = 0.4  # share of the table's brightness
 
 
 def scene(part: tuple[int, ...] = PART, table: tuple[int, ...] = TABLE) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """A disc on a table with its shadow on the right, and where the disc is."""
+    """An image of a disc on a table with its shadow on the right, and the disc's mask."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:240, :320]
     disc = np.hypot(y - 120, x - 150) < 70
@@ -24,7 +24,7 @@ def scene(part: tuple[int, ...] = PART, table: tuple[int, ...] = TABLE) -> tuple
 
 
 def missing_right(disc: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """A band on either side of the disc's right rim, as a projector on the left leaves it."""
+    """A band along both sides of the disc's right rim, which a projector on the left would leave unmeasured."""
     band = cv2.morphologyEx(disc.astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((19, 19), np.uint8)) > 0
     return band & (np.arange(disc.shape[1]) > 150)
 

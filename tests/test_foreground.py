@@ -1,4 +1,4 @@
-"""The part before the surface at the image's border: floors at a slant, backdrops, and what has no such surface."""
+"""The part in front of the surface at the image's border: slanted floors, backdrops, and scenes without one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHAPE = (120, 160)
 def scene(
     background: str, *, at: tuple[int, int] = (60, 80), radius: int = 30
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """A rendered ball cap before a background, without noise and without missing points; and which pixels show it."""
+    """Points of a spherical cap before a background, without noise or gaps, metres; and the cap's pixels."""
     rows, columns = np.indices(SHAPE)
     x, y = (columns - 80) / FOCAL, (rows - 60) / FOCAL
     if background == "floor":  # inclined by 35 degrees

@@ -1,4 +1,4 @@
-"""What must also hold on a CUDA device: `nox -s gpu`."""
+"""Tests that need a CUDA device: `nox -s gpu`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from das3d_cli.synthesis.random import ItemRandom
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
-    pytest.mark.filterwarnings("default"),  # torch warns of what it means to change, about CUDA more than elsewhere
+    pytest.mark.filterwarnings("default"),  # torch warns about planned changes, mostly on CUDA
 ]
 
 
@@ -48,7 +48,7 @@ def test_the_same_defects_as_on_the_cpu():
         made.append(augment_often(*given, random, defects=3, normal_share=0.25, **arguments))
     for on_cpu, on_gpu in zip(*made, strict=True):
         differing = ((on_cpu.float() - on_gpu.cpu().float()).abs() > 1e-3).float().mean()
-        assert differing < 1e-3  # a pixel at a threshold may fall to either side
+        assert differing < 1e-3  # a pixel at a threshold may fall on either side
 
 
 def test_the_same_poses_as_on_the_cpu():
@@ -64,7 +64,7 @@ def test_the_same_poses_as_on_the_cpu():
         moved = displacements(height, foreground, torch.full((7, 2), 0.02, device=device))
         together = lay_together(marks(None, height, foreground, moved))
         pose = find_pose(marks(None, height, foreground, moved), together.mean)
-        angle = (pose.angle - pose.angle[0]).cpu()  # which way the mean part lies is a matter of rounding
+        angle = (pose.angle - pose.angle[0]).cpu()  # the mean part's own angle depends on rounding
         found.append((angle.cos(), angle.sin(), pose.shift.cpu()))
     for on_cpu, on_gpu in zip(*found, strict=True):
         assert torch.allclose(on_cpu, on_gpu, atol=1e-2)
@@ -104,7 +104,7 @@ def test_a_step_does_not_wait_for_the_gpu(shared_dataset: Path, tmp_path: Path):
     for more in ([], ["train.accumulate=2", "hardware.cache_share=0"]):
         made = resolve({}, [*small, *more], environment={})
         trainer = training.start(made, open_cache(tmp_path / "out", "tire"), tmp_path / "runs", torch.device("cuda", 0))
-        trainer._advance()  # the first step makes what later ones keep
+        trainer._advance()  # the first step creates what later ones reuse
         try:
             torch.cuda.set_sync_debug_mode("error")
             trainer.step += 1
@@ -139,7 +139,7 @@ def test_as_one_cuda_graph_the_same_is_learnt_and_judged(
         assert bool(trainer.network.template.shared)
         trainer.network.template.compare(compared)
         with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)  # "not recorded"
+            warnings.simplefilter("error", UserWarning)  # "not launched as a CUDA graph"
             losses.append([])
             for step in range(12):
                 trainer.step = step
@@ -151,7 +151,7 @@ def test_as_one_cuda_graph_the_same_is_learnt_and_judged(
         assert all(repeated == pytest.approx(found[0], abs=0.02) for repeated in found)
         scores.append(found[-1])
     assert len(set(losses[1])) == 12  # each step has its own samples
-    assert losses[0][:4] == pytest.approx(losses[1][:4], rel=0.02)  # later ones differ by what rounding grew to
+    assert losses[0][:4] == pytest.approx(losses[1][:4], rel=0.02)  # later, rounding errors have grown
     assert losses[0] == pytest.approx(losses[1], rel=0.2)
     assert scores[0] == pytest.approx(scores[1], abs=0.1)
 
@@ -180,7 +180,7 @@ def test_a_run_begun_on_either_goes_on_on_the_gpu(shared_dataset: Path, tmp_path
         resumed = training.resume(begun.run, tmp_path / "out", cuda)
         assert resumed.step == 5
         assert losses(resumed, 5, 6, 7, 8, 9) == pytest.approx(losses(begun, 5, 6, 7, 8, 9), rel=0.1)
-        # Through the recording of the graph, which must take over the optimiser's state.
+        # These steps include recording the graph, which must take over the optimiser's state.
         states = [trainer.optimizer.state_dict()["state"].values() for trainer in (resumed, begun)]
         assert {float(state["step"]) for each in states for state in each} == {10}
         spreads = [sum(float(state["exp_avg_sq"].sum()) for state in each) for each in states]

@@ -1,4 +1,4 @@
-"""Intervals: the bootstrap's against resampled test splits that are really put together and measured anew, others by what they hold."""
+"""Intervals: bootstrap ones against resampled test splits assembled part by part, others by coverage and by formula."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LABELS = ["good"] * 5 + ["hole"] * 4 + ["bent"] * 3
 
 
 def some_split(seed=0, labels=LABELS, size=40):
-    """Parts of which some are judged well and some badly, so that resamples differ."""
+    """Parts, some judged well and some badly, so that resamples differ."""
     rng = np.random.default_rng(seed)
     masks = np.zeros((len(labels), size, size), bool)
     maps = rng.random(masks.shape) ** 3
@@ -50,7 +50,7 @@ def test_bounds_of_a_type_are_those_of_its_own_masks(monkeypatch):
     monkeypatch.setattr(module, "_RESAMPLES", 25)
     scores, maps, masks = some_split()
     columns, by_type = np.arange(40), {}
-    for index in (6, 7, 10):  # what lies in every fourth column is of no type
+    for index in (6, 7, 10):  # defect pixels in every fourth column have no type
         bent, hole = (masks[index] & (columns % 4 == remainder) for remainder in (0, 1))
         by_type[index] = {"hole": hole | (masks[index] & (columns % 4 == 2)), "bent": bent}
     found = intervals(LABELS, scores, maps, masks, by_type)
@@ -98,7 +98,7 @@ def test_bounds_that_all_draws_agree_on_are_not_given():
     labels = ["good"] * 15 + ["hole"] * 7
     scores, maps, masks = some_split(0, labels)
     scores[15:] += 2
-    found = intervals(labels, scores, maps + 2 * masks, masks)["all"]  # all ranked right, whatever is drawn
+    found = intervals(labels, scores, maps + 2 * masks, masks)["all"]  # every resample is ranked perfectly
     assert all(math.isnan(bound) for figure in DRAWN for bound in found[figure])
     low, high = found["image_auroc"]
     assert low < 0.8 < high == 1.0
@@ -120,7 +120,7 @@ def test_shares_have_the_bounds_of_clopper_and_pearson(hits, number):
     ("true", "good", "defective"), [(0.97, 15, 5), (0.97, 15, 35), (0.99, 20, 40), (0.8, 15, 5), (0.5, 8, 8)]
 )
 def test_the_interval_of_image_auroc_holds_the_true_one_as_often_as_it_says(true, good, defective):
-    """Of 1000 splits of parts whose scores are normal; by bootstrap it was 62 to 87 % of them."""
+    """For 1000 splits with normally distributed scores; bootstrap intervals held it in 62 to 87 % of them."""
     rng = np.random.default_rng(0)
     normal = rng.normal(size=(1000, good, 1))
     higher = rng.normal(norm.ppf(true) * math.sqrt(2), size=(1000, 1, defective))
@@ -130,7 +130,7 @@ def test_the_interval_of_image_auroc_holds_the_true_one_as_often_as_it_says(true
 
 
 def test_the_interval_of_few_parts_is_newcombes():
-    """His fifth method: Hanley and McNeil's variance with both sizes replaced by their mean, at the true figure."""
+    """His fifth method: Hanley and McNeil's variance at the true AUROC, m and n in its numerator set to their mean."""
     seen, m, n = 0.75, 3, 4
     true = np.linspace(0, 1, 200_001)
     shared = (m + n) / 2 - 1

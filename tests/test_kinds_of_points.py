@@ -1,4 +1,4 @@
-"""Points in other files than a TIFF in metres: value by value, and every bad file is one line that names it."""
+"""Point files other than TIFFs in metres: every value is checked, and a bad file gives one line that names it."""
 
 from __future__ import annotations
 
@@ -225,7 +225,7 @@ class TestUnits:
         assert guess_unit(None, save_tiff(tmp_path / "a.tiff", XYZ * np.float32(factor))) == (unit, False)
 
     def test_recognised_where_heights_are_measured_from_a_table(self, tmp_path: Path) -> None:
-        profile = XYZ * np.float32([200, 200, 3])  # a laser profiler's millimetres: z is small
+        profile = XYZ * np.float32([200, 200, 3])  # millimetres from a laser profiler: z is small
         assert guess_unit(None, save_tiff(tmp_path / "a.tiff", profile)) == ("mm", False)
 
     def test_16_bits_are_millimetres_by_custom(self, tmp_path: Path) -> None:

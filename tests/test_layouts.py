@@ -1,4 +1,4 @@
-"""Layouts: files are paired by name, and every file that finds no partner is told."""
+"""Layouts: files are paired by name, and every file without a partner is reported."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def test_every_layout_can_be_asked_for() -> None:
 
 
 def one(path: Path, name: str, why: str) -> dict[tuple[str, str, str], Entry]:
-    """The entries of a data set without problems, by split, label and name."""
+    """Check the layout found and that there are no problems; return the entries by split, label and name."""
     layout = find_entries(path)
     assert (layout.name, layout.why, layout.problems) == (name, why, [])
     return {(entry.split, entry.label, entry.name): entry for entry in layout.entries}
@@ -476,7 +476,7 @@ class TestMvtec3d:
         entries = find_entries(tmp_path).entries
         assert [getattr(entry, lost) for entry in entries] == [None] * 3
         assert all(getattr(entry, kept) for entry in entries)
-        (tmp_path / "tire/test/good" / lost).mkdir()  # empty, but a sign that the others are incomplete
+        (tmp_path / "tire/test/good" / lost).mkdir()  # empty, but a sign that the other labels are incomplete
         assert find_entries(tmp_path).entries == []
 
 

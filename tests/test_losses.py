@@ -1,4 +1,4 @@
-"""The losses against the slowest possible reading of their definitions, and by finite differences."""
+"""The losses against slow, literal versions of their definitions, and their gradients by finite differences."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_ssim_loss_is_zero_for_equal_images_and_grows_with_blur(random):
     assert losses.ssim_loss(image, image).item() == pytest.approx(0, abs=1e-6)
     assert losses.ssim_loss(blurred, image) > 0.3
     averaged = [torch.nn.functional.avg_pool2d(x, 2) for x in (blurred, image)]
-    for shrink in (2, 4):  # by 4 the window would no longer fit
+    for shrink in (2, 4):  # at 4 the window would no longer fit
         assert torch.equal(losses.ssim_loss(blurred, image, shrink), losses.ssim_loss(*averaged))
 
 
@@ -57,7 +57,7 @@ def test_focal_loss_equals_its_formula_on_each_pixel(random):
 
 
 def test_focal_loss_weighs_normal_pixels_too():
-    """An all-normal mask must teach: a class weight of zero would not."""
+    """An all-normal mask must give a gradient; a class weight of zero would give none."""
     logits = torch.zeros(1, 2, 4, 4, requires_grad=True)
     losses.focal_loss(logits, torch.zeros(1, 1, 4, 4), 2.0).backward()
     assert logits.grad is not None and (logits.grad[:, 0] < 0).all() and (logits.grad[:, 1] > 0).all()
@@ -88,7 +88,7 @@ def test_dice_counts_defective_samples_only():
     assert perfect.item() == pytest.approx(0, abs=1e-6)
     assert blind.item() == pytest.approx(0.5 * (1 - 1 / 33), rel=1e-5)
     hazy = torch.zeros_like(mask)
-    hazy[1] = 0.5  # haze on the normal sample is not Dice's business
+    hazy[1] = 0.5  # probability on the normal sample does not count
     assert losses.dice_loss(mask + hazy, mask).item() == pytest.approx(0, abs=1e-6)
 
 
@@ -102,7 +102,7 @@ def test_false_alarms_are_counted_on_good_pixels_only():
 
 
 def test_false_alarms_of_equal_parts_have_the_whole_batchs_as_their_mean(random):
-    """Though one part holds nearly all of the good pixels."""
+    """Even where one part holds nearly all of the good pixels."""
     probability, mask = torch.rand(4, 1, 6, 6, generator=random), torch.zeros(4, 1, 6, 6)
     mask[:2, :, 1:] = 1
     count = (1 - mask).sum() / 2

@@ -1,4 +1,4 @@
-"""Sizes in millimetres against boxes whose size is known."""
+"""Sizes in millimetres, measured on shapes of known size."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ def flat(shape=(80, 100), pitch=PITCH_M, down=None):
 
 
 def seen(depth, focal=500.0):
-    """What a pinhole camera measures of these depths, (H, W), metres."""
+    """The points (H, W, 3) that a pinhole camera measures at these depths (H, W), metres."""
     rows, columns = np.indices(depth.shape)
     across, down = columns - depth.shape[1] / 2, rows - depth.shape[0] / 2
     return np.stack((across * depth / focal, down * depth / focal, depth), axis=2).astype(np.float32)
 
 
 def on_table(height_mm):
-    """Depths of a table at 0.5 m and of a part of 100 x 100 pixels on it, far from the camera's axis."""
+    """Depths of a table at 0.5 m and a part of 100 x 100 pixels on it, far from the optical axis."""
     depth = np.full((400, 400), 0.5)
     depth[100:200, 250:350] -= height_mm / 1000
     return depth
 
 
 def sized(anomaly, xyz, threshold, outline, table_m=math.inf, normal=(0.0, 0.0, -1.0)):
-    """The defects of a part that is all that is nearer than the table."""
+    """The defects of a part that consists of all points nearer than the table."""
     return find_defects(anomaly, Surface(xyz, xyz[..., 2] < table_m - 0.005, normal), threshold, outline)
 
 
@@ -73,13 +73,13 @@ def test_a_slanted_bar_is_no_longer():
 @pytest.mark.parametrize("angle", [0, 30, 77])
 @pytest.mark.parametrize(("length", "width"), [(20.5, 20.5), (60, 20), (30, 4)])
 def test_all_of_an_ellipse_counts(length, width, angle):
-    """What a rule as "reject over 20 mm" is held against."""
+    """A rule such as "reject over 20 mm" depends on it."""
     rows, columns = (axis - 79.5 for axis in np.indices((160, 160)))
     turn = math.radians(angle)
     along, across = columns * math.cos(turn) + rows * math.sin(turn), rows * math.cos(turn) - columns * math.sin(turn)
     anomaly = (np.hypot(along / length, across / width) <= 0.5 / PITCH_M / 1000).astype(np.float32)
     (defect,) = sized(anomaly, flat((160, 160)), 0.5, 0.5)
-    assert (defect.length_mm, defect.width_mm) == pytest.approx((length, width), abs=0.8)  # of pixels of 0.5 mm
+    assert (defect.length_mm, defect.width_mm) == pytest.approx((length, width), abs=0.8)  # pixels are 0.5 mm
 
 
 @pytest.mark.parametrize("enlarged", [1, 2, 3])
@@ -123,7 +123,7 @@ def test_a_region_across_the_outline_is_not_as_long_as_the_step_to_the_table():
 def test_a_defect_that_reaches_the_threshold_goes_as_far_as_the_outline():
     anomaly = np.zeros((80, 100), np.float32)
     anomaly[20:30, 10:70], anomaly[24:26, 30:40] = 0.3, 0.9
-    anomaly[60:70, 10:20] = 0.85  # a place of its own that does not reach it
+    anomaly[60:70, 10:20] = 0.85  # a separate region that does not reach the threshold
     (defect,) = sized(anomaly, flat(), float(anomaly.max()), 0.2)
     assert defect.area_mm2 == pytest.approx(150, rel=0.01)
     assert defect.score == pytest.approx(0.9)
@@ -134,7 +134,7 @@ def test_defective_pixels_are_those_of_a_flood_from_the_peaks():
     anomaly = cv2.GaussianBlur(rng.random((60, 60), dtype=np.float32), (0, 0), 2)
     low, high = np.quantile(anomaly, [0.6, 0.9])
     found = anomaly >= high
-    while True:  # grow by a pixel at a time within what reaches the outline
+    while True:  # grow by one pixel, within the pixels that reach the outline
         grown = (cv2.dilate(found.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0) & (anomaly >= low)
         if (grown == found).all():
             break
@@ -159,7 +159,7 @@ def test_pixels_need_not_be_square(across, down):
 
 @pytest.mark.parametrize("height_mm", [30, 60, 100])
 class TestTallParts:
-    """Under a perspective camera a tall part's pixels are smaller than the table's."""
+    """In perspective, a pixel is smaller on a tall part than on the table."""
 
     def test_sizes_are_those_at_the_part(self, height_mm):
         (defect,) = sized(region(slice(130, 155), slice(280, 320)), seen(on_table(height_mm)), 0.5, 0.5, table_m=0.5)
@@ -252,7 +252,7 @@ def test_a_single_pixel_is_as_large_as_it_is():
 
 
 def test_what_is_passed_by_a_hair_has_no_defect():
-    """A threshold is just over some good part's score, closer than the map's precision."""
+    """The threshold is above a good part's score by less than the map's precision."""
     anomaly_map = np.zeros((8, 8), np.float32)
     anomaly_map[3, 3] = 0.4321
     score = float(anomaly_map.max())
@@ -276,15 +276,15 @@ def test_on_a_tilted_table_sizes_are_those_along_it(tilt_deg, parallel):
     anomaly = np.where((np.abs(xyz[..., 0]) < 0.01) & (np.abs(upwards) < 0.015), np.float32(0.8), np.float32(0))
     (defect,) = sized(anomaly, xyz.astype(np.float32), 0.5, 0.5, normal=tuple(normal))
     assert (defect.length_mm, defect.width_mm) == pytest.approx((30, 20), abs=1)
-    assert defect.area_mm2 == pytest.approx(600, rel=0.06)  # of pixels of half a millimetre, or less
-    other = np.array((1, -1, -1))  # a camera that looks down -z
+    assert defect.area_mm2 == pytest.approx(600, rel=0.06)  # pixels are 0.5 mm or less
+    other = np.array((1, -1, -1))  # a camera that looks along -z
     (same,) = sized(anomaly, (xyz * other).astype(np.float32), 0.5, 0.5, normal=tuple(normal * other))
     assert same == pytest.approx(defect, rel=1e-4)
 
 
 @pytest.mark.parametrize("wall_mm", [20, 80, 150])
 def test_a_defect_at_the_foot_of_a_wall_is_as_large_as_it_is(wall_mm):
-    """The wall's points lie under one another, and they are nearer to the camera than any about the defect."""
+    """The wall's points lie one below the other, nearer to the camera than all points around the defect."""
     depth, top = np.full((400, 400), 0.45), 0.45 - wall_mm / 1000
     foot, edge = (200 + round(500 * 0.03 / z) for z in (0.45, top))
     depth[:, foot:edge] = 0.03 * 500 / (np.arange(foot, edge) - 200)

@@ -1,4 +1,4 @@
-"""Freed memory is there for the next image."""
+"""Freed memory is reused for the next image."""
 
 from __future__ import annotations
 

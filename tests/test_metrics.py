@@ -1,4 +1,4 @@
-"""The figures against definitions followed literally: every pair of items, every threshold."""
+"""The metrics against literal versions of their definitions: every pair of items, every threshold."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def rng(request):
 
 
 def some_maps(rng, levels, size=14):
-    """Three images with many regions, touching at corners and borders, and scores of `levels` values."""
+    """Three masks, two of them with many regions touching at corners and borders, and maps in steps of 1 / `levels`."""
     masks = rng.random((3, size, size)) < 0.12
     masks[1, 3:9, 4:11] = True
     masks[2] = False
@@ -170,7 +170,7 @@ def test_curves_run_through_every_threshold_from_corner_to_corner(rng, levels):
 def test_what_reaches_a_threshold_lies_on_the_curve_of_overlaps(rng, levels):
     masks, maps = some_maps(rng, levels)
     rates, shares = pro_curve(masks, maps)
-    steps = np.diff(rates) + np.diff(shares)  # along the curve, which never falls
+    steps = np.diff(rates) + np.diff(shares)  # lengths along the curve, which never falls
     for threshold in np.append(np.unique(maps)[::5], [-1.0, maps.max() + 1]):
         found = maps >= threshold
         rate, overlap = pro_point(masks, found)
@@ -194,7 +194,7 @@ def test_aupro_weighs_regions_alike_and_pixel_auroc_does_not():
     masks[0, 36:38, 36:38] = True  # missed
     maps = np.zeros(masks.shape, np.float32)
     maps[0, 2:32, 2:32] = 1.0
-    # Both regions are found together with every normal pixel at the last threshold: PRO rises from 1/2 to 1.
+    # The last threshold adds the missed region and every normal pixel: PRO rises from 1/2 to 1.
     assert aupro(masks, maps, limit=1.0) == pytest.approx(0.75)
     assert auroc(masks, maps) > 0.99
 
@@ -204,7 +204,7 @@ def test_regions_that_touch_at_a_corner_are_one():
     masks[0, 2:4, 2:4] = masks[0, 4, 4] = True
     maps = np.zeros(masks.shape, np.float32)
     maps[0, 2:4, 2:4] = 1.0
-    # 4 of 5 pixels at no false positive; two regions would give (1 + 0) / 2.
+    # 4 of 5 pixels without a false positive; as two regions, overlap would start at (1 + 0) / 2.
     assert aupro(masks, maps, limit=1.0) == pytest.approx((0.8 + 1.0) / 2)
 
 
@@ -292,11 +292,12 @@ class TestEvaluate:
 
 
 SEVERAL = ["good", "bump+stain", "bump", "bump+stain", "stain", "good", "a+b"]
-OF_TYPE = {"bump": ([1, 2, 3], [0, 5]), "stain": ([1, 3, 4], [0, 5]), "a+b": ([6], [0, 5])}  # its parts, good parts
+# Indices of each type's parts, and of the good parts.
+OF_TYPE = {"bump": ([1, 2, 3], [0, 5]), "stain": ([1, 3, 4], [0, 5]), "a+b": ([6], [0, 5])}
 
 
 class TestSeveralTypesOnAPart:
-    """Of two parts bump and stain meet, overlap, and more is marked than either."""
+    """On two parts, bump and stain touch and overlap, and some marked pixels belong to neither."""
 
     @pytest.fixture(params=[5, 10**6], ids=["ties", "no ties"])
     def parts(self, request):
@@ -309,7 +310,7 @@ class TestSeveralTypesOnAPart:
         return rng.random(7), (np.round(maps * request.param) / request.param).astype(np.float32), masks, by_type
 
     def truth(self, name, masks, by_type):
-        """Places of the type's parts and of the good ones, the type's mask on them, and what is left out."""
+        """Indices of the type's parts and of the good ones, the type's masks on them, and the pixels left out."""
         of_type, good = OF_TYPE[name]
         places = of_type + good
         mine = np.stack([by_type[i][name] if i in by_type else masks[i] for i in places])

@@ -1,4 +1,4 @@
-"""What the network promises: shapes, modalities, and that the fused design is the paper's."""
+"""The network: shapes, modalities, and layers that compute what the paper's do; and the scoring of its output."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def network(**changed):
     }
     made = Das3d(**(arguments | changed))
     if made.template is not None:
-        made.template.compare(True)  # else nothing is compared
+        made.template.compare(True)  # off by default
         made.template.images.uniform_(0.2, 0.8)
     for rebuilder in (made.reconstruct_rgb, made.reconstruct_depth):
         if rebuilder is not None:
-            torch.nn.init.normal_(rebuilder.unet.head.weight, std=0.1)  # as after a first step
+            torch.nn.init.normal_(rebuilder.unet.head.weight, std=0.1)  # as if after a first step
     return made
 
 
@@ -106,7 +106,7 @@ def test_the_discriminator_is_shown_what_the_reconstruction_undid():
 
 
 def test_reconstruction_has_no_way_around_its_bottleneck():
-    """With the bottleneck's output cut off, nothing of the input may reach the output."""
+    """With the bottleneck's output set to zero, the output must not depend on the input."""
     torch.manual_seed(0)
     unet = UNet(1, 1, 4, skips=False, levels=4).eval()
     unet.down[-1].register_forward_hook(lambda module, given, output: torch.zeros_like(output))
@@ -119,7 +119,7 @@ def test_rebuilding_begins_with_the_mean_part_and_without_one_from_the_bottlenec
     image, expected = torch.rand(2, 1, 32, 32), torch.rand(2, 1, 32, 32)
     started = Rebuilder(1, 4, stem=2, levels=2, expecting=True)
     assert torch.equal(started(image, expected)[0], expected)
-    torch.nn.init.constant_(started.unet.head.bias[:4], 0.5)  # the factors of four folded pixels
+    torch.nn.init.constant_(started.unet.head.bias[:4], 0.5)  # the scale factors of four folded pixels
     torch.testing.assert_close(started(image, expected)[0], 1.5 * expected)
     alone = Rebuilder(1, 4, stem=2, levels=2, expecting=False)
     rebuilt, taps = alone(image, None)
@@ -185,20 +185,20 @@ NORMS = (torch.nn.BatchNorm2d, torch.nn.SyncBatchNorm)
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("modality", ["both", "rgb", "depth"])
 def test_folded_it_gives_the_same(modality, shared):
-    """Normalisations that several GPUs share as well."""
+    """Including normalisations that several GPUs share."""
     model = network(modality=modality)
     if shared:
         model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
     with torch.no_grad():
         for module in model.modules():
-            if isinstance(module, NORMS):  # as after a training
+            if isinstance(module, NORMS):  # as if trained
                 for tensor in (module.running_mean, module.weight, module.bias):
                     tensor.normal_()
                 module.running_var.uniform_(0.2, 3)
         plain = model.eval()(*images())
         model.fold()
         folded = model(*images())
-        model.fold()  # twice does no harm
+        model.fold()  # folding twice does no harm
         assert torch.equal(model(*images()).logits, folded.logits)
     for one, other in zip(plain, folded, strict=True):
         assert (one is None) == (other is None)
@@ -233,12 +233,12 @@ class TestScoring:
         for module in model.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 torch.nn.init.normal_(module.bias)
-        parts = Batch(*images(batch=17))  # in more than one chunk
+        parts = Batch(*images(batch=17))  # more than one chunk
         seen = [score(judging(model), quarter_turned(parts, n), 0.05, 1).maps for n in range(views)]
         turned_back = [np.rot90(maps, -n, (1, 2)) for n, maps in enumerate(seen)]
         found = score(judging(model), parts, 0.05, views)
         assert found.scores.tolist() == found.maps.max((1, 2)).tolist()
-        apart = np.abs(found.maps - np.mean(turned_back, axis=0)).mean()  # bfloat16 rounds, where the CPU has it
+        apart = np.abs(found.maps - np.mean(turned_back, axis=0)).mean()  # bfloat16 rounding, if the CPU has it
         assert apart < 0.2 * found.maps.std() and (views == 1 or apart < 0.5 * np.abs(found.maps - seen[0]).mean())
 
     def test_four_views_see_the_same_however_a_part_lies(self):
@@ -248,7 +248,7 @@ class TestScoring:
 
     def test_the_best_known_good_part_passes(self):
         scores = torch.tensor([0.1, 0.4, 0.2]).double().numpy()
-        assert scores.max() * (1 + 9e-6) < good_threshold(scores, 1.0)  # alone it is judged a little otherwise
+        assert scores.max() * (1 + 9e-6) < good_threshold(scores, 1.0)  # judged alone, its score differs slightly
 
     @pytest.mark.parametrize(
         ("count", "share", "rank"), [(99, 0.55, 55), (99, 0.95, 95), (10, 0.95, 10), (19, 0.95, 19), (9, 0.5, 5)]

@@ -1,4 +1,4 @@
-"""What is said of parts that are unlike those trained on, and of like ones nothing."""
+"""Notes on parts unlike those trained on, and none on parts like them."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_parts_that_were_cut_out_are_told_once_for_all() -> None:
     assert note.startswith("a table shows around the part")
     (note,) = of_all(usual, FORM)
     assert note.startswith("no table shows around the part") and "sizes across it" in note
-    whole = replace(FORM, foreground="whole")  # as it was asked for
+    whole = replace(FORM, foreground="whole")  # requested, so not odd
     assert of_all(usual, whole) == oddities(PART, whole, usual, WINDOW_M) == []
 
 

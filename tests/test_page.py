@@ -1,4 +1,4 @@
-"""The report page: every part and figure of the evaluation, readable anywhere, and nothing from outside."""
+"""The report page: every part and figure of the evaluation is there, readable anywhere; nothing loads from outside."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def detector() -> Detector:
 
 
 def evaluation_of(detector: Detector, parts: list[tuple[str, str, float]], size: int = 32) -> Evaluation:
-    """Round grainy parts whose heat maps peak with their scores, on the defect or, on a good part, anywhere."""
+    """Round grainy parts; each heat map peaks at the part's score, where defective parts have their defect."""
     random = np.random.default_rng(0)
     y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
     count, labels, scores = len(parts), [label for label, _, _ in parts], np.array([score for _, _, score in parts])
@@ -103,7 +103,7 @@ def page(evaluation: Evaluation, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 class Tree(HTMLParser):
-    """A page as (tag, attributes, text) of every element in order; fails where tags do not match."""
+    """A page as a list of its elements, (tag, attributes, text); fails where tags do not match."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -278,9 +278,9 @@ class TestGallery:
         label, name, _ = PARTS[0]
         own, lone = tmp_path / label / "own.npy", tmp_path / label / "lone.png"
         own.touch(), own.with_suffix(".png").touch()
-        shutil.copy(tmp_path / label / f"{name}.png", tmp_path / label / "raw.png")  # a heat map beside what it is of
+        shutil.copy(tmp_path / label / f"{name}.png", tmp_path / label / "raw.png")  # a heat map beside its points
         np.save(tmp_path / label / "raw.npy", np.full((32, 32, 3), 0.5, np.float32))
-        shutil.copy(tmp_path / label / f"{name}.png", lone)  # as a heat map is, without a raw map beside it
+        shutil.copy(tmp_path / label / f"{name}.png", lone)  # a heat map without a raw map
         gallery.write_gallery(tmp_path, evaluation_of(detector, PARTS[1:-1]), lambda: None)
         left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")}
         shown = {f"{label}/{name}{kind}" for label, name, _ in PARTS[1:-1] for kind in (".png", ".npy")}
@@ -456,7 +456,7 @@ class TestFile:
 
 
 def boxes(chart, kind: str) -> list[dict[str, float]]:
-    """The chart's bars; the first box of a kind is its key."""
+    """The chart's bars of this kind, without the box in the legend."""
     found = [box for box in chart.iter("rect") if box.get("class") == kind and float(box.get("y")) > _TOP - 20]
     return [{key: float(box.get(key)) for key in ("x", "y", "width", "height")} for box in found]
 
@@ -564,12 +564,12 @@ def browser() -> str:
 
 @pytest.fixture
 def outside() -> Iterator[tuple[str, list[str]]]:
-    """Stands for all hosts of the network: its address, and what it was asked for so far."""
+    """A server that stands in for every host: its address, and what it was asked for so far."""
     asked: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            if self.headers["Host"] != "clients2.google.com":  # where the browser sets its own clock
+            if self.headers["Host"] != "clients2.google.com":  # the browser's clock comes from there
                 asked.append(f"{self.headers['Host']}{self.path}")
             self.send_error(404)
 
@@ -585,7 +585,7 @@ def outside() -> Iterator[tuple[str, list[str]]]:
 
 
 def look(browser: str, text: str, width: int, folder: Path, *arguments: str) -> str:
-    """Open the page in a frame of that width and measure it; a window cannot be as narrow as a phone."""
+    """Open the page in a frame of this width and measure it; a browser window cannot be as narrow as a phone."""
     (folder / "frame.html").write_text(
         f'<body style="margin:0"><iframe style="border:0" width="{width}" height="1000" srcdoc="{html.escape(text)}"></iframe>'
         "<pre id=found></pre><script>onload = () => {"

@@ -1,4 +1,4 @@
-"""Which way the image of a raised point moves: told from the points alone, whatever took them."""
+"""How the image of a rising point moves, derived from the points alone, with any kind of camera."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from das3d_cli.data.parallax import are_parallel, displacement, meet
 
 HEIGHT, WIDTH = 90, 120
 FOCAL, MIDDLE = 150.0, np.array([64.0, 41.0])
-TABLE = np.array([0.0, 0.0, 0.4])  # a point of it, metres
-SIDE = 0.0015  # of a line scanner's pixel, metres
+TABLE = np.array([0.0, 0.0, 0.4])  # a point on the table, metres
+SIDE = 0.0015  # side of a line scanner's pixel, metres
 
 
 def pinhole(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Pixels, x and y, where a camera sees points (N, 3)."""
+    """Pixels (N, 2), x and y, at which a camera sees points (N, 3)."""
     return FOCAL * points[:, :2] / points[:, 2:] + MIDDLE
 
 
 def scanner(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Pixels of parallel rays; its x has its zero at the image's left edge."""
+    """The same for parallel rays, where x is zero at the image's left edge."""
     return points[:, :2] / SIDE
 
 
 def scene(camera: str, normal: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """A block 20 mm high on a tilted table, and where it is."""
+    """Points (H, W, 3) of a block about 20 mm high on a tilted table, and its mask (H, W)."""
     v, u = np.mgrid[:HEIGHT, :WIDTH].astype(np.float64)
     block = (np.abs(u - 80) < 15) & (np.abs(v - 30) < 12)
     height = np.where(block, 0.020 + 0.002 * np.sin(u / 3), 0.0)
@@ -52,7 +52,7 @@ def test_a_raised_point_is_seen_where_it_is_said_to_be(camera: str, tilt: tuple[
     middle = xyz[measured].mean(axis=0, dtype=np.float64)
     project = {"pinhole": pinhole, "scanner": scanner}[camera]
     before, after = project(np.stack((middle, middle + 0.001 * normal)))
-    assert np.abs(0.02 * np.array(found) - 20 * (after - before)).max() < 0.05  # pixels, for the height of the block
+    assert np.abs(0.02 * np.array(found) - 20 * (after - before)).max() < 0.05  # pixels, over the block's height
 
 
 def test_a_line_scanner_that_sweeps_a_fan_has_parallel_rays_along_one_axis_alone() -> None:

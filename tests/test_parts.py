@@ -1,4 +1,4 @@
-"""Which files `das3d predict --parts` takes for one part, and where it puts their pictures."""
+"""Which files `das3d predict --parts` groups into one part, and where it puts the heat maps."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ def test_the_camera_of_a_part_beyond_a_link_is_not_that_beside_the_link(tmp_path
 def test_the_nearest_camera_about_a_part_is_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
-    """Wherever `preprocess` finds one it is found as well, of a part alone and of many."""
+    """It is found wherever `preprocess` finds it, for one part and for many."""
     touch(tmp_path, "valve/test/hole/depth/1.png", "valve/test/hole/rgb/1.png")
     (tmp_path / "camera.json").write_text('{"fx": 1}')
     (tmp_path / place / "camera.json").write_text('{"fx": 615}')
@@ -251,7 +251,7 @@ def test_one_light_of_real_iad_is_enough(tmp_path: Path, layout: str):
     touch(tmp_path, "rgb/0001_L02_RGB.png", "xyz/0001.tiff")
     (part,) = find_parts(tmp_path, "both", ["L02"], layout=layout)
     assert part.rgb == tmp_path / "rgb/0001_L02_RGB.png"
-    assert len(find_parts(tmp_path, "both", layout="mvtec3d")) == 2  # which do not belong together
+    assert len(find_parts(tmp_path, "both", layout="mvtec3d")) == 2  # the two files do not belong together
 
 
 def test_two_files_of_one_name(tmp_path: Path):
@@ -432,7 +432,7 @@ class TestPictures:
         touch(tmp_path, "a/1.tiff", "b/1.tiff")
         monkeypatch.chdir(tmp_path)
         first, other, gone = (PartFiles(Path(f"{folder}/1.tiff"), None) for folder in "abc")
-        assert place(gone) == tmp_path / "maps/1.png"  # which is not there, and so owns no name
+        assert place(gone) == tmp_path / "maps/1.png"  # its file does not exist, so it does not claim the name
         for _ in range(2):
             assert place(first) == tmp_path / "maps/1.png"
             write_png(tmp_path / "maps/1.png", blank(8, 8))
@@ -452,7 +452,7 @@ class TestPictures:
         assert place(PartFiles(tmp_path / "b.tiff", None)) == tmp_path / "maps/b.png"
         for name in ("a", "b", ""):
             assert place(PartFiles(None, None, given=name, problem="names no file")) is None
-        assert [path.name for path in (tmp_path / "maps").iterdir()] == ["b.png"]  # which is another part's
+        assert [path.name for path in (tmp_path / "maps").iterdir()] == ["b.png"]  # this one is another part's
 
     def test_one_to_come_does_not_lie_among_the_parts(self, tmp_path: Path):
         touch(tmp_path, "a/1.tiff")
@@ -464,7 +464,7 @@ class TestPictures:
         long, short = (PartFiles(Path(f"{name}.tiff"), None) for name in ("x" * 300, "1"))
         maps = planned([long, short], tmp_path, tmp_path / "maps")
         assert maps[short] == tmp_path / "maps/1.png" == to_come(tmp_path / "maps")(short)
-        assert maps[long] == to_come(tmp_path / "maps")(long)  # reading the part says what is wrong
+        assert maps[long] == to_come(tmp_path / "maps")(long)  # reading the part reports the problem
 
     def test_each_part_has_its_own(self, tmp_path: Path):
         touch(tmp_path, "in/1_depth.tiff", "in/2_depth.png")

@@ -1,4 +1,4 @@
-"""The part found in rendered scenes whose truth is known, and in real captures."""
+"""Finding the part in rendered scenes with known ground truth, and in real captures."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Box:
 
 @dataclass
 class Scene:
-    """A camera that looks at the table's middle from `distance` metres; the table spans x0, x1, y0, y1."""
+    """A camera that looks at the table's middle from `distance` metres; `table` is (x0, x1, y0, y1), metres."""
 
     parts: list[Box]
     pitch: float = 45.0
@@ -46,12 +46,12 @@ class Scene:
     table: tuple[float, float, float, float] = (-5.0, 5.0, -5.0, 5.0)
     floor: float | None = None
     wall: float | None = None
-    noise: float = 0.0  # metres at one metre; grows with the square
+    noise: float = 0.0  # metres at a distance of one metre; grows with its square
     quantised: bool = False
     dropped: float = 0.0
 
     def render(self, seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """The points (H, W, 3), and what each pixel shows: a part's number from 1 on, or table, floor, wall."""
+        """The points (H, W, 3), and what each pixel shows (H, W): a part's number from 1 on, TABLE, FLOOR or WALL."""
         rng = np.random.default_rng(seed)
         (height, width), pitch = self.shape, np.radians(self.pitch)
         forward = np.array([0, np.cos(pitch), -np.sin(pitch)])
@@ -61,7 +61,8 @@ class Scene:
         rays /= self.focal
         depth, shown = self._cast(-forward * self.distance, (rays @ to_world.T).reshape(-1, 3))
         depth, shown = depth.reshape(self.shape), shown.reshape(self.shape)
-        if self.quantised:  # a disparity of focal length 580 and baseline 0.075 m in eighths, smeared
+        # Disparities in eighths of a pixel, with smooth noise: focal length 580 pixels, baseline 0.075 m.
+        if self.quantised:
             blur = cv2.GaussianBlur(rng.normal(size=self.shape), (0, 0), 1.5)
             depth = 43.5 / (np.round((43.5 / depth + 0.06 * blur / blur.std()) * 8) / 8)
         depth = depth + rng.normal(size=self.shape) * self.noise * depth**2
@@ -166,7 +167,7 @@ def test_a_small_part_beside_a_large_one_is_kept_whole() -> None:
 
 @pytest.mark.parametrize("distance", [0.003, 0.005, 0.012])
 def test_with_little_noise_the_cut_is_exactly_at_the_distance(distance: float) -> None:
-    """A ramp that rises out of the table is cut at the asked height, not above and not under it."""
+    """A ramp that rises from the table is cut at the given height, neither above nor below it."""
     rows, columns = np.mgrid[:240, :320]
     relief = np.clip((columns - 80) * 2e-4, 0, 0.03) * ((rows > 60) & (rows < 180) & (columns < 240))
     z = 0.5 - relief + np.random.default_rng(0).normal(size=relief.shape) * 5e-5
@@ -236,7 +237,7 @@ def test_a_capture_whose_background_is_gone_is_all_part(shape: str) -> None:
 
 
 def test_a_flat_side_of_a_part_that_was_cut_out_is_no_table() -> None:
-    """Something stands on it, and what falls off around it is no more than a part's edge."""
+    """Something stands on the flat side, but what drops away around it is only the part's edge."""
     rows, columns = np.mgrid[:200, :200] - 100
     radius = np.hypot(rows, columns)
     z = np.where(radius < 20, 0.44, np.where(radius < 50, 0.45, 0.45 + (radius - 50) * 1e-3))
@@ -385,9 +386,9 @@ def test_real_tabletops_agree_with_their_annotation(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "part", "background"),
     [
-        # (row, column) on the bottles and the carton; on the carpet: near, under the bottles, far corners
+        # (row, column): on the bottles and the carton; then on the carpet: near, below the bottles, far corners
         ("milk_cartoon", [(215, 140), (160, 280), (190, 445)], [(420, 400), (360, 300), (25, 60), (25, 590)]),
-        # on the mug and its handle; on the table, the wall, in the handle
+        # on the mug and its handle; then on the table, on the wall, inside the handle
         ("table_mug_stereo", [(320, 385), (290, 380), (312, 492)], [(450, 580), (400, 250), (60, 500), (330, 455)]),
     ],
 )

@@ -1,4 +1,4 @@
-"""Raw captures into samples: properties that follow from the definition, on surfaces whose truth is known."""
+"""From raw captures to samples: properties that follow from the definition, on known surfaces."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from das3d_cli.data.square import to_raw
 from das3d_cli.errors import DataError
 
 FOCAL, TABLE_M, NOISE_M = 400.0, 0.4, 5e-5
-PITCH_M = (TABLE_M - 0.02) / FOCAL  # of a part 20 mm high
+PITCH_M = (TABLE_M - 0.02) / FOCAL  # pixel pitch on a part 20 mm high
 COLOUR = (200, 120, 40)
 
 
@@ -95,7 +95,7 @@ def test_over_the_plane_a_tilted_table_does_not_tilt_the_part(tilt: float) -> No
 def test_along_the_camera_a_tilted_table_tilts_the_part() -> None:
     sample = prepared(relief(disc((160, 160), 45), tilt_deg=10), axis="camera", depth_range_m=(0.3, 0.5))
     depth = np.where(sample.foreground, sample.depth, np.nan)
-    # on a plane inclined by 10 degrees, depth changes by tan(10 deg) / focal per pixel and metre
+    # on a plane inclined by 10 degrees, depth changes by tan(10 deg) / focal per pixel and metre of distance
     slope = np.nanmean(depth[40:50, 32]) - np.nanmean(depth[14:24, 32])
     assert abs(slope) * 0.2 == pytest.approx(0.38 * np.tan(np.radians(10)) * 26 * 2.5 / FOCAL, rel=0.05)
 
@@ -219,7 +219,7 @@ def test_a_tiny_defect_stays_in_the_ground_truth_and_a_large_one_keeps_its_area(
     assert prepared(relief(disc((160, 160), 60))).ground_truth is None
 
 
-@pytest.mark.parametrize("reach", [60, 30, 9])  # of 5 raw pixels a sample's
+@pytest.mark.parametrize("reach", [60, 30, 9])  # raw pixels, 5 to a sample's pixel
 @pytest.mark.parametrize("width", [1, 2, 3])
 @pytest.mark.parametrize("angle", [0, 7, 30, 45, 90])
 def test_a_scratch_thinner_than_a_pixel_stays_in_one_piece(reach: int, width: int, angle: float) -> None:
@@ -231,7 +231,7 @@ def test_a_scratch_thinner_than_a_pixel_stays_in_one_piece(reach: int, width: in
     assert small is not None
     assert cv2.connectedComponents(small.astype(np.uint8), connectivity=8)[0] - 1 == 1
     length = max(np.ptp(axis) + 1 for axis in np.nonzero(small))
-    assert length == pytest.approx(2 * max(abs(along)) / 5, abs=2.5)  # of what it touches
+    assert length == pytest.approx(2 * max(abs(along)) / 5, abs=2.5)  # it keeps all pixels it touches
     assert truth.sum() / 25 / 2 <= small.sum() <= 3 * (2 * reach / 5 + 1)
 
 
@@ -239,7 +239,7 @@ def test_of_a_height_map_what_is_high_is_near_by_either_axis() -> None:
     rows, columns = np.indices((120, 120)) - 59.5
     away = np.hypot(rows, columns) / 40
     height = np.where(away < 1, 0.02 - 0.012 * away**2, 0.0)
-    for z in (0.1 + height, 0.4 - height):  # heights over anything, and distances of parallel rays
+    for z in (0.1 + height, 0.4 - height):  # height over an arbitrary level, or distance along parallel rays
         capture = RawCapture(None, np.stack([columns * 5e-4, rows * 5e-4, z], axis=-1).astype(np.float32))
         for axis in ("camera", "plane"):
             depth = prepared(capture, axis=axis, depth_range_m=None).depth
@@ -258,7 +258,8 @@ def test_pixels_that_are_not_square_are_measured() -> None:
 def test_each_type_keeps_its_tiny_defects_though_another_lies_beside() -> None:
     bumps, stains = np.zeros((2, 160, 160), bool)
     bumps[75:95, 80:108] = True
-    stains[75:79, 108] = True  # a quarter of a pixel's width: what both mark is one defect, which has pixels without it
+    # A quarter of a sample pixel wide. Merged with the bump it is one defect, which has pixels even without the stain.
+    stains[75:79, 108] = True
     stains[60, 60] = True
     capture, marked = relief(disc((160, 160), 60)), bumps | stains
     marked[100:108, 60:68] = True
@@ -268,7 +269,7 @@ def test_each_type_keeps_its_tiny_defects_though_another_lies_beside() -> None:
     assert sample.by_type["stain"].nonzero()[0].tolist() == [15, 19]
     whole = prepared(capture, 40, ground_truth=marked)
     assert np.array_equal(sample.ground_truth, whole.ground_truth | sample.by_type["stain"] | sample.by_type["bump"])
-    assert sample.ground_truth[25:27, 15:17].all()  # marked as nothing in particular
+    assert sample.ground_truth[25:27, 15:17].all()  # marked, but of no type
     assert np.array_equal(sample.rgb, whole.rgb) and whole.by_type == {}
 
 
@@ -359,7 +360,8 @@ def test_images_alone_have_no_parallax() -> None:
 def test_a_peak_beyond_the_image_is_found_at_its_border(spot: tuple[int, int], found: tuple[int, int]) -> None:
     geometry = Geometry(None, None, None, None, 60, 80, 100, 24, 24, 0, (0, 0))
     map_ = np.zeros((100, 100), np.float32)
-    map_[spot], map_[70, 70], map_[12, 20:90] = 0.9, 0.5, 0.3  # the last beyond the image, where no defect has a size
+    # The last is beyond the image, where no defect is measured.
+    map_[spot], map_[70, 70], map_[12, 20:90] = 0.9, 0.5, 0.3
     raw = to_raw(map_, geometry)
     assert (raw[found], raw[46, 46], np.count_nonzero(raw)) == (np.float32(0.9), 0.5, 2)
 
@@ -367,7 +369,7 @@ def test_a_peak_beyond_the_image_is_found_at_its_border(spot: tuple[int, int], f
 @pytest.mark.parametrize("aside", [0, 40])
 @pytest.mark.parametrize("slope_m", [0, 0.003])
 def test_what_a_pixel_shows_follows_from_the_distance_alone(aside: int, slope_m: float) -> None:
-    """Whatever walls and slopes of a part are in view, and wherever it lies."""
+    """The part's position and its visible walls and slopes do not matter."""
     part = disc((120, 200), 14, centre=(60, 100 + aside)) > 0
     height = np.where(part, 0.02 + slope_m * (np.arange(200) - 86 - aside), 0)
     capture = relief(height)
@@ -392,7 +394,7 @@ def test_a_capture_of_a_few_pixels_is_refused(shape: tuple[int, int], points: bo
 
 
 class TestWindow:
-    """A window of one size follows the part; the whole image is what the paper shows."""
+    """A window of fixed size in metres follows the part; the paper uses the whole image."""
 
     def test_the_part_is_centred_and_larger(self) -> None:
         capture = relief(disc((120, 160), 30, centre=(50, 110)))
@@ -472,15 +474,15 @@ def test_the_widest_gap_is_the_largest_circle_without_points(radius: int) -> Non
     capture = relief(disc((160, 160), 50))
     assert capture.xyz is not None
     capture.xyz[disc((160, 160), radius, centre=(70, 90)) > 0] = np.nan
-    capture.xyz[100:103, 60:100] = np.nan  # a scratch is long, and no wider than three pixels
+    capture.xyz[100:103, 60:100] = np.nan  # a scratch: long, but only three pixels wide
     gap = 2 * radius * PITCH_M
-    assert prepared(capture).geometry.gap_m == pytest.approx(gap, abs=2.5 * PITCH_M)  # to the middles of pixels
+    assert prepared(capture).geometry.gap_m == pytest.approx(gap, abs=2.5 * PITCH_M)  # measured to pixel centres
     assert prepared(relief(disc((160, 160), 50))).geometry.gap_m == 0
 
 
 @pytest.mark.parametrize("height", [0.008, 0.015, 0.1])
 def test_what_of_a_dome_is_too_low_to_be_looked_at(height: float) -> None:
-    """Of a paraboloid over a disc the share between two heights is their difference's of the whole, as seen from far above."""
+    """Seen from far above, the share of a paraboloid between two heights is their difference divided by its height."""
     rows, columns = np.indices((300, 300)) - 149.5
     dome = np.maximum(0, height * (1 - (rows**2 + columns**2) / 120**2))
     xyz = np.stack([columns * 1e-4, rows * 1e-4, 0.4 - dome], axis=2).astype(np.float32)
@@ -491,5 +493,5 @@ def test_what_of_a_dome_is_too_low_to_be_looked_at(height: float) -> None:
 
 def test_how_much_of_a_part_is_out_of_the_range_of_depths_is_told() -> None:
     geometry = prepared(relief(disc((120, 160), 40, height=0.02) + disc((120, 160), 20, height=0.02))).geometry
-    assert geometry.clipped_fraction == pytest.approx(0.25, abs=0.03)  # 40 mm high, where 30 are looked at
+    assert geometry.clipped_fraction == pytest.approx(0.25, abs=0.03)  # its middle is 40 mm high, the range 30 mm
     assert prepared(GOOD).geometry.clipped_fraction < 0.01

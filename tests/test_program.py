@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 import das3d_cli
 from das3d_cli import DataError, Detector, UsageError
@@ -27,6 +28,7 @@ from das3d_cli.data.cache import open_cache
 from das3d_cli.data.capture import RawCapture
 from das3d_cli.data.layouts import find_entries
 from das3d_cli.engine import training
+from das3d_cli.engine.recorded import EAGER_CALLS, Recorded
 from das3d_cli.settings import PreprocessSettings
 
 TINY = ["model.size=64", "model.reconstruction_width=4", "model.discriminator_width=4", "train.steps=2", "train.batch_size=2",
@@ -89,7 +91,7 @@ class TestThreshold:
         assert json.dumps(detector.predict(ring.rgb, ring.xyz).threshold) == "0.25"
 
     def test_what_training_set_may_be_set_again(self, detector: Detector):
-        detector._threshold = float(np.nextafter(1, 2))  # just over the score of a good part that could not be higher
+        detector._threshold = float(np.nextafter(1, 2))  # just above 1, as if a good part had scored 1
         detector.threshold = detector.threshold
 
 
@@ -124,7 +126,7 @@ class TestProcesses:
 
 
 def _in_a_fork(detector: Detector, run: Path, ring: RawCapture) -> list[str]:
-    """What a forked process gets of the parent's detector, one part and several, and of its own: scores or errors."""
+    """The scores or errors that a forked process gets from the parent's detector (one part, several) and its own."""
     ours, theirs = multiprocessing.Pipe()
     child = multiprocessing.get_context("fork").Process(target=_judge_forked, args=(theirs, detector, run, ring))
     child.start()
@@ -152,7 +154,7 @@ def _judge_forked(answers: Connection, detector: Detector, run: Path, ring: RawC
 
 @pytest.fixture
 def told_by(run: Path, ring: RawCapture, tmp_path: Path) -> Callable[[str], list[str]]:
-    """Runs a program that has a detector and a capture's arrays, `rgb` and `xyz`; gives the words that it prints."""
+    """Runs a program that is given `detector` and a capture's `rgb` and `xyz`; returns the words that it prints."""
     np.savez(tmp_path / "ring.npz", rgb=ring.rgb, xyz=ring.xyz)
     begin = (
         "import sys, threading, time; import numpy as np; from das3d_cli import Detector\n"
@@ -171,6 +173,20 @@ def test_what_is_warm_imports_nothing_at_its_first_part(told_by: Callable[[str],
         "before = 'open3d' in sys.modules; detector.warm_up(); warm = set(sys.modules)\n"
         "detector.predict(rgb, xyz); print(before, 'open3d' in warm, set(sys.modules) - warm)"
     ) == ["False", "True", "set()"]
+
+
+def test_a_warm_detector_has_recorded_its_pass(run: Path, monkeypatch: pytest.MonkeyPatch):
+    class Counting(Recorded[Tensor]):
+        calls = 0
+
+        def __call__(self, *inputs: Tensor) -> Tensor:
+            self.calls += 1
+            return self._work(*inputs)
+
+    detector = Detector.load(run, "cpu")
+    monkeypatch.setattr(detector, "_look", look := Counting(detector._look))
+    detector.warm_up()
+    assert look.calls > EAGER_CALLS
 
 
 def test_a_thread_judges_on_when_the_main_thread_has_ended(told_by: Callable[[str], list[str]]):
@@ -235,7 +251,7 @@ class TestCommand:
         return subprocess.Popen([*map(str, call)], text=True, bufsize=1, **pipes)
 
     def test_records_tell_all_so_that_nobody_need_read_standard_error(self, run: Path, shared_dataset: Path):
-        """What is not read stops its writer when the pipe is full."""
+        """A writer blocks when its pipe is full and nobody reads it."""
         part = shared_dataset / "tire/test/good"
         lines = ["xyz,rgb,name", f"{part}/xyz/000.tiff,{part}/rgb/000.png,../x", "no.tiff,no.png,", "a.tiff,,b"]
         with self.start(run, "--parts", "-", "--json") as process:

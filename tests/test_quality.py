@@ -1,4 +1,4 @@
-"""The detection benchmark's own parts: what it packs comes back, and its tables say what was measured."""
+"""The detection benchmark's own code: packed data is restored, and the tables show what was measured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the raw folder to tables and verdicts, whatever the layout and with one modality; by the command itself."""
+"""From raw folders to tables and verdicts on the command line: every layout, and one modality alone."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ Das3d = Callable[..., Done]
 
 @pytest.fixture
 def das3d(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Das3d:
-    """Types a command in this process; imports of torch and open3d would cost seconds each time."""
+    """Run a command in this process: a new one would spend seconds on importing torch and open3d."""
 
     def run(*arguments: object, cwd: Path) -> Done:
         monkeypatch.chdir(cwd)
@@ -69,7 +69,7 @@ def refused(done: Done, code: int, *parts: str) -> None:
 
 
 def with_threshold(folder: Path, threshold: float) -> Path:
-    """A copy of the only run's model: at 0 every part is anomalous, over 1 none is."""
+    """Copy the only run's model with another threshold: at 0 every part is anomalous, above 1 none is."""
 
     from das3d_cli.engine import checkpoint
 
@@ -243,9 +243,9 @@ def test_depth_images_are_judged_by_the_camera_of_the_training(tmp_path: Path, d
         Detector.load(run, "cpu").predict(part.rgb, points.astype(np.float32)).score, abs=1e-4
     )
     refused(das3d("predict", "part_depth.png", "--gpus", "cpu", cwd=tmp_path), 2, "alone is not enough", "PART.png")
-    (tmp_path / "camera.json").write_text('{"cx": 60}')  # beside the part, it comes first
+    (tmp_path / "camera.json").write_text('{"cx": 60}')  # the one beside the part takes precedence
     refused(das3d("predict", "part_depth.png", "part.png", "--gpus", "cpu", cwd=tmp_path), 1, "camera.json", "fx")
-    captures.save_tiff(tmp_path / "part.tiff", points.astype(np.float32))  # which needs no camera
+    captures.save_tiff(tmp_path / "part.tiff", points.astype(np.float32))  # a point cloud needs no camera
     again = ok(das3d("predict", "part.tiff", "part.png", "--gpus", "cpu", "--json", cwd=tmp_path)).stdout
     assert json.loads(again)["score"] == pytest.approx(found["score"], abs=1e-4)
     save_camera(tmp_path, fx=CAMERA.fx / 2)
@@ -267,7 +267,7 @@ def test_eyecandies_parts_without_ground_truth_are_judged(tmp_path: Path, das3d:
     ok(das3d("train", "--modality", "depth", *TINY, cwd=tmp_path))
     private = tmp_path / "raw/GummyBear/test_private/data"
     files = [private / "000_depth.png", private / "000_image_0.png"]
-    # It looks at depth alone, but the parts that it learnt were found by colours, too.
+    # The detector judges depth alone, but finds the part by colours too, as in training.
     alone = json.loads(ok(das3d("predict", *files, "--gpus", "cpu", "--json", cwd=tmp_path)).stdout)
     refused(das3d("predict", files[0], "--gpus", "cpu", cwd=tmp_path), 2, "give PART.tiff and PART.png")
     refused(das3d("predict", *files, "--heatmap", files[1], "--gpus", "cpu", cwd=tmp_path), 2, "is the part's own file")
@@ -287,7 +287,7 @@ def test_each_type_of_an_eyecandies_part_has_its_row(tmp_path: Path, das3d: Das3
     captures.write_eyecandies(folder, "01", render("ring", seed=12))
     captures.write_eyecandies(folder, "11", render("ring", seed=11, defect="stain"), ("colors",))
     marked = cv2.imread(str(folder / "10_mask.png"), cv2.IMREAD_GRAYSCALE)
-    marked[50:58, 40:48] = 255  # of no type
+    marked[50:58, 40:48] = 255  # a defect of no type
     save_image(folder / "10_mask.png", marked)
     ok(das3d("preprocess", "raw", "out", "--size", 32, "--workers", 1, "--set", "preprocess.frame=image", cwd=tmp_path))
     ok(das3d("train", *TINY, cwd=tmp_path))
@@ -329,7 +329,7 @@ def test_each_type_of_an_eyecandies_part_has_its_row(tmp_path: Path, das3d: Das3
 
 
 def shrunk(path: Path) -> NDArray[np.bool_]:
-    """A raw mask of 96 x 120 pixels as the whole image is brought to 32 x 32."""
+    """A raw mask of 96 x 120 pixels, padded to a square and shrunk to 32 x 32 like the whole image."""
     mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) > 0
     square = np.pad(mask, ((12, 12), (0, 0))).astype(np.float32)
     return np.asarray(cv2.resize(square, (32, 32), interpolation=cv2.INTER_AREA) >= 0.5)
@@ -357,7 +357,7 @@ def test_many_odd_captures_are_told_in_few_lines(tmp_path: Path, das3d: Das3d) -
     captures.mvtec(tmp_path / "raw")
     test = next((tmp_path / "raw").glob("*/test"))
     (test / "good").mkdir(exist_ok=True)
-    for number in range(25):  # too dark, and of another size
+    for number in range(25):  # each too dark and of another size: two notes
         cv2.imwrite(str(test / f"good/dark{number}.png"), np.zeros((40, 40, 3), np.uint8))
     done = ok(das3d("preprocess", "raw", "out", "--size", 32, "--workers", 1, cwd=tmp_path))
     assert len([line for line in done.stderr.splitlines() if "dark" in line]) == 20

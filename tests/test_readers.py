@@ -1,4 +1,4 @@
-"""Readers: values come through untouched, and every bad file is one line that names it."""
+"""Readers return stored values unchanged, and report every bad file in one line that names it."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def with_values(points: Any = XYZ, **changes: float) -> Any:
     return xyz
 
 
-# tifffile writes "minisblack" as a page per row, and "rgb", as most programs do, as one page
+# tifffile writes "minisblack" as one page per row, and "rgb" as a single page, as most programs do
 FORMS: list[dict[str, Any]] = [
     {},
     {"photometric": "rgb"},
@@ -81,7 +81,7 @@ def test_missing_points_are_nan_in_all_three(tmp_path: Path) -> None:
     stored = XYZ.copy()
     stored[0, 0] = 0
     stored[1, 1, 2] = np.nan
-    stored[2, 2, :2] = 0  # a point on the optical axis is no missing one
+    stored[2, 2, :2] = 0  # a point on the optical axis is not missing
     xyz = read_xyz(save_tiff(tmp_path / "a.tiff", stored))
     expected = np.zeros((24, 32), bool)
     expected[0, 0] = expected[1, 1] = True
@@ -92,7 +92,7 @@ def test_missing_points_are_nan_in_all_three(tmp_path: Path) -> None:
 def test_a_camera_sees_no_point_beside_itself(tmp_path: Path) -> None:
     rows, columns = np.mgrid[:24, :32].astype(np.float32)
     seen = np.stack([(columns - 16) * 0.4 / 600, (rows - 12) * 0.4 / 600, np.full_like(rows, 0.4)], axis=2)
-    seen[5:8, 3:9, 2] = 0  # a scanner that keeps its grid of x and y
+    seen[5:8, 3:9, 2] = 0  # some scanners keep x and y where z is missing
     heights = np.stack([columns / 1000, rows / 1000, np.zeros_like(rows)], axis=2)
     heights[5:8, 3:9, 2] = 0.01  # a table at z = 0 and a part on it
     for name, xyz, missing in (("seen", seen, seen[..., 2] == 0), ("heights", heights, (rows == 0) & (columns == 0))):
@@ -197,7 +197,7 @@ def test_ground_truth_is_whatever_is_above_zero(tmp_path: Path, stored: Callable
 
 def test_what_is_transparent_is_not_marked(tmp_path: Path) -> None:
     mask = RGB[..., 0] > 200
-    sheet = np.full((*mask.shape, 4), 255, np.uint8)  # red on a white sheet that nobody sees
+    sheet = np.full((*mask.shape, 4), 255, np.uint8)  # red on a white sheet that is transparent
     sheet[mask] = (0, 0, 255, 255)
     sheet[~mask, 3] = 0
     assert np.array_equal(read_ground_truth(save_png(tmp_path / "a.png", sheet)), mask)
@@ -214,7 +214,7 @@ def test_a_mask_that_marks_nearly_all_is_refused(tmp_path: Path) -> None:
 def test_a_photo_without_points_is_turned_upright_and_one_with_points_is_not(tmp_path: Path) -> None:
     smooth = cv2.resize(np.arange(12, dtype=np.float32).reshape(3, 4), (32, 24)) * 20
     stored = cv2.imencode(".jpg", np.repeat(smooth[..., None], 3, axis=2).astype(np.uint8))[1].tobytes()
-    exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x03\0\0\0\0\0\0\0"  # by half a turn
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x03\0\0\0\0\0\0\0"  # orientation 3: half a turn
     turned = tmp_path / "a.jpg"
     turned.write_bytes(stored[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + stored[2:])
     as_it_lies = read_rgb(turned)
@@ -244,7 +244,7 @@ def test_the_kind_of_a_photo_is_that_of_its_content(tmp_path: Path) -> None:
     jpeg.write_bytes(cv2.imencode(".jpg", RGB)[1].tobytes())
     assert (kind_of_photo(png), kind_of_photo(jpeg)) == ("PNG", "JPEG")
     (tmp_path / "points.png").write_bytes(b"II*\0")
-    assert kind_of_photo(tmp_path / "points.png") == "PNG"  # as its name says, until it is read
+    assert kind_of_photo(tmp_path / "points.png") == "PNG"  # its content is neither, so its name decides
     assert kind_of_photo(tmp_path / "absent.tiff") == kind_of_photo(tmp_path) == ""
     (tmp_path / "empty.png").touch()
     assert kind_of_photo(tmp_path / "empty.png") == "PNG"
@@ -355,7 +355,7 @@ def test_truncated_point_cloud_is_refused_or_whole(
             xyz = read_xyz(path)
         except DataError:
             continue
-        assert np.array_equal(xyz, XYZ)  # nothing but the mark of the last page's end was cut off
+        assert np.array_equal(xyz, XYZ)  # only the end marker of the last page was cut off
     assert capfd.readouterr() == ("", "")
 
 
@@ -382,7 +382,7 @@ def test_odd_colour_profile_is_read_in_silence(tmp_path: Path, capfd: pytest.Cap
 
 
 def refusal(reader: Callable[[Path], Any], path: Path) -> str:
-    """The complaint, which must be one line that begins with the file."""
+    """Return the error message, which must be one line that begins with the path."""
     with pytest.raises(DataError) as caught:
         reader(path)
     text = str(caught.value)
@@ -400,7 +400,7 @@ def test_one_thread_that_has_read_does_not_make_another_lenient() -> None:
             other.join()
             with pytest.raises(ValueError, match="damaged"):
                 log.error("damaged")
-    assert len(log.filters) == 1  # none comes or goes while another thread runs through them
+    assert len(log.filters) == 1  # filters must not come and go while another thread iterates over them
 
 
 def read_and_leave() -> None:

@@ -1,4 +1,4 @@
-"""Work launched as one CUDA graph gives what it gives without; the graph itself is stood in for here, see test_gpu."""
+"""Work launched as one CUDA graph gives the same results as without; the graph is faked here, see test_gpu."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def work(a: Tensor, b: Tensor) -> Result:
 
 
 class Graph:
-    """Computes again what was recorded, from the same tensors into the same."""
+    """Fake graph: a replay repeats the work, from the same input tensors into the same outputs."""
 
     def __init__(self, inputs: tuple[Tensor, ...], result: Result) -> None:
         self.inputs, self.result = inputs, result
@@ -57,7 +57,7 @@ def recordings(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[Tensor, .
         monkeypatch.setattr(torch.cuda, name, gives)
     monkeypatch.setattr(recorded._Recording, "of", of)
     yield made
-    assert len(pools) <= 1  # all shapes of one work share their memory
+    assert len(pools) <= 1  # recordings for all shapes share memory
 
 
 def test_every_call_gives_its_own_inputs_result(recordings: list[tuple[Tensor, ...]]):
@@ -105,3 +105,40 @@ def test_too_little_memory_for_a_recording_is_told_as_such(
         assert float(launched(torch.ones(2), torch.tensor(float(n))).total) == 2.0 + n
     with pytest.raises(torch.OutOfMemoryError, match="Tried to allocate"):
         launched(torch.ones(2), torch.tensor(0.0))
+
+
+def test_an_interrupt_during_a_recording_is_not_taken_for_its_failure(
+    monkeypatch: pytest.MonkeyPatch, recordings: list[tuple[Tensor, ...]]
+):
+    def of(work, inputs, stream, pool):
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise RuntimeError("capture has unjoined work")
+
+    monkeypatch.setattr(recorded._Recording, "of", of)
+    launched = Recorded(work)
+    for n in range(3):
+        launched(torch.ones(2), torch.tensor(float(n)))
+    with pytest.raises(KeyboardInterrupt):
+        launched(torch.ones(2), torch.tensor(0.0))
+
+
+def test_after_a_failed_recording_no_earlier_one_is_replayed(
+    monkeypatch: pytest.MonkeyPatch, recordings: list[tuple[Tensor, ...]]
+):
+    launched = Recorded(work)
+    for _ in range(5):
+        launched(torch.ones(2), torch.tensor(0.0))
+    assert len(recordings) == 1
+
+    def of(work, inputs, stream, pool):
+        raise RuntimeError("operation not permitted")
+
+    monkeypatch.setattr(recorded._Recording, "of", of)
+    monkeypatch.setattr(Graph, "replay", lambda self: pytest.fail("replayed"))
+    for _ in range(3):
+        launched(torch.ones(3), torch.tensor(0.0))
+    with pytest.warns(UserWarning, match="not launched as a CUDA graph"):
+        launched(torch.ones(3), torch.tensor(0.0))
+    assert float(launched(torch.ones(2), torch.tensor(1.0)).total) == 3.0

@@ -1,4 +1,4 @@
-"""How parts lie: poses found again, and parts laid on each other by what tells one way from another."""
+"""Known poses are recovered, and parts are aligned by the features that tell one orientation from another."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SIZE = 128
 
 
 def grid(size):
-    """(size, size) coordinates of pixel centres, in half sides."""
+    """y and x of pixel centres, (size, size) each, in half sides."""
     return torch.meshgrid(*[(torch.arange(size) + 0.5) * (2 / size) - 1] * 2, indexing="ij")
 
 
@@ -76,7 +76,7 @@ def test_a_pose_is_found_at_any_size(size):
 
 
 def gear(angle, noise):
-    """A ring with 24 deep slots all alike, and four faint raised words at odd angles: rgb, depth, foreground."""
+    """A ring with 24 identical deep slots and four faint raised words at uneven angles: rgb, depth, foreground."""
     y, x = grid(SIZE)
     around, radius = torch.atan2(y, x) - angle, torch.hypot(x, y)
     part = (radius > 0.35) & (radius < 0.8)
@@ -90,7 +90,7 @@ def gear(angle, noise):
 
 
 def nut(angle, noise):
-    """A hexagon under a ring of 36 ribs all alike."""
+    """A hexagon under a disc with 36 identical ribs round its rim: rgb, depth, foreground."""
     y, x = grid(SIZE)
     around, radius = torch.atan2(y, x) - angle, torch.hypot(x, y)
     folded = (around + math.pi / 6) % (math.pi / 3) - math.pi / 6
@@ -107,12 +107,12 @@ def test_parts_are_laid_by_what_tells_one_way_from_another(make, turns, seed, ri
     noise = torch.randn(40, 4, SIZE, SIZE, generator=generator)
     parts = marks(*(torch.stack(images) for images in zip(*map(make, angles, noise), strict=True)))
     turned = torch.exp(1j * turns * (lay_together(parts).pose.angle - angles))
-    apart = torch.angle(turned[:, None] / turned[None]).abs() / turns  # slots are 15 degrees from each other, ribs 10
+    apart = torch.angle(turned[:, None] / turned[None]).abs() / turns  # slots are 15 degrees apart, ribs 10
     assert (apart < math.radians(2)).float().mean(dim=1).max() >= right
 
 
 def tower(angle, lean, noise):
-    """A solid hexagonal post with faint letters on top, whose top is seen `lean` off its foot: rgb, depth, foreground."""
+    """A solid hexagonal post with faint letters on top; height h is shifted by h * lean: rgb, depth, foreground."""
     y, x = grid(SIZE)
 
     def hexagon(rise):
@@ -134,7 +134,7 @@ def tower(angle, lean, noise):
 
 
 def towers(count, seed):
-    """As many lying anyhow, their parallaxes and how they are turned."""
+    """`count` randomly turned towers: rgb, depth, foreground, their parallaxes and their angles."""
     generator = torch.Generator().manual_seed(seed)
     angles = 2 * math.pi * torch.rand(count, generator=generator)
     leans = 0.1 * torch.rand(count, 2, generator=generator) - 0.05

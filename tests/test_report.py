@@ -1,4 +1,4 @@
-"""Pictures that lie where they say, tables that show every figure, and files that are whole or not there."""
+"""Pictures show defects where they lie, tables show every figure, and files are written whole or not at all."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ class TestHeatMap:
         low, high = (overlay(rgb, calm, threshold=t, outline=t, score=0, anomalous=False) for t in (0.4, 0.6))
         beside = slice(place.left + 480, None)
         rows = np.nonzero((low[:, beside] != high[:, beside]).any(axis=(1, 2)))[0] - place.top
-        # Labels and colours differ between the ends of the bar, and nowhere past them.
+        # Labels and colours differ only between the ends of the bar.
         assert rows.min() > 0
         assert rows.max() < 480
         bar = low[place.top : place.top + 480, place.left + 480 + place.size + 2].astype(int)
@@ -166,7 +166,7 @@ class TestHeatMap:
 
 
 def lettered(text="threshold 0.5"):
-    """Text of two weights and how wide it is, drawn."""
+    """The text in two weights, on a picture whose width is the sum of their measured widths."""
     picture = blank(40, letter_width(text, 16, BOLD) + letter_width(text, 16))
     letter(picture, text, 0, 18, 16, weight=BOLD)
     letter(picture, text, 0, 36, 16)
@@ -209,7 +209,7 @@ class TestPictures:
 
     @pytest.mark.parametrize(("surface", "up"), [(0.4, -1.0), (0.1, 1.0), (-0.4, 1.0)])
     def test_points_alone_are_lit_the_same_whichever_way_z_grows(self, surface, up):
-        """Before a camera, on a height map, and before a camera that looks along -z: `up` is the table's normal along z."""
+        """A camera that looks along z, a height map, a camera that looks along -z; `up` is z of the table's normal."""
         y, x = np.mgrid[-32:32, -32:32] / 64
         z = surface + up * 0.02 * np.exp(-(x**2 + y**2) / 0.02)
         points = RawCapture(None, np.stack([x, y, z], axis=-1).astype(np.float32))

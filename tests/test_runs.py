@@ -1,4 +1,4 @@
-"""Which runs `evaluate` and `predict` take."""
+"""Which runs `evaluate` and `predict` use, and which can be resumed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`das3d preprocess` and `das3d predict --parts` make the same parts of the same files."""
+"""`das3d preprocess` and `das3d predict --parts` combine the same files into the same parts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from das3d_cli.data.layouts import find_entries
 from das3d_cli.data.parts import find_parts, not_read
 from das3d_cli.modality import Modality
 
-# The detector's needs, the files, the parts that are made of them (name, points, photo) and the names of those that are refused.
+# The detector's needs, the files, the parts made of them (name, points, photo) and the names of refused parts.
 Case = tuple[Modality, list[str], list[tuple[str, str, str]], list[str]]
 
 CASES: dict[str, Case] = {

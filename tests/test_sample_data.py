@@ -1,4 +1,4 @@
-"""The committed sample data is what its README says, and its generator is deterministic and consistent."""
+"""The committed sample data matches its README, and its generator is deterministic and consistent."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_ground_truth_is_small_on_defects_and_empty_on_good_parts(category: str)
         if path.parents[1].name == "good":
             assert not mask.any()
         else:
-            assert 12 < (mask > 0).sum() < 0.012 * mask.size, path  # at most 3.3 % of parts that fill a third
+            assert 12 < (mask > 0).sum() < 0.012 * mask.size, path  # at most 3.3 % of a part that fills a third
 
 
 @pytest.mark.parametrize("category", DEFECTS)
@@ -132,7 +132,7 @@ def test_files_do_not_depend_on_workers(tmp_path: Path) -> None:
     for workers in ("1", "2"):
         command.main([*plan.split(), "--write-foreground", "--out", str(tmp_path / workers), "--workers", workers])
     first = {path.relative_to(tmp_path / "1"): path for path in (tmp_path / "1").rglob("*.*")}
-    assert len(first) == 3 * 3 + 2  # rgb, xyz and foreground each, ground truth in test
+    assert len(first) == 3 * 3 + 2  # rgb, xyz and foreground of three captures, ground truth in test
     for name, path in first.items():
         assert path.read_bytes() == (tmp_path / "2" / name).read_bytes()
 

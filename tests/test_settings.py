@@ -1,4 +1,4 @@
-"""One settings model: layers in order, mistakes in one line that names key, value and source."""
+"""Layers of settings override each other in order; a mistake is one line that names key, value and source."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_every_preset_is_valid_and_names_known_settings(name):
 
 
 def test_the_papers_preset_is_the_papers():
-    """Whoever adds a setting that changes what is learnt has to say here what the paper does."""
+    """A new setting that changes what is learnt must be listed here with the paper's value."""
     found = resolved(assignments=["preset=paper"]).model_dump(
         include={"preprocess": {"plane_distance_mm", "size", "depth_axis", "frame", "scaling", "headroom"},
                  "synthesis": True, "model": True, "loss": True, "score": {"smoothing", "views"}}

@@ -1,4 +1,4 @@
-"""Trainings side by side: what happens to one happens to no other, and Ctrl-C reaches all."""
+"""Trainings side by side: the failure of one leaves the others alone, and Ctrl-C reaches all."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_one_after_another():
 
 
 class Held:
-    """As a training's state, in a cycle."""
+    """A reference cycle, like the state of a training."""
 
     def __init__(self) -> None:
         self.itself = self
@@ -71,7 +71,7 @@ def test_nothing_of_a_failed_one_is_held_during_the_next():
 
 def test_side_by_side():
     found = dict(side_by_side(work, ["killed", "broken", "fine"], DEVICES))
-    assert found["fine"] in {f"fine on {device}" for device in DEVICES}  # that of whoever ended first
+    assert found["fine"] in {f"fine on {device}" for device in DEVICES}  # the device of whichever ended first
     assert str(found["broken"]) == "settings.x: wrong" and isinstance(found["broken"], UsageError)
     assert isinstance(found["killed"], DataError) and "code -9" in str(found["killed"])
 

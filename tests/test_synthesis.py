@@ -1,4 +1,4 @@
-"""Perlin noise, the skew Gaussian filter and the augmentation, each against the paper's equation or a property."""
+"""Perlin noise, skew Gaussian filter and augmentation, each checked against an equation of the paper or a property."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def streams(count=16, step=0):
 
 @pytest.fixture
 def parts():
-    """A slanted disc with its own colour per pixel, on a background at its largest depth."""
+    """A slanted disc with a random colour per pixel, on a slightly deeper background; 16 of them."""
     y, x = torch.meshgrid(torch.arange(SIZE), torch.arange(SIZE), indexing="ij")
     disc = ((x - 30) ** 2 + (y - 34) ** 2 < 24**2)[None, None].expand(16, 1, SIZE, SIZE)
     depth = torch.where(disc, 0.3 + 0.004 * x.float(), 0.52)
@@ -73,7 +73,7 @@ class TestPerlin:
 
     @pytest.mark.parametrize("scale", range(1, 7))
     def test_the_lattice_reaches_as_far_as_the_corners_do_when_turned(self, scale):
-        """Beyond it there would be no noise."""
+        """Beyond the lattice there would be no noise."""
         corners = perlin(streams(400), SIZE, scale_max=scale)[:, [0, 0, -1, -1], [0, -1, 0, -1]]
         assert (corners != 0).all()
 
@@ -166,7 +166,7 @@ class TestAugment:
         assert (stats.kstest(many / beta_max, "uniform").pvalue > 1e-3) if beta_max else not many.any()
 
     def test_each_is_filtered_by_a_skew_gaussian_of_its_own(self, parts, textures, monkeypatch):
-        """Eq. 3 to 5: alpha within its limits, both deviations within theirs and at most 4 : 1, correlated either way."""
+        """Eq. 3 to 5: alpha, both deviations, their ratio (at most 4) and correlation (either sign) are within limits."""
         used = []
 
         def noted(alpha, sigma, radius):
@@ -247,7 +247,7 @@ class TestAugment:
             np.testing.assert_allclose(found, along**2 + (aspect * across) ** 2 - radius**2, atol=0.3, rtol=1e-3)
 
     def test_a_defect_too_faint_for_its_mask_is_strengthened(self, parts, textures):
-        """Else all of it would fall to Eq. 7."""
+        """Otherwise Eq. 7 would remove all of it."""
         faint = {"kernel_norm": "sum", "sigma_min": 0.024, "strength_min": 0.013, "strength_max": 0.013}
         made = make(parts, textures, **(ALWAYS | faint))
         assert (made.mask.amax(dim=(1, 2, 3)) == 1).all()
@@ -355,7 +355,7 @@ class TestAugment:
         assert torch.equal(changed.any(1).any(-1).any(-1), made.mask.any(1).any(-1).any(-1))
 
     def test_a_soft_defect_fades_to_its_rim_in_one_modality(self, parts, textures):
-        """Its mask ends at a quarter of its peak, or where so little of it is left that Eq. 7 counts it as none."""
+        """Its mask ends at a quarter of its peak, or at the threshold of Eq. 7 if that is higher."""
         shape = {"soft_radius_min": 0.14, "soft_radius_max": 0.14}
         made = make(parts, textures, **(ALWAYS | {"soft_share": 1.0, "pierced_share": 1.0} | shape))
         dent, tint = ((a != b).any(1).any(-1).any(-1) for a, b in ((made.depth, parts.depth), (made.rgb, parts.rgb)))
@@ -365,13 +365,13 @@ class TestAugment:
         height = made.change.abs()
         peak = height.amax(dim=(1, 2, 3), keepdim=True)
         reached = parts.depth + made.change
-        whole = ((reached > 0.01) & (reached < 0.99)).all(1).all(-1).all(-1)  # of these the range cuts nothing off
+        whole = ((reached > 0.01) & (reached < 0.99)).all(1).all(-1).all(-1)  # not cut off at depth 0 or 1
         least = (peak / 4).clamp_min(SynthesisSettings().change_threshold)
         assert torch.equal(made.mask[whole] > 0, (height >= least)[whole])
         assert (made.rgb - parts.rgb).abs().amax(dim=1, keepdim=True)[whole][(height < 0.05 * peak)[whole]].max() < 0.05
         steps = torch.stack([height.diff(dim=axis).amax(dim=(1, 2, 3)) for axis in (2, 3)]).amax(dim=0)
         inner = -F.max_pool2d(-parts.foreground.float(), 3, 1, 1) > 0
-        uncut = whole & ((made.ternary == 0) | inner).all(1).all(-1).all(-1)  # nor does the part's outline
+        uncut = whole & ((made.ternary == 0) | inner).all(1).all(-1).all(-1)  # nor by the part's outline
         assert uncut.sum() > 4
         assert (steps < 0.5 * peak.flatten())[uncut].all()
 
@@ -472,7 +472,7 @@ def _mirrored(batch):
 
 class TestTurn:
     def test_everything_turns_together(self, parts):
-        """A sample whose three images are the same picture stays one."""
+        """A sample whose three images show the same shape still does when turned."""
         mark = torch.zeros(16, 1, SIZE, SIZE)
         mark[:, :, 20:30, 34:52] = 1
         turned = turn(
@@ -509,7 +509,7 @@ class TestTurn:
         assert turned.rgb[~turned.foreground.expand(-1, 3, -1, -1)].max() == 0
 
     def test_the_parallax_turns_with_the_images(self):
-        """Of a post, its foot is shown in the colours and its top in the depths."""
+        """The colours show the foot of a post, the depths its top."""
         y, x = torch.meshgrid(*[(torch.arange(SIZE) + 0.5) * (2 / SIZE) - 1] * 2, indexing="ij")
         lean = 0.15 * torch.randn(16, 2, generator=torch.Generator().manual_seed(2))
 

@@ -1,4 +1,4 @@
-"""Tables of figures: what stands in them, and that each format can be read back."""
+"""Tables of figures: their content, and that each format can be read back."""
 
 from __future__ import annotations
 
@@ -259,7 +259,7 @@ class TestPublished:
 
 
 def block(table, name):
-    """The rows of one modality, by method: figures, and which are bold."""
+    """The rows of one modality, by method: the figures, and which of them are bold."""
     return {row.labels[1]: (row.figures, row.bold) for row in table.rows if row.labels[0] == name}
 
 
@@ -329,7 +329,7 @@ class TestPaper:
 
 
 class TestOurs:
-    """Runs of several seeds, and of several folders, in a data set's tables."""
+    """Runs with several seeds, or from several folders, in a data set's tables."""
 
     @staticmethod
     def seeds(category: str, values: dict[int, float], method: str = "ours") -> list[Outcome]:
@@ -346,7 +346,7 @@ class TestOurs:
                 mean.labels == ("RGB+3D", "ours, mean of 2 seeds") and deviation.labels[1] == "ours, standard deviation"
             )
             assert mean.figures == pytest.approx([0.6, 0.7, 0.65])
-            # of the seeds' means over the categories, 0.5 and 0.8, not of the categories' deviations
+            # The last is the deviation of the seeds' means over the categories, 0.5 and 0.8, not a mean of deviations.
             assert deviation.figures == pytest.approx(
                 [statistics.stdev(v) for v in ((0.5, 0.7), (0.5, 0.9), (0.5, 0.8))]
             )
@@ -366,7 +366,7 @@ class TestOurs:
         )
 
     def test_a_standard_deviation_is_no_best_figure(self):
-        outcomes = [one for name in MVTEC for one in self.seeds(name, {0: 0.2, 1: 1.8})]  # it exceeds 1
+        outcomes = [one for name in MVTEC for one in self.seeds(name, {0: 0.2, 1: 1.8})]  # the deviation exceeds 1
         rows = block(paper.paper_tables(outcomes, MVTEC)[0], "RGB+3D")
         assert len(rows["ours, mean of 2 seeds"][1]) > 5 and not rows["ours, standard deviation"][1]
 
@@ -409,7 +409,7 @@ def test_a_whole_file_or_none(tmp_path: Path):
     (tmp_path / "x.md").mkdir()
     (failed,) = write_tables([tmp_path / "x.md", tmp_path / "y.md"], [TABLE], {})
     assert isinstance(failed, DataError) and "x.md: cannot be written" in str(failed)
-    assert (tmp_path / "y.md").is_file()  # all the same
+    assert (tmp_path / "y.md").is_file()  # written despite the other failure
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.md", "y.md"]
 
 

@@ -1,4 +1,4 @@
-"""The golden template: good parts without deviation, defects with one, however they lie."""
+"""The golden template: in any pose, good parts hardly deviate from it and defects do."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def rotated(images, angle, shift=None):
 
 
 def bracket(count=12, seed=0, *, turned=True):
-    """The same L-shaped part with two bores, lying at random angles or alike, with a little noise: rgb, depth, foreground."""
+    """L-shaped parts with a bore and a little noise, shifted and, if `turned`, turned at random: rgb, depth, foreground."""
     generator = torch.Generator().manual_seed(seed)
     y, x = torch.meshgrid(*[torch.linspace(-1, 1, SIZE)] * 2, indexing="ij")
     shape = ((x.abs() < 0.6) & (y.abs() < 0.5) & ~((x > 0.1) & (y > 0.0)) & (((x + 0.3) ** 2 + y**2) > 0.01)).float()
@@ -67,7 +67,7 @@ def test_the_same_part_turned_is_compared_with_the_template_turned(degrees):
 
 
 def test_parts_under_other_light_teach_the_same():
-    """A lamp that ages must not spread what is usual, nor must the mean be of whichever light was there more often."""
+    """An ageing lamp must neither widen the spread of good parts nor draw the mean towards the more frequent light."""
     rgb, depth, part = bracket()
     light = torch.tensor([0.7, 1.3, 0.7])[torch.arange(len(rgb)) % 3].view(-1, 1, 1, 1)
     template = Template(SIZE, uses_rgb=True, uses_depth=True)
@@ -83,7 +83,7 @@ def test_parts_under_other_light_teach_the_same():
 
 
 def test_what_few_parts_show_has_the_light_of_all():
-    """The image's border may cut off those that the lamp shone on."""
+    """The image's border may have cut off the brightly lit parts."""
     rgb, depth, part = bracket(turned=False)
     bright = torch.arange(len(rgb)) % 3 == 1
     part = part & ~(bright.view(-1, 1, 1, 1) & (torch.arange(SIZE) < 36))
@@ -97,7 +97,7 @@ def test_what_few_parts_show_has_the_light_of_all():
 
 
 def test_light_beyond_doubling_is_a_deviation():
-    """An unlit part is not to be turned up until it looks good."""
+    """An unlit part must not be brightened until it looks good."""
     template = learnt()
     rgb, depth, part = bracket(count=3, seed=5)
     for factor, allowed in ((0.55, 0.2), (0.2, None)):
@@ -121,7 +121,7 @@ def test_the_mean_part_is_laid_as_the_part_lies_and_lit_as_it_is():
     template = learnt()
     rgb, depth, part = bracket(count=4, seed=9)
     expected = template(0.7 * rgb, depth, part.float(), straight(part))
-    inside = -F.max_pool2d(-part.float(), 5, 1, 2) > 0  # the rims of parts are where the mean is least sure
+    inside = -F.max_pool2d(-part.float(), 5, 1, 2) > 0  # the mean is least certain at the rim
     depth = torch.where(part, depth, background_depth(depth * part))
     assert ((expected.rgb - 0.7 * rgb) * inside).abs().mean() < 0.2 * (
         (rgb - rgb[inside.expand_as(rgb)].mean()) * inside
@@ -160,8 +160,8 @@ def test_one_modality_looks_at_its_own_image_alone(uses, channels):
 
 
 def test_a_small_defect_stands_out_although_good_parts_differ_everywhere():
-    """They are tinted by up to 0.1 and lie up to 0.06 higher or lower: less than that counts little by itself, but much against
-    its surroundings."""
+    """Good parts are tinted by up to 0.1 and lie up to 0.06 higher or lower: less than that counts little by itself,
+    but much against its surroundings."""
     generator = torch.Generator().manual_seed(6)
     rgb, depth, part = bracket(count=20, seed=6)
     tint = torch.linspace(0.1, -0.1, 3)[None, :, None, None] * (2 * torch.rand(20, 1, 1, 1, generator=generator) - 1)
@@ -206,7 +206,7 @@ def test_a_round_part_is_turned_by_what_is_printed_on_it(mark):
     template = Template(SIZE, uses_rgb=True, uses_depth=True)
     template.learn((rgb * 255).round().byte(), depth, part, straight(part))
     expected = template.images[0]
-    assert expected.max() - expected[SIZE // 2, SIZE // 2] > 0.6 * mark  # turned wrongly, the mark would blur away
+    assert expected.max() - expected[SIZE // 2, SIZE // 2] > 0.6 * mark  # if turned wrongly, the mark would blur away
 
 
 def test_a_part_without_any_feature_does_no_harm():
@@ -220,7 +220,7 @@ def test_a_part_without_any_feature_does_no_harm():
 
 
 def posts(count, seed):
-    """Square posts with a lower step, each seen from another side, with a little noise: rgb, depth, foreground, parallax."""
+    """Posts with a lower step, each seen from another side, with a little noise: rgb, depth, foreground, parallax."""
     generator = torch.Generator().manual_seed(seed)
     y, x = torch.meshgrid(*[torch.linspace(-1, 1, SIZE)] * 2, indexing="ij")
     lean = 0.16 * torch.rand(count, 2, generator=generator) - 0.08
@@ -274,13 +274,13 @@ def test_parts_without_a_common_shape_are_not_compared():
     rgb[:, :, 47:49, 47:49] = 1.0
     compared = template(rgb, depth, parts.float(), straight(parts))
     assert not compared.deviations.any()
-    assert (compared.rgb[:, :, 47:49, 47:49] < 0.2).all()  # a spot is expected to look as what is around it
+    assert (compared.rgb[:, :, 47:49, 47:49] < 0.2).all()  # a spot is expected to look like its surroundings
     assert torch.allclose(compared.depth, depth, atol=1e-4)
     assert learnt().shared == 1
 
 
 class TestImagesWithoutOutlines:
-    """Of images that show nothing but the part the outline says nothing."""
+    """Where images show nothing but the part, its outline carries no information."""
 
     @staticmethod
     def shared(images: np.ndarray) -> bool:

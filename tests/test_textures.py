@@ -1,4 +1,4 @@
-"""The textures that colour synthetic defects: reproducible, truly varied, and from any folder of images."""
+"""The textures that colour synthetic defects: reproducible, varied, and taken from any folder of images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def luminance(textures):
 
 
 def dominant_wavelength(grey):
-    """Mean wavelength in pixels, weighted by spectral power."""
+    """Wavelength in pixels at the mean frequency, weighted by spectral power."""
     spectrum = np.abs(np.fft.fft2(grey - grey.mean())) ** 2
     frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(len(grey)), np.fft.fftfreq(len(grey))))
     return spectrum.sum() / (spectrum * frequency).sum()
@@ -98,7 +98,7 @@ COLOURS = ((250, 10, 10), (10, 250, 10), (10, 10, 250))
 class TestFolder:
     @pytest.fixture
     def folder(self, tmp_path):
-        """One-coloured images of several formats, at several depths, beside a file that is no image."""
+        """Images of one colour each, in several formats and folder depths, beside files that are not images."""
         for colour, name in zip(COLOURS, ["a/red.png", "b/c/green.BMP", "blue.tiff"], strict=True):
             write(tmp_path / name, np.full((90, 150, 3), colour, np.uint8))
         (tmp_path / "readme.txt").write_text("not an image")
@@ -119,7 +119,7 @@ class TestFolder:
         bank = folder_textures(tmp_path, 200, 16, seed=0).astype(int)
         starts, spans = bank.min(axis=(1, 2, 3)), np.ptp(bank, axis=(1, 2, 3))
         assert starts.min() < 20 and starts.max() > 180
-        assert spans.min() >= 14 and spans.max() <= 40  # of 16 to 40 pixels
+        assert spans.min() >= 14 and spans.max() <= 40  # crops of 16 to 40 pixels
 
     def test_reproducible_and_seeded(self, tmp_path):
         write(tmp_path / "noise.png", np.random.default_rng(0).integers(0, 256, (200, 300, 3), np.uint8))

@@ -1,4 +1,4 @@
-"""Parts lower than what counts as table by default: found by their flat side, and by nothing that only looks alike."""
+"""Parts so thin that they count as table by default are found by their flat side; lookalikes are not."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from das3d_cli.data.plane import find_part
 from das3d_cli.data.thin import flat_height
 from das3d_cli.detector import Detector
 
-ABOVE: dict[str, Any] = {"pitch": 80.0, "distance": 0.4, "noise": 0.0005, "dropped": 0.02}  # 0.08 mm on the table
+# The noise is 0.08 mm on the table.
+ABOVE: dict[str, Any] = {"pitch": 80.0, "distance": 0.4, "noise": 0.0005, "dropped": 0.02}
 BOARD = Box(0, 0, (0.1, 0.07, 0.0016), yaw=0.2)
 ON_BOARD = [
     Box(-0.02, 0.01, (0.02, 0.02, 0.012), bottom=0.0016),
@@ -79,7 +80,7 @@ def test_neither_an_uneven_table_nor_a_shallow_dome_is_a_flat_part():
 
 
 def boards(folder: Path) -> Path:
-    """A data set of boards at different places, one lot in training and one with a broken corner to test."""
+    """Write a data set of boards at different places: six to train on, and one marked as broken to test."""
     rng = np.random.default_rng(5)
     for label, count in (("train/good", 6), ("test/broken", 1)):
         for number in range(count):
@@ -99,7 +100,7 @@ def boards(folder: Path) -> Path:
 
 @pytest.fixture
 def das3d(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Types a command in this process, beside the boards, and returns what it tells."""
+    """Run a command in this process, beside the boards, and return its stderr."""
     boards(tmp_path / "raw")
     monkeypatch.chdir(tmp_path)
 
@@ -130,7 +131,7 @@ def test_a_category_of_boards_is_cut_at_half_their_height(das3d: Callable[..., s
     sample = read_sample(cache.folder / cache.samples("train")[0].path)
     outline, _ = cv2.findContours(sample.foreground.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     _, sides, _ = cv2.minAreaRect(max(outline, key=cv2.contourArea))
-    assert min(sides) / max(sides) == pytest.approx(0.7, abs=0.06)  # the board's, not those of what stands on it
+    assert min(sides) / max(sides) == pytest.approx(0.7, abs=0.06)  # the board's sides, not those of parts on it
 
     das3d(*TRAIN)
     (run,) = Path("runs").iterdir()

@@ -1,4 +1,4 @@
-"""Training: repeatable, resumable, honest about its inputs; and the detector that comes out of it."""
+"""Repeatable and resumable training that is strict about its inputs, and the detector it produces."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class TestRun:
         assert not same(weights(finished.run / "checkpoints/last.pt"), weights(other.run / "checkpoints/last.pt"))
 
     def test_steps_and_seeds_draw_others_and_places_their_own(self, finished: Trainer):
-        """Whatever else the seed changes, as the order of the parts."""
+        """Independently of what else the seed changes, such as the order of the parts."""
         data, s = finished.data, finished.settings
         batch, places = data.train.pick(torch.tensor([0, 0])), torch.arange(2)
 
@@ -373,7 +373,7 @@ class TestRun:
         assert went_on.settings.train == finished.settings.train.model_copy(update={"accumulate": 2})
         assert training.resume(run, cache_root, CPU).settings == went_on.settings
         monkeypatch.setenv("DAS3D_TRAIN_ACCUMULATE", "1")
-        monkeypatch.setenv("DAS3D_TRAIN_STEPS", "7")  # as it may have been when --steps overruled it
+        monkeypatch.setenv("DAS3D_TRAIN_STEPS", "7")  # may have been set from the start, overridden by --steps
         assert training.resume(run, cache_root, CPU).settings == finished.settings
 
     def test_a_run_from_before_a_setting_is_not_turned_into_another(
@@ -382,25 +382,25 @@ class TestRun:
         run = Path(shutil.copytree(finished.run, tmp_path / "tire-009"))
         (run / "summary.json").unlink()
         saved = json.loads((run / "settings.json").read_text())
-        del saved["hardware"]["cache_share"]  # which changes nothing that is learnt
+        del saved["hardware"]["cache_share"]  # has no effect on what is learnt
         (run / "settings.json").write_text(json.dumps(saved))
         training.resume(run, cache_root, CPU)
         del saved["synthesis"]["soft_share"]
         (run / "settings.json").write_text(json.dumps(saved))
         with pytest.raises(DataError, match=r"that had no synthesis\.soft_share; train anew"):
             training.resume(run, cache_root, CPU)
-        (run / "settings.json").write_text(json.dumps(saved), encoding="utf-16")  # as an editor may
+        (run / "settings.json").write_text(json.dumps(saved), encoding="utf-16")  # as an editor may save it
         with pytest.raises(DataError, match=r"settings\.json: damaged or not readable; bring it back"):
             training.resume(run, cache_root, CPU)
 
 
 def float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take bfloat16, and with it most of the rounding, out of a training."""
+    """Make trainings skip bfloat16, and with it most of the rounding."""
     monkeypatch.setattr("das3d_cli.engine.trainer.autocast", lambda *_, **__: contextlib.nullcontext())
 
 
 def gradients(trainer: Trainer) -> list[torch.Tensor]:
-    """Of one step, as the optimiser gets them, without batch normalisation's dependence on the batch."""
+    """Gradients of one step, as the optimiser gets them, with batch normalisation independent of the batch."""
     trainer.network.eval().train = lambda: trainer.network
     trainer._advance()
     return [parameter.grad for parameter in trainer.network.parameters()]
@@ -437,7 +437,7 @@ class TestFeed:
         resident = Feed(parts, CPU, indices.__getitem__)
         fetching = Feed(parts, CPU, [*indices, indices[0]].__getitem__)
         fetching._resident = False
-        for step in (0, 1, 3, 0, 2):  # in order, and not
+        for step in (0, 1, 3, 0, 2):  # in order and out of order
             for a, b in zip(resident.batch(step), fetching.batch(step), strict=True):
                 assert torch.equal(a, b)
 
@@ -481,7 +481,7 @@ class TestFeed:
         assert same(weights(finished.run / "checkpoints/last.pt"), weights(trainer.run / "checkpoints/last.pt"))
 
     def test_the_template_reckons_with_halved_depths_in_full_precision(self, parts: Parts):
-        """Sums of halves would be rounded."""
+        """Sums in float16 would be rounded."""
         learnt = []
         for depth in (parts.depth, parts.depth.float()):
             template = Template(64, uses_rgb=True, uses_depth=True)
@@ -537,7 +537,7 @@ def test_the_best_state_is_kept_and_of_equals_the_latest(cache, tmp_path, monkey
 
 
 def test_nothing_in_a_step_waits_for_the_device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    """Tensors of the meta device take a GPU's way through the code and have no values: who asks for one fails."""
+    """Tensors on the meta device take a GPU's path through the code but have no values: code that reads one fails."""
     meta = torch.device("meta")
     with pytest.raises((RuntimeError, NotImplementedError)):
         bool(torch.ones((), device=meta) > 0)
@@ -609,7 +609,7 @@ def test_validation_looks_at_defects_in_both_images_and_in_either_each_drawn_ane
     assert [modality for modality, _ in drawn] == ["both", "rgb", "depth", "both"]
     assert not torch.equal(drawn[0][1].mask, drawn[3][1].mask)
     judged = [batch.foreground for batch in seen if any(torch.equal(batch.rgb, made.rgb) for _, made in drawn)]
-    assert len(judged) == 4 and judged[0].sum() < data.validation.foreground.sum()  # a hole is no part of it
+    assert len(judged) == 4 and judged[0].sum() < data.validation.foreground.sum()  # a hole is not foreground
     assert found["quality"] == (found["image_auroc"] + found["pixel_ap"]) / 2
     ((held, learnt),) = thresholds
     assert (len(held), len(learnt)) == (len(data.validation), len(data.train)) == (2, 4)
@@ -651,7 +651,7 @@ def test_the_good_part_that_scores_highest_is_told(cache: Cache, tmp_path: Path)
     assert f"of the good parts that set it {kept['highest']} scores highest" in next(_told("tire", kept))
 
 
-@pytest.mark.parametrize("processes", [2, 5])  # of 2 parts that are held out, and 4 to train on
+@pytest.mark.parametrize("processes", [2, 5])  # for 2 parts held out and 4 to train on
 def test_each_process_validates_on_its_share(
     cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int
 ):
@@ -675,7 +675,7 @@ class TestDetector:
     def test_judges_good_parts_as_when_its_threshold_was_set(
         self, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ):
-        coarse = torch.autocast("cpu", dtype=torch.bfloat16)  # so that it would show
+        coarse = torch.autocast("cpu", dtype=torch.bfloat16)  # so that any difference would show
         monkeypatch.setattr("das3d_cli.scoring.autocast", lambda _: coarse)
         run = trained(cache, tmp_path, "score.good_share=1").run
         detector, good = (
@@ -793,7 +793,7 @@ class TestDetector:
     def test_a_model_from_before_a_setting_does_not_judge_by_todays_default(self, finished: Trainer, tmp_path: Path):
         content = checkpoint.load(finished.run / "checkpoints" / "best.pt")
         settings = json.loads(content["settings"])
-        del settings["train"]["validate_every"]  # by which no detector judges
+        del settings["train"]["validate_every"]  # not used by a detector
         checkpoint.save(tmp_path / "older.pt", content | {"settings": json.dumps(settings)})
         Detector.load(tmp_path / "older.pt", "cpu")
         del settings["score"]["views"]
@@ -831,7 +831,7 @@ class TestDetector:
     def test_parts_that_it_was_trained_on_are_told(
         self, finished: Trainer, shared_dataset: Path, cache_root: Path, tmp_path: Path
     ):
-        """Put aside for the test after the training, under other names, with one that cannot be used."""
+        """Known parts are copied to the test split after training, under other names; another test part is damaged."""
         assert evaluate_detector(Detector.load(finished.run, "cpu"), cache_root).notes == []
         own = Path(shutil.copytree(shared_dataset, tmp_path / "mvtec3d")) / "tire"
         for number, split in enumerate(("train", "validation")):

@@ -1,4 +1,4 @@
-"""Work done ahead in threads comes back as if it were done one by one."""
+"""Work done ahead in threads gives the same results as one by one; commands load open3d without its viewers."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_no_jobs_no_results():
 
 
 def uses_viewers(_: object) -> bool:
-    """Whether open3d, which must work all the same, brings its viewers along in this process."""
+    """Whether open3d, which must work either way, has loaded its viewers in this process."""
     import open3d as o3d
 
     corner = o3d.utility.Vector3dVector([(0, 0, 1), (0, 1, 1), (1, 0, 1), (1, 1, 1)])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -14,7 +16,7 @@ from torch.utils._pytree import tree_map_only
 
 from das3d_cli.device import short_of_memory
 
-_EAGERLY = 3  # calls before the recording, in which libraries choose kernels and optimisers create their state
+EAGER_CALLS = 3  # calls before the recording, in which libraries choose kernels and optimisers create their state
 
 # A recording first synchronises with the whole GPU, which would abort another thread's recording.
 _one_at_a_time = threading.Lock()
@@ -53,7 +55,7 @@ class Recorded(Generic[Result]):
         self._calls[shapes] = self._calls.get(shapes, 0) + 1
         with torch.cuda.device(inputs[0].device):
             self._stream = self._stream or new_stream(first=True)
-            if self._able and self._calls[shapes] > _EAGERLY and shapes not in self._recordings:
+            if self._able and self._calls[shapes] > EAGER_CALLS and shapes not in self._recordings:
                 self._record(shapes, inputs)
             if shapes in self._recordings:
                 return self._recordings[shapes].replay(inputs)
@@ -71,7 +73,8 @@ class Recorded(Generic[Result]):
         # A failed recording leaves its stream current and memory taken.
         torch.cuda.set_stream(here)
         self._able = False
-        if short_of_memory(cause):
+        self._recordings.clear()  # freeing the failed graph may free a workspace that they share with it
+        if not isinstance(cause, RuntimeError) or short_of_memory(cause):
             raise cause
         torch.cuda.empty_cache()
         told = str(cause).partition("\n")[0]
@@ -92,7 +95,10 @@ class _Recording(Generic[Result]):
         results before they are copied, which happens at once.
         """
         graph, own = torch.cuda.CUDAGraph(), tuple(tensor.clone() for tensor in inputs)
-        with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+        with (
+            _no_garbage_collected(),
+            torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"),
+        ):
             result = work(*own)
         return cls(graph, own, result)
 
@@ -102,6 +108,19 @@ class _Recording(Generic[Result]):
         self.graph.replay()
         copies: Result = tree_map_only(Tensor, Tensor.clone, self.result)
         return copies
+
+
+@contextlib.contextmanager
+def _no_garbage_collected() -> Iterator[None]:
+    """Collect garbage before and not during the block: a graph that is freed during a capture breaks it off."""
+    gc.collect()
+    wanted = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if wanted:
+            gc.enable()
 
 
 def new_stream(*, first: bool) -> torch.cuda.Stream:
