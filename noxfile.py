@@ -1,4 +1,4 @@
-"""Everything a developer runs: `nox -l` lists it. The first two are also how a newcomer sets das3d up."""
+"""Everything that a developer runs; `nox -l` lists it. Newcomers install and try das3d with the first two sessions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def install(session: nox.Session, *groups: str) -> None:
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """Preprocess, preview, train, evaluate and predict on sample_data/: 10 minutes at most on 2 CPU cores."""
+    """Preprocess, preview, train, evaluate and predict on sample_data/: at most 10 minutes on 2 CPU cores."""
     install(session)
     folder = ROOT / "demo"
     if folder.exists():
@@ -47,14 +47,14 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """The test suite, in two processes of a thread each: 10 minutes at most on 2 CPU cores. `-- -n 0 --pdb` to look into one."""
+    """Run the tests in two single-threaded processes: at most 10 minutes on 2 CPU cores. `-- -n 0 --pdb` debugs a failing one."""
     install(session, "test")
     session.run("pytest", "-n", "2", "--dist", "worksteal", *session.posargs, env={"OMP_NUM_THREADS": "1"})
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style and formatting."""
+    """Check style and formatting."""
     session.install("-c", "constraints.txt", *nox.project.dependency_groups(PROJECT, "lint"))
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
@@ -62,28 +62,28 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def typecheck(session: nox.Session) -> None:
-    """mypy --strict over the package."""
+    """Check types: mypy --strict over the package."""
     install(session, "typecheck")
     session.run("mypy")
 
 
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
-    """Measure every claim of speed into tests/bench/RESULTS.md; `-- --gpus 0` for a GPU, `-- --quick` to try it out."""
+    """Measure every claim about speed and write tests/bench/RESULTS.md; `-- --gpus 0` for a GPU, `-- --quick` to try it out."""
     install(session)
     session.run("python", "-m", "tests.bench", *session.posargs)
 
 
 @nox.session(default=False)
 def quality(session: nox.Session) -> None:
-    """Make the detection benchmark and run it: `-- --help` tells how to choose experiments, categories and sizes."""
+    """Make and run the detection benchmark; `-- --help` says how to choose experiments, categories and sizes."""
     install(session)
     session.run("python", "tests/quality", *session.posargs)
 
 
 @nox.session(default=False)
 def gpu(session: nox.Session) -> None:
-    """The tests that need a CUDA device."""
+    """Run the tests that need a CUDA device."""
     install(session, "test")
     session.run(
         "python", "-c", "import sys, torch; sys.exit(None if torch.cuda.is_available() else 'no CUDA device here')"

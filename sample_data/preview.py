@@ -1,4 +1,4 @@
-"""A contact sheet of a data set: one column per label; colour, relief and ground truth below each other.
+"""Draw a contact sheet of a data set: one column per label, with colour, relief and ground truth below each other.
 
 python sample_data/preview.py sample_data/mvtec3d sample_data/preview.png
 """

@@ -42,8 +42,9 @@ def launch(arguments: list[str], processes: int) -> int:
         local_addr="localhost",  # the machine's own name may not resolve
         max_restarts=0,
         monitor_interval=0.1,
-        shutdown_timeout=600,  # seconds after Ctrl-C: a validation may be running, then a checkpoint is written
     )
+    if hasattr(config, "shutdown_timeout"):  # before torch 2.13 always 30 s
+        config.shutdown_timeout = 600  # seconds after Ctrl-C: a validation may be running, then a checkpoint is written
     try:
         elastic_launch(config, sys.executable)("-m", "das3d_cli", *arguments)
     except SignalException as caught:

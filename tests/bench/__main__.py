@@ -1,6 +1,6 @@
-"""Measures how long everything takes and writes RESULTS.md beside this file. Nothing here passes or fails.
+"""Measure how long everything takes and write RESULTS.md beside this file. Nothing here passes or fails.
 
-What stands side by side takes turns, so that ratios hold on a busy machine as well; medians of several rounds.
+What is compared takes turns, so that ratios hold on a busy machine as well. Figures are medians of several rounds.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def _head(chosen: torch.device, seconds: float) -> str:
     gpu = f" and {torch.cuda.get_device_name(chosen)}" if chosen.type == "cuda" else ""
     return (
         f"{_processor()}, {os.cpu_count()} cores, torch with {torch.get_num_threads()} threads{gpu}; Python"
-        f" {platform.python_version()}, torch {torch.__version__}. What stands side by side took turns. `nox -s bench`"
+        f" {platform.python_version()}, torch {torch.__version__}. What is compared took turns. `nox -s bench`"
         f" wrote this file in {seconds / 60:.1f} minutes."
     )
 

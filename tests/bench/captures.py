@@ -29,7 +29,7 @@ def prepare(rgb: Path, xyz: Path) -> Callable[[], object]:
 def preparation(folder: Path, sides: tuple[int, ...], rounds: int) -> Section:
     """das3d's preprocessing, compared with the usual steps, as in 3D-ADS."""
     text = (
-        "One capture in memory, cut out of its table. 3D-ADS: a plane through the border, DBSCAN, the largest cluster."
+        "One capture in memory: its part is cut out. 3D-ADS: a plane through the border, DBSCAN, the largest cluster."
     )
     rows: list[Row] = []
     for side in sides:

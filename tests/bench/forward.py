@@ -76,8 +76,8 @@ def passes(
             Row("3DSR, batch 1: memory beyond the loaded model's", [peak_megabytes(theirs, 1, device, False)], "MB")
         )
     text = (
-        "das3d from images on the device to maps and scores, every part seen as often as the preset says. 3DSR: a network"
-        f" of its published layers with random weights, {dsr.SIZE} x {dsr.SIZE} pixels, in float32 as published."
+        "das3d: from images on the device to maps and scores, with as many views of every part as the preset has. 3DSR: a network"
+        f" with its published layers and random weights, {dsr.SIZE} x {dsr.SIZE} pixels, in float32 as published."
     )
     return Section(f"Forward pass on {device}", text, rows)
 

@@ -21,7 +21,7 @@ from .captures import prepare
 from .clock import Row, Section, growth, take_turns, times
 from .ready import CATEGORY, advance, make_capture, make_trainer, settings_of
 
-_DOUBLING = "Sides, batches and counts grow by two or four from line to line."
+_DOUBLING = "Sides, batches and counts grow by a factor of two or four from line to line."
 
 
 def scored_maps(count: int, side: int) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:

@@ -80,8 +80,8 @@ def steps(cache: Path, preset: str, device: torch.device, rounds: int, *assignme
     text = (
         f"Batches of {count} at {size} x {size} pixels. The plain loop trains the same network on the paper's losses in"
         " eager float32 with Adam, and makes its defects in numpy, one sample after the other; das3d also turns and relights"
-        f" samples, and makes {settings.synthesis.defects} defects on each. On a GPU it makes a step's samples beside the step"
-        " before: synthesis in the step is there by how much a step without it is shorter."
+        f" samples, and makes {settings.synthesis.defects} defects on each. On a GPU, das3d makes a step's samples in parallel"
+        " with the step before; there, synthesis in the step is the time by which a step without it is shorter."
     )
     return Section(f"Training at preset {preset} on {device}", text, rows)
 

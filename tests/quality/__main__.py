@@ -1,7 +1,7 @@
-"""How well das3d finds defects, against a baseline and against its own alternatives: `nox -s quality`.
+"""Measure how well das3d finds defects, against a baseline and against alternatives of its own: `nox -s quality`.
 
-Renders the data, preprocesses them, trains and evaluates, and writes results.csv and RESULTS.md beside this file.
-What is done already is not done again. Nothing here passes or fails.
+Renders the data, preprocesses it, trains and evaluates, and writes results.csv and RESULTS.md beside this file.
+Steps that are done already are skipped. Nothing here passes or fails.
 """
 
 from __future__ import annotations

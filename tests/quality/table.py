@@ -18,10 +18,10 @@ Row = dict[str, str]
 
 _HEAD = """# Results of the detection benchmark
 
-Image AUROC / AUPRO@0.3 on the test split, mean and standard deviation over the seeds where there are several. Minutes are
-those of one training, several running side by side. `nox -s quality` writes this file from results.csv, which also holds
-each kind of defect; CHOICES.md tells of what was tried on the way. Cookies have 45 defective test parts, but 36 of them where
-that file counts 56 samples: eight detectors that judged both have the same image AUROC in the mean, and on the 45 0.005 less AUPRO.
+Image AUROC / AUPRO@0.3 on the test split: the mean, with the standard deviation where there are several seeds. Minutes are those of one
+training, with several running side by side. `nox -s quality` writes this file from results.csv, which also holds the figures of each kind
+of defect; CHOICES.md says what was tried on the way. Cookies have 45 defective test parts, but only 36 where results.csv counts 56
+samples. Eight detectors that judged both sets have the same image AUROC in the mean, and 0.005 less AUPRO on the 45.
 
 """
 
