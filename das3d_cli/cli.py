@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import errno
 import gc
 import importlib
 import io
@@ -112,7 +113,9 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         _exit(130)
     except typer.TyperException as error:
-        _fail(f"{error.format_message().rstrip('.')}; see das3d --help", UsageError.exit_code)
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "das3d"
+        _fail(f"{error.format_message().rstrip('.')}; see {command} --help", UsageError.exit_code)
     except PermissionError as error:
         where = error.filename or "a file"
         _fail(f"{where}: permission denied; let this user read and write there, or choose another place", 1)
@@ -121,19 +124,28 @@ def main() -> None:
             time.sleep(_GRACE)
         if isinstance(error, OSError) and error.filename:
             _fail(f"{error.filename}: {reason(error)}; mend that, or choose another place", 1)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EBADF):
+            _fail(f"cannot be written: {reason(error)}; make room, or send the output elsewhere", 1)
         _fail(f"internal error: {unforeseen(error)}; run again with `das3d --debug` for details", 1)
     gc.freeze()  # the exit then skips a last garbage collection
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def _open_closed_streams() -> None:
-    """Open closed standard streams on the null device: else output goes to another stream or the first file opened."""
+    """Open closed standard streams: else output goes to another stream or the first file opened.
+
+    Nothing is read from stdin, nobody sees what is written to stderr, and writing to stdout fails, as a result is lost.
+    """
     while (opened := os.open(os.devnull, os.O_RDWR)) <= 2:  # takes the lowest free number
         os.set_inheritable(opened, True)  # by child processes
     os.close(opened)
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+    if sys.stdout is None:
+        closed = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(closed, 1)
+        os.close(closed)
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode, errors="replace"))  # noqa: SIM115  (until the process ends)
+            setattr(sys, name, open(number, mode, errors="replace", closefd=False))  # noqa: SIM115  (until the process ends)
 
 
 def _as_can_be(error: UnicodeError) -> tuple[bytes, int]:
@@ -173,9 +185,12 @@ def _fail(text: str, code: int) -> NoReturn:
 
 def _exit(code: int) -> NoReturn:
     """End a failed process. One of several that train together skips Python's clean-up, which would wait for others."""
+    try:
+        sys.stdout.flush()
+    except OSError:  # Python would try again as it ends, and report that
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if launched():
         with contextlib.suppress(OSError):
-            sys.stdout.flush()
             sys.stderr.flush()
         os._exit(code)
     sys.exit(code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -65,6 +66,10 @@ def _told() -> Iterator[None]:
     except BrokenPipeError:  # the reader has seen enough
         raise
     except OSError as error:
+        if error.errno == errno.EBADF:
+            raise DataError(
+                "standard output: is closed; send it to a file, or to /dev/null if nobody needs it"
+            ) from None
         raise DataError(
             f"standard output: cannot be written: {reason(error)}; make room, or send it elsewhere"
         ) from None

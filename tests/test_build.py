@@ -330,6 +330,32 @@ def test_no_cache_is_made_among_the_captures_of_a_table(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("file", "text"), [("manifest.json", '{"mine": 1}'), ("manifest.json", "[1]"), ("train/good/rgb/000.png", "mine")]
+)
+def test_a_folder_of_others_is_neither_mixed_with_nor_written_over(
+    dataset: Path, tmp_path: Path, file: str, text: str
+) -> None:
+    mine = tmp_path / "out/tire" / file
+    mine.parent.mkdir(parents=True)
+    mine.write_text(text)
+    with pytest.raises(UsageError, match=rf"out/tire: holds {file}, which das3d did not write; choose another folder"):
+        run(dataset, tmp_path / "out")
+    assert contents(tmp_path / "out") == {f"tire/{file}": text.encode()}
+
+
+def test_a_damaged_manifest_is_no_reason_to_refuse(dataset: Path, dst: Path) -> None:
+    for damage in ("", "{"):
+        (dst / "tire/manifest.json").write_text(damage)
+        assert run(dataset, dst).failures == []
+
+
+def test_where_nothing_can_be_preprocessed_there_is_no_cache(tmp_path: Path) -> None:
+    (tmp_path / "set/tire/train/good").mkdir(parents=True)
+    summary = run(tmp_path / "set", tmp_path / "out")
+    assert len(summary.failures) == 1 and contents(tmp_path / "out") == {}
+
+
 def cut(folder: Path, name: str, places: Any) -> None:
     """Reduce a capture's files to these pixels."""
     for kind in ("rgb", "gt"):
@@ -458,7 +484,7 @@ def test_source_is_never_written_to(dataset: Path, tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in dataset.rglob("*")} == before
 
 
-@pytest.mark.parametrize("place", ["out", "out/tire/train"])
+@pytest.mark.parametrize("place", ["out", "out/tire"])
 def test_unwritable_target_is_one_error(shared_dataset: Path, tmp_path: Path, place: str) -> None:
     (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / place).write_text("a file in the way")

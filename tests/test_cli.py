@@ -674,7 +674,7 @@ class TestUsage:
             (["train", "--set", "model.size=48"], 2, ["model.size (48)", "multiple of 32"]),
             (["train", "--set", "train.clip=inf"], 2, ["settings.train.clip", "finite"]),
             (["train", "--modality", "sound"], 2, ["--modality", "sound"]),
-            (["train", "--steps", "many"], 2, ["--steps"]),
+            (["train", "--steps", "many"], 2, ["--steps", "see das3d train --help"]),
             (["train", "--stepps", "3"], 2, ["--stepps"]),
             (["trane"], 2, ["trane"]),
             (["predict", "part.tiff"], 2, ["PART.png"]),
@@ -688,6 +688,8 @@ class TestUsage:
             (["preprocess", "nowhere", "x"], 1, ["nowhere"]),
             (["preprocess", "mvtec3d", "x", "--category", "foam"], 2, ["foam", "cookie, tire"]),
             (["preprocess", "mvtec3d", "mvtec3d/out"], 2, ["mvtec3d/out"]),
+            (["preprocess", "out", "mvtec3d"], 2, ["out: is a cache that das3d wrote, not a data set"]),
+            (["preprocess", "out", "x"], 2, ["out: is a cache that das3d wrote, not a data set"]),
             (["preprocess", "runs", "x"], 1, ["runs", "train,validation,test"]),
             (["preprocess", "mvtec3d", "part.png"], 1, ["part.png", "cannot be written"]),
             (["evaluate", "--run", "nowhere"], 1, ["nowhere"]),
@@ -823,6 +825,17 @@ def _change_model(run: Path, **changed: object) -> None:
     path = run / "checkpoints" / "best.pt"
     torch.save(torch.load(path, weights_only=True) | changed, path)
 
+    def test_who_may_not_read_a_file_is_told_by_its_reader(self, place: Path):
+        """Typer would check that itself, and exit as if the call were wrong."""
+        call = (
+            "import os, sys; os.access = lambda path, mode, **_: mode != os.R_OK\nfrom das3d_cli import cli; cli.main()"
+        )
+        arguments = ["part.tiff", "part.png", "--run", "runs/tire-001"]
+        done = subprocess.run(
+            [sys.executable, "-c", call, "predict", *arguments], cwd=place, capture_output=True, text=True, check=False
+        )
+        assert "score" in ok(done).stdout
+
 
 class TestBadRuns:
     @pytest.mark.parametrize(
@@ -891,6 +904,22 @@ class TestFullLog:
         with open("/dev/full", "w") as full:
             done = das3d("predict", "part.tiff", "part.png", cwd=place, stdout=full)
         fails(done, 1, "standard output: cannot be written: no space left")
+
+    @pytest.mark.parametrize("call", [["--help"], ["--version"], ["predict", "--help"]])
+    def test_nor_help(self, place: Path, call: list[str]):
+        with open("/dev/full", "w") as full:
+            done = das3d(*call, cwd=place, stdout=full)
+        assert (done.returncode, done.stdout) == (1, None)
+        assert done.stderr.startswith("error: cannot be written: no space left on device; make room")
+
+    @pytest.mark.parametrize(
+        "call", [["predict", "part.tiff", "part.png"], ["predict", "--parts", "mine", "--json"], ["--version"]]
+    )
+    def test_a_verdict_that_nobody_gets_is_not_called_a_success(self, place: Path, call: list[str]):
+        closing = f"import os, sys; os.close(1); os.execv(sys.executable, [sys.executable, '-m', 'das3d_cli', *{call}])"
+        done = subprocess.run([sys.executable, "-c", closing], cwd=place, capture_output=True, text=True, check=False)
+        assert done.returncode == 1 and "Exception" not in done.stderr, done.stderr
+        assert re.match("error: .*(is closed|bad file descriptor)", done.stderr.splitlines()[-1])
 
     def test_what_is_said_besides_is_not_worth_an_end(self, place: Path):
         with open("/dev/full", "w") as full:

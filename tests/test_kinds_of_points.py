@@ -193,7 +193,7 @@ class TestDepthImages:
             ('{"fy": 600}', "fx, the focal length in pixels, is missing"), ('{"fx": 0}', "positive"), ("[1]", "no object of names"),
             ('{"fx": "wide"}', "must be numbers"), ("fx = 600", "not valid JSON"), ('{"fx": 600, "ppx": 3}', "ppx"),
             ('{"fx": NaN}', "positive"), (b"\xff", "not valid JSON"), ("[" * 100_000, "not valid JSON"),
-            ('{"fx": 1' + "0" * 400 + "}", "must be numbers"),
+            ('{"fx": 1' + "0" * 400 + "}", "must be numbers"), ('{"fx": true}', "must be numbers"),
         ],
     )  # fmt: skip
     def test_camera_file(self, tmp_path: Path, text: str | bytes, camera: Camera | str) -> None:

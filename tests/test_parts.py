@@ -109,6 +109,7 @@ def test_a_list_that_cannot_be_used(tmp_path: Path, content: str, message: str):
         ("depth,rgb,cx", "1.png,1.png,320", "fx, the focal length in pixels, is missing"),
         ("xyz,rgb", "2.tiff,a/../0.png", "the same file as row 2; every part needs its own files and name"),
         ("xyz,rgb,name", "2.tiff,2.png,a", "the same name as row 2; every part needs its own files and name"),
+        ("xyz,rgb", "1.tiff\0,1.png", "holds a NUL character, which no path may; write the table anew as UTF-8 text"),
         ("xyz,rgb,name", "1.tiff,1.png,a/b", "a/b: no name for a file; leave out slashes"),
     ],
 )

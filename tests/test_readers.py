@@ -144,8 +144,13 @@ def test_a_pipe_of_the_shell_is_read(tmp_path: Path) -> None:
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.tiff")
-    with pytest.raises(DataError, match=r"a\.tiff: is a pipe; a point cloud is wanted here, as a file"):
+    with pytest.raises(DataError, match=r"a\.tiff: is a pipe or a device; a point cloud is wanted here, as a file"):
         read_xyz(tmp_path / "a.tiff")
+
+
+def test_a_device_without_an_end_is_not_read() -> None:
+    with pytest.raises(DataError, match="/dev/zero: is a pipe or a device; a colour image is wanted here"):
+        read_rgb(Path("/dev/zero"))
 
 
 def test_a_depth_image_of_whole_numbers_among_clouds_in_metres_is_in_millimetres(tmp_path: Path) -> None:

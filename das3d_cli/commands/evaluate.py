@@ -36,6 +36,7 @@ def run(
         list[Path] | None,
         typer.Option(
             "--run",
+            readable=False,
             help="Run folder or model file; repeat it to see runs side by side. (default: the newest finished run)",
             show_default=False,
         ),
@@ -54,6 +55,7 @@ def run(
         list[Path] | None,
         typer.Option(
             "--runs",
+            readable=False,
             help="Folder of the run folders; repeat it to compare the runs of --category in several folders, each in a row named after"
             f" its folder. (default: {DEFAULT_RUNS})",
             show_default=False,

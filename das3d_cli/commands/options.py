@@ -22,11 +22,17 @@ def option(key: str, *names: str) -> Any:
     of_cpu = f"; preset cpu: {PRESETS['cpu'][key]}" if key in PRESETS["cpu"] else ""
     default = "" if field.default is None else f" (default: {field.default}{of_cpu})"
     return typer.Option(
-        *names, help=f"{field.description[:1].upper()}{field.description[1:]}.{default}", show_default=False
+        *names,
+        readable=False,
+        help=f"{field.description[:1].upper()}{field.description[1:]}.{default}",
+        show_default=False,
     )
 
 
-Config = Annotated[Path | None, typer.Option("--config", help="TOML file of settings.", show_default=False)]
+# Typer's own check for readability is left out everywhere: the reader of a file reports it, with the exit code of bad input.
+Config = Annotated[
+    Path | None, typer.Option("--config", readable=False, help="TOML file of settings.", show_default=False)
+]
 Assignments = Annotated[
     list[str] | None,
     typer.Option(
@@ -45,11 +51,13 @@ Categories = Annotated[
         "--category", help="Category; repeatable, or several separated by commas, or all.", show_default=False
     ),
 ]
-CacheFolder = Annotated[Path, typer.Option("--data", help="Cache that `das3d preprocess` wrote.")]
-Runs = Annotated[Path, typer.Option("--runs", help="Folder of the run folders.")]
+CacheFolder = Annotated[Path, typer.Option("--data", readable=False, help="Cache that `das3d preprocess` wrote.")]
+Runs = Annotated[Path, typer.Option("--runs", readable=False, help="Folder of the run folders.")]
 Run = Annotated[
     Path | None,
-    typer.Option("--run", help="Run folder or model file. (default: the newest finished run)", show_default=False),
+    typer.Option(
+        "--run", readable=False, help="Run folder or model file. (default: the newest finished run)", show_default=False
+    ),
 ]
 Out = Annotated[
     list[Path] | None,

@@ -46,6 +46,7 @@ def run(
         Path | None,
         typer.Argument(
             metavar="PART.tiff",
+            readable=False,
             show_default=False,
             help="Point cloud or depth image, of the same kind and unit as the training data.",
         ),
@@ -54,6 +55,7 @@ def run(
         Path | None,
         typer.Argument(
             metavar="PART.png",
+            readable=False,
             show_default=False,
             help="RGB image of the same size. If the run's training data had only one of the two, give that one alone.",
         ),
@@ -62,6 +64,7 @@ def run(
         Path | None,
         typer.Option(
             "--parts",
+            readable=False,
             help="Judge many parts instead of one: a folder of NAME.tiff and NAME.png, side by side or in xyz/ and rgb/;"
             " the folder of one label in a data set; a data/ folder of Eyecandies; or a CSV file with the columns xyz and"
             " rgb, or depth, rgb, fx, fy, cx, cy and scale, and name if parts are to be named otherwise than their files."

@@ -22,7 +22,9 @@ _NOTES = 20  # maximum number of notes printed: enough to see what is wrong
 
 
 def run(
-    src: Annotated[Path, typer.Argument(metavar="SRC", help="Data set, or CSV table of captures; it is only read.")],
+    src: Annotated[
+        Path, typer.Argument(metavar="SRC", readable=False, help="Data set, or CSV table of captures; it is only read.")
+    ],
     dst: Annotated[Path, typer.Argument(metavar="DST", help="Folder of the cache.")],
     category: Categories = None,
     size: Annotated[int | None, option("preprocess.size", "--size")] = None,
@@ -35,11 +37,12 @@ def run(
 ) -> None:
     flags = {"preprocess.size": size, "preprocess.layout": layout, "hardware.workers": workers, "preset": preset}
     settings = resolve(flags, assignments, config)
-    from das3d_cli.data.build import build
+    from das3d_cli.data.build import build, check_source
     from das3d_cli.data.cache import categories
     from das3d_cli.data.layouts import find_entries
     from das3d_cli.report.preprocessed import preprocess_table
 
+    check_source(src)
     found = find_entries(
         src, split_names(category), layout=settings.preprocess.layout, lights=settings.preprocess.light_names()
     )

@@ -83,12 +83,14 @@ def build(
         progress: called with (samples done, samples in total, current activity).
 
     Raises:
-        UsageError: `dst` lies in the source, which is never written to; another process preprocesses into it; the settings
-            do not fit the captures.
+        UsageError: `dst` lies in the source, which is never written to, or holds files of others; another process
+            preprocesses into it; the settings do not fit the captures.
         DataError: the cache cannot be written. An unusable capture does not raise; it is a failure in the summary.
     """
     names = sorted({entry.category for entry in data.entries} | {item.category for item in data.problems})
     _check_outside(data, dst, names)
+    for name in names:
+        _check_own(dst / name)
     forms = {name: form_of(data.entries_of(name), data.foreground, settings) for name in names}
     done, total = 0, len(data.entries)
 
@@ -151,6 +153,8 @@ def _build_category(
     records, new = _run(tasks, failures, pool, lambda: tell(category, 1))
     failures.sort(key=lambda failure: (failure.path, failure.reason))
     _remove_stale(folder, {record.path for record in records})
+    if not records and not (folder / cache.MANIFEST).exists():
+        return Summary([], failures, {}, [])
     good = [record.geometry for record in records if (record.split, record.label) == ("train", GOOD)]
     usual = usual_of(good, common.low_fraction, common.aspect, kind_of_photos(good_train(entries)))
     cache.write_manifest(folder, Manifest(
@@ -292,3 +296,35 @@ def _check_outside(data: DataSet, dst: Path, names: list[str]) -> None:
         real(folder).is_relative_to(own) for folder in (source, *listed) for own in written
     ):
         raise UsageError(f"{dst}: lies in the data set {source}, which is never written to; choose another folder")
+
+
+def check_source(src: Path) -> None:
+    """Check that a data set to preprocess is not a cache. Raises UsageError: it is."""
+    if any(_is_manifest(src / name / cache.MANIFEST) for name in cache.categories(src)):
+        raise UsageError(f"{src}: is a cache that das3d wrote, not a data set; name the data set first, then the cache")
+
+
+def _check_own(folder: Path) -> None:
+    """Check that a category's folder is missing, empty or a cache, of whatever version.
+
+    Raises:
+        UsageError: it holds other files, which the cache would mix with or replace.
+    """
+    manifest = folder / cache.MANIFEST
+    if manifest.is_file():
+        foreign = None if _is_manifest(manifest) else manifest
+    else:  # an interrupted call leaves samples without a manifest
+        files = (path for path in folder.rglob("[!.]*") if path.suffix != ".npz" and path.is_file())
+        foreign = next(files, None)
+    if foreign:
+        raise UsageError(
+            f"{folder}: holds {foreign.relative_to(folder)}, which das3d did not write; choose another folder for the cache"
+        )
+
+
+def _is_manifest(path: Path) -> bool:
+    """Whether das3d, of any version, wrote this manifest; of a damaged one that is assumed."""
+    try:
+        return "das3d" in json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return True

@@ -37,9 +37,9 @@ def read_bytes(path: Path, what: str) -> bytes:
         DataError: missing, empty or not readable.
     """
     try:
-        # Reading a pipe blocks until somebody writes to it; the shell's own pipes, in /dev, have a writer.
-        if path.is_fifo() and not path.is_relative_to("/dev"):
-            raise DataError(f"{path}: is a pipe; a {what} is wanted here, as a file")
+        # Reading a pipe blocks until somebody writes to it, and a device may never end; the shell's own pipes, in /dev, do.
+        if path.is_char_device() or (path.is_fifo() and not path.is_relative_to("/dev")):
+            raise DataError(f"{path}: is a pipe or a device; a {what} is wanted here, as a file")
         data = path.read_bytes()
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; a {what} is wanted here") from None

@@ -97,6 +97,8 @@ def as_camera(given: Any) -> Camera:
     if unknown:
         raise ValueError(f"found {', '.join(sorted(unknown))} beside {', '.join(names)}")
     try:
+        if any(isinstance(value, bool) for value in given.values()):
+            raise TypeError
         values = {name: float(given[name]) for name in names if given.get(name) not in (None, "")}
     except (TypeError, ValueError, OverflowError):  # OverflowError: an integer of hundreds of digits
         raise ValueError("fx, fy, cx, cy and scale must be numbers") from None

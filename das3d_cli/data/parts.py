@@ -11,7 +11,7 @@ from das3d_cli.data.capture import Camera
 from das3d_cli.data.depth import find_camera
 from das3d_cli.data.layouts import LAYOUTS, flat, mvtec3d
 from das3d_cli.data.layouts.entries import CLOUDS, IMAGES, KINDS, check_name, listing, unread
-from das3d_cli.data.layouts.table import Row, claim, read_rows, row_camera, rows_to_come
+from das3d_cli.data.layouts.table import Row, claim, named_file, read_rows, row_camera, rows_to_come
 from das3d_cli.errors import DataError
 from das3d_cli.files import real
 from das3d_cli.modality import Modality
@@ -233,7 +233,7 @@ def _of_row(row: Row, sources: dict[str, list[str]], folder: Path, where: str) -
         name, problem, nameless = "", f"{where}: {error}", True
     try:
         for kind, names in sources.items():
-            files[kind] = folder / _one_of(row, names)
+            files[kind] = named_file(folder, _one_of(row, names))
         camera = row_camera(row, folder)
     except (ValueError, DataError) as error:
         problem = problem or f"{where}: {error}"

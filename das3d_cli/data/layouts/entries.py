@@ -223,7 +223,7 @@ def by_name(
 def unfit(category: str, paths: Collection[Path], suffixes: tuple[str, ...] = ()) -> list[Failure]:
     """A failure for each path that is a folder, or a file with none of these suffixes."""
     return [Failure(category, path, "a folder among the captures; move it elsewhere" if path.is_dir()
-                    else f"not a {suffixes[0]} file; convert or remove it")
+                    else f"not a {suffixes[0]} file, as {path.parent.name}/ should hold; convert it or move it elsewhere")
             for path in paths if path.is_dir() or path.suffix.lower() not in suffixes]  # fmt: skip
 
 

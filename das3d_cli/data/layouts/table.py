@@ -172,6 +172,13 @@ def row_camera(row: Row, folder: Path) -> Camera | None:
     return as_camera(given) if given else None
 
 
+def named_file(folder: Path, cell: str) -> Path:
+    """The file that a cell names, relative to `folder`. Raises ValueError: no file can have that name."""
+    if "\0" in cell:
+        raise ValueError("holds a NUL character, which no path may; write the table anew as UTF-8 text")
+    return folder / cell
+
+
 def _category(row: Row, path: Path) -> str:
     return row.get("category") or path.stem
 
@@ -191,7 +198,7 @@ def _entry(row: Row, category: str, folder: Path, wanted: set[str], camera: Came
         raise ValueError(f"lacks {lacking}, which other rows of {category} have")
     if label != GOOD and not row.get("gt"):
         raise ValueError(f"gt, the mask of the defect, is missing, but the label is {label}")
-    files = {kind: folder / row[kind] for kind in _FILES if row.get(kind)}
+    files = {kind: named_file(folder, row[kind]) for kind in _FILES if row.get(kind)}
     for kind, path in files.items():
         if not path.is_file():
             raise ValueError(f"{kind} {path}: no such file")
