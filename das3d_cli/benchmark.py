@@ -58,7 +58,7 @@ def benchmark(
 
 def _speed(detector: Detector, batch_size: int, repeats: int, at_first: float) -> Speed:
     cuda = detector.device.type == "cuda"
-    with within_memory(torch.device("cpu"), f"making {batch_size} parts up; give lower --batch-sizes"):
+    with within_memory(torch.device("cpu"), f"while creating {batch_size} made-up parts; give smaller --batch-sizes"):
         parts = _made_up(batch_size, detector.settings.preprocess.size)
     if cuda:
         torch.cuda.reset_peak_memory_stats(detector.device)

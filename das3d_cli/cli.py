@@ -28,7 +28,7 @@ _GRACE = 5  # seconds within which torch's launcher notices that a process has e
 
 _SUMMARIES = {
     "preprocess": "Turn a data set of captures into a cache of model-ready samples.",
-    "synth-preview": "Draw the anomalies that training would synthesise.",
+    "synth-preview": "Draw the artificial defects that training makes.",
     "train": "Train a detector on the good parts of one or more categories.",
     "evaluate": "Measure trained detectors on their test splits, and make the paper's tables.",
     "benchmark": "Time a trained detector on this machine.",
@@ -45,7 +45,7 @@ class Command(TyperCommand):
         for option in self.params:
             times = given.count(option)
             if times > 1 and not (option.multiple or getattr(option, "is_flag", False)):
-                raise UsageError(f"{option.opts[0]}: takes one value, and is given {times} times")
+                raise UsageError(f"{option.opts[0]}: takes one value but is given {times} times; give it once")
         return rest
 
 
@@ -118,12 +118,12 @@ def main() -> None:
         _fail(f"{error.format_message().rstrip('.')}; see {command} --help", UsageError.exit_code)
     except PermissionError as error:
         where = error.filename or "a file"
-        _fail(f"{where}: permission denied; let this user read and write there, or choose another place", 1)
+        _fail(f"{where}: permission denied; give this user read and write access, or choose another place", 1)
     except Exception as error:  # noqa: BLE001  (what is not foreseen is still one line)
         if launched():  # if another process died, the launcher ends this one before it reports that
             time.sleep(_GRACE)
         if isinstance(error, OSError) and error.filename:
-            _fail(f"{error.filename}: {reason(error)}; mend that, or choose another place", 1)
+            _fail(f"{error.filename}: {reason(error)}; fix this, or choose another place", 1)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EBADF):
             _fail(f"cannot be written: {reason(error)}; make room, or send the output elsewhere", 1)
         _fail(f"internal error: {unforeseen(error)}; run again with `das3d --debug` for details", 1)
@@ -165,8 +165,8 @@ def _check_given(arguments: list[str]) -> None:
     for before, text in zip(["", *arguments], arguments, strict=False):
         if not text or (text.startswith("--") and text.find("=") == len(text) - 1):
             option = text or before
-            where = f"what comes after {option}" if option else "the first argument"
-            raise UsageError(f"{where} is empty; perhaps it is a variable that is not set")
+            where = f"the argument after {option}" if option else "the first argument"
+            raise UsageError(f"{where} is empty; perhaps it is a shell variable that is not set")
 
 
 def _fail(text: str, code: int) -> NoReturn:

@@ -68,7 +68,7 @@ def load(text: str, where: Path, needed: Iterable[str]) -> Settings:
     try:
         tree = json.loads(text)  # pydantic's own reader refuses paths that are not valid text
     except ValueError:
-        raise DataError(f"{where}: saved settings are damaged; train anew") from None
+        raise DataError(f"{where}: saved settings are damaged; train again") from None
     try:
         settings = Settings.model_validate(tree)
     except ValidationError as error:
@@ -78,7 +78,7 @@ def load(text: str, where: Path, needed: Iterable[str]) -> Settings:
             f"{where}: saved settings do not fit this version of das3d: {key}: {first['msg'].lower()}"
         ) from None
     if lacking := set(needed) - dict(sources.flatten(tree)).keys():
-        raise DataError(f"{where}: of a version of das3d that had no {some_of(sorted(lacking))}; train anew")
+        raise DataError(f"{where}: saved by a version of das3d that had no {some_of(sorted(lacking))}; train again")
     return settings
 
 
@@ -98,7 +98,9 @@ def adapted(settings: Settings, assignments: list[str]) -> Settings:
     for key in sorted(changes.keys() - set(ADAPTABLE)):
         own, (given, source) = kept[key].value, changes[key]
         if own not in (values[key], Path(str(values[key])).resolve()):
-            told = f"a run keeps its own, {own}; only {beside} can be set beside --resume (got {given}, from {source})"
+            told = (
+                f"a run keeps its own, {own}; with --resume, only {beside} can be changed (got {given}, from {source})"
+            )
             raise UsageError(f"settings.{key}: {told}")
     return wanted
 

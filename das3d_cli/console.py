@@ -71,7 +71,7 @@ def _told() -> Iterator[None]:
                 "standard output: is closed; send it to a file, or to /dev/null if nobody needs it"
             ) from None
         raise DataError(
-            f"standard output: cannot be written: {reason(error)}; make room, or send it elsewhere"
+            f"standard output: cannot be written: {reason(error)}; free some disk space, or send it elsewhere"
         ) from None
 
 

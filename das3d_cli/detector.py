@@ -152,11 +152,11 @@ class Detector:
         content, fingerprint = checkpoint.load_with_fingerprint(file)
         Detector._loading_process = os.getpid()
         if "optimizer" in content:
-            raise DataError(f"{file}: the state of a training, not a model; use {runs.BEST.name} beside it")
+            raise DataError(f"{file}: a saved training state, not a model; use {runs.BEST.name} beside it")
         if content.get("preprocessing") != VERSION:
             raise DataError(f"{file}: its training data were preprocessed by another version of das3d; train again")
         try:
-            with devices.within_memory(device, "for the network; free some"):
+            with devices.within_memory(device, "for the network; free some memory"):
                 settings = configure.load(content["settings"], file, JUDGING)
                 detector = cls(content, settings, device, cuda_graphs=cuda_graphs)
             if not math.isfinite(detector.threshold):
@@ -172,7 +172,7 @@ class Detector:
         if cls._loading_process not in (None, os.getpid()) and torch.get_num_threads() > 1:
             raise UsageError(
                 "this process was forked from one that had loaded a detector, and torch's threads do not work in it: start"
-                ' processes before, or with multiprocessing.get_context("spawn"), and load a detector in each'
+                ' processes before loading one, or with multiprocessing.get_context("spawn"), and load a detector in each'
             )
 
     def __reduce__(self) -> NoReturn:
@@ -194,7 +194,7 @@ class Detector:
         except (TypeError, ValueError):
             number = math.nan
         if not 0 < number <= 1 and number != self._threshold:
-            raise UsageError(f"threshold {value}: a score is wanted, over 0 and at most 1")
+            raise UsageError(f"threshold {value}: must be a score above 0 and at most 1")
         self._threshold = number
 
     def warm_up(self) -> None:
@@ -209,7 +209,7 @@ class Detector:
             try:
                 import open3d  # noqa: F401
             except (ImportError, OSError) as error:
-                raise DataError(f"Open3D cannot be loaded: {error}; install open3d or open3d-cpu anew") from None
+                raise DataError(f"Open3D cannot be loaded: {error}; reinstall open3d or open3d-cpu") from None
         size = self.settings.model.size
         rgb, depth = np.zeros((1, size, size, 3), np.uint8), np.full((1, size, size), 0.5, np.float32)
         for _ in range(EAGER_CALLS + 1 if isinstance(self._look, Recorded) else 1):
@@ -239,7 +239,7 @@ class Detector:
         Raises:
             DataError: the capture cannot be used, or memory is too small; says why.
         """
-        with devices.within_memory(_CPU, "preparing a capture; free some"):
+        with devices.within_memory(_CPU, "while preparing a capture; free some memory"):
             capture = self._capture(rgb, xyz)
         return self.predict_capture(capture)
 
@@ -250,7 +250,7 @@ class Detector:
             DataError: as `predict`.
         """
         self._check_process()
-        with devices.within_memory(_CPU, "preparing a capture; free some"):
+        with devices.within_memory(_CPU, "while preparing a capture; free some memory"):
             capture = self._as_needed(capture)
             return self._judge([(capture, self.prepare(capture))])[0]
 
@@ -278,7 +278,7 @@ class Detector:
 
         self._check_process()
         ready, found = in_order(checked, range(len(captures))), []
-        with devices.within_memory(_CPU, "preparing captures; free some, or give fewer at a time"):
+        with devices.within_memory(_CPU, "while preparing captures; free some memory, or give fewer at a time"):
             while some := list(itertools.islice(ready, _CAPTURES)):
                 found += self._judge(some)
         return found
@@ -295,7 +295,7 @@ class Detector:
     def _as_needed(self, capture: RawCapture) -> RawCapture:
         """Drop what this detector ignores. Raises DataError: needed data are missing, or unneeded points are given."""
         if (capture.rgb is None and self.needs != "depth") or (capture.xyz is None) != (self.needs == "rgb"):
-            wanted = {"both": "rgb and xyz", "rgb": "rgb alone", "depth": "xyz, and rgb may be None"}[self.needs]
+            wanted = {"both": "rgb and xyz", "rgb": "rgb without xyz", "depth": "xyz, and rgb may be None"}[self.needs]
             raise DataError(f"this detector of {self.category} needs {wanted}")
         # In training on points alone colours did not help to find the part, so they must not here.
         return replace(capture, rgb=None) if self.needs == "depth" else capture
@@ -366,10 +366,10 @@ class Detector:
                 size = portion[1].shape[-1]
                 yield Parts.stack(*portion, size=self.settings.model.size, device=self.device).unpacked()
 
-        with self._turn, devices.within_memory(self.device, f"judging {together} parts at once; free some"):
+        with self._turn, devices.within_memory(self.device, f"for {together} parts at once; free some memory"):
             maps, scores = score_each(self._look, batches(), self.settings.score.smoothing, self.settings.views_taken)
         if not np.isfinite(scores).all():  # NaN would pass as good
-            raise DataError("a score is no number: the model or the samples are damaged; preprocess, and train, again")
+            raise DataError("a score is not a number: the model or the samples are damaged; preprocess and train again")
         if maps.shape[-1] == size:
             return Scored(maps, scores)
         grown = torch.nn.functional.interpolate(
@@ -381,12 +381,12 @@ class Detector:
 def _lacking(folder: Path) -> str:
     """Why a folder holds no model, and what to do."""
     if (folder / runs.SUMMARY).is_file():
-        return f"this run's model, {runs.BEST}, is gone; bring it back, or train again"
+        return f"this run's model, {runs.BEST}, is gone; restore it, or train again"
     if (folder / runs.LAST).is_file():
-        return f"no model in this run folder yet; go on with its training: das3d train --resume {folder}"
+        return f"no model in this run folder yet; continue its training: das3d train --resume {folder}"
     if (folder / runs.SETTINGS).is_file():
-        return "no checkpoint in this run folder; its training did not come so far: train again"
-    return f"not a run folder; name one, as runs/tire-001, or a model file, as its {runs.BEST}"
+        return "no checkpoint in this run folder, as its training stopped too early; train again"
+    return f"not a run folder; name one, such as runs/tire-001, or a model file, such as its {runs.BEST}"
 
 
 def _surface(capture: RawCapture, sample: Sample) -> Surface | None:

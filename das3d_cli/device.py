@@ -29,7 +29,7 @@ def choose_all(gpus: str) -> list[torch.device]:
         return [torch.device("cpu")]
     named = {"auto": [0], "all": list(range(count))}
     if gpus not in named and not all(number.isdecimal() for number in gpus.split(",")):
-        raise UsageError(f"--gpus {gpus}: no device; use auto, all, cpu, or numbers as 0 or 0,1")
+        raise UsageError(f"--gpus {gpus}: not a device; use auto, all, cpu, or numbers such as 0 or 0,1")
     wanted = named[gpus] if gpus in named else list(dict.fromkeys(int(number) for number in gpus.split(",")))
     if count == 0:
         raise UsageError(f"--gpus {gpus}: no CUDA device on this machine; use --gpus cpu")
@@ -103,5 +103,5 @@ def within_memory(device: torch.device, advice: str) -> Iterator[None]:
     if device.type == "cpu":
         raise DataError(f"{device}: out of memory {advice}")
     if of_host:  # the advice's second half is about the device's memory
-        raise DataError(f"main memory: out of memory {advice.partition(';')[0]}; free some")
+        raise DataError(f"main memory: out of memory {advice.partition(';')[0]}; free some memory")
     raise DataError(f"{device}: out of memory {advice}, or use --gpus cpu")

@@ -190,11 +190,11 @@ class Outcome:
 def _notes(known: Sequence[str], unused: Sequence[str]) -> Iterator[str]:
     if known:
         yield (
-            f"{len(known)} of the test parts were there when the run was trained or its threshold set, so that the figures are"
+            f"{len(known)} of the test parts were used to train the run or to set its threshold, so the figures are"
             f" too good: {some_of(known)}"
         )
     if unused:
-        yield f"captures that could not be preprocessed and count nowhere: {len(unused)} ({some_of(unused)})"
+        yield f"captures that could not be preprocessed and are not counted: {len(unused)} ({some_of(unused)})"
 
 
 def evaluate_detector(detector: Detector, cache_root: Path) -> Evaluation:
@@ -208,13 +208,13 @@ def evaluate_detector(detector: Detector, cache_root: Path) -> Evaluation:
     wanted = essential(detector.settings.preprocess), detector.form.foreground
     if (essential(made.settings), made.form.foreground) != wanted:
         raise DataError(
-            f"{cache.folder}: preprocessed otherwise than this run's training data;"
+            f"{cache.folder}: preprocessed with other settings than this run's training data;"
             " preprocess again with the run's settings, or train again on this cache"
         )
     own = detector.depth_range_m, detector.window_m, detector.form.plane_distance_m
     if (made.depth_range_m, made.window_m, made.form.plane_distance_m) != own:
         raise DataError(
-            f"{cache.folder}: made of other training captures than this run's; train again on it, or preprocess the run's alone"
+            f"{cache.folder}: made from other training captures than this run's; train again on it, or preprocess only the run's"
         )
     split, reading = begin_split(cache, "test")
     scored = detector.score_each(in_portions(split.inputs, TOGETHER, reading))

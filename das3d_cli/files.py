@@ -39,7 +39,9 @@ def write_whole(path: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):  # if it could not be made, removing it fails too
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise DataError(f"{path}: cannot be written: {reason(error)}; make room or choose another folder") from None
+            raise DataError(
+                f"{path}: cannot be written: {reason(error)}; free some disk space or choose another folder"
+            ) from None
         raise
 
 
@@ -55,10 +57,10 @@ def check_folder(path: Path) -> None:
         DataError: its folder is missing or not writable, or `path` is a folder, a device or a pipe.
     """
     if path.is_dir():
-        raise DataError(f"{path}: cannot be written: is a folder; name a file in it")
+        raise DataError(f"{path}: cannot be written: it is a folder; name a file in it")
     folder = _written_at(path).parent
     if not folder.is_dir():
-        raise DataError(f"{path}: cannot be written: there is no folder {folder}; make it first")
+        raise DataError(f"{path}: cannot be written: there is no folder {folder}; create it first")
     if not os.access(folder, os.W_OK):
         raise DataError(f"{path}: cannot be written: no permission to write in {folder}; choose another folder")
 
@@ -71,7 +73,7 @@ def _written_at(path: Path) -> Path:
     """
     with contextlib.suppress(OSError):  # if the path cannot be examined, the write reports it
         if path.exists() and not (path.is_file() or path.is_dir()):
-            raise DataError(f"{path}: cannot be written: is a device or a pipe; name a file")
+            raise DataError(f"{path}: cannot be written: it is a device or a pipe; name a file")
         return real(path) if path.is_symlink() else path
     return path
 
@@ -126,7 +128,9 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"{path}: cannot be written: {reason(error)}; make room or choose another folder") from None
+        raise DataError(
+            f"{path}: cannot be written: {reason(error)}; free some disk space or choose another folder"
+        ) from None
 
 
 def reason(error: OSError) -> str:

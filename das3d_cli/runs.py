@@ -42,7 +42,9 @@ def claim(base: Path, category: str) -> Path:
                 (run / LAST.parent).mkdir()
                 return run
     except OSError as error:
-        raise DataError(f"{base}: cannot make a run folder here: {reason(error)}; choose another with --runs") from None
+        raise DataError(
+            f"{base}: cannot make a run folder here: {reason(error)}; choose another folder with --runs"
+        ) from None
 
 
 def append_metrics(run: Path, record: Mapping[str, Any]) -> None:
@@ -52,7 +54,7 @@ def append_metrics(run: Path, record: Mapping[str, Any]) -> None:
             file.write(to_json(record) + "\n")
     except OSError as error:
         raise DataError(
-            f"{run / METRICS}: cannot be written: {reason(error)}; make room, and go on with --resume {run}"
+            f"{run / METRICS}: cannot be written: {reason(error)}; free some disk space, and continue with --resume {run}"
         ) from None
 
 
@@ -90,7 +92,7 @@ def unfinished(path: Path) -> list[Path]:
 def using(path: Path, category: str, step: int, steps: int) -> str:
     """The line that names the run or model file in use, and says if its training is unfinished."""
     ended = not path.is_dir() or (path / SUMMARY).is_file()
-    state = "" if ended else f", unfinished: its best state so far, of step {step} of {steps}"
+    state = "" if ended else f", unfinished: its best state so far, from step {step} of {steps}"
     return f"using {path} ({category}){state}"
 
 

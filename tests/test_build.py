@@ -235,7 +235,7 @@ def test_one_capture_of_two_parts_does_not_widen_the_window_of_all(
     summary = run(dataset, tmp_path / "out")
     wide, at_border = summary.notes
     assert wide.startswith(
-        f"{path}: what stands there is too wide for the parts' window by a factor of 2.0, and so shown smaller"
+        f"{path}: what was found is 2.0 times as wide as the window that shows a part, so it is shown smaller"
     )
     assert at_border.startswith(f"{path}: the part reaches the image's border")
     assert run(dataset, tmp_path / "out", workers=2).notes == summary.notes
@@ -274,8 +274,8 @@ def test_a_part_partly_out_of_view_or_hardly_measured_is_told(dataset: Path, tmp
     summary = run(dataset, tmp_path / "out")
     assert summary.failures == []
     hardly, cut = sorted(summary.notes, key=lambda note: "border" in note)
-    assert re.fullmatch(rf"{train}/xyz/002\.tiff: [67]\d% of the part have no points; look why .*", hardly)
-    assert cut.startswith(f"{test}/xyz/{name}.tiff: the part reaches the image's border, as few others do; look")
+    assert re.fullmatch(rf"{train}/xyz/002\.tiff: [67]\d% of the part has no points; check why .*", hardly)
+    assert cut.startswith(f"{test}/xyz/{name}.tiff: the part reaches the image's border, unlike most others; check")
 
 
 @pytest.mark.parametrize(("pixels", "told"), [(0, 0), (2, 1)])
@@ -292,7 +292,7 @@ def test_a_photo_that_does_not_lie_on_its_points_is_told(
     assert len(notes) == told, notes
     for note in notes:
         assert re.match(
-            rf"{path}/xyz/{Path(name).stem}\.tiff: the photo lies (1\.[6-9]|2\.[0-4]) pixels from where photos lie",
+            rf"{path}/xyz/{Path(name).stem}\.tiff: the photo lies (1\.[6-9]|2\.[0-4]) pixels off its points",
             note,
         ), note
 
@@ -311,7 +311,7 @@ def test_a_capture_in_which_hardly_anything_stands_is_told(dataset: Path, tmp_pa
     summary = run(dataset, tmp_path / "out")
     assert summary.failures == []
     (note,) = summary.notes
-    assert note.startswith(f"{path}: what stands there is ") and "look whether the part is there" in note
+    assert note.startswith(f"{path}: what was found is only ") and "check that the part is there" in note
 
 
 def test_no_cache_is_made_among_the_captures_of_a_table(tmp_path: Path) -> None:
@@ -322,7 +322,7 @@ def test_no_cache_is_made_among_the_captures_of_a_table(tmp_path: Path) -> None:
     files = sorted(path.relative_to(tmp_path).with_suffix("") for path in tmp_path.rglob("*.png"))
     (tmp_path / "v.csv").write_text("xyz,rgb\n" + "".join(f"{path}.tiff,{path}.png\n" for path in files))
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(UsageError, match="which is never written to; choose another folder"):
+    with pytest.raises(UsageError, match="which das3d never changes; choose another folder"):
         build(find_entries(tmp_path / "v.csv"), tmp_path, PreprocessSettings(size=32), workers=1)
     assert sorted(tmp_path.rglob("*")) == before
     assert (
@@ -373,7 +373,7 @@ def test_a_capture_of_another_resolution_is_a_failure(dataset: Path, dst: Path) 
     test, train = run(dataset, dst).failures
     assert test.path == dataset / "tire/test/bump/xyz/000.tiff"
     assert train.path == dataset / "tire/train/good/xyz/001.tiff"
-    assert re.match(r"a pixel shows 1.99 mm of the part, .* measured on 0.996 to 0.996 mm: ", test.reason)
+    assert re.match(r"a pixel shows 1.99 mm of the part, but 0.996 to 0.996 mm in the captures ", test.reason)
 
 
 def test_ground_truth_of_another_size_is_a_failure(dataset: Path, dst: Path, part: Callable[..., Any]) -> None:
@@ -388,11 +388,15 @@ def test_ground_truth_of_another_size_is_a_failure(dataset: Path, dst: Path, par
     ("name", "level", "complaint"),
     [
         ("test/bump/gt/000.png", 0, "marks nothing, but the part is labelled bump; mark the defect, or label it good"),
-        ("test/good/gt/000.png", 1, "marks a defect, but the part is labelled good; label it as the defect, or remove"),
+        (
+            "test/good/gt/000.png",
+            1,
+            "marks a defect, but the part is labelled good; label it with its defect, or remove",
+        ),
         (
             "train/good/gt/001.png",
             1,
-            "marks a defect, but the part is labelled good; label it as the defect, or remove",
+            "marks a defect, but the part is labelled good; label it with its defect, or remove",
         ),
     ],
 )
@@ -446,7 +450,7 @@ def test_a_whole_category_that_cannot_be_used_is_told_by_its_first_capture(datas
     summary = run(dataset, tmp_path / "out")
     assert (summary.rows, [failure.path for failure in summary.failures]) == ([], [dataset])
     assert summary.failures[0].reason.startswith(
-        "tire: none of 4 train/good captures can be used to measure the parts on, read as m; the first:"
+        "tire: none of the 4 train/good captures, read in m, can be used to measure the size of the parts; the first:"
         f" {dataset}/tire/train/good/xyz/000.tiff: damaged or unsupported TIFF"
     )
 
@@ -478,7 +482,7 @@ def test_one_preprocess_in_a_cache_at_a_time(shared_dataset: Path, dst: Path) ->
 def test_source_is_never_written_to(dataset: Path, tmp_path: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in dataset.rglob("*")}
     for root, target in ((dataset, dataset), (dataset, dataset / "out"), (dataset / "tire", dataset)):
-        with pytest.raises(UsageError, match="which is never written to; choose another folder"):
+        with pytest.raises(UsageError, match="which das3d never changes; choose another folder"):
             run(root, target)
     run(dataset, tmp_path / "out")
     assert {path: path.stat().st_mtime_ns for path in dataset.rglob("*")} == before

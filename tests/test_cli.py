@@ -124,7 +124,7 @@ class TestMainPath:
         tifffile.imwrite(place / "hardly.tiff", cloud, photometric="rgb")
         hardly = ok(das3d("predict", "hardly.tiff", "part.png", "--json", cwd=place))
         (note,) = json.loads(hardly.stdout)["notes"]
-        assert "of the part have no points" in note and f"hardly.tiff: {note}\n" in hardly.stderr
+        assert "of the part has no points" in note and f"hardly.tiff: {note}\n" in hardly.stderr
         unusable = das3d("predict", "absent.tiff", "part.png", "--json", cwd=place)
         fails(unusable, 1, "absent.tiff", printed=True)
         told = json.loads(unusable.stdout)
@@ -137,7 +137,7 @@ class TestMainPath:
         (tmp_path / "part.jpg").rename(tmp_path / "part.png")  # the content counts, not the name
         told = ok(das3d("predict", "part.tiff", tmp_path / "part.png", "--json", cwd=place))
         (note,) = json.loads(told.stdout)["notes"]
-        assert note.startswith("JPEG, where the training's photos were PNG.")
+        assert note.startswith("JPEG, but the photos used in training were PNG.")
         assert f"{tmp_path}/part.png: {note}\n" in told.stderr
         assert "JPEG" not in ok(das3d("predict", "part.tiff", "part.png", cwd=place)).stderr
 
@@ -215,7 +215,7 @@ class TestMainPath:
         monkeypatch.setattr("das3d_cli.data.build.build", interrupted)
         with pytest.raises(KeyboardInterrupt):
             preprocess_command.run(place / "mvtec3d", tmp_path / "out")
-        assert capsys.readouterr().err.endswith("interrupted; the same command goes on from here\n")
+        assert capsys.readouterr().err.endswith("interrupted; give the same command again to continue\n")
 
     def test_interrupted_training_goes_on(self, place: Path):
         import signal
@@ -237,7 +237,7 @@ class TestMainPath:
         assert process.returncode == 130, text
         assert "das3d train --resume long/tire-001" in text and "Traceback" not in text
         assert (place / "long/tire-001/checkpoints/last.pt").exists()
-        fails(das3d("train", "--resume", "long/tire-001", "--steps", 5, cwd=place), 2, "--resume", "give no others")
+        fails(das3d("train", "--resume", "long/tire-001", "--steps", 5, cwd=place), 2, "--resume", "do not give others")
         fails(
             das3d("train", "--resume", "long/tire-001", "--set", "train.lr=1", cwd=place),
             2,
@@ -297,7 +297,7 @@ class TestMainPath:
             train_command._collect(outcomes(), ["first", "second", "third"], False, of="category")
         told = capsys.readouterr()
         assert told.out == "runs/first-001\n"
-        assert told.err == "failed: second: its loss became nan\nnot trained to the end: third\n"
+        assert told.err == "failed: second: its loss became nan\nnot finished: third\n"
 
     def test_an_interrupt_in_the_last_step_begins_no_other(self, capsys: pytest.CaptureFixture[str]):
         begun = []
@@ -310,7 +310,7 @@ class TestMainPath:
         with pytest.raises(KeyboardInterrupt):
             train_command._collect(outcomes(), ["first", "second"], False, of="category")
         told = capsys.readouterr()
-        assert (begun, told.out, told.err) == (["first"], "runs/first-001\n", "not trained to the end: second\n")
+        assert (begun, told.out, told.err) == (["first"], "runs/first-001\n", "not finished: second\n")
         only = {"run": "runs/first-001", "interrupted": True}
         train_command._collect([("first", only)], ["first"], False, of="category")  # nothing was left to interrupt
 
@@ -335,8 +335,8 @@ class TestTables:
         told = done.stderr.splitlines()
         assert "tire: set/tire-003 is the newest of 2 finished runs with --modality both" in told
         assert (
-            "the runs of the row ours with --modality both were not trained alike: synthesis.skew_filter; train --runs puts those of"
-            " an experiment into a folder of their own" in told
+            "the runs in row ours with --modality both differ in their settings: synthesis.skew_filter; use `das3d train --runs` to give"
+            " an experiment's runs a folder of their own" in told
         )
         alone = json.loads(ok(das3d("evaluate", "--run", "set/tire-003", "--json", cwd=trained)).stdout)
         assert alone["metrics"] == runs["tire", "both"]["metrics"], "the same code judges one run and many"
@@ -367,7 +367,7 @@ class TestTables:
         assert (row["method"], row["seeds"]) == ("ours", 2)
         assert (
             f"{tmp_path}/runs/tire-004 is the newest of 3 finished runs" in done.stderr
-            and "; with it 1 that differ" in done.stderr
+            and "; 1 more that differ" in done.stderr
         )
         newest = json.loads(ok(das3d(*call, cwd=trained)).stdout)
         assert len(newest["runs"]) == 2 and newest["means"][0]["seeds"] == 1
@@ -386,8 +386,8 @@ class TestTables:
     @pytest.mark.parametrize(
         ("call", "parts"),
         [
-            (("--all-seeds",), ["--all-seeds: goes with --category"]),
-            (("--runs", "set", "--runs", "runs"), ["--runs: several go with --category"]),
+            (("--all-seeds",), ["--all-seeds: needs --category"]),
+            (("--runs", "set", "--runs", "runs"), ["--runs: several folders need --category"]),
             (("--category", "tire", "--runs", "set", "--runs", "./set/"), ["--runs: a folder is named twice"]),
             (("--category", "tire", "--runs", "set", "--runs", "out/../a/set"), ["--runs: two folders are called set"]),
         ],
@@ -414,10 +414,10 @@ class TestTables:
         fails(
             das3d(*call, "--category", "tire", cwd=trained),
             2,
-            "takes one run of each category, but there are several of tire",
+            "takes one run per category, but tire has several",
         )
         named = ("evaluate", "--run", "set/tire-001", "--run", "set/tire-003", "--maps", tmp_path / "maps")
-        fails(das3d(*named, cwd=trained), 2, "takes one run of each category, but 2 are given")
+        fails(das3d(*named, cwd=trained), 2, "takes one --run at a time, but 2 are given")
         (tmp_path / "other").mkdir()
         (tmp_path / "other/cookie").touch()
         blocked = ("evaluate", "--runs", "set", "--maps", tmp_path / "other", "--category", "cookie")
@@ -450,7 +450,7 @@ class TestTables:
 
     def test_a_category_without_a_run_is_told_and_the_rest_is_shown(self, place: Path):
         done = ok(das3d("evaluate", "--category", "all", "--json", cwd=place))
-        assert "cookie: no finished run below runs" in done.stderr
+        assert "cookie: no finished run in runs" in done.stderr
         assert [record["category"] for record in json.loads(done.stdout)["runs"]] == ["tire"]
 
     def test_runs_side_by_side(self, trained: Path, tmp_path: Path):
@@ -582,10 +582,10 @@ class TestManyParts:
             assert again["score"] != first["score"] and again["heatmap"] == first["heatmap"]
             unplaced = answer(f"first,{other},{place}/part.png,")
             assert unplaced["score"] > 0 and unplaced["heatmap"] is None
-            assert unplaced["notes"][-1].endswith("is called first too; give one another name")
+            assert unplaced["notes"][-1].endswith("is called first too; rename one of them")
             assert "nowhere.tiff: no such file" in answer(f",nowhere.tiff,{place}/part.png,")["error"]
             assert answer('"a,b')["error"].startswith("standard input: row 6: unexpected end of data; look for")
-            assert "is of cookie, but the run is of tire" in answer(",a.tiff,a.png,cookie")["error"]
+            assert "is of cookie, but the run is for tire" in answer(",a.tiff,a.png,cookie")["error"]
             rest, told = process.communicate()
             at_last.cancel()
         assert process.returncode == 1 and rest == ""
@@ -595,7 +595,7 @@ class TestManyParts:
     def test_a_list_that_is_written_begins_with_the_columns_names(self, place: Path, written: str):
         done = das3d("predict", "--parts", "-", cwd=place, input=written)
         assert (done.returncode, done.stdout) == (1, "")
-        assert "standard input: a first line with the columns xyz and rgb is wanted" in done.stderr
+        assert "standard input: the first line must name the columns xyz and rgb" in done.stderr
 
     def test_a_list_may_end_before_its_first_part(self, place: Path):
         done = das3d("predict", "--parts", "-", cwd=place, input="xyz,rgb\n")
@@ -696,7 +696,7 @@ class TestUsage:
             (["evaluate", "--data", "nowhere"], 1, ["nowhere"]),
             (["evaluate", "--pictures", "part.png"], 2, ["--pictures part.png: is a file"]),
             (["evaluate", "--pictures", "mine"], 2, ["--pictures mine: would replace mine/overview.png", "choose"]),
-            (["evaluate", "--report", "folder.html"], 1, ["folder.html: cannot be written: is a folder"]),
+            (["evaluate", "--report", "folder.html"], 1, ["folder.html: cannot be written: it is a folder"]),
             (["evaluate", "--report", "part.png"], 2, ["--report part.png", "end in .html"]),
             (["evaluate", "--report", "no/where.html"], 1, ["no/where.html", "there is no folder no"]),
             (["evaluate", "--pictures", "x", "--category", "tire"], 2, ["--pictures", "--run"]),
@@ -705,8 +705,8 @@ class TestUsage:
             (["evaluate", "--run", "runs/tire-001", "--category", "tire"], 2, ["--run", "--category"]),
             (["evaluate", "--category", "tire,cookie"], 2, ["cookie", "das3d train"]),
             (["train", "--category", ","], 2, ["--category", "no name"]),
-            (["train", "--category", "all", "--category", "tire"], 2, ["--category: all, tire", "keep one"]),
-            (["predict", "--parts", "mvtec3d", "--parts", "twice.csv"], 2, ["--parts: takes one value, and is given 2 times"]),
+            (["train", "--category", "all", "--category", "tire"], 2, ["--category: all, tire", "not both"]),
+            (["predict", "--parts", "mvtec3d", "--parts", "twice.csv"], 2, ["--parts: takes one value but is given 2 times"]),
             (["train", "--seed", "1", "--seed=2"], 2, ["--seed: takes one value"]),
             (["predict", "--parts", "part.tiff", "--parts", "part.png"], 2, ["--parts: takes one value"]),
             (["train", "--data", "long" * 99], 1, ["longlong: file name too long"]),
@@ -723,18 +723,18 @@ class TestUsage:
             (["train", "--set=synthesis.textures="], 2, ["textures: is empty"]),
             (["benchmark", "--batch-sizes", "1,none"], 2, ["--batch-sizes 1,none", "1,4,16"]),
             (["benchmark", "--run", "nowhere"], 1, ["nowhere"]),
-            (["benchmark", "--batch-sizes", "9000000000", "--gpus", "cpu"], 1, ["out of memory making 9000000000 parts", "--batch-sizes"]),
+            (["benchmark", "--batch-sizes", "9000000000", "--gpus", "cpu"], 1, ["creating 9000000000 made-up parts", "--batch-sizes"]),
             (["predict", "part.png", "part.tiff"], 1, ["part.tiff", "swapped"]),
             (["predict", "absent.tiff", "part.png"], 1, ["absent.tiff"]),
             (["predict", "part.tiff", "part.png", "--heatmap", "no/where.png"], 1, ["no/where.png"]),
             (["predict", "part.tiff", "part.png", "--heatmap", "out.jpg"], 2, ["--heatmap out.jpg", "end in .png"]),
             (["predict", "part.tiff", "part.png", "--runs", "mvtec3d"], 2, ["no finished run"]),
-            (["predict", "part.tiff", "part.png", "--threshold", "nan"], 2, ["--threshold nan", "over 0 and at most 1"]),
-            (["predict", "part.tiff", "part.png", "--threshold", "60"], 2, ["--threshold 60.0", "over 0 and at most 1"]),
-            (["predict", "part.tiff", "part.png", "--heatmap", "part.png"], 2, ["--heatmap part.png: is the part's own file"]),
+            (["predict", "part.tiff", "part.png", "--threshold", "nan"], 2, ["--threshold nan", "above 0 and at most 1"]),
+            (["predict", "part.tiff", "part.png", "--threshold", "60"], 2, ["--threshold 60.0", "above 0 and at most 1"]),
+            (["predict", "part.tiff", "part.png", "--heatmap", "part.png"], 2, ["--heatmap part.png: is one of the part's own files"]),
             (["synth-preview", "--category", "tire", "--out", "mine"], 2, ["--out mine: would replace mine/samples.png"]),
             (["synth-preview", "--category", "all"], 2, ["choose one"]),
-            (["synth-preview", "--category", "tire", "--set", "preprocess.frame=image"], 2, ["frame: image", "das3d preprocess"]),
+            (["synth-preview", "--category", "tire", "--set", "preprocess.frame=image"], 2, ["frame: set to image", "das3d preprocess"]),
         ],
     )  # fmt: skip
     def test_bad_input_is_one_line(
@@ -841,7 +841,7 @@ class TestBadRuns:
     @pytest.mark.parametrize(
         ("spoil", "part"),
         [
-            (lambda run: (run / "checkpoints/best.pt").unlink(), r"best.pt, is gone; bring it back"),
+            (lambda run: (run / "checkpoints/best.pt").unlink(), r"best.pt, is gone; restore it"),
             (lambda run: _change_model(run, das3d_format=99), "format 99"),
             (lambda run: _change_model(run, settings='{"unheard_of": 1}'), "do not fit this version"),
             (lambda run: _change_model(run, preprocessing=-1), "another version"),

@@ -197,7 +197,7 @@ def test_a_link_stays_one_and_a_device_or_a_pipe_is_kept(tmp_path: Path):
     (tmp_path / "to-pipe").symlink_to("pipe")
     for name in ("pipe", "to-pipe"):
         for write in (check_folder, lambda path: write_whole(path, b"")):
-            with pytest.raises(DataError, match=rf"{name}: cannot be written: is a device or a pipe; name a file"):
+            with pytest.raises(DataError, match=rf"{name}: cannot be written: it is a device or a pipe; name a file"):
                 write(tmp_path / name)
     assert (tmp_path / "pipe").is_fifo() and len(list(tmp_path.iterdir())) == 4
     with pytest.raises(DataError, match="cannot be written: file name too long"):
@@ -223,7 +223,7 @@ class TestFullDisk:
 
         with monkeypatch.context() as patch:
             patch.setattr(Path, call, full)
-            with pytest.raises(DataError, match=r"cannot be written: no space left.*make room") as error:
+            with pytest.raises(DataError, match=r"cannot be written: no space left.*free some disk space") as error:
                 finish(start(cache, tmp_path, *MANY_FILES))
         assert "\n" not in str(error.value)
         (run,) = tmp_path.iterdir()
@@ -278,7 +278,7 @@ class TestShortOfMemory:
 
         trainer = start(cache, tmp_path, "train.batch_size=4")
         monkeypatch.setattr(f"das3d_cli.engine.{where}", fails)
-        advice = f"go on with --resume {trainer.run} --set train.accumulate=2, --data and --gpus as before, or train anew with"
+        advice = f"continue with --resume {trainer.run} --set train.accumulate=2 and the same --data and --gpus, or train again with"
         with pytest.raises(DataError, match=f"^cpu: out of memory at batch size 4; {re.escape(advice)}"):
             finish(trainer)
         monkeypatch.undo()
@@ -293,7 +293,7 @@ class TestShortOfMemory:
         trainer = start(cache, tmp_path, "train.accumulate=2", "model.stem=1")
         monkeypatch.setattr("das3d_cli.engine.samples.augment_often", fails)
         with pytest.raises(
-            DataError, match=r"one part at a time; train anew with --set model\.discriminator_width below 4"
+            DataError, match=r"one part at a time; train again with --set model\.discriminator_width below 4"
         ):
             finish(trainer)
 
@@ -304,15 +304,15 @@ class TestShortOfMemory:
         monkeypatch.setattr("das3d_cli.template.Template.learn", fails)
         with pytest.raises(
             DataError,
-            match=r"^cpu: out of memory before the first step; free some, or preprocess with a lower --size and train anew$",
+            match=r"^cpu: out of memory before the first step; free some memory, or preprocess with a lower --size and train again$",
         ):
             start(cache, tmp_path)
 
     def test_of_main_memory_says_so(self):
         error = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes")
-        advice = "before the first step; go on with a lower --set hardware.cache_share"
+        advice = "before the first step; continue with a lower --set hardware.cache_share"
         with (
-            pytest.raises(DataError, match=r"^main memory: out of memory before the first step; free some$"),
+            pytest.raises(DataError, match=r"^main memory: out of memory before the first step; free some memory$"),
             device.within_memory(torch.device("cuda", 0), advice),
         ):
             raise error
@@ -326,7 +326,9 @@ class TestShortOfMemory:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
         monkeypatch.setattr(f"das3d_cli.engine.training.{where}", fails)
-        with pytest.raises(DataError, match=r"^cpu: out of memory before the first step; free some, and go on$"):
+        with pytest.raises(
+            DataError, match=r"^cpu: out of memory before the first step; free some memory and continue$"
+        ):
             training.resume(run, cache.folder.parent, CPU)
 
     def test_a_state_that_does_not_fit_in(self, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -343,7 +345,7 @@ class TestShortOfMemory:
             raise MemoryError
 
         monkeypatch.setattr(torch, "save", fails)
-        with pytest.raises(DataError, match=r"^cpu: out of memory writing .*last\.pt; free some$"):
+        with pytest.raises(DataError, match=r"^cpu: out of memory while writing .*last\.pt; free some memory$"):
             checkpoint.save(tmp_path / "last.pt", {})
         assert list(tmp_path.iterdir()) == []
 
@@ -356,7 +358,7 @@ class TestShortOfMemory:
             raise RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")
 
         monkeypatch.setattr("das3d_cli.detector.score_each", fails)
-        with pytest.raises(DataError, match=r"out of memory judging 3 parts at once; free some"):
+        with pytest.raises(DataError, match=r"out of memory for 3 parts at once; free some memory"):
             detector.score(*load_split(cache, "test").inputs)
 
     def test_reading_a_model(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -369,7 +371,7 @@ class TestShortOfMemory:
             )
 
         monkeypatch.setattr(torch, "load", fails)
-        with pytest.raises(DataError, match=r"^cpu: out of memory reading .*model\.pt; free some$"):
+        with pytest.raises(DataError, match=r"^cpu: out of memory while reading .*model\.pt; free some memory$"):
             checkpoint.load(tmp_path / "model.pt")
 
     def test_other_errors_stay_what_they_are(self):

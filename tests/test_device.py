@@ -30,7 +30,7 @@ def test_a_cpu_computes_in_bfloat16_in_training_alone_and_only_natively(monkeypa
 
 @pytest.mark.parametrize("gpus", ["cuda", "", "1.5", "cpu,0", None, -1])
 def test_what_is_no_device_is_said_in_one_line(gpus):
-    with pytest.raises(UsageError, match="no device; use auto, all, cpu, or numbers"):
+    with pytest.raises(UsageError, match="not a device; use auto, all, cpu, or numbers"):
         choose(gpus)
 
 

@@ -249,9 +249,9 @@ class TestPieces:
             (
                 16,
                 1,
-                "16 samples cannot be shared out evenly among 3 processes; take a multiple of 3, or another number",
+                "16 samples cannot be divided evenly among 3 processes; use a multiple of 3, or another number",
             ),
-            (9, 2, "9 samples.*3 processes in 2 micro-batches each; take a multiple of 6"),
+            (9, 2, "9 samples.*3 processes in 2 micro-batches each; use a multiple of 6"),
         ],
     )
     def test_a_batch_that_cannot_be_shared_out(self, monkeypatch, batch_size: int, portions: int, text: str):
@@ -400,9 +400,7 @@ class TestCommand:
         out, text = process.communicate(timeout=120)
         assert process.returncode == 2 and out == ""
         (line,) = text.splitlines()
-        assert line.startswith(
-            "error: settings.train.batch_size: 3 samples cannot be shared out evenly among 2 processes"
-        )
+        assert line.startswith("error: settings.train.batch_size: 3 samples cannot be divided evenly among 2 processes")
         assert not (place / "uneven").exists()
 
     def test_a_killed_process_ends_all(self, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -435,6 +433,6 @@ class TestCommand:
         process.send_signal(signal.SIGINT)
         out, text = process.communicate(timeout=120)
         assert process.returncode == 130 and out == "", text
-        assert text.splitlines()[-1] == "interrupted; go on with: das3d train --resume long/tire-001 --gpus cpu"
+        assert text.splitlines()[-1] == "interrupted; continue with: das3d train --resume long/tire-001 --gpus cpu"
         step = Trainer.read_state(place / "long" / "tire-001")["step"]
         assert step >= 3 and training.resume(place / "long" / "tire-001", place / "out", CPU).step == step

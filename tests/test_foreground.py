@@ -83,9 +83,11 @@ def test_the_whole_is_all_that_was_measured() -> None:
 def test_what_has_no_such_surface_is_told() -> None:
     xyz, part = scene("wall")
     cut_out = np.where(part[..., None], xyz, np.nan)
-    with pytest.raises(DataError, match=r"border was not measured; preprocess with --set preprocess\.foreground=whole"):
+    with pytest.raises(
+        DataError, match=r"border has too few points; preprocess with --set preprocess\.foreground=whole"
+    ):
         find_foreground(cut_out, "border")
-    with pytest.raises(DataError, match="nothing is 5 mm before the surface"):
+    with pytest.raises(DataError, match="nothing is more than 5 mm in front of the surface"):
         find_foreground(scene("wall", at=(900, 900))[0], "border")
     with pytest.raises(DataError, match="all points are missing"):
         find_foreground(np.full_like(xyz, np.nan), "border")

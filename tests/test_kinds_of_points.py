@@ -52,10 +52,12 @@ class TestClouds:
         rgb = save_image(tmp_path / "a.png", RGB)
         assert np.array_equal(np.asarray(read_capture(rgb, path).xyz), XYZ, equal_nan=True)
         for size, told in (
-            (None, "order; export"),
-            (lambda: (6, 7), "order, and the image beside it has 7 x 6 pixels; export"),
+            (None, "columns; export"),
+            (lambda: (6, 7), "columns, and the image beside it has 7 x 6 pixels; export"),
         ):
-            assert f"48 points without {told}" in refusal(lambda size=size: read_xyz(path, size=size), path)
+            assert f"48 points that are not in rows and {told}" in refusal(
+                lambda size=size: read_xyz(path, size=size), path
+            )
 
     @pytest.mark.parametrize("form", ["binary", "ascii", "binary_compressed"])
     def test_no_pcd_that_was_cut_gets_through(
@@ -102,7 +104,7 @@ class TestClouds:
         [
             ("a.pcd", "hello", "no DATA line"),
             ("a.pcd", "FIELDS x y\nSIZE 4 4\nTYPE F F\nWIDTH 1\nHEIGHT 1\nDATA ascii\n0 0\n", "'z' is not in list"),
-            ("a.pcd", "FIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nWIDTH 2\nHEIGHT 1\nDATA ascii\n1 1 1\n2 2 2\n", "without order"),
+            ("a.pcd", "FIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nWIDTH 2\nHEIGHT 1\nDATA ascii\n1 1 1\n2 2 2\n", "not in rows and columns"),
             ("a.pcd", "FIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nHEIGHT 1\nDATA ascii\n1 1 1\n", "unsupported PCD"),
             ("a.ply", "solid", "no PLY header"),
             ("a.ply", "ply\nelement vertex 1\nproperty float x\nend_header\n1\n", "no format line"),
@@ -190,7 +192,7 @@ class TestDepthImages:
         [
             ('{"fx": 600, "fy": 601.5, "cx": 320, "cy": 240}', Camera(600, 601.5, 320, 240)),
             ('{"fx": 600}', Camera(600, 600)), ('{"fx": 600, "scale": 0.0001}', Camera(600, 600, scale=1e-4)),
-            ('{"fy": 600}', "fx, the focal length in pixels, is missing"), ('{"fx": 0}', "positive"), ("[1]", "no object of names"),
+            ('{"fy": 600}', "fx, the focal length in pixels, is missing"), ('{"fx": 0}', "positive"), ("[1]", "not an object of names"),
             ('{"fx": "wide"}', "must be numbers"), ("fx = 600", "not valid JSON"), ('{"fx": 600, "ppx": 3}', "ppx"),
             ('{"fx": NaN}', "positive"), (b"\xff", "not valid JSON"), ("[" * 100_000, "not valid JSON"),
             ('{"fx": 1' + "0" * 400 + "}", "must be numbers"), ('{"fx": true}', "must be numbers"),

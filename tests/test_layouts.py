@@ -47,7 +47,7 @@ def test_one_category_by_name_or_by_its_own_folder(shared_dataset: Path) -> None
     assert by_name == by_folder
     assert {entry.category for entry in by_name} == {"tire"}
     assert find_entries(shared_dataset / "tire", ["tire"]).entries == by_name
-    assert find_entries(shared_dataset, ["tire"]).why == "tire/train/ is there"
+    assert find_entries(shared_dataset, ["tire"]).why == "tire/train/"
 
 
 def test_pairs_by_name_whatever_the_order(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_junk_is_passed_over(tmp_path: Path) -> None:
         (
             ["000.png", "000.tiff"],
             ".",
-            "is not a data set; expected <category>/{train,validation,test}/<label>/{rgb,xyz,gt}/, or of own",
+            "is not a data set; expected <category>/{train,validation,test}/<label>/{rgb,xyz,gt}/, or for your own",
         ),
         (
             ["tire/test_private/data/000_info_depth.yaml", "tire/test_private/data/x/y"],
@@ -128,9 +128,9 @@ def test_no_data_set(tmp_path: Path, files: list[str], place: str, complaint: st
 
 @pytest.mark.parametrize(
     ("category", "label", "told"),
-    [("all", "hole", "all is no name for a category"), ("M8,5", "hole", "M8,5 is no name for a category"),
-     ("mean", "hole", "mean is no name for a category"),
-     ("tire", "all", "tire: all is no name for a kind of defect")],
+    [("all", "hole", "a category cannot be called all"), ("M8,5", "hole", "a category cannot be called M8,5"),
+     ("mean", "hole", "a category cannot be called mean"),
+     ("tire", "all", "tire: a kind of defect cannot be called all")],
 )  # fmt: skip
 def test_names_that_mean_something_else(tmp_path: Path, category: str, label: str, told: str) -> None:
     at = f"{category}/test/{label}"
@@ -142,8 +142,9 @@ def test_names_that_mean_something_else(tmp_path: Path, category: str, label: st
 
 @pytest.mark.parametrize(
     ("category", "told"),
-    [("../../nut", "no name for a file; leave out slashes"), ("/nut", "no name"), ("..", "no name"), ("nut/train", "no name"),
-     ("n" * 201, "too long for a file's name; shorten it"), ("all", "all is no name for a category; rename it")],
+    [("../../nut", "not a valid file name; leave out slashes"), ("/nut", "not a valid"), ("..", "not a valid"),
+     ("nut/train", "not a valid"), ("n" * 201, "too long for a file name; shorten it"),
+     ("all", "a category cannot be called all; rename it")],
 )  # fmt: skip
 @pytest.mark.parametrize("file", ["a.png", "lost.png"])
 def test_a_table_cannot_send_a_category_elsewhere(tmp_path: Path, category: str, told: str, file: str) -> None:
@@ -182,7 +183,7 @@ def one(path: Path, name: str, why: str) -> dict[tuple[str, str, str], Entry]:
 
 class TestEyecandies:
     def test_entries(self, tmp_path: Path) -> None:
-        found = one(captures.eyecandies(tmp_path), "eyecandies", "GummyBear/train/data/000_info_depth.yaml is there")
+        found = one(captures.eyecandies(tmp_path), "eyecandies", "GummyBear/train/data/000_info_depth.yaml")
         assert list(found) == [
             ("train", "good", "000"), ("train", "good", "001"), ("train", "good", "002"), ("validation", "good", "00"),
             ("test", "good", "00"), ("test", "bumps+colors", "10"),
@@ -206,8 +207,8 @@ class TestEyecandies:
         assert not any("test_private" in str(entry.rgb) for entry in layout.entries)
         place = tmp_path / "GummyBear/test_private/data"
         assert layout.notes == [
-            "light image_4; --set preprocess.lights chooses",
-            f"GummyBear/test_private has no ground truth and is left out; das3d predict --parts {place} judges its parts",
+            "light image_4; choose with --set preprocess.lights",
+            f"GummyBear/test_private has no ground truth and is left out; judge its parts with das3d predict --parts {place}",
         ]
 
     def test_lights(self, tmp_path: Path) -> None:
@@ -219,10 +220,10 @@ class TestEyecandies:
         assert [entry.part for entry in entries if entry.split == "train"][:3] == ["000", "000", "001"]
         assert {entry.rgb.name[3:] for entry in entries if entry.rgb and entry.split == "test"} == {"image_5.png"}
         assert find_entries(tmp_path, lights=["5", "0"]).notes[0] == (
-            "light 5, 0, in validation and test 5 alone; --set preprocess.lights chooses"
+            "light 5, 0, in validation and test only 5; choose with --set preprocess.lights"
         )
         assert find_entries(tmp_path, lights=["5", "image_5"]).entries == find_entries(tmp_path, lights=["5"]).entries
-        with pytest.raises(UsageError, match=r"lights: image_6: Eyecandies has the lights 0 to 5"):
+        with pytest.raises(UsageError, match=r"lights: image_6: Eyecandies has only the lights 0 to 5"):
             find_entries(tmp_path, lights=["6"])
 
     @pytest.mark.parametrize(
@@ -251,7 +252,7 @@ class TestEyecandies:
         (folder / "00_mask.png").write_bytes(b"no image")
         told = {str(item.path.relative_to(folder)): item.reason for item in find_entries(root).problems}
         assert told.keys() == {"10_image_4.jpg", "notes.csv", "more", "10_mask.png", "00_mask.png"}
-        assert told["10_mask.png"].startswith("marks a defect that no 10_<type>_mask.png marks")
+        assert told["10_mask.png"].startswith("marks a defect, but no 10_<type>_mask.png does")
         assert told["00_mask.png"].startswith("is not a PNG file")
 
     def test_what_lies_beside_the_data_is_told(self, tmp_path: Path) -> None:
@@ -259,13 +260,13 @@ class TestEyecandies:
         assert "GummyBear/train: not read: 001_depth.png, old/" in find_entries(tmp_path).notes
 
     def test_data_without_lights(self, shared_dataset: Path) -> None:
-        with pytest.raises(UsageError, match=r"preprocess\.lights: 4: mvtec3d data have one image per part"):
+        with pytest.raises(UsageError, match=r"preprocess\.lights: 4: mvtec3d data have only one image per part"):
             find_entries(shared_dataset, lights=["4"])
 
 
 class TestRealIad:
     def test_entries(self, tmp_path: Path) -> None:
-        found = one(captures.realiad(tmp_path), "realiad", "fuse_holder/train/GOOD/rgb/S000/cam_L01_RGB.jpg is there")
+        found = one(captures.realiad(tmp_path), "realiad", "fuse_holder/train/GOOD/rgb/S000/cam_L01_RGB.jpg")
         assert set(found) == {
             *(("train", "good", f"S00{i}") for i in range(3)),
             ("test", "good", "S000"),
@@ -301,7 +302,7 @@ class TestRealIad:
         assert problems(tmp_path) == {
             (f"{good}/rgb/a/x_L05_RGB.jpg", "its partner xyz/a.tiff is missing"),
             (f"{good}/xyz/c.tiff", "its partner rgb/c (L05) is missing"),
-            (f"{good}/rgb/b/dark.jpg", "no image with a light in its name, as L05; rename or remove it"),
+            (f"{good}/rgb/b/dark.jpg", "not an image with a light in its name, such as L05; rename or remove it"),
             (f"{good}/rgb/d/2_L05_RGB.jpg", "1_L05_RGB.jpg is there as well; keep one of the two"),
             (f"{bad}/rgb/a/x_L05.jpg", "its partner gt/rgb/a.png is missing"),
             (f"{bad}/gt/rgb/b.png", "its partner rgb/b (L05) is missing"),
@@ -310,7 +311,7 @@ class TestRealIad:
 
 class TestFlat:
     def test_mvtec_ad(self, tmp_path: Path) -> None:
-        found = one(captures.mvtec(tmp_path), "flat", "hazelnut/train/good/000.png is there")
+        found = one(captures.mvtec(tmp_path), "flat", "hazelnut/train/good/000.png")
         assert set(found) == {
             *(("train", "good", f"00{i}") for i in range(3)),
             ("test", "good", "000"),
@@ -322,7 +323,7 @@ class TestFlat:
 
     def test_good_and_nothing_more(self, tmp_path: Path) -> None:
         touch(tmp_path, "valve/good/a.png", "valve/good/a.tiff", "valve/good/b.jpeg", "valve/good/b.PLY")
-        found = one(tmp_path / "valve", "flat", "valve/good/a.png is there")
+        found = one(tmp_path / "valve", "flat", "valve/good/a.png")
         folder = tmp_path / "valve/good"
         assert list(found.values()) == [
             Entry("valve", "train", "good", "a", folder / "a.png", folder / "a.tiff", None),
@@ -334,7 +335,7 @@ class TestFlat:
         touch(tmp_path, "valve/Good/a.png", "valve/Good/a_depth.png", "valve/dent/b.png", "valve/dent/b_depth.tif",
               "valve/dent/b_mask.png")  # fmt: skip
         with pytest.raises(
-            DataError, match=r'valve: depth images need their camera; write .*/valve/camera\.json, for .*"fx"'
+            DataError, match=r'valve: depth images need a camera; write .*/valve/camera\.json, for .*"fx"'
         ):
             find_entries(tmp_path)
         captures.save_camera(tmp_path, fx=500)
@@ -376,17 +377,17 @@ class TestFlat:
         layout = find_entries(tmp_path)
         assert [entry.name for entry in layout.entries] == ["a"]
         assert layout.notes == [
-            "v: all good parts are for training; train/good/ and test/good/ would keep some for the test"
+            "v: all good parts are used for training; to keep some for the test, use train/good/ and test/good/"
         ]
         assert problems(tmp_path) == {
             ("v/good/b.png", "its partner b.tiff is missing"), ("v/good/c.tiff", "its partner c.png is missing"),
             ("v/good/d.png", "d.jpg is there as well; keep one of the two"),
-            ("v/good/k.tif", "k.ply is there as well; keep one of the two; a photo is to be PNG or JPEG"),
+            ("v/good/k.tif", "k.ply is there as well; keep one of the two; photos must be PNG or JPEG"),
             ("v/good/e.bmp", "neither an image nor a point cloud; convert or remove it"),
             ("v/good/f_mask.png", "its partner f.png is missing"), ("v/good/a_mask.jpg", "a mask must be a PNG; convert it"),
             ("v/good/old", "a folder among the captures; move it elsewhere"),
             ("v/dent/h.png", "its partner h_mask.png is missing"),
-            ("v/ground_truth/scratch", "masks of a label that has no images"),
+            ("v/ground_truth/scratch", "holds masks of a label that has no images; add the images or remove the masks"),
         }  # fmt: skip
 
     def test_marks_may_be_in_capitals(self, tmp_path: Path) -> None:
@@ -399,7 +400,7 @@ class TestFlat:
         touch(tmp_path, "v/good/a.png", "v/good/a.tiff", "v/good/a_depth.png", "v/b.png", "v/camera.json")
         (tmp_path / "v/camera.json").write_text('{"fx": 500}')
         assert find_entries(tmp_path).notes == [
-            "v: not read: depth images, for there are point clouds", "v: not read: b.png",
+            "v: depth images are not read, because there are point clouds", "v: not read: b.png",
         ]  # fmt: skip
 
     def test_what_lies_beside_the_labels_is_told(self, tmp_path: Path) -> None:
@@ -429,7 +430,7 @@ class TestMvtec3d:
     def test_other_names_for_splits_images_and_letters(self, tmp_path: Path) -> None:
         touch(tmp_path, "tire/train/good/rgb/1.JPG", "tire/train/good/xyz/1.tiff",
               "tire/val/good/rgb/a\u0308.png", "tire/val/good/xyz/\xe4.tiff")  # fmt: skip
-        found = one(tmp_path, "mvtec3d", "tire/train/ is there")
+        found = one(tmp_path, "mvtec3d", "tire/train/")
         assert list(found) == [("train", "good", "1"), ("validation", "good", "\xe4")]
 
     def test_two_parts_of_one_name_are_never_taken_for_one(self, tmp_path: Path) -> None:
@@ -440,7 +441,7 @@ class TestMvtec3d:
         assert [(failure.path, failure.reason) for failure in layout.problems] == [
             (
                 tmp_path / f"tire/{second}/xyz/1.tiff",
-                f"{tmp_path}/tire/{first}/xyz/1.tiff is called so as well; rename one of the two",
+                f"{tmp_path}/tire/{first}/xyz/1.tiff has the same name; rename one of the two",
             )
             for first, second in (("train/GOOD", "train/good"), ("validation/good", "val/good"))
         ]
@@ -451,7 +452,7 @@ class TestMvtec3d:
               f"{good}/preview.png", "tire/tests/good/rgb/1.png", "tire/1.png", "papers/a.pdf", "valve/good/1.png")  # fmt: skip
         layout = find_entries(tmp_path, layout="mvtec3d")
         assert layout.notes == [
-            f"{tmp_path}: not read, for these are no mvtec3d data: papers/, valve/",
+            f"{tmp_path}: not read, because these are not mvtec3d data: papers/, valve/",
             "tire: not read: 1.png, tests/", "tire/<split>/<label>: not read: depth/, preview.png",
         ]  # fmt: skip
         assert [(failure.path.name, failure.reason) for failure in layout.problems] == [
@@ -459,7 +460,7 @@ class TestMvtec3d:
         ]
 
     def test_folder_3d_names_its_masks_otherwise(self, tmp_path: Path) -> None:
-        found = one(captures.adam(tmp_path), "mvtec3d", "gripper_open/train/ is there")
+        found = one(captures.adam(tmp_path), "mvtec3d", "gripper_open/train/")
         folder = tmp_path / "gripper_open/test/bump"
         assert found["test", "bump", "000_C"].ground_truth == folder / "ground_truth/000_C.png"
         (folder / "gt").mkdir()
@@ -489,7 +490,7 @@ class TestTable:
         return root / "valve.csv"
 
     def test_entries(self, tmp_path: Path) -> None:
-        found = one(self.table(tmp_path, self.ROWS), "table", "valve.csv is a table")
+        found = one(self.table(tmp_path, self.ROWS), "table", "valve.csv")
         assert list(found.values()) == [
             Entry("valve", "train", "good", "a", tmp_path / "a.png", tmp_path / "a.tiff", None),
             Entry("valve", "train", "good", "b", tmp_path / "b.png", tmp_path / "b.tiff", None),
@@ -522,10 +523,10 @@ class TestTable:
         [
             (
                 "",
-                "needs a column rgb, xyz or depth with the captures' files; the other columns that count are category, split",
+                "needs a column rgb, xyz or depth with the captures' files; the other columns that das3d reads are category, split",
             ),
             ("image,cloud\na.png,a.tiff\n", "needs a column rgb, xyz or depth"),
-            ("rgb,rgb\na.png,b.png\n", "has two columns rgb"),
+            ("rgb,rgb\na.png,b.png\n", "has two columns called rgb"),
             ("rgb\n", "holds no captures"),
         ],
     )
@@ -538,7 +539,7 @@ class TestTable:
     def test_no_text(self, tmp_path: Path) -> None:
         path = self.table(tmp_path, "")
         path.write_bytes(b"rgb\n\xff\xfe.png\n")
-        with pytest.raises(DataError, match=r"is not a CSV text in UTF-8"):
+        with pytest.raises(DataError, match=r"is not CSV text in UTF-8"):
             find_entries(path)
 
     @pytest.mark.parametrize(
@@ -552,12 +553,12 @@ class TestTable:
             ("rgb\na.png\na.png\n", "row 3: the same file as row 2; every part needs its own files and name"),
             ("rgb,name\na.png,1\nb.png,1\n", "row 3: the same name as row 2; every part needs its own files and name"),
             ("xyz,depth\na.tiff,\nb.tiff,b_depth.png\n", "row 3: holds both xyz and depth; keep one of the two"),
-            ("rgb,depth,fx\na.png,a_depth.png,600\nb.png,b_depth.png,\n", "row 3: a depth image needs its camera: a column fx, or"),
+            ("rgb,depth,fx\na.png,a_depth.png,600\nb.png,b_depth.png,\n", "row 3: a depth image needs a camera; add a column fx, or"),
             ("rgb,depth,fx\na.png,a_depth.png,600\nb.png,b_depth.png,-1\n", "row 3: fx, fy and scale must be positive numbers"),
             ("rgb,depth,fx,cx\na.png,a_depth.png,600,\nb.png,b_depth.png,,320\n", "row 3: fx, the focal length in pixels, is missing"),
-            ("rgb,name\na.png,1\nb.png,../up\n", "row 3: ../up: no name for a file; leave out slashes"),
-            ("rgb,name\na.png,1\nb.png,2\0\n", "row 3: 2: no name for a file"),
-            ("rgb,name\na.png,1\nb.png," + 201 * "b" + "\n", "row 3: bbbbbbbbbbbbbbbbbbbb...: too long for a file's name; shorten it"),
+            ("rgb,name\na.png,1\nb.png,../up\n", "row 3: ../up: not a valid file name; leave out slashes"),
+            ("rgb,name\na.png,1\nb.png,2\0\n", "row 3: 2: not a valid file name"),
+            ("rgb,name\na.png,1\nb.png," + 201 * "b" + "\n", "row 3: bbbbbbbbbbbbbbbbbbbb...: too long for a file name; shorten it"),
         ],
     )  # fmt: skip
     def test_a_bad_row_is_named_and_the_rest_is_used(self, tmp_path: Path, rows: str, complaint: str) -> None:

@@ -27,20 +27,23 @@ def test_nothing_is_said_of_a_part_like_others() -> None:
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"side": 500}, r"too wide for the parts' window by a factor of 2\.0"),
-        ({"span_m": 0.02}, r"20 mm across, in the parts' window of 100 mm"),
+        ({"side": 500}, r"found is 2\.0 times as wide as the window"),
+        ({"span_m": 0.02}, r"only 20 mm across, in a window of 100 mm"),
         ({"within": False}, r"reaches the image's border"),
-        ({"measured_fraction": 0.3, "gap_m": 0.05}, r"^70% of the part have no points"),
-        ({"gap_m": 0.012}, r"circle of 12 mm the part has no points, where those trained on lacked 3 mm at most"),
-        ({"clipped_fraction": 0.4}, r"^40% of the part's points are higher or lower"),
-        ({"pitch_m": 4.8e-4, "side": 213}, r"^a pixel shows 0\.48 mm of the part, where it showed 0\.4 to 0\.42 mm"),
+        ({"measured_fraction": 0.3, "gap_m": 0.05}, r"^70% of the part has no points"),
+        ({"gap_m": 0.012}, r"no points in a circle of 12 mm, while the gaps of training parts are at most 3 mm wide"),
+        ({"clipped_fraction": 0.4}, r"^40% of the part's points are above or below"),
+        (
+            {"pitch_m": 4.8e-4, "side": 213},
+            r"^a pixel shows 0\.48 mm of the part, but 0\.4 to 0\.42 mm of the training parts",
+        ),
         ({"pitch_m": 3.5e-4, "side": 286}, r"^a pixel shows 0\.35 mm"),
-        ({"brightness": 3.0}, r"^the part's mean brightness is 3 of 255, where those trained on have 80 to 120;"),
-        ({"tilt_deg": None}, r"^no table shows around the part, .*, unlike most of those trained on;"),
+        ({"brightness": 3.0}, r"^the part's mean brightness is 3 of 255, but 80 to 120 for training parts;"),
+        ({"tilt_deg": None}, r"^no table is visible around the part, .*; most training parts show a table,"),
         ({"brightness": 200.0}, r"^the part's mean brightness is 200 of 255"),
         (
             {"photo_offset": (-0.1, -1.0)},
-            r"^the photo lies 1\.3 pixels from where photos lie on .* trained on, most within 0\.2; look",
+            r"^the photo lies 1\.3 pixels off its points, .*, most of which lie within 0\.2; check",
         ),
     ],
 )
@@ -67,7 +70,7 @@ def test_of_photos_alone_another_size_is_told() -> None:
     alone = Geometry(None, None, None, None, 300, 400, 400, 50, 0, 1.0, (0.0, 0.0), brightness=90.0)
     assert oddities(alone, form, usual, None) == []
     (note,) = oddities(replace(alone, raw_width=1, raw_height=1), form, usual, None)
-    assert note.startswith("the photo has 1 x 1 pixels, where those trained on have 400 x 300;")
+    assert note.startswith("the photo has 1 x 1 pixels, but training photos have 400 x 300;")
 
 
 def test_usual_is_what_most_good_parts_are_like() -> None:
@@ -106,16 +109,16 @@ def test_parts_that_were_cut_out_are_told_once_for_all() -> None:
     assert usual_of([cut] + [PART] * 3, 0.0, 1.0, "").table is True
     assert oddities(cut, FORM, usual, WINDOW_M) == []
     (note,) = oddities(PART, FORM, usual, WINDOW_M)
-    assert note.startswith("a table shows around the part")
+    assert note.startswith("a table is visible around the part")
     (note,) = of_all(usual, FORM)
-    assert note.startswith("no table shows around the part") and "sizes across it" in note
+    assert note.startswith("no table is visible around the part") and "sizes across it" in note
     whole = replace(FORM, foreground="whole")  # requested, so not odd
     assert of_all(usual, whole) == oddities(PART, whole, usual, WINDOW_M) == []
 
 
 def test_pixels_that_are_not_square_are_told() -> None:
     (note,) = of_all(replace(USUAL, aspect=2.0), FORM)
-    assert note.startswith("a pixel is 2.0 times as long as wide")
+    assert note.startswith("pixels are not square, with one side 2.0 times as long as the other")
     assert of_all(replace(USUAL, aspect=1.05), FORM) == []
 
 
@@ -127,10 +130,10 @@ def test_of_dark_parts_a_black_photo_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("low", "told"), [(0.1, []), (0.45, ["45% of a usual part's area rises by less than 5 mm over the table"])]
+    ("low", "told"), [(0.1, []), (0.45, ["45% of a typical part's area rises by less than 5 mm above the table"])]
 )
 def test_parts_that_are_mostly_too_low_are_told(low: float, told: list[str]) -> None:
-    assert [note.partition(", and")[0] for note in of_all(Usual(low_fraction=low), FORM)] == told
+    assert [note.partition(" and")[0] for note in of_all(Usual(low_fraction=low), FORM)] == told
 
 
 @pytest.mark.parametrize(

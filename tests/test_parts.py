@@ -81,13 +81,13 @@ def test_a_list_keeps_its_order_and_counts_from_its_folder(tmp_path: Path):
     [
         ("", "columns xyz and rgb"),
         ("xyz,image\n1.tiff,1.png\n", "columns xyz and rgb"),
-        ("xyz,rgb\n1.tiff,1.png,2.png\n", "row 2: has more cells than there are columns"),
-        ("xyz,rgb\n", "lists no part; a row for each"),
+        ("xyz,rgb\n1.tiff,1.png,2.png\n", "row 2: has more cells than columns"),
+        ("xyz,rgb\n", "lists no parts; write a row for each"),
         (
             "category,xyz,rgb\ncookie,1.tiff,1.png\n",
-            "lists parts of cookie alone, but the run is of tire; name another",
+            "lists only parts of cookie, but the run is for tire; name another",
         ),
-        ('xyz,rgb\n"1.tiff,1.png\n', "is not a CSV text: .*; look for a quotation mark"),
+        ('xyz,rgb\n"1.tiff,1.png\n', "is not CSV text: .*; look for a missing quotation mark"),
     ],
 )
 def test_a_list_that_cannot_be_used(tmp_path: Path, content: str, message: str):
@@ -110,7 +110,7 @@ def test_a_list_that_cannot_be_used(tmp_path: Path, content: str, message: str):
         ("xyz,rgb", "2.tiff,a/../0.png", "the same file as row 2; every part needs its own files and name"),
         ("xyz,rgb,name", "2.tiff,2.png,a", "the same name as row 2; every part needs its own files and name"),
         ("xyz,rgb", "1.tiff\0,1.png", "holds a NUL character, which no path may; write the table anew as UTF-8 text"),
-        ("xyz,rgb,name", "1.tiff,1.png,a/b", "a/b: no name for a file; leave out slashes"),
+        ("xyz,rgb,name", "1.tiff,1.png,a/b", "a/b: not a valid file name; leave out slashes"),
     ],
 )
 def test_a_row_that_cannot_be_used_costs_no_other(tmp_path: Path, columns: str, row: str, problem: str):
@@ -258,7 +258,7 @@ def test_one_light_of_real_iad_is_enough(tmp_path: Path, layout: str):
 def test_two_files_of_one_name(tmp_path: Path):
     touch(tmp_path, "1.tif", "1.tiff", "1.png", "2.tiff", "2.png")
     problems = [part.problem for part in find_parts(tmp_path, "both")]
-    assert problems == [f"{tmp_path}/1.tiff: 1.tif is beside it; keep one file of each name", ""]
+    assert problems == [f"{tmp_path}/1.tiff: 1.tif has the same name; keep only one of them", ""]
 
 
 def test_a_folder_without_parts(tmp_path: Path):
@@ -279,12 +279,14 @@ def test_what_the_detector_does_not_look_at_is_passed_over(tmp_path: Path):
 
 def test_what_no_part_can_consist_of_is_told(tmp_path: Path):
     touch(tmp_path, "1.tiff", "1.png", "2.bmp", "camera.json", "3_mask.png")
-    assert list(not_read(tmp_path, "both")) == [f"{tmp_path}: neither images nor point clouds, so not judged: 2.bmp"]
-    assert list(not_read(tmp_path, "rgb")) == [f"{tmp_path}: no images, so not judged: 1.tiff, 2.bmp"]
+    assert list(not_read(tmp_path, "both")) == [
+        f"{tmp_path}: not judged, because they are neither images nor point clouds: 2.bmp"
+    ]
+    assert list(not_read(tmp_path, "rgb")) == [f"{tmp_path}: not judged, because they are not images: 1.tiff, 2.bmp"]
     touch(tmp_path / "kinds", "rgb/1.png", "rgb/4.webp", "1.png", "camera.json")
     assert list(not_read(tmp_path / "kinds", "rgb")) == [
-        f"{tmp_path}/kinds: beside the folders of the parts, so not judged: 1.png",
-        f"{tmp_path}/kinds: no images, so not judged: 4.webp",
+        f"{tmp_path}/kinds: not judged, because they are outside the folders of parts: 1.png",
+        f"{tmp_path}/kinds: not judged, because they are not images: 4.webp",
     ]
     touch(tmp_path / "clean", "1.tiff", "1.png")
     assert list(not_read(tmp_path / "clean", "both")) == []
@@ -300,13 +302,13 @@ def test_what_no_part_can_consist_of_is_told(tmp_path: Path):
 def test_folders_in_a_folder_of_parts_are_told(tmp_path: Path, names: tuple[str, ...]):
     touch(tmp_path, *names)
     parts = find_parts(tmp_path, "both")
-    told = f"{tmp_path}: folders in it, whose files are not judged: monday/"
+    told = f"{tmp_path}: files in these folders are not judged: monday/"
     assert len(parts) == 1 and list(not_read(tmp_path, "both", parts=parts)) == [told]
 
 
 def test_parts_beside_folders_of_parts_are_refused_rather_than_left_out(tmp_path: Path):
     touch(tmp_path, "000.tiff", "000.png", "xyz/001.tiff", "rgb/001.png")
-    with pytest.raises(DataError, match=r"holds parts itself, as 000, and folders of others, as rgb/"):
+    with pytest.raises(DataError, match=r"holds parts itself, such as 000, and also in rgb/"):
         find_parts(tmp_path, "both")
 
 
@@ -316,7 +318,7 @@ def test_where_there_are_point_clouds_no_depth_image_is_judged(tmp_path: Path):
         (tmp_path / "1.ply", tmp_path / "1.png"), (tmp_path / "2_depth.png", tmp_path / "2.png"),
     ]  # fmt: skip
     assert [part.problem for part in find_parts(tmp_path, "both")] == [
-        "", f"{tmp_path}/2_depth.png: not read: depth images, for there are point clouds",
+        "", f"{tmp_path}/2_depth.png: depth images are not read, because there are point clouds",
     ]  # fmt: skip
 
 
@@ -337,7 +339,7 @@ def test_rows_of_another_category_are_left_out_and_told(tmp_path: Path):
     (tmp_path / "list.csv").write_text("rgb,category\n1.png,tire\n2.png,cookie\n3.png,\n")
     assert [part.name for part in find_parts(tmp_path / "list.csv", "rgb", category="tire")] == ["1", "3"]
     assert list(not_read(tmp_path / "list.csv", "rgb", "tire")) == [
-        f"{tmp_path}/list.csv: of other categories than tire, so not judged: cookie"
+        f"{tmp_path}/list.csv: not judged, because the run is for tire: parts of cookie"
     ]
     assert list(not_read(tmp_path / "list.csv", "rgb")) == []
 
@@ -399,10 +401,13 @@ class TestToCome:
         [
             ("1.tiff", "names no rgb file"),
             (",,,", "names no xyz file"),
-            ("1.tiff,1.png,a/b", "a/b: no name for a file; leave out slashes"),
-            ("1.tiff,1.png,a,tire,b", "has more cells than there are columns; put a path with a ',' in it into"),
-            ('"1.tiff,1.png', "unexpected end of data; look for a quotation mark without its other half"),
-            ("1.tiff,1.png,,cookie", "is of cookie, but the run is of tire; name another --run"),
+            ("1.tiff,1.png,a/b", "a/b: not a valid file name; leave out slashes"),
+            (
+                "1.tiff,1.png,a,tire,b",
+                "has more cells than columns; put quotation marks around a path that contains ','",
+            ),
+            ('"1.tiff,1.png', "unexpected end of data; look for a missing quotation mark"),
+            ("1.tiff,1.png,,cookie", "is of cookie, but the run is for tire; name another --run"),
         ],
     )
     def test_a_row_that_cannot_be_used_has_its_answer_and_costs_no_other(self, row: str, problem: str):
@@ -414,10 +419,10 @@ class TestToCome:
     @pytest.mark.parametrize(
         ("first", "message"),
         [
-            ("", "a first line with the columns xyz and rgb is wanted"),
-            ("xyz\n", "a first line with the columns xyz and rgb is wanted"),
-            ("rgb,RGB,xyz\n", "two columns rgb"),
-            ('"xyz,rgb\n', "not a CSV text"),
+            ("", "the first line must name the columns xyz and rgb"),
+            ("xyz\n", "the first line must name the columns xyz and rgb"),
+            ("rgb,RGB,xyz\n", "two columns called rgb"),
+            ('"xyz,rgb\n', "not CSV text"),
         ],
     )
     def test_the_first_line_names_the_columns(self, first: str, message: str):
@@ -438,7 +443,7 @@ class TestPictures:
             assert place(first) == tmp_path / "maps/1.png"
             write_png(tmp_path / "maps/1.png", blank(8, 8))
         with pytest.raises(
-            DataError, match=r"^b/1.tiff: no heat map, for a/1.tiff is called 1 too; give one another name"
+            DataError, match=r"^b/1.tiff: no heat map, because a/1.tiff is called 1 too; rename one of them"
         ):
             place(other)
         (tmp_path / "maps/2.png").write_bytes(b"a photo")
@@ -457,7 +462,7 @@ class TestPictures:
 
     def test_one_to_come_does_not_lie_among_the_parts(self, tmp_path: Path):
         touch(tmp_path, "a/1.tiff")
-        with pytest.raises(DataError, match="no heat map among the parts' own files"):
+        with pytest.raises(DataError, match="no heat map in the folder of the part's own files"):
             to_come(tmp_path / "a")(PartFiles(tmp_path / "a/1.tiff", None, given="x"))
 
     def test_a_name_too_long_for_a_file_costs_no_other_part_its_own(self, tmp_path: Path):
@@ -502,14 +507,14 @@ class TestPictures:
     @pytest.mark.parametrize("inside", ["", "xyz/"])
     def test_none_may_lie_where_it_would_be_taken_for_a_photo(self, tmp_path: Path, folder: str, inside: str):
         touch(tmp_path, f"in/{inside}1.tiff")
-        with pytest.raises(UsageError, match=f"^--heatmap {tmp_path / folder}: the files of parts"):
+        with pytest.raises(UsageError, match=f"^--heatmap {tmp_path / folder}: das3d looks for parts in this folder"):
             planned(find_parts(tmp_path / "in", "depth"), tmp_path / "in", tmp_path / folder)
         assert [path.name for path in tmp_path.rglob("*.*")] == ["1.tiff"]
 
     def test_none_may_lie_among_files_that_a_list_names(self, tmp_path: Path):
         touch(tmp_path, "far/1.tiff")
         (tmp_path / "list.csv").write_text("xyz\nfar/1.tiff\n")
-        with pytest.raises(UsageError, match="far: the files of parts"):
+        with pytest.raises(UsageError, match="far: das3d looks for parts in this folder"):
             planned(find_parts(tmp_path / "list.csv", "depth"), tmp_path / "list.csv", tmp_path / "far")
 
     def test_none_replaces_a_photo_that_the_detector_does_not_look_at(self, tmp_path: Path):
@@ -522,7 +527,7 @@ class TestPictures:
         touch(tmp_path, "1.tiff", "old.png")
         parts = [PartFiles(tmp_path / "1.tiff", None)]
         assert planned(parts, None, tmp_path / "old.png") == {parts[0]: tmp_path / "old.png"}
-        with pytest.raises(UsageError, match="is the part's own file"):
+        with pytest.raises(UsageError, match="is one of the part's own files"):
             planned(parts, None, tmp_path / "1.tiff")
         (tmp_path / "photo.png").write_bytes(b"a photo")
         with pytest.raises(UsageError, match=r"would replace .*/photo\.png, which das3d did not write"):

@@ -320,7 +320,7 @@ def test_a_table_with_an_unmeasured_frame_is_no_part(height: float) -> None:
     xyz[:, :8] = xyz[:, -8:] = np.nan
     with pytest.raises(
         DataError,
-        match=r"nothing stands over 5 mm .*; look whether a part is there, .* a lower --set preprocess.plane_distance_mm",
+        match=r"nothing rises more than 5 mm .*; check that a part is there. .* a lower --set preprocess.plane_distance_mm",
     ):
         find_part(xyz)
     if height:
@@ -356,10 +356,10 @@ def test_a_strip_of_a_few_points_in_a_large_image_is_the_part() -> None:
 @pytest.mark.parametrize(
     ("xyz", "message"),
     [
-        pytest.param(_unstructured(), "no table plane found", id="no plane"),
+        pytest.param(_unstructured(), "no table found", id="no plane"),
         pytest.param(Scene([], **CLOSE).render()[0], "no part found", id="empty table"),
-        pytest.param(np.ones((2, 2, 3), np.float32), "no table plane found", id="four points"),
-        pytest.param(np.ones((60, 80, 3), np.float32), "no table plane found", id="one point, repeated"),
+        pytest.param(np.ones((2, 2, 3), np.float32), "no table found", id="four points"),
+        pytest.param(np.ones((60, 80, 3), np.float32), "no table found", id="one point, repeated"),
     ],
 )
 def test_what_cannot_be_used_is_said_in_one_line(xyz: NDArray[np.float32], message: str) -> None:

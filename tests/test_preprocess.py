@@ -294,7 +294,7 @@ GOOD = relief(disc((60, 80), 20))
 @pytest.mark.parametrize(
     ("capture", "truth", "message"),
     [
-        pytest.param(RawCapture(GOOD.rgb[:, :70], GOOD.xyz), None, "of one size", id="other width"),
+        pytest.param(RawCapture(GOOD.rgb[:, :70], GOOD.xyz), None, "the same size", id="other width"),
         pytest.param(RawCapture(GOOD.rgb[..., 0], GOOD.xyz), None, r"\(H, W, 3\)", id="grey"),
         pytest.param(RawCapture(GOOD.rgb, GOOD.xyz[..., 2]), None, r"\(H, W, 3\)", id="depth only"),
         pytest.param(RawCapture(GOOD.rgb, np.full_like(GOOD.xyz, np.nan)), None, "missing", id="all missing"),
@@ -389,7 +389,9 @@ def test_to_raw_keeps_a_constant_map() -> None:
 @pytest.mark.parametrize("points", [True, False])
 def test_a_capture_of_a_few_pixels_is_refused(shape: tuple[int, int], points: bool) -> None:
     capture = RawCapture(np.zeros((*shape, 3), np.uint8), np.ones((*shape, 3), np.float32) if points else None)
-    with pytest.raises(DataError, match=rf"^{shape[1]} x {shape[0]} pixels show no part; 16 x 16 are the least$"):
+    with pytest.raises(
+        DataError, match=rf"^{shape[1]} x {shape[0]} pixels cannot show a part; at least 16 x 16 are needed$"
+    ):
         prepared(capture)
 
 

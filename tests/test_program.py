@@ -82,7 +82,7 @@ class TestThreshold:
     @pytest.mark.parametrize("value", [math.nan, 0, -1, 1.5, math.inf, None, "high"])
     def test_one_that_is_no_score_is_refused(self, detector: Detector, value: object):
         before = detector.threshold
-        with pytest.raises(UsageError, match=r"^threshold .*: a score is wanted, over 0 and at most 1$"):
+        with pytest.raises(UsageError, match=r"^threshold .*: must be a score above 0 and at most 1$"):
             detector.threshold = value  # type: ignore[assignment]
         assert detector.threshold == before
 
@@ -214,9 +214,9 @@ def test_models_are_told_apart(run: Path, detector: Detector, tmp_path: Path):
 )  # fmt: skip
 def test_what_is_no_array_is_told(detector: Detector, xyz: object):
     rgb = np.zeros((20, 20, 3), np.uint8)
-    with pytest.raises(DataError, match=r"^xyz: is no array that numpy can read: [^\n]+$"):
+    with pytest.raises(DataError, match=r"^xyz: is not an array that numpy can read: [^\n]+$"):
         detector.predict(rgb, xyz)  # type: ignore[arg-type]
-    with pytest.raises(DataError, match=r"^captures\[0\]: xyz: is no array"):
+    with pytest.raises(DataError, match=r"^captures\[0\]: xyz: is not an array"):
         detector.predict_many([(rgb, xyz)])  # type: ignore[list-item]
 
 
@@ -237,7 +237,7 @@ def test_too_little_memory_is_a_data_error(
     for place in ("preprocess", "as_points", "find_defects"):
         monkeypatch.setattr(f"das3d_cli.detector.{place}", fails)
         detector.threshold = 1e-6
-        with pytest.raises(DataError, match=r"^cpu: out of memory preparing a capture; free some$"):
+        with pytest.raises(DataError, match=r"^cpu: out of memory while preparing a capture; free some memory$"):
             detector.predict(ring.rgb, ring.xyz)
         monkeypatch.undo()
 
@@ -258,7 +258,7 @@ class TestCommand:
             out, told = process.communicate("\n".join(lines) + "\n", timeout=120)
         wrong, absent, half = map(json.loads, out.splitlines())
         assert (wrong["xyz"], wrong["rgb"], wrong["name"]) == (f"{part}/xyz/000.tiff", f"{part}/rgb/000.png", "")
-        assert "row 2" in wrong["error"] and absent["error"] == "no.png: no such file; a colour image is wanted here"
+        assert "row 2" in wrong["error"] and absent["error"] == "no.png: no such file; a colour image is expected here"
         assert half["xyz"] == "a.tiff" and "row 4" in half["error"]
         assert [line.split(":")[0] for line in told.splitlines()] == [f"using {run} (tire)", "parts"]
 

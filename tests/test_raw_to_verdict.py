@@ -96,7 +96,7 @@ def test_every_layout_leads_to_a_table(
 ) -> None:
     source = write(tmp_path / "raw")
     done = ok(das3d("preprocess", source, "out", "--size", 32, "--workers", 1, cwd=tmp_path))
-    assert f"layout {layout}: " in done.stderr
+    assert f"layout {layout}, " in done.stderr
     ok(das3d("train", "--modality", modality, *TINY, cwd=tmp_path))
     done = ok(das3d("evaluate", "--category", "all", "--out", "table.md", "--json", "--gpus", "cpu", cwd=tmp_path))
     (run,) = json.loads(done.stdout)["runs"]
@@ -112,9 +112,9 @@ def test_every_layout_leads_to_a_table(
 def test_a_category_that_was_renamed_is_told(tmp_path: Path, das3d: Das3d) -> None:
     captures.mvtec(tmp_path / "raw")
     again = ("preprocess", "raw", "out", "--size", 32, "--workers", 1)
-    assert "as well" not in ok(das3d(*again, cwd=tmp_path)).stderr
+    assert "also holds" not in ok(das3d(*again, cwd=tmp_path)).stderr
     (tmp_path / "raw/hazelnut").rename(tmp_path / "raw/nut")
-    told = "out: holds hazelnut as well, which raw does not; remove what is gone or was renamed"
+    told = "out: also holds hazelnut, which raw does not; remove what is gone or was renamed"
     assert told in ok(das3d(*again, cwd=tmp_path)).stderr
     assert told not in ok(das3d(*again, "--category", "nut", cwd=tmp_path)).stderr
 
@@ -136,8 +136,8 @@ class TestImagesAlone:
 
     def test_from_folder_to_verdict(self, place: Path, das3d: Das3d) -> None:
         done = ok(das3d("preprocess", "mvtec", "out", "--size", 32, "--workers", 1, cwd=place))
-        assert "layout flat: hazelnut/train/good/000.png is there" in done.stderr
-        assert "RGB images alone: hazelnut" in done.stderr and "coordinates" not in done.stderr
+        assert "layout flat, recognised by hazelnut/train/good/000.png" in done.stderr
+        assert "only RGB images: hazelnut" in done.stderr and "coordinates" not in done.stderr
         row = next(line for line in done.stdout.splitlines() if "train" in line)
         assert row.count(" - ") == 3  # no missing points, no tilts
         before = sorted(place.rglob("*"))
@@ -160,7 +160,7 @@ class TestImagesAlone:
         assert picture.shape[0] > raw.shape[0] and picture.shape[1] > raw.shape[1]
         strict = with_threshold(place, 0.0)
         done = ok(das3d("predict", "part.png", "--run", strict, "--gpus", "cpu", cwd=place))
-        assert "size unknown, for want of points" in done.stdout
+        assert "size unknown, because points are missing" in done.stdout
         detector, grey = Detector.load(strict, "cpu"), raw[..., 1]
         assert detector.predict(grey).score == detector.predict(np.repeat(grey[..., None], 3, axis=2)).score
         found = json.loads(
@@ -169,13 +169,11 @@ class TestImagesAlone:
         assert (found["xyz"], found["rgb"]) == (None, "part.png")
         assert found["defects"][0]["length_mm"] is None and found["defects"][0]["area_mm2"] is None
         save_tiff(place / "part.tiff", render("ring").capture.xyz)
-        refused(
-            das3d("predict", "part.tiff", "part.png", "--gpus", "cpu", cwd=place), 2, "RGB images alone", "PART.png"
-        )
-        refused(das3d("predict", "part.tiff", "--gpus", "cpu", cwd=place), 1, "part.tiff: is a TIFF, a PNG")
+        refused(das3d("predict", "part.tiff", "part.png", "--gpus", "cpu", cwd=place), 2, "only RGB images", "PART.png")
+        refused(das3d("predict", "part.tiff", "--gpus", "cpu", cwd=place), 1, "part.tiff: is a TIFF, but a PNG")
 
         detector = Detector.load(strict, "cpu")
-        with pytest.raises(DataError, match="needs rgb alone"):
+        with pytest.raises(DataError, match="needs rgb without xyz"):
             detector.predict(render("ring").capture.rgb, render("ring").capture.xyz)
         part = render("ring", seed=7).capture.rgb
         assert detector.predict(part).score == found["score"]
@@ -195,7 +193,7 @@ class TestPointsAlone:
 
     def test_from_folder_to_verdict(self, place: Path, das3d: Das3d) -> None:
         done = ok(das3d("preprocess", "scans", "out", "--size", 32, "--workers", 1, cwd=place))
-        assert "points alone: valve" in done.stderr
+        assert "only points: valve" in done.stderr
         assert "coordinates taken to be in mm: valve" in done.stderr
         refused(das3d("train", *TINY, cwd=place), 2, "point clouds without RGB images", "use --modality depth")
         ok(das3d("train", "--modality", "depth", *TINY, cwd=place))
@@ -242,7 +240,7 @@ def test_depth_images_are_judged_by_the_camera_of_the_training(tmp_path: Path, d
     assert found["score"] == pytest.approx(
         Detector.load(run, "cpu").predict(part.rgb, points.astype(np.float32)).score, abs=1e-4
     )
-    refused(das3d("predict", "part_depth.png", "--gpus", "cpu", cwd=tmp_path), 2, "alone is not enough", "PART.png")
+    refused(das3d("predict", "part_depth.png", "--gpus", "cpu", cwd=tmp_path), 2, "not enough for this run", "PART.png")
     (tmp_path / "camera.json").write_text('{"cx": 60}')  # the one beside the part takes precedence
     refused(das3d("predict", "part_depth.png", "part.png", "--gpus", "cpu", cwd=tmp_path), 1, "camera.json", "fx")
     captures.save_tiff(tmp_path / "part.tiff", points.astype(np.float32))  # a point cloud needs no camera
@@ -258,7 +256,7 @@ def test_eyecandies_parts_without_ground_truth_are_judged(tmp_path: Path, das3d:
     done = ok(
         das3d("preprocess", "raw", "out", "--size", 32, "--workers", 1, "--set", "preprocess.lights=0,5", cwd=tmp_path)
     )
-    assert "layout eyecandies: GummyBear/train/data/000_info_depth.yaml is there" in done.stderr
+    assert "layout eyecandies, recognised by GummyBear/train/data/000_info_depth.yaml" in done.stderr
     assert "GummyBear/test_private has no ground truth and is left out" in done.stderr
     manifest = open_cache(tmp_path / "out", "GummyBear").manifest
     assert Counter((one.split, one.label) for one in manifest.samples) == {
@@ -270,13 +268,17 @@ def test_eyecandies_parts_without_ground_truth_are_judged(tmp_path: Path, das3d:
     # The detector judges depth alone, but finds the part by colours too, as in training.
     alone = json.loads(ok(das3d("predict", *files, "--gpus", "cpu", "--json", cwd=tmp_path)).stdout)
     refused(das3d("predict", files[0], "--gpus", "cpu", cwd=tmp_path), 2, "give PART.tiff and PART.png")
-    refused(das3d("predict", *files, "--heatmap", files[1], "--gpus", "cpu", cwd=tmp_path), 2, "is the part's own file")
+    refused(
+        das3d("predict", *files, "--heatmap", files[1], "--gpus", "cpu", cwd=tmp_path),
+        2,
+        "is one of the part's own files",
+    )
     private.rename(tmp_path / "private")
     found = json.loads(ok(das3d("predict", "--parts", "private", "--gpus", "cpu", "--json", cwd=tmp_path)).stdout)
     assert (found["xyz"], found["rgb"]) == ("private/000_depth.png", "private/000_image_0.png")
     assert found["score"] == alone["score"]
     refused(das3d("predict", "--parts", "private", "--heatmap", "private", "--gpus", "cpu", cwd=tmp_path), 2,
-            "--heatmap private: the files of parts are looked for there")  # fmt: skip
+            "--heatmap private: das3d looks for parts in this folder")  # fmt: skip
     (tmp_path / "private").rename(private)
     lone = Path(files[0].rename(tmp_path / "000_depth.png"))
     refused(das3d("predict", lone, files[1], "--gpus", "cpu", cwd=tmp_path), 1, "000_depth.png: ")
@@ -361,6 +363,6 @@ def test_many_odd_captures_are_told_in_few_lines(tmp_path: Path, das3d: Das3d) -
         cv2.imwrite(str(test / f"good/dark{number}.png"), np.zeros((40, 40, 3), np.uint8))
     done = ok(das3d("preprocess", "raw", "out", "--size", 32, "--workers", 1, cwd=tmp_path))
     assert len([line for line in done.stderr.splitlines() if "dark" in line]) == 20
-    assert "30 more such notes; --json lists all" in done.stderr
+    assert "30 more notes like these; --json lists all" in done.stderr
     done = ok(das3d("preprocess", "raw", "out", "--size", 32, "--workers", 1, "--json", cwd=tmp_path))
     assert len(json.loads(done.stdout)["notes"]) == 50

@@ -144,12 +144,12 @@ def test_a_pipe_of_the_shell_is_read(tmp_path: Path) -> None:
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.tiff")
-    with pytest.raises(DataError, match=r"a\.tiff: is a pipe or a device; a point cloud is wanted here, as a file"):
+    with pytest.raises(DataError, match=r"a\.tiff: is a pipe or a device; store the point cloud in a file"):
         read_xyz(tmp_path / "a.tiff")
 
 
 def test_a_device_without_an_end_is_not_read() -> None:
-    with pytest.raises(DataError, match="/dev/zero: is a pipe or a device; a colour image is wanted here"):
+    with pytest.raises(DataError, match="/dev/zero: is a pipe or a device; store the colour image in a file"):
         read_rgb(Path("/dev/zero"))
 
 
@@ -161,7 +161,7 @@ def test_a_depth_image_of_whole_numbers_among_clouds_in_metres_is_in_millimetres
 def test_advice_on_units_is_for_who_reads_it(tmp_path: Path) -> None:
     for given in ("m", "mm"):
         depth = save_png(tmp_path / "a.png", np.full((24, 32), 400, np.uint16))
-        assert "400 m looks like millimetres; correct the scale, metres a step" in refusal(
+        assert "400 m looks like millimetres; correct the scale (metres per step)" in refusal(
             lambda path, unit=given: read_xyz(path, Camera(600, 600, scale=1.0), unit=unit), depth
         )
     with pytest.raises(DataError, match=r"looks like millimetres; convert it to metres$"):
@@ -211,7 +211,7 @@ def test_what_is_transparent_is_not_marked(tmp_path: Path) -> None:
 def test_a_mask_that_marks_nearly_all_is_refused(tmp_path: Path) -> None:
     inverted = np.full(RGB.shape[:2], 255, np.uint8)
     inverted[3:6, 3:6] = 0
-    assert "of the image; black is good and any other colour a defect" in refusal(
+    assert "of the image; invert it, as black means good and any other colour a defect" in refusal(
         read_ground_truth, save_png(tmp_path / "a.png", inverted)
     )
 
@@ -297,7 +297,7 @@ BAD_RGB = {
 
 
 def test_an_image_without_pixels() -> None:
-    with pytest.raises(DataError, match="rgb: is 0 x 0 x 3, which holds no pixel"):
+    with pytest.raises(DataError, match="rgb: is 0 x 0 x 3 and holds no pixels"):
         as_rgb(np.zeros((0, 0, 3), np.uint8), "rgb")
 
 
@@ -314,7 +314,7 @@ def test_what_a_masked_array_masks_is_missing() -> None:
 
 def test_a_depth_image_without_a_camera_asks_for_it(tmp_path: Path) -> None:
     depth = save_png(tmp_path / "a.png", (XYZ[..., 2] * 1000).astype(np.uint16))
-    assert "give its camera in camera.json" in refusal(read_xyz, depth)
+    assert "describe its camera in camera.json" in refusal(read_xyz, depth)
 
 
 def test_swapped_files(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_a_run_whose_training_has_not_ended_is_told(tmp_path: Path):
     for path in (ended, ended / "checkpoints/best.pt"):
         assert using(path, "tire", 5, 9) == f"using {path} (tire)"
     (ended / "summary.json").unlink()
-    assert using(ended, "tire", 5, 9) == f"using {ended} (tire), unfinished: its best state so far, of step 5 of 9"
+    assert using(ended, "tire", 5, 9) == f"using {ended} (tire), unfinished: its best state so far, from step 5 of 9"
 
 
 def test_one_training_in_a_run_at_a_time(tmp_path: Path):

@@ -218,8 +218,8 @@ class TestSideBySide:
     @pytest.mark.parametrize(
         ("last", "why"),
         [
-            (outcome(run="runs/x-5", seed=2), "no mean of tire: a seed is there twice"),
-            (replace(outcome(run="runs/x-5", seed=3), seen=frozenset("b")), "no mean of tire: the runs learnt from different"),
+            (outcome(run="runs/x-5", seed=2), "no mean for tire: a seed occurs twice"),
+            (replace(outcome(run="runs/x-5", seed=3), seen=frozenset("b")), "no mean for tire: the runs were trained on different"),
         ],
     )  # fmt: skip
     def test_what_is_not_summed_up_is_told(self, last: Outcome, why: str):
@@ -323,9 +323,9 @@ class TestPaper:
 
     def test_overview_says_why_there_is_no_mean(self):
         outcomes = [outcome("gear"), outcome("valve"), outcome("valve", "depth")]
-        assert "no mean of 3D only for want of a run of gear" in paper.overview(outcomes, ["gear", "valve"]).note
+        assert "no mean for 3D only, as there is no run of gear" in paper.overview(outcomes, ["gear", "valve"]).note
         assert "no mean" not in paper.overview(outcomes[:2], ["gear", "valve"]).note
-        assert "RGB+3D for want of a run of bagel, cable_gland" in paper.overview([outcome()], MVTEC).note
+        assert "RGB+3D, as there is no run of bagel, cable_gland" in paper.overview([outcome()], MVTEC).note
 
 
 class TestOurs:
@@ -384,16 +384,16 @@ class TestOurs:
         tables = [paper.overview([bad], ["gear"]), *paper.paper_tables([bad], ["gear"])]
         for table in tables:
             assert (
-                "gear: captures that could not be preprocessed and count nowhere: 1 (test/hole/rgb/003.png)"
+                "gear: captures that could not be preprocessed and are not counted: 1 (test/hole/rgb/003.png)"
                 in table.note
             )
-            assert "gear: 1 of the test parts were there when the run was trained" in table.note
+            assert "gear: 1 of the test parts were used to train the run" in table.note
         assert "test parts: gear 7" in tables[0].note
 
     def test_runs_that_were_not_trained_alike_are_told(self):
         outcomes = [outcome("gear"), outcome("valve", **{"synthesis.dropout": 0.1, "seed": 3})]
         note = paper.overview(outcomes, ["gear", "valve"]).note
-        assert "seed 0, 3, not trained alike: synthesis.dropout" in note
+        assert "seed 0, 3, with different synthesis.dropout" in note
 
 
 def test_time_and_memory_stand_beside_those_of_table_5():
@@ -417,7 +417,7 @@ def test_an_earlier_table_is_replaced_and_a_list_is_not(tmp_path: Path):
     assert write_tables([tmp_path / "x.csv"], [TABLE], {}) == []
     check_targets([tmp_path / "x.csv"])
     (tmp_path / "parts.csv").write_text("xyz,rgb\n1.tiff,1.png\n")
-    with pytest.raises(UsageError, match=r"parts.csv: would replace a file that holds no tables"):
+    with pytest.raises(UsageError, match=r"parts.csv: would replace a file that holds no das3d tables"):
         check_targets([tmp_path / "parts.csv"])
-    with pytest.raises(UsageError, match=r"summary.json: das3d keeps other things in files of this name"):
+    with pytest.raises(UsageError, match=r"summary.json: das3d uses this file name for other things"):
         check_targets([tmp_path / "summary.json"])

@@ -122,8 +122,8 @@ TRAIN = ("train", "--gpus", "cpu", "--steps", "2", "--batch-size", "2", "--set",
 
 def test_a_category_of_boards_is_cut_at_half_their_height(das3d: Callable[..., str]):
     told = (
-        "flat parts: what is less than 0.8 mm over the table is table; if these are mats or trays,"
-        " set preprocess.plane_distance_mm=5: board"
+        "flat parts: what is less than 0.8 mm above the table counts as table; if these are mats or trays,"
+        " use --set preprocess.plane_distance_mm=5: board"
     )
     assert told in das3d(*PREPROCESS)
     cache = open_cache(Path("out"), "board")
@@ -138,7 +138,9 @@ def test_a_category_of_boards_is_cut_at_half_their_height(das3d: Callable[..., s
     assert Detector.load(run, "cpu").form.plane_distance_m == cache.manifest.form.plane_distance_m
     assert told not in das3d(*PREPROCESS, "--set", "preprocess.plane_distance_mm=5")
     assert open_cache(Path("out"), "board").manifest.form.plane_distance_m == 0.005
-    assert "preprocessed otherwise than this run's training data" in das3d("evaluate", "--gpus", "cpu", code=1)
+    assert "preprocessed with other settings than this run's training data" in das3d(
+        "evaluate", "--gpus", "cpu", code=1
+    )
 
 
 def test_height_maps_are_left_alone():

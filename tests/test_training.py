@@ -252,7 +252,7 @@ class TestRun:
         assert not list(tmp_path.iterdir())
 
     def test_settings_of_preprocessing_must_be_those_of_the_cache(self, cache: Cache, tmp_path: Path):
-        with pytest.raises(UsageError, match=r"settings\.preprocess\.frame: image asked for.*made with part"):
+        with pytest.raises(UsageError, match=r"settings\.preprocess\.frame: set to image.*made with part"):
             training.start(settings("preprocess.frame=image"), cache, tmp_path, CPU)
         assert not list(tmp_path.iterdir())
 
@@ -338,7 +338,7 @@ class TestRun:
         monkeypatch.chdir("/")
         assert training.resume(run, cache_root, CPU).step == 0
         cv2.imwrite(str(tmp_path / "c.png"), np.zeros((80, 80, 3)))
-        with pytest.raises(DataError, match=r"other textures than .* began with"):
+        with pytest.raises(DataError, match=r"not the textures that .* began with"):
             training.resume(run, cache_root, CPU)
 
     @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="file names of any bytes")
@@ -360,7 +360,7 @@ class TestRun:
         for wrong, reason in (
             (
                 "train.lr=1",
-                r"settings\.train\.lr: a run keeps its own, .*; only train\.accumulate, .* can be set .*got 1, from --set",
+                r"settings\.train\.lr: a run keeps its own, .*, only train\.accumulate, .* can be changed .*got 1, from --set",
             ),
             ("train.accumulate=3", r"train\.accumulate \(3\) must divide train\.batch_size \(2\)"),
             ("hardware.cache_share=2", r"settings\.hardware\.cache_share: .*got 2, from --set"),
@@ -387,10 +387,10 @@ class TestRun:
         training.resume(run, cache_root, CPU)
         del saved["synthesis"]["soft_share"]
         (run / "settings.json").write_text(json.dumps(saved))
-        with pytest.raises(DataError, match=r"that had no synthesis\.soft_share; train anew"):
+        with pytest.raises(DataError, match=r"that had no synthesis\.soft_share; train again"):
             training.resume(run, cache_root, CPU)
         (run / "settings.json").write_text(json.dumps(saved), encoding="utf-16")  # as an editor may save it
-        with pytest.raises(DataError, match=r"settings\.json: damaged or not readable; bring it back"):
+        with pytest.raises(DataError, match=r"settings\.json: damaged or not readable; restore it"):
             training.resume(run, cache_root, CPU)
 
 
@@ -619,12 +619,13 @@ def test_few_good_parts_and_copies_of_them_are_told():
     some = SimpleNamespace(names=tuple(f"train/good/{n}" for n in range(18)), fingerprints=tuple("abcdefghijklmnopqr"))
     (few,) = _lacking(len(some.names), some, 0.95)
     assert (
-        few.startswith("18 good parts are few:") and "more than 5% of others may be rejected; 19 are the least" in few
+        few.startswith("18 good parts are too few:")
+        and "more than 5% of other good parts may be rejected; use at least 19" in few
     )
     assert [*_lacking(18, some, 0.9), *_lacking(18, some, 1.0)] == []
     some = SimpleNamespace(names=("train/good/a", "train/good/b", "validation/good/c"), fingerprints=("1", "2", "1"))
     _, copies = _lacking(len(some.names), some, 0.95)
-    assert copies.endswith("say nothing of new parts: 1 (validation/good/c of train/good/a); remove them")
+    assert copies.endswith("tell nothing about new parts: 1 (validation/good/c of train/good/a); remove them")
 
 
 @pytest.mark.parametrize("good_share", [0.5, 0.8, 0.9, 0.95, 0.99])
@@ -648,7 +649,7 @@ def test_the_good_part_that_scores_highest_is_told(cache: Cache, tmp_path: Path)
     assert len(data.names) == len(scores) and set(data.names) <= there
     kept = json.loads((trainer.run / "summary.json").read_text())["best"]
     assert kept["highest"] in data.names
-    assert f"of the good parts that set it {kept['highest']} scores highest" in next(_told("tire", kept))
+    assert f"of the good parts that set it, {kept['highest']} scores highest" in next(_told("tire", kept))
 
 
 @pytest.mark.parametrize("processes", [2, 5])  # for 2 parts held out and 4 to train on
@@ -739,7 +740,7 @@ class TestDetector:
             np.random.default_rng(0).random(capture.shape)[..., None] < 0.8, np.float32(np.nan), capture.xyz
         )
         (told,) = detector.predict(capture.rgb, hardly).notes
-        assert prediction.notes == [] and "of the part have no points" in told
+        assert prediction.notes == [] and "of the part has no points" in told
 
     def test_what_the_readers_refuse_predict_refuses_too(self, finished: Trainer, capture):
         detector, part = Detector.load(finished.run, "cpu"), capture("ring")
@@ -769,9 +770,9 @@ class TestDetector:
         detector, part = Detector.load(finished.run, "cpu"), capture("ring")
         look = detector._look
         detector._look = lambda *images: look(*images) * torch.nan
-        with pytest.raises(DataError, match="score is no number"):
+        with pytest.raises(DataError, match="score is not a number"):
             detector.predict(part.rgb, part.xyz)
-        with pytest.raises(DataError, match="score is no number"):
+        with pytest.raises(DataError, match="score is not a number"):
             evaluate_detector(detector, cache_root)
 
     @pytest.mark.parametrize(
@@ -798,7 +799,9 @@ class TestDetector:
         Detector.load(tmp_path / "older.pt", "cpu")
         del settings["score"]["views"]
         checkpoint.save(tmp_path / "older.pt", content | {"settings": json.dumps(settings)})
-        with pytest.raises(DataError, match=r"older\.pt: of a version of das3d that had no score\.views; train anew"):
+        with pytest.raises(
+            DataError, match=r"older\.pt: saved by a version of das3d that had no score\.views; train again"
+        ):
             Detector.load(tmp_path / "older.pt", "cpu")
 
     def test_a_device_that_fails_is_not_the_models_fault(self, finished: Trainer, monkeypatch: pytest.MonkeyPatch):
@@ -842,13 +845,13 @@ class TestDetector:
         build(find_entries(own), tmp_path / "out", PreprocessSettings(size=64), workers=1)
         evaluation = evaluate_detector(Detector.load(finished.run, "cpu"), tmp_path / "out")
         known, unused = evaluation.notes
-        assert known.startswith("2 of the test parts were there when") and known.endswith(": good/990, good/991")
-        assert unused.endswith("that could not be preprocessed and count nowhere: 1 (test/bump/xyz/000.tiff)")
+        assert known.startswith("2 of the test parts were used to train") and known.endswith(": good/990, good/991")
+        assert unused.endswith("that could not be preprocessed and are not counted: 1 (test/bump/xyz/000.tiff)")
         record = Outcome.of(finished.run, evaluation).record()
         assert (record["known"], record["unused"]) == (["good/990", "good/991"], ["test/bump/xyz/000.tiff"])
         write_page(tmp_path / "page.html", evaluation, "run")
         page = (tmp_path / "page.html").read_text()
-        assert "2 of the test parts were there when" in page and "never seen" not in page
+        assert "2 of the test parts were used to train" in page and "never seen" not in page
 
     def test_a_cache_preprocessed_otherwise_is_refused(self, finished: Trainer, shared_dataset: Path, tmp_path: Path):
         build(
@@ -857,7 +860,7 @@ class TestDetector:
             PreprocessSettings(size=64, plane_distance_mm=4),
             workers=1,
         )
-        with pytest.raises(DataError, match="preprocessed otherwise"):
+        with pytest.raises(DataError, match="preprocessed with other settings"):
             evaluate_detector(Detector.load(finished.run, "cpu"), tmp_path)
 
     def test_a_cache_whose_layout_and_unit_were_chosen_is_none_preprocessed_otherwise(
@@ -871,7 +874,7 @@ class TestDetector:
         detector = Detector.load(finished.run, "cpu")
         near, far = detector.depth_range_m
         detector.depth_range_m = near, far + 0.001
-        with pytest.raises(DataError, match=r"made of other training captures than this run's; train again on it"):
+        with pytest.raises(DataError, match=r"made from other training captures than this run's; train again on it"):
             evaluate_detector(detector, cache_root)
 
     def test_bad_model_files(self, finished: Trainer, tmp_path: Path):

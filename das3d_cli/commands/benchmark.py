@@ -19,16 +19,21 @@ def run(
     runs: Runs = DEFAULT_RUNS,
     gpus: Gpus = None,
     batch_sizes: Annotated[
-        str, typer.Option("--batch-sizes", metavar="N,...", help="Parts to judge at once; several numbers with commas.")
+        str,
+        typer.Option(
+            "--batch-sizes", metavar="N,...", help="Parts to judge at once; separate several numbers by commas."
+        ),
     ] = "1,4,16",
-    repeats: Annotated[int, typer.Option("--repeats", min=2, help="Batches of each size that are timed.")] = 30,
+    repeats: Annotated[int, typer.Option("--repeats", min=2, help="How many batches of each size to time.")] = 30,
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
     settings = resolve({"hardware.gpus": gpus})
     sizes = [int(word) for word in batch_sizes.split(",") if word.isdecimal() and int(word) > 0]
     if len(sizes) != batch_sizes.count(",") + 1:
-        raise UsageError(f"--batch-sizes {batch_sizes}: give whole numbers over 0 with commas, as in 1,4,16")
+        raise UsageError(
+            f"--batch-sizes {batch_sizes}: give whole numbers above 0, separated by commas, such as 1,4,16"
+        )
     check_targets(out or [])
     chosen = model or newest_finished(runs)
     from das3d_cli.benchmark import benchmark, device_name

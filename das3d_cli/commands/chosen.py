@@ -53,10 +53,10 @@ def choose(
         lacking = [name for name in wanted if name not in found]
         if names and lacking:
             raise UsageError(
-                f"{folder}: no finished run of {', '.join(lacking)}; `das3d train --category {','.join(lacking)}` makes one"
+                f"{folder}: no finished run of {', '.join(lacking)}; make one with `das3d train --category {','.join(lacking)}`"
             )
         for name in lacking:
-            console.say(f"{name}: no finished run below {folder}; left out")
+            console.say(f"{name}: no finished run in {folder}; left out")
         for name in [name for name in found if name not in wanted and not names]:
             console.say(f"{name}: not in the cache {data}; its runs are left out")
         method = OURS if len(folders) == 1 else called(folder)
@@ -65,7 +65,7 @@ def choose(
                 chosen += [Chosen(run, method, name) for run in _picked(name, modality, runs, all_seeds)]
     if not chosen:
         raise UsageError(
-            f"{folders[0]}: no finished run of {', '.join(wanted)}; `das3d train --category all` makes one"
+            f"{folders[0]}: no finished run of {', '.join(wanted)}; make one with `das3d train --category all`"
         )
     return wanted, chosen
 
@@ -74,7 +74,7 @@ def _picked(category: str, modality: str, runs: list[Path], all_seeds: bool) -> 
     """The newest of a category's `runs`, which is the last; with `all_seeds`, also one for each other seed."""
     picked = of_each_seed(runs) if all_seeds else runs[-1:]
     if len(picked) < len(runs):
-        more = f"; with it {len(picked) - 1} that differ in their seed alone" if all_seeds else ""
+        more = f"; {len(picked) - 1} more that differ only in their seed are used as well" if all_seeds else ""
         console.say(
             f"{category}: {runs[-1]} is the newest of {len(runs)} finished runs with --modality {modality}{more}"
         )

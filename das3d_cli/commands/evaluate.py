@@ -37,7 +37,7 @@ def run(
         typer.Option(
             "--run",
             readable=False,
-            help="Run folder or model file; repeat it to see runs side by side. (default: the newest finished run)",
+            help="Run folder or model file; repeat the option to see runs side by side. (default: the newest finished run)",
             show_default=False,
         ),
     ] = None,
@@ -45,8 +45,8 @@ def run(
         list[str] | None,
         typer.Option(
             "--category",
-            help="Use the newest finished run of each of these categories and of each modality; repeatable, or several"
-            " separated by commas, or all.",
+            help="Use the newest finished run of this category, or one for each modality if there are several. Repeat the option,"
+            " separate names by commas, or give all.",
             show_default=False,
         ),
     ] = None,
@@ -56,8 +56,8 @@ def run(
         typer.Option(
             "--runs",
             readable=False,
-            help="Folder of the run folders; repeat it to compare the runs of --category in several folders, each in a row named after"
-            f" its folder. (default: {DEFAULT_RUNS})",
+            help="Folder that holds the run folders. With --category, repeat the option to compare several such folders, each in a row"
+            f" named after its folder. (default: {DEFAULT_RUNS})",
             show_default=False,
         ),
     ] = None,
@@ -74,7 +74,7 @@ def run(
         Path | None,
         typer.Option(
             "--pictures",
-            help="Folder for the figures of one run, and a picture and the anomaly map of every test part at the samples' size.",
+            help="Folder for one run's figures, and for a picture and the anomaly map of every test part at the size of the samples.",
             show_default=False,
         ),
     ] = None,
@@ -82,8 +82,8 @@ def run(
         Path | None,
         typer.Option(
             "--maps",
-            help="Folder for the anomaly map of every test part, at the raw images' size, as CATEGORY/test/LABEL/NAME.tiff, which"
-            " MVTec 3D-AD's own evaluation reads; for one run of each category.",
+            help="Folder for the anomaly map of every test part at the size of the raw images, as CATEGORY/test/LABEL/NAME.tiff, which"
+            " MVTec 3D-AD's own evaluation reads. Takes one run per category.",
             show_default=False,
         ),
     ] = None,
@@ -106,7 +106,7 @@ def run(
     wanted, chosen = choose(models, category, data, folders, all_seeds)
     if maps and (several_of := repeated(chosen)):
         raise UsageError(
-            f"--maps {maps}: takes one run of each category, but there are several of {several_of}; name one with --run"
+            f"--maps {maps}: takes one run per category, but {several_of} has several; name one with --run"
         )
     from das3d_cli.evaluation import Outcome
 
@@ -165,22 +165,24 @@ def _check_call(
 ) -> None:
     """Report mistakes before the evaluation, which may take minutes and creates the folder of --pictures itself."""
     if models and category:
-        raise UsageError("--run and --category: give one of them; --category picks the runs itself")
+        raise UsageError("--run and --category: give only one of the two; --category picks the runs itself")
     if all_seeds and not category:
         raise UsageError(
-            "--all-seeds: goes with --category, which picks the runs; those named with --run are averaged by themselves"
+            "--all-seeds: needs --category, which picks the runs; runs named with --run are averaged without this option"
         )
     if len(folders) > 1 and not category:
-        raise UsageError("--runs: several go with --category, which picks runs in each; give one, or --category all")
+        raise UsageError(
+            "--runs: several folders need --category, which picks runs in each; give one folder, or add --category all"
+        )
     if len({real(folder) for folder in folders}) < len(folders):
         raise UsageError("--runs: a folder is named twice; give it once")
     if doubled := [name for name, count in Counter(map(called, folders)).items() if count > 1]:
         raise UsageError(
-            f"--runs: two folders are called {doubled[0]}, as a row of the tables would be; rename one of them"
+            f"--runs: two folders are called {doubled[0]}, but the rows of the tables are named after them; rename one"
         )
     if maps and len(models or []) > 1:
         raise UsageError(
-            f"--maps {maps}: takes one run of each category, but {len(models or [])} are given; give one a call"
+            f"--maps {maps}: takes one --run at a time, but {len(models or [])} are given; call das3d once for each"
         )
     for name, target in (("--pictures", pictures), ("--report", report)):
         if target and (category or len(models or []) > 1):
@@ -247,7 +249,7 @@ def _evaluate(path: Path, data: Path, gpus: str, pictures: Path | None, maps: Pa
     if not 0 < good < len(evaluation.split.labels):
         lacking = "defective" if good else "good"
         console.say(
-            f"{detector.category}: no {lacking} parts in the test split; figures that compare the two stay empty"
+            f"{detector.category}: no {lacking} parts in the test split; figures that need both good and defective parts stay empty"
         )
     return evaluation
 
@@ -293,8 +295,8 @@ def _tell_unlike(outcomes: Sequence[Outcome]) -> None:
     for row in ours_of(outcomes):
         if row.differing:
             console.say(
-                f"the runs of the row {row.method} with --modality {row.modality} were not trained alike: {', '.join(row.differing)};"
-                " train --runs puts those of an experiment into a folder of their own"
+                f"the runs in row {row.method} with --modality {row.modality} differ in their settings: {', '.join(row.differing)};"
+                " use `das3d train --runs` to give an experiment's runs a folder of their own"
             )
 
 

@@ -31,7 +31,7 @@ def planned(files: list[PartFiles], parts: Path | None, heatmap: Path | None) ->
         return _in_folder(files, parts, heatmap)
     if heatmap:
         if real(heatmap) in [real(path) for part in files for path in part.paths]:
-            raise UsageError(f"--heatmap {heatmap}: is the part's own file; choose another")
+            raise UsageError(f"--heatmap {heatmap}: is one of the part's own files; choose another name")
         _check_place(heatmap)
     return dict.fromkeys(files, heatmap)
 
@@ -40,7 +40,7 @@ def _check_place(heatmap: Path) -> None:
     from das3d_cli.report.own_png import check_replaceable
 
     if heatmap.is_dir():
-        raise UsageError(f"--heatmap {heatmap}: is a folder; name a file, as {heatmap / 'heatmap.png'}")
+        raise UsageError(f"--heatmap {heatmap}: is a folder; name a file, such as {heatmap / 'heatmap.png'}")
     if heatmap.suffix.lower() != ".png":
         raise UsageError(f"--heatmap {heatmap}: the name must end in .png")
     check_folder(heatmap)  # reports a mistake before the work
@@ -55,11 +55,11 @@ def _in_folder(files: list[PartFiles], parts: Path, folder: Path) -> dict[PartFi
     usable = [part for part in files if not part.problem]
     taken = {*folders_of_parts(parts), *(path.parent for part in usable for path in part.paths)}
     if real(folder) in {real(path) for path in taken}:  # the next call would take heat maps for photos
-        raise UsageError(f"--heatmap {folder}: the files of parts are looked for there; choose another folder")
+        raise UsageError(f"--heatmap {folder}: das3d looks for parts in this folder; choose another")
     names = [part.name for part in usable]
     if repeated := next((name for name, count in Counter(names).items() if count > 1), None):
         raise UsageError(
-            f"--heatmap {folder}: two parts are called {repeated}, and so would their heat maps; rename one"
+            f"--heatmap {folder}: two parts are called {repeated}, so their heat maps would have the same name; rename one"
         )
     pictures = [folder / f"{name}.png" for name in names]
     for picture in pictures:
@@ -90,9 +90,9 @@ def to_come(folder: Path) -> Callable[[PartFiles], Path | None]:
                 forget(picture)  # of an earlier part of this name that had no problem
             return None
         if not own:
-            raise DataError(f"{part.first}: no heat map, for {owner} is called {part.name} too; give one another name")
+            raise DataError(f"{part.first}: no heat map, because {owner} is called {part.name} too; rename one of them")
         if real(folder) in {real(path.parent) for path in part.paths}:  # a later call would take it for a photo
-            raise DataError(f"{part.first}: no heat map among the parts' own files; choose another folder")
+            raise DataError(f"{part.first}: no heat map in the folder of the part's own files; choose another folder")
         try:
             check_replaceable(f"{part.first}: its heat map", picture)
         except UsageError as error:

@@ -31,12 +31,12 @@ def option(key: str, *names: str) -> Any:
 
 # Typer's own check for readability is left out everywhere: the reader of a file reports it, with the exit code of bad input.
 Config = Annotated[
-    Path | None, typer.Option("--config", readable=False, help="TOML file of settings.", show_default=False)
+    Path | None, typer.Option("--config", readable=False, help="TOML file with settings.", show_default=False)
 ]
 Assignments = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="KEY=VALUE", help="Any setting, as section.key=value; repeatable.", show_default=False
+        "--set", metavar="KEY=VALUE", help="Change any setting: section.key=value. Repeatable.", show_default=False
     ),
 ]
 Gpus = Annotated[str | None, option("hardware.gpus", "--gpus")]
@@ -48,11 +48,13 @@ Textures = Annotated[Path | None, option("synthesis.textures", "--textures")]
 Categories = Annotated[
     list[str] | None,
     typer.Option(
-        "--category", help="Category; repeatable, or several separated by commas, or all.", show_default=False
+        "--category", help="Category; repeat the option, separate names by commas, or give all.", show_default=False
     ),
 ]
-CacheFolder = Annotated[Path, typer.Option("--data", readable=False, help="Cache that `das3d preprocess` wrote.")]
-Runs = Annotated[Path, typer.Option("--runs", readable=False, help="Folder of the run folders.")]
+CacheFolder = Annotated[
+    Path, typer.Option("--data", readable=False, help="Cache folder that `das3d preprocess` wrote.")
+]
+Runs = Annotated[Path, typer.Option("--runs", readable=False, help="Folder that holds the run folders.")]
 Run = Annotated[
     Path | None,
     typer.Option(
@@ -80,9 +82,9 @@ def split_names(given: list[str] | None) -> list[str]:
     """
     names = list(dict.fromkeys(name for text in given or [] for name in text.split(",") if name))
     if given and not names:
-        raise UsageError("--category: no name; give a category, several with commas, or all")
+        raise UsageError("--category: no name given; give a category, several separated by commas, or all")
     if "all" in names and len(names) > 1:
-        raise UsageError(f"--category: {', '.join(names)}: all are asked for, and some; keep one of the two")
+        raise UsageError(f"--category: {', '.join(names)}: give either all or single categories, not both")
     return [] if names == ["all"] else names
 
 
@@ -96,7 +98,7 @@ def chosen_categories(available: list[str], given: list[str] | None, data: Path)
     if wanted or not available:  # a missing cache is reported when it is opened
         return wanted or ["all"]
     if len(available) > 1 and not given:
-        raise UsageError(f"{data}: holds {', '.join(available)}; choose with --category, or --category all")
+        raise UsageError(f"{data}: holds {', '.join(available)}; choose some with --category, or give --category all")
     return available
 
 

@@ -57,7 +57,7 @@ def run(
             metavar="PART.png",
             readable=False,
             show_default=False,
-            help="RGB image of the same size. If the run's training data had only one of the two, give that one alone.",
+            help="RGB image of the same size. If the run's training data had only one of the two, give only that one.",
         ),
     ] = None,
     parts: Annotated[
@@ -67,7 +67,7 @@ def run(
             readable=False,
             help="Judge many parts instead of one: a folder of NAME.tiff and NAME.png, side by side or in xyz/ and rgb/;"
             " the folder of one label in a data set; a data/ folder of Eyecandies; or a CSV file with the columns xyz and"
-            " rgb, or depth, rgb, fx, fy, cx, cy and scale, and name if parts are to be named otherwise than their files."
+            " rgb, or depth, rgb, fx, fy, cx, cy and scale, and optionally name, to call parts differently from their files."
             " With -, read such a list from standard input and judge each part as soon as its line is there.",
             show_default=False,
         ),
@@ -182,11 +182,11 @@ def _to_come(detector: Detector, heatmap: Path | None, *, quiet: bool) -> _Parts
 
 def _check_call(first: Path | None, parts: Path | None, threshold: float | None) -> None:
     if parts and first:
-        raise UsageError(f"--parts {parts}: names all parts; give no {first} besides")
+        raise UsageError(f"--parts {parts}: already names all parts; leave out {first}")
     if not (parts or first):
-        raise UsageError("Missing argument 'PART.tiff'; or give --parts; see das3d --help")
+        raise UsageError("Missing argument 'PART.tiff'; give it, or use --parts; see das3d --help")
     if threshold is not None and not 0 < threshold <= 1:
-        raise UsageError(f"--threshold {threshold}: a score is wanted, over 0 and at most 1")
+        raise UsageError(f"--threshold {threshold}: must be a score above 0 and at most 1")
 
 
 def _of_another_kind(part: PartFiles, photos: str) -> str:
@@ -197,8 +197,8 @@ def _of_another_kind(part: PartFiles, photos: str) -> str:
     if not photos or kind in ("", photos):
         return ""
     return (
-        f"{kind}, where the training's photos were {photos}. A JPEG's colours are coarser, which can look like a defect: judge photos"
-        " stored as those trained on"
+        f"{kind}, but the photos used in training were {photos}. A JPEG's colours are coarser, which can look like a defect: judge"
+        " photos stored in the same format as in training"
     )
 
 
@@ -212,11 +212,11 @@ def _one_part(first: Path | None, second: Path | None, needs: Modality) -> PartF
 
     if needs == "rgb":
         if second is not None:
-            raise UsageError("this run looks at RGB images alone; give PART.png alone")
+            raise UsageError("this run uses only RGB images; give only PART.png")
         return PartFiles(None, first)
     if second is None and needs == "both":
         raise UsageError(
-            f"{first}: alone is not enough for this run, which finds the part by both; give PART.tiff and PART.png, in this order"
+            f"{first}: not enough for this run, which needs both files to find the part; give PART.tiff and PART.png, in this order"
         )
     return PartFiles(first, second)
 
@@ -277,7 +277,7 @@ def _verdict(detector: Detector, part: PartFiles, picture: Path | None) -> tuple
     def camera() -> Camera | None:
         return part.find_camera() or detector.form.camera
 
-    with within_memory(torch.device("cpu"), f"reading {part.first}; free some"):
+    with within_memory(torch.device("cpu"), f"while reading {part.first}; free some memory"):
         capture = read_capture(part.rgb, part.xyz, camera, limits_beside(part.xyz), detector.form.unit)
     try:
         return detector.predict_capture(capture), capture
@@ -314,5 +314,5 @@ def _show(found: Prediction, name: str) -> None:
     console.result(f"{on_a_line(name)}{verdict}  score {found.score:.3f}  threshold {found.threshold:.3f}")
     for d in found.defects:
         extent = f"{d.length_mm:.1f} x {d.width_mm:.1f} mm, {d.area_mm2:.1f} mm2"
-        measured = extent if d.length_mm == d.length_mm else "size unknown, for want of points"
+        measured = extent if d.length_mm == d.length_mm else "size unknown, because points are missing"
         console.result(f"  defect at row {d.row}, column {d.column}: {measured}, score {d.score:.3f}")

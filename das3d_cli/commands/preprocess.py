@@ -23,7 +23,8 @@ _NOTES = 20  # maximum number of notes printed: enough to see what is wrong
 
 def run(
     src: Annotated[
-        Path, typer.Argument(metavar="SRC", readable=False, help="Data set, or CSV table of captures; it is only read.")
+        Path,
+        typer.Argument(metavar="SRC", readable=False, help="Data set, or CSV table of captures; it is never changed."),
     ],
     dst: Annotated[Path, typer.Argument(metavar="DST", help="Folder of the cache.")],
     category: Categories = None,
@@ -46,7 +47,7 @@ def run(
     found = find_entries(
         src, split_names(category), layout=settings.preprocess.layout, lights=settings.preprocess.light_names()
     )
-    for line in (f"layout {found.name}: {found.why}", *found.notes):
+    for line in (f"layout {found.name}, recognised by {found.why}", *found.notes):
         console.say(line)
     with console.progress("preprocess") as bar:
         task = bar.add_task("", total=len(found.entries), note="")
@@ -59,19 +60,17 @@ def run(
                 progress=lambda done, total, text: bar.update(task, completed=done, description=text),
             )
         except KeyboardInterrupt:
-            console.say("interrupted; the same command goes on from here")
+            console.say("interrupted; give the same command again to continue")
             raise
     for line in (*_told(summary.forms, settings.preprocess), *summary.notes[:_NOTES]):
         console.say(line)
     if len(summary.notes) > _NOTES:
-        console.say(f"{len(summary.notes) - _NOTES} more such notes; --json lists all")
+        console.say(f"{len(summary.notes) - _NOTES} more notes like these; --json lists all of them")
     others = sorted(
         set(categories(dst)) - {row.category for row in summary.rows} - {item.category for item in summary.failures}
     )
     if others and not split_names(category):
-        console.say(
-            f"{dst}: holds {', '.join(others)} as well, which {src} does not; remove what is gone or was renamed"
-        )
+        console.say(f"{dst}: also holds {', '.join(others)}, which {src} does not; remove what is gone or was renamed")
     if as_json:
         failed = [
             {"category": failure.category, "path": str(failure.path), "error": failure.reason}
@@ -99,11 +98,11 @@ def _told(forms: Mapping[str, Form], settings: PreprocessSettings) -> list[str]:
     lines: dict[str, list[str]] = {}
     for category, form in forms.items():
         if form.modalities != "both":
-            lines.setdefault({"rgb": "RGB images alone", "depth": "points alone"}[form.modalities], []).append(category)
+            lines.setdefault({"rgb": "only RGB images", "depth": "only points"}[form.modalities], []).append(category)
         if form.modalities != "rgb" and settings.units == "auto":
             lines.setdefault(f"coordinates taken to be in {form.unit}", []).append(category)
         if form.plane_distance_m < settings.plane_distance_m():
             cut = f"{form.plane_distance_m * 1000:.2g} mm"
-            told = f"flat parts: what is less than {cut} over the table is table; if these are mats or trays, set {_DISTANCE}"
+            told = f"flat parts: what is less than {cut} above the table counts as table; if these are mats or trays, use --set {_DISTANCE}"
             lines.setdefault(told, []).append(category)
     return [f"{text}: {', '.join(names)}" for text, names in lines.items()]

@@ -26,7 +26,7 @@ def run(
     data: CacheFolder = DEFAULT_CACHE,
     category: Annotated[
         list[str] | None,
-        typer.Option("--category", help="Category, where the cache holds several.", show_default=False),
+        typer.Option("--category", help="Category, if the cache holds several.", show_default=False),
     ] = None,
     samples: Annotated[int, typer.Option("-n", "--samples", min=1, max=64, help="Rows of the sheet.")] = 8,
     out: Annotated[Path, typer.Option("--out", help="Folder for the two sheets.")] = Path("preview"),

@@ -98,7 +98,7 @@ def run(
     if resume:
         given = any(value is not None for key, value in flags.items() if key != "hardware.gpus")
         if given or config or category:
-            raise UsageError("--resume: goes on with the run's own settings and category; give no others beside it")
+            raise UsageError("--resume: continues with the run's own settings and category; do not give others")
         names = [str(run) for run in run_folders.unfinished(resume)]
         work = functools.partial(_resume_run, data, assignments, gpus)
     else:
@@ -108,7 +108,7 @@ def run(
             caches.find_cache(data, name)  # reports a mistyped name before the first training
         work = functools.partial(_train_category, settings, data, runs)
     if len(names) > 1 and launched():
-        raise UsageError(f"torchrun trains one at a time, not {', '.join(names)}; name one")
+        raise UsageError(f"torchrun trains only one at a time, not {', '.join(names)}; name one")
     if len(names) == 1 and len(chosen) > 1:
         raise typer.Exit(launch(sys.argv[1:], len(chosen)))
     if len(names) > 1:
@@ -152,7 +152,7 @@ def _collect(
     except KeyboardInterrupt:
         _tell_failed(failed)
         left = [name for name in names if name not in finished and name not in failed]
-        console.say(f"not trained to the end: {', '.join(left)}")
+        console.say(f"not finished: {', '.join(left)}")
         raise
     _tell_failed(failed)
     if failed:
@@ -184,7 +184,7 @@ def _train_category(
         if not cache.samples("validation") and distributed.is_first():
             kept, aside = len(trainer.data.train), len(trainer.data.validation)
             console.say(
-                f"{category}: no validation split; {aside} of {kept + aside} training samples are held out for it"
+                f"{category}: no validation split; {aside} of {kept + aside} training samples are set aside for validation"
             )
         told = _lacking(_good_parts(cache), trainer.data, settings.score.good_share)
         for line in told if distributed.is_first() else ():
@@ -213,8 +213,8 @@ def _lacking(number: int, data: Data, good_share: float) -> Iterator[str]:
 
     if number < (wanted := fewest_parts(good_share)):
         yield (
-            f"{number} good parts are few: even with the threshold over the highest of their scores, more than {1 - good_share:.0%} of"
-            f" others may be rejected; {wanted} are the least, 50 to 300 are usual"
+            f"{number} good parts are too few: even with a threshold above all of their scores, more than {1 - good_share:.0%} of other"
+            f" good parts may be rejected; use at least {wanted} (50 to 300 are usual)"
         )
     first: dict[str, str] = {}
     copies = [
@@ -224,7 +224,7 @@ def _lacking(number: int, data: Data, good_share: float) -> Iterator[str]:
     ]
     if copies:
         told = some_of([f"{name} of {original}" for name, original in copies])
-        yield f"captures that are copies of others, which say nothing of new parts: {len(copies)} ({told}); remove them"
+        yield f"captures that are copies of others and tell nothing about new parts: {len(copies)} ({told}); remove them"
 
 
 def _resume_run(
@@ -273,7 +273,7 @@ def _finish(trainer: Trainer, data: Path, gpus: str, *, bar: bool) -> dict[str, 
         except KeyboardInterrupt:
             beside = [] if data == DEFAULT_CACHE else ["--data", str(data)]
             beside += [] if gpus == "auto" else ["--gpus", gpus]
-            say(f"interrupted; go on with: {shlex.join(['das3d', 'train', '--resume', str(trainer.run), *beside])}")
+            say(f"interrupted; continue with: {shlex.join(['das3d', 'train', '--resume', str(trainer.run), *beside])}")
             raise
 
 
@@ -281,11 +281,12 @@ def _told(name: str, best: Mapping[str, Any]) -> Iterator[str]:
     """What the threshold became; if few synthetic defects reach it, a defective part may be among the good ones."""
     found = best["defects_found"]
     yield (
-        f"{name}: threshold {best['threshold']:.3f}, which {found:.0%} of the synthetic defects reach; of the good parts"
-        f" that set it {best['highest']} scores highest"
+        f"{name}: threshold {best['threshold']:.3f}, reached by {found:.0%} of the synthetic defects; of the good parts"
+        f" that set it, {best['highest']} scores highest"
     )
     if found < _FEW:
         yield (
-            f"{name}: these are few. Train for more steps; or a defective part may be among the good ones: look at the one that scores"
-            " highest, and `das3d predict --parts` on their folder shows what others do. Remove it, preprocess and train again"
+            f"{name}: too few defects reach the threshold. Train for more steps, or look for a defective part among the good ones: check"
+            " the one that scores highest, and the others with `das3d predict --parts` on their folder. Remove defective parts, preprocess"
+            " and train again"
         )

@@ -83,7 +83,7 @@ def build(
         progress: called with (samples done, samples in total, current activity).
 
     Raises:
-        UsageError: `dst` lies in the source, which is never written to, or holds files of others; another process
+        UsageError: `dst` lies in the source, which is never changed, or holds files of others; another process
             preprocesses into it; the settings do not fit the captures.
         DataError: the cache cannot be written. An unusable capture does not raise; it is a failure in the summary.
     """
@@ -135,7 +135,7 @@ def _build_category(
     common = Common(None, None, form)
     try:
         if files:
-            tell(f"{category}: size of the parts")
+            tell(f"{category}: measuring the parts")
             common = _known(folder, extent_key) or find_common(
                 entries, replace(form, unit=find_unit(entries, settings)), settings, pool
             )
@@ -231,7 +231,7 @@ def _mask(path: Path, entry: Entry, capture: RawCapture) -> NDArray[np.bool_]:
 def _check_label(entry: Entry, *, defective: bool) -> None:
     """Check that mask and label agree; otherwise the metrics by label or those by pixel would be wrong."""
     if defective and entry.label == GOOD:
-        raise DataError(f"{entry.ground_truth}: marks a defect, but the part is labelled {GOOD}; label it as the defect, or"
+        raise DataError(f"{entry.ground_truth}: marks a defect, but the part is labelled {GOOD}; label it with its defect, or"
                         " remove the mask")  # fmt: skip
     if not defective and entry.label != GOOD:
         raise DataError(f"{entry.ground_truth}: marks nothing, but the part is labelled {entry.label}; mark the defect, or"
@@ -295,7 +295,7 @@ def _check_outside(data: DataSet, dst: Path, names: list[str]) -> None:
     if target.is_relative_to(real(source)) or any(
         real(folder).is_relative_to(own) for folder in (source, *listed) for own in written
     ):
-        raise UsageError(f"{dst}: lies in the data set {source}, which is never written to; choose another folder")
+        raise UsageError(f"{dst}: lies in the data set {source}, which das3d never changes; choose another folder")
 
 
 def check_source(src: Path) -> None:

@@ -122,7 +122,7 @@ class Cache:
         if there not in ("both", modality):
             held = {"rgb": "RGB images without point clouds", "depth": "point clouds without RGB images"}[there]
             raise UsageError(
-                f"{self.folder}: holds {held}, but --modality {modality} looks at more; use --modality {there}"
+                f"{self.folder}: holds {held}, which is not enough for --modality {modality}; use --modality {there}"
             )
 
 
@@ -217,7 +217,7 @@ def begin_split(cache: Cache, split: str) -> tuple[Split, Iterator[int]]:
     """
     records = cache.samples(split)
     if not records:
-        raise DataError(f"{cache.folder}: holds no {split} samples; check the source's {split}/ and {_AGAIN}")
+        raise DataError(f"{cache.folder}: holds no {split} samples; check the data set's {split}/ and {_AGAIN}")
     size = cache.manifest.settings.size
     shape = (len(records), size, size)
     by_type: dict[int, Masks] = {}
@@ -376,7 +376,7 @@ def read_manifest(folder: Path) -> Manifest:
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; run das3d preprocess first") from None
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {reason(error)}; see that you may read it") from None
+        raise DataError(f"{path}: cannot be read: {reason(error)}; give this user read permission") from None
     except (ValueError, TypeError, KeyError, ValidationError):
         raise DataError(f"{path}: damaged, or not a manifest written by das3d; {_AGAIN}") from None
     raise DataError(f"{path}: written by another version of das3d; {_AGAIN}")

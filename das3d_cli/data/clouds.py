@@ -53,8 +53,8 @@ def read_cloud(path: Path, data: bytes, size: SizeSource = None) -> NDArray[np.f
     if height <= 1 or height * width != len(points):
         beside = f", and the image beside it has {shape[1]} x {shape[0]} pixels" if shape else ""
         raise DataError(
-            f"{path}: holds {len(points)} points without order{beside}; export it organised, with width and height"
-            " and missing points as NaN or (0, 0, 0)"
+            f"{path}: holds {len(points)} points that are not in rows and columns{beside}; export an organised cloud,"
+            " with width and height, and with missing points as NaN or (0, 0, 0)"
         )
     return points.reshape(height, width, 3)
 

@@ -168,12 +168,12 @@ def _height_of_most(found: Sequence[_Probed]) -> float | None:
 def _measured(found: Sequence[_Probed], unit: str) -> dict[Path, Extent]:
     extents = {probed.path: probed.extent for probed in found if isinstance(probed.extent, Extent)}
     if not found:
-        raise DataError("no train/good capture to measure the parts on; add some,"
+        raise DataError("no train/good captures to measure the size of the parts; add some,"
                         " or set preprocess.scaling=capture and preprocess.frame=image")  # fmt: skip
     if not extents:
         first = min(found, key=lambda probed: probed.path)
         raise DataError(
-            f"none of {len(found)} train/good captures can be used to measure the parts on, read as {unit};"
+            f"none of the {len(found)} train/good captures, read in {unit}, can be used to measure the size of the parts;"
             f" the first: {first.extent}"
         )
     return extents

@@ -37,12 +37,13 @@ def read_bytes(path: Path, what: str) -> bytes:
         DataError: missing, empty or not readable.
     """
     try:
-        # Reading a pipe blocks until somebody writes to it, and a device may never end; the shell's own pipes, in /dev, do.
+        # Reading a pipe blocks until somebody writes to it, and a device may have no end; the shell's own pipes, in /dev,
+        # have a writer.
         if path.is_char_device() or (path.is_fifo() and not path.is_relative_to("/dev")):
-            raise DataError(f"{path}: is a pipe or a device; a {what} is wanted here, as a file")
+            raise DataError(f"{path}: is a pipe or a device; store the {what} in a file")
         data = path.read_bytes()
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file; a {what} is wanted here") from None
+        raise DataError(f"{path}: no such file; a {what} is expected here") from None
     except OSError as error:
         raise DataError(f"{path}: {what} cannot be read: {reason(error)}") from None
     if not data:
@@ -76,7 +77,7 @@ def decode_image(path: Path, data: bytes, what: str, *, upright: bool = False) -
         DataError: damaged, truncated or neither of the two.
     """
     if data.startswith(TIFF_MAGICS):
-        raise DataError(f"{path}: is a TIFF, a PNG {what} is wanted here; swapped with the point cloud?")
+        raise DataError(f"{path}: is a TIFF, but a PNG {what} is expected here; swapped with the point cloud?")
     if data.startswith(PNG_MAGIC):
         chunks = _pixel_chunks(data)
         kind, pixels = "PNG", PNG_MAGIC + b"".join(chunks) if chunks else b""

@@ -51,7 +51,7 @@ def read_limits(path: Path) -> tuple[float, float]:
     except (KeyError, ValueError):
         near, far = 0.0, 0.0
     if not near < far:
-        raise DataError(f"{path}: does not hold normalization: min and max; copy it again")
+        raise DataError(f"{path}: lacks min and max of the normalization; copy it again")
     return near, far
 
 
@@ -77,9 +77,9 @@ def find_camera(*folders: Path) -> Camera | None:
             except OSError as error:
                 raise DataError(f"{path}: cannot be read: {reason(error)}") from None
             except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):  # RecursionError: nested too deeply
-                raise DataError(f"{path}: not valid JSON; write for instance {EXAMPLE}") from None
+                raise DataError(f"{path}: not valid JSON; write, for example, {EXAMPLE}") from None
             except (TypeError, ValueError) as error:
-                raise DataError(f"{path}: no camera: {error}; write for instance {EXAMPLE}") from None
+                raise DataError(f"{path}: does not describe a camera: {error}; write, for example, {EXAMPLE}") from None
     return None
 
 
@@ -92,10 +92,10 @@ def as_camera(given: Any) -> Camera:
     """
     names = ("fx", "fy", "cx", "cy", "scale")
     if not isinstance(given, dict):
-        raise TypeError("it is no object of names and numbers")
+        raise TypeError("it is not an object of names and numbers")
     unknown = set(given) - set(names)
     if unknown:
-        raise ValueError(f"found {', '.join(sorted(unknown))} beside {', '.join(names)}")
+        raise ValueError(f"unknown {', '.join(sorted(unknown))}; use only {', '.join(names)}")
     try:
         if any(isinstance(value, bool) for value in given.values()):
             raise TypeError

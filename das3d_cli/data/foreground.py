@@ -46,7 +46,7 @@ def _before_border(xyz: NDArray[np.float32], measured: NDArray[np.bool_], distan
     at_border[width:-width, width:-width] = False
     points = xyz[at_border & (xyz[..., 2] != 0)].astype(np.float64)
     if len(points) < _LEAST_BORDER:
-        raise DataError("the image's border was not measured; preprocess with --set preprocess.foreground=whole")
+        raise DataError("the image's border has too few points; preprocess with --set preprocess.foreground=whole")
     plane = _plane_of(points)
     height = height_over(plane, xyz)
     uneven = float(np.median(np.abs(points @ plane[:3] + plane[3])))
@@ -54,8 +54,8 @@ def _before_border(xyz: NDArray[np.float32], measured: NDArray[np.bool_], distan
     part = without_specks(part, part)
     if not part.any():
         raise DataError(
-            f"no part found: nothing is {distance * 1000:g} mm before the surface at the image's border; look whether a part is there,"
-            " all of it within the image"
+            f"no part found: nothing is more than {distance * 1000:g} mm in front of the surface at the image's border; check that a part"
+            " is there, all of it within the image"
         )
     a, b, c, d = (float(v) for v in plane)
     return Table((a, b, c, d), part)

@@ -19,8 +19,8 @@ _OTHER_LIGHT, _LIGHT = 1.5, 10  # factor and margin (of 255) beyond the brightes
 _BLACK = 1 / 3  # share of the darkest part: the stricter limit where parts are dark
 _ASPECT = 1.1
 _NO_TABLE = (
-    "no table shows around the part, whose depths then count along the camera's axis and whose sizes across it, short where that is"
-    " tilted"
+    "no table is visible around the part, so depths are measured along the camera's axis and sizes across it, which come out too"
+    " short if the axis is tilted"
 )
 _LOW = 0.2  # share of a part's area; the foot of any part takes less
 _FEW, _FEW_IN = 0.1, 3  # share of the parts that counts as few; of 3 or more parts, one always does
@@ -107,21 +107,21 @@ def of_all(usual: Usual, form: Form) -> list[str]:
     told = []
     if usual.low_fraction > _LOW:
         told.append(
-            f"{usual.low_fraction:.0%} of a usual part's area rises by less than {form.plane_distance_m * 1000:.2g} mm over the table, and"
-            " is not looked at; try a lower --set preprocess.plane_distance_mm"
+            f"{usual.low_fraction:.0%} of a typical part's area rises by less than {form.plane_distance_m * 1000:.2g} mm above the table"
+            " and is ignored; try a lower --set preprocess.plane_distance_mm"
         )
     if not usual.table and form.foreground == "table":
         told.append(f"{_NO_TABLE}; if there is a table, leave it in the captures")
     if usual.aspect > _ASPECT:
         told.append(
-            f"a pixel is {usual.aspect:.1f} times as long as wide, or as wide as long, so that parts look otherwise for every way that"
-            " they lie; capture with square pixels, or leave out every n-th row or column"
+            f"pixels are not square, with one side {usual.aspect:.1f} times as long as the other, so a part's shape changes as it"
+            " turns; capture with square pixels, or leave out every n-th row or column"
         )
     if form.camera and usual.size and _is_of_another_size(form.camera, usual.size):
         width, height = usual.size
         told.append(
             f"the camera's axis, cx {form.camera.cx} and cy {form.camera.cy}, lies far from the middle of {width} x {height} pixels; if"
-            " these are of an image of another size, so is fx, and all sizes are wrong"
+            " these values belong to another image size, so does fx, and all measured sizes are wrong"
         )
     return told
 
@@ -136,22 +136,22 @@ def _of_view(geometry: Geometry, form: Form, usual: Usual, window_m: float | Non
     told, pitch = [], geometry.pitch_m
     if window_m and pitch and geometry.side * pitch > _WIDE * window_m:
         told.append(
-            f"what stands there is too wide for the parts' window by a factor of {geometry.side * pitch / window_m:.1f}, and so shown"
-            " smaller than others; look whether it is more than one part"
+            f"what was found is {geometry.side * pitch / window_m:.1f} times as wide as the window that shows a part, so it is"
+            " shown smaller than others; check whether it is more than one part"
         )
     if window_m and geometry.span_m and geometry.span_m < _SMALL * window_m:
         told.append(
-            f"what stands there is {geometry.span_m * 1e3:.3g} mm across, in the parts' window of {window_m * 1e3:.3g} mm; look whether"
+            f"what was found is only {geometry.span_m * 1e3:.3g} mm across, in a window of {window_m * 1e3:.3g} mm; check that"
             " the part is there and was measured"
         )
     if form.pitch_m and pitch and not form.pitch_m[0] / _OTHER_PITCH < pitch < form.pitch_m[1] * _OTHER_PITCH:
         least, most = (length * 1e3 for length in form.pitch_m)
         told.append(
-            f"a pixel shows {pitch * 1e3:.3g} mm of the part, where it showed {least:.3g} to {most:.3g} mm of those trained on; capture"
-            " it from as far away, for it is judged less surely"
+            f"a pixel shows {pitch * 1e3:.3g} mm of the part, but {least:.3g} to {most:.3g} mm of the training parts, so the verdict is"
+            " less reliable; capture it from the same distance"
         )
     if usual.within and not geometry.within:
-        told.append("the part reaches the image's border, as few others do; look whether all of it is in view")
+        told.append("the part reaches the image's border, unlike most others; check that all of it is in view")
     return told
 
 
@@ -159,21 +159,21 @@ def _of_points(geometry: Geometry, form: Form, usual: Usual) -> list[str]:
     told = []
     if form.foreground == "table" and geometry.near_m is not None and _lacks_table(geometry) == usual.table:
         told.append(
-            f"{_NO_TABLE}, unlike most of those trained on; look whether the table was measured"
+            f"{_NO_TABLE}; most training parts show a table, so check that it was measured"
             if usual.table
-            else "a table shows around the part, as around few of those trained on; cut the part out as those were"
+            else "a table is visible around the part, unlike around most training parts; cut the part out as those were"
         )
     if geometry.measured_fraction < _MEASURED:
-        told.append(f"{1 - geometry.measured_fraction:.0%} of the part have no points; look why they were not measured")
+        told.append(f"{1 - geometry.measured_fraction:.0%} of the part has no points; check why it was not measured")
     elif usual.gap_m is not None and geometry.gap_m and geometry.gap_m > _WIDER * usual.gap_m + _WIDER_M:
         told.append(
-            f"in a circle of {geometry.gap_m * 1e3:.3g} mm the part has no points, where those trained on lacked"
-            f" {usual.gap_m * 1e3:.3g} mm at most; a dent or a bump there cannot be seen"
+            f"the part has no points in a circle of {geometry.gap_m * 1e3:.3g} mm, while the gaps of training parts are at most"
+            f" {usual.gap_m * 1e3:.3g} mm wide; a dent or a bump there cannot be seen"
         )
     if geometry.clipped_fraction > _CLIPPED:
         told.append(
-            f"{geometry.clipped_fraction:.0%} of the part's points are higher or lower than the heights that parts are looked at in;"
-            " what is there looks level; look whether the part stands as others do"
+            f"{geometry.clipped_fraction:.0%} of the part's points are above or below the range of heights that the detector sees,"
+            " and look level to it; check that the part lies like the others"
         )
     return told
 
@@ -185,20 +185,20 @@ def _of_photo(geometry: Geometry, form: Form, usual: Usual) -> list[str]:
         least = max(darkest / _OTHER_LIGHT - _LIGHT, darkest * _BLACK)
         if not least <= geometry.brightness <= brightest * _OTHER_LIGHT + _LIGHT:
             told.append(
-                f"the part's mean brightness is {geometry.brightness:.0f} of 255, where those trained on have {darkest:.0f} to"
-                f" {brightest:.0f}; look whether it was exposed as they were"
+                f"the part's mean brightness is {geometry.brightness:.0f} of 255, but {darkest:.0f} to {brightest:.0f} for training parts;"
+                " check that it was exposed as they were"
             )
     if usual.photo_offset and geometry.photo_offset:
         *middle, within = usual.photo_offset
         off = math.dist(geometry.photo_offset, middle)
         if off > _OFFSET * within + _OFFSET_SHARE * geometry.side:
             told.append(
-                f"the photo lies {off:.1f} pixels from where photos lie on the points of those trained on, most within"
-                f" {max(within, 0.1):.1f}; look whether the two are of one capture, and whether one camera has moved against the other"
+                f"the photo lies {off:.1f} pixels off its points, compared with training photos, most of which lie within"
+                f" {max(within, 0.1):.1f}; check that both are of one capture, and whether one camera has moved relative to the other"
             )
     if form.modalities == "rgb" and usual.size and own != usual.size:
         told.append(
-            f"the photo has {own[0]} x {own[1]} pixels, where those trained on have {usual.size[0]} x {usual.size[1]}; look whether it"
+            f"the photo has {own[0]} x {own[1]} pixels, but training photos have {usual.size[0]} x {usual.size[1]}; check that it"
             " shows the part as they do"
         )
     return told

@@ -106,13 +106,13 @@ def find_parts(
     if not parts and where.is_file():
         others = _others(where, category)
         raise DataError(
-            f"{where}: lists parts of {', '.join(others)} alone, but the run is of {category}; name another --run"
+            f"{where}: lists only parts of {', '.join(others)}, but the run is for {category}; name another --run"
             if others
-            else f"{where}: lists no part; a row for each is wanted below the columns' names"
+            else f"{where}: lists no parts; write a row for each part below the column names"
         )
     if not parts:
         wanted = {"both": "NAME.tiff and NAME.png", "rgb": "NAME.png", "depth": "NAME.tiff"}[needs]
-        raise DataError(f"{where}: holds no part; {wanted}, side by side or in xyz/ and rgb/, would be some")
+        raise DataError(f"{where}: holds no parts; expected {wanted}, side by side or in xyz/ and rgb/")
     return parts
 
 
@@ -133,7 +133,9 @@ def parts_to_come(lines: Iterator[str], needs: Modality, category: str = "") -> 
     columns, rows = rows_to_come(lines, _WRITTEN)
     sources = _sources(columns, needs)
     if sources is None:
-        raise DataError(f"{_WRITTEN}: a first line with the {_wanted(needs)} is wanted, and then one for each part")
+        raise DataError(
+            f"{_WRITTEN}: the first line must name the {_wanted(needs)}; write a line for each part below it"
+        )
     for number, row in rows:
         where = f"{_WRITTEN}: row {number}"
         if isinstance(row, ValueError):
@@ -141,7 +143,7 @@ def parts_to_come(lines: Iterator[str], needs: Modality, category: str = "") -> 
             continue
         part = _of_row(row, sources, Path(), where)._replace(beside=None)
         if _of_another(row, category):
-            problem = f"is of {row['category']}, but the run is of {category}; name another --run"
+            problem = f"is of {row['category']}, but the run is for {category}; name another --run"
             part = part._replace(problem=f"{where}: {problem}", nameless=True)
         yield part
 
@@ -155,21 +157,21 @@ def not_read(where: Path, needs: Modality, category: str = "", parts: Sequence[P
     """Yield notes on what is not judged: what a folder holds beside `parts`, or a list's rows of other categories."""
     if where.is_file():
         if others := _others(where, category):
-            yield f"{where}: of other categories than {category}, so not judged: {', '.join(others)}"
+            yield f"{where}: not judged, because the run is for {category}: parts of {', '.join(others)}"
         return
     read = {*IMAGES, *_BESIDE, *(() if needs == "rgb" else CLOUDS)}
     folders = folders_of_parts(where)
     if any(folder.is_dir() for folder in folders[1:]):
         beside, folders = [path for path in listing(where) if path.is_file()], folders[1:]
         known = {path.name for path in beside if path.suffix.lower() in _BESIDE}
-        yield from unread(f"{where}: beside the folders of the parts, so not judged", beside, known)
+        yield from unread(f"{where}: not judged, because they are outside the folders of parts", beside, known)
     children = [path for folder in folders for path in listing(folder) if path.is_file()]
     known = {path.name for path in children if path.suffix.lower() in read}
-    what = "no images" if needs == "rgb" else "neither images nor point clouds"
-    yield from unread(f"{where}: {what}, so not judged", children, known)
+    what = "not images" if needs == "rgb" else "neither images nor point clouds"
+    yield from unread(f"{where}: not judged, because they are {what}", children, known)
     within = {folder for part in parts for path in part.paths for folder in path.parents}
     apart = [path for path in listing(where) if path.is_dir() and path not in within]
-    yield from unread(f"{where}: folders in it, whose files are not judged", apart, {*chain(*mvtec3d.FOLDERS.values())})
+    yield from unread(f"{where}: files in these folders are not judged", apart, {*chain(*mvtec3d.FOLDERS.values())})
 
 
 def _in_folder(folder: Path, needs: Modality, lights: Sequence[str], layout: str) -> list[PartFiles]:
@@ -183,13 +185,13 @@ def _in_folder(folder: Path, needs: Modality, lights: Sequence[str], layout: str
         first = {kind: paths[0] for kind, paths in claims.items()}
         problem = next((f"{path}: {why}" for kind, path in first.items() if (why := found.refuse(kind, path))), "")
         if doubled := next((paths for paths in claims.values() if len(paths) > 1), None):
-            problem = f"{doubled[1]}: {doubled[0].name} is beside it; keep one file of each name"
+            problem = f"{doubled[1]}: {doubled[0].name} has the same name; keep only one of them"
         parts.append(PartFiles(first.get("xyz"), first.get("rgb"), problem=problem, common=name))
     return parts
 
 
 def _listed(path: Path, needs: Modality, category: str) -> list[PartFiles]:
-    text = f"{path}: a folder, or a CSV file with the {_wanted(needs)}, is wanted here"
+    text = f"{path}: expected a folder, or a CSV file with the {_wanted(needs)}"
     if path.is_file() and path.suffix.lower() != ".csv":
         raise DataError(text)
     columns, rows = read_rows(path)

@@ -117,15 +117,15 @@ def _found(xyz: NDArray[np.float32], measured: NDArray[np.bool_], plane_distance
         return cut_out(xyz, measured)
     if table is None:
         raise DataError(
-            "no table plane found: no flat area has a part standing on it and nothing under it; capture the part on a table that"
-            " shows around it, or preprocess all parts with --set preprocess.foreground=whole or border"
+            "no table found: there is no flat area with a part on it and nothing below it; capture the part on a table that"
+            " is visible around it, or preprocess all parts with --set preprocess.foreground=whole or border"
         )
     walls = [other.plane for other in candidates if is_wall(cells, other, table, plane_distance_m)]
     foreground = _standing_on(xyz, cells, table, walls, plane_distance_m)
     if not foreground.any():
         raise DataError(
-            f"no part found: nothing stands over {plane_distance_m * 1000:g} mm above the table; look whether a part is there, and"
-            " preprocess all of thin ones with a lower --set preprocess.plane_distance_mm, of those without background with --set"
+            f"no part found: nothing rises more than {plane_distance_m * 1000:g} mm above the table; check that a part is there. If"
+            " parts are thin, preprocess all with a lower --set preprocess.plane_distance_mm; if they have no background, with --set"
             " preprocess.foreground=whole"
         )
     a, b, c, d = (float(v) for v in table.plane)
@@ -155,7 +155,7 @@ def cut_out(xyz: NDArray[np.float32], measured: NDArray[np.bool_]) -> Table:
     """
     part = without_specks(measured, measured)
     if not part.any():
-        raise DataError("no part found: no more than a few points in one place were measured")
+        raise DataError("no part found: only a few scattered points were measured; capture the part again")
     z = np.where(part, xyz[..., 2], np.float32(np.nan))
     carried = part & ~stray(z, _ALIKE_M)
     farthest = np.abs(z[carried if carried.any() else part]).max()

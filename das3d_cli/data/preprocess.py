@@ -89,7 +89,7 @@ def extent_of(
     """
     _check(capture)
     if capture.xyz is None:
-        raise DataError("holds no points to measure the part on")
+        raise DataError("holds no points from which to measure the part")
     table = find_foreground(capture.xyz, foreground, plane_distance_m=plane_distance_m)
     near, far = _range_of(_depth(capture.xyz, table, depth_axis)[table.foreground])
     part = table.foreground | _missing_part(capture.rgb, capture.xyz, table)
@@ -209,12 +209,14 @@ def _check(capture: RawCapture, *truths: NDArray[np.bool_]) -> None:
         raise DataError(f"rgb and xyz must be (H, W, 3), got {' and '.join(map(str, shapes))}")
     if len(set(shapes)) > 1:
         (height, width, _), (rows, columns, _) = shapes
-        raise DataError(f"rgb is {width} x {height} pixels, xyz {columns} x {rows}: they must be of one size")
+        raise DataError(f"rgb is {width} x {height} pixels, xyz {columns} x {rows}; both must have the same size")
     if min(shapes[0][:2]) < _SMALLEST:
-        raise DataError(f"{shapes[0][1]} x {shapes[0][0]} pixels show no part; {_SMALLEST} x {_SMALLEST} are the least")
+        raise DataError(
+            f"{shapes[0][1]} x {shapes[0][0]} pixels cannot show a part; at least {_SMALLEST} x {_SMALLEST} are needed"
+        )
     for truth in truths:
         if truth.shape != shapes[0][:2]:
-            raise DataError(f"the ground truth is of shape {truth.shape}, the capture of {shapes[0][:2]}")
+            raise DataError(f"the ground truth has the shape {truth.shape}, but the capture {shapes[0][:2]}")
 
 
 def _shown_as(pitch_m: float, usual: tuple[float, float] | None) -> float:
@@ -228,8 +230,8 @@ def _check_scale(pitch_m: float, usual: tuple[float, float]) -> None:
     least, most = usual
     if not least / OTHER_SCALE < pitch_m < most * OTHER_SCALE:
         raise DataError(
-            f"a pixel shows {pitch_m * 1e3:.3g} mm of the part, in the captures that parts were measured on {least * 1e3:.3g} to"
-            f" {most * 1e3:.3g} mm: capture it at the same resolution from as far away, and see that its camera is the right one"
+            f"a pixel shows {pitch_m * 1e3:.3g} mm of the part, but {least * 1e3:.3g} to {most * 1e3:.3g} mm in the captures that set the"
+            " scale; capture it at the same resolution and distance, and check that its camera is the right one"
         )
 
 

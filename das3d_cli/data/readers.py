@@ -92,11 +92,13 @@ def read_xyz(
     """
     points, known = _read_stored(path, camera, limits, size)
     if known == "m":
-        return _of_size(points, str(path), "m", f"correct the scale, metres a step, in {CAMERA_FILE} or the table")
+        return _of_size(points, str(path), "m", f"correct the scale (metres per step) in {CAMERA_FILE} or the table")
     if known == "mm" and unit == "m":  # an integer depth image among point clouds in metres
         unit = "mm"
     points *= np.float32(UNITS[unit])
-    return _of_size(points, str(path), unit, "convert it, or tell preprocess the unit of all by --set preprocess.units")
+    return _of_size(
+        points, str(path), unit, "convert it, or give the unit of all files to preprocess with --set preprocess.units"
+    )
 
 
 def guess_unit(
@@ -135,7 +137,7 @@ def _array(values: ArrayLike, name: str) -> NDArray[Any]:
     try:
         return np.asarray(values)
     except (TypeError, ValueError, RuntimeError) as error:  # ragged lists, and tensors on a GPU or with a gradient
-        raise DataError(f"{name}: is no array that numpy can read: {str(error).partition(chr(10))[0]}") from None
+        raise DataError(f"{name}: is not an array that numpy can read: {str(error).partition(chr(10))[0]}") from None
 
 
 def kind_of_photo(path: Path) -> str:
@@ -177,16 +179,16 @@ def as_rgb(image: ArrayLike, name: str, *, grey: bool = False) -> NDArray[np.uin
     """
     image = _array(image, name)
     if not image.size:
-        raise DataError(f"{name}: is {_extent(image.shape)}, which holds no pixel")
+        raise DataError(f"{name}: is {_extent(image.shape)} and holds no pixels")
     if image.dtype != np.uint8:
         raise DataError(f"{name}: holds {image.dtype} values; convert it to 8-bit RGB (uint8)")
     if image.ndim == 2 and grey:
         return np.repeat(image[..., None], 3, axis=2)
     if image.ndim == 2:
-        raise DataError(f"{name}: is a grey image; 8-bit RGB is wanted")
+        raise DataError(f"{name}: is a grey image; convert it to 8-bit RGB")
     if image.ndim != 3 or image.shape[2] != 3:
         raise DataError(
-            f"{name}: has an alpha channel or other than three; convert it to 8-bit RGB without transparency"
+            f"{name}: has channels other than red, green and blue, such as alpha; convert it to 8-bit RGB without transparency"
         )
     return image
 
@@ -202,7 +204,9 @@ def read_ground_truth(path: Path) -> NDArray[np.bool_]:
     """
     data = read_bytes(path, "ground truth")
     if data.startswith(JPEG_MAGIC):
-        raise DataError(f"{path}: is a JPEG, which marks what is not; save the mask as PNG where it was drawn")
+        raise DataError(
+            f"{path}: is a JPEG, which also marks good pixels; save the mask as PNG in the program that drew it"
+        )
     image = decode_image(path, data, "ground truth")
     colours = image[..., None] if image.ndim == 2 else image[..., :3]
     marked = (colours > 0).any(axis=2)
@@ -210,7 +214,7 @@ def read_ground_truth(path: Path) -> NDArray[np.bool_]:
         marked &= image[..., 3] > 0
     if marked.mean() > _ALL:
         raise DataError(
-            f"{path}: marks {marked.mean():.0%} of the image; black is good and any other colour a defect: invert it"
+            f"{path}: marks {marked.mean():.0%} of the image; invert it, as black means good and any other colour a defect"
         )
     return np.asarray(marked)
 
@@ -231,9 +235,11 @@ def _read_stored(
         depth, unit = _read_depth(path, data, stored, camera, limits)
         return _clean(back_project(depth, camera), str(path)), unit
     if data.startswith(PNG_MAGIC) and data[24:26] == _DEPTH_IMAGE:
-        raise DataError(f"{path}: is a depth image; give its camera in {CAMERA_FILE} beside it, or a TIFF point cloud")
+        raise DataError(
+            f"{path}: is a depth image; describe its camera in {CAMERA_FILE} beside it, or give a TIFF point cloud"
+        )
     if data.startswith((PNG_MAGIC, JPEG_MAGIC)):
-        raise DataError(f"{path}: is a PNG, a TIFF point cloud is wanted here; swapped with the colour image?")
+        raise DataError(f"{path}: is a PNG, but a TIFF point cloud is expected here; swapped with the colour image?")
     if stored is None:
         raise DataError(f"{path}: is not a TIFF file; save the point cloud as an H x W x 3 float32 TIFF")
     return _clean(stored, str(path)), ""
@@ -265,7 +271,7 @@ def _clean(xyz: NDArray[Any], name: str) -> NDArray[np.float32]:
     if xyz.ndim != 3 or xyz.shape[2] != 3:
         raise DataError(
             f"{name}: is {_extent(xyz.shape)}, but a point cloud is H x W x 3; store x, y and z"
-            f" or, of a depth image, give its camera in {CAMERA_FILE}"
+            f" or, for a depth image, describe its camera in {CAMERA_FILE}"
         )
     if xyz.dtype.kind != "f":
         raise DataError(f"{name}: holds {xyz.dtype} values; store x, y and z as float32 in metres")
@@ -276,7 +282,7 @@ def _clean(xyz: NDArray[Any], name: str) -> NDArray[np.float32]:
 
     if min(points.shape[:2]) < 2:
         raise DataError(
-            f"{name}: is {_extent(points.shape[:2])} points; two rows and two columns are the least that shows a surface"
+            f"{name}: is {_extent(points.shape[:2])} points; a surface needs at least two rows and two columns"
         )
     x, y, z = (cv2.extractChannel(points, axis) for axis in range(3))  # interleaved channels take far longer
     missing = np.isnan(x) | np.isnan(y) | np.isnan(z) | ((x == 0) & (y == 0) & (z == 0))

@@ -48,7 +48,7 @@ def process_pool(workers: int, *, jobs: int) -> Iterator[Executor | None]:
         yield pool
         pool.shutdown()
     except BrokenProcessPool:
-        raise DataError("a worker process died, for want of memory perhaps; try fewer workers") from None
+        raise DataError("a worker process died, perhaps because memory ran out; try fewer --workers") from None
     finally:
         end.close()
         pool.shutdown(cancel_futures=True)

@@ -27,7 +27,7 @@ def save(path: Path, content: dict[str, Any]) -> None:
         DataError: the target cannot be written, or memory is too small.
     """
     buffer = io.BytesIO()
-    with within_memory(torch.device("cpu"), f"writing {path}; free some"):
+    with within_memory(torch.device("cpu"), f"while writing {path}; free some memory"):
         torch.save({"das3d_format": FORMAT, **content}, buffer)
     write_whole(path, buffer.getvalue())
 
@@ -46,19 +46,21 @@ def load_with_fingerprint(path: Path) -> tuple[dict[str, Any], str]:
     if not path.is_file():
         raise DataError(f"{path}: no such file; name a run folder or a model file, or train one with `das3d train`")
     try:
-        with within_memory(torch.device("cpu"), f"reading {path}; free some"):
+        with within_memory(torch.device("cpu"), f"while reading {path}; free some memory"):
             data = path.read_bytes()
             _check_sums(data)
             content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except PermissionError as error:
-        raise DataError(f"{path}: cannot be read: {reason(error)}; let this user read it, or copy it") from None
+        raise DataError(
+            f"{path}: cannot be read: {reason(error)}; give this user read permission, or copy it"
+        ) from None
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError, struct.error, zipfile.BadZipFile,
             zlib.error):  # fmt: skip
-        raise DataError(f"{path}: not a das3d checkpoint, or damaged; take another or train again") from None
+        raise DataError(f"{path}: not a das3d checkpoint, or damaged; use another or train again") from None
     if not isinstance(content, dict) or content.get("das3d_format") != FORMAT:
         found = content.get("das3d_format") if isinstance(content, dict) else None
         raise DataError(
-            f"{path}: checkpoint of format {found}, this das3d reads format {FORMAT}; train again or change version"
+            f"{path}: checkpoint of format {found}, but this das3d reads format {FORMAT}; train again or use a version that reads it"
         )
     return content, hashlib.blake2b(data, digest_size=8).hexdigest()
 

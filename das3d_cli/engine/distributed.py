@@ -97,8 +97,8 @@ def check_share(batch_size: int, portions: int) -> None:
     if batch_size % (size() * portions):
         each = f" in {portions} micro-batches each" if portions > 1 else ""
         raise UsageError(
-            f"settings.train.batch_size: {batch_size} samples cannot be shared out evenly among {size()} processes{each};"
-            f" take a multiple of {size() * portions}, or another number of GPUs"
+            f"settings.train.batch_size: {batch_size} samples cannot be divided evenly among {size()} processes{each};"
+            f" use a multiple of {size() * portions}, or another number of GPUs"
         )
 
 

@@ -57,7 +57,7 @@ def launch(arguments: list[str], processes: int) -> int:
         # Prefer another signal: the launcher itself ends the other processes by SIGTERM.
         rank, code = min(codes.items(), key=lambda item: item[1] == -signal.SIGTERM)
         raise DataError(
-            f"process {rank} of the training was killed by {signal.Signals(-code).name}, for want of memory perhaps;"
-            " go on with --resume"
+            f"process {rank} of the training was killed by {signal.Signals(-code).name}, perhaps because memory ran out;"
+            " continue with --resume"
         ) from None
     return 0

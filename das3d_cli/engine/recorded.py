@@ -78,7 +78,7 @@ class Recorded(Generic[Result]):
             raise cause
         torch.cuda.empty_cache()
         told = str(cause).partition("\n")[0]
-        warnings.warn(f"not launched as a CUDA graph, and slower for it: {told}", stacklevel=3)
+        warnings.warn(f"not launched as a CUDA graph, and therefore slower: {told}", stacklevel=3)
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def check_preprocessing(settings: Settings, cache: Cache) -> None:
         wanted, made = getattr(settings.preprocess, name), getattr(cache.manifest.settings, name)
         if wanted != made:
             raise UsageError(
-                f"settings.preprocess.{name}: {wanted} asked for, but {cache.folder} was made with {made};"
+                f"settings.preprocess.{name}: set to {wanted}, but {cache.folder} was made with {made};"
                 " run das3d preprocess with the same settings first"
             )
 

@@ -73,7 +73,7 @@ def _received(ours: Connection, process: SpawnProcess) -> Any:
         return ours.recv()
     except EOFError:
         process.join()
-        return DataError(f"its process ended with code {process.exitcode}, for want of memory perhaps")
+        return DataError(f"its process ended with code {process.exitcode}, perhaps because memory ran out")
     finally:
         process.join()
 

@@ -167,11 +167,11 @@ class Trainer:
             more = next(n for n in range(s.accumulate + 1, share + 1) if share % n == 0)
             graphs = ", or with --set hardware.cuda_graphs=false" if self._as_graph else ""
             return (
-                f"at batch size {s.batch_size}; go on with --resume {self.run} --set train.accumulate={more}, --data and"
-                f" --gpus as before{graphs}, or train anew with a lower --batch-size"
+                f"at batch size {s.batch_size}; continue with --resume {self.run} --set train.accumulate={more} and the same --data and"
+                f" --gpus{graphs}, or train again with a lower --batch-size"
             )
         width = self.settings.model.discriminator_width
-        return f"with one part at a time; train anew with --set model.discriminator_width below {width}"
+        return f"with one part at a time; train again with --set model.discriminator_width below {width}"
 
     def _indices(self, step: int) -> Tensor:
         s = self.settings
@@ -266,7 +266,7 @@ class Trainer:
         path = run / runs.LAST
         if not path.is_file():
             raise DataError(
-                f"{run}: no checkpoint here; the training was stopped before its first one: delete it and train anew"
+                f"{run}: no checkpoint here, as the training stopped before its first one; delete this folder and train again"
             )
         return checkpoint.load(path)
 
@@ -286,7 +286,7 @@ class Trainer:
         except (KeyError, ValueError, RuntimeError) as error:
             if short_of_memory(error):
                 raise
-            raise DataError(f"{self.run}: the checkpoint does not fit the run's settings; train anew") from None
+            raise DataError(f"{self.run}: the checkpoint does not fit the run's settings; train again") from None
         if distributed.is_first():
             runs.truncate_metrics(self.run, self.step)
             self._save_model()

@@ -55,7 +55,7 @@ def start(
     own = identity(cache) | _of_textures(settings, data)
     if distributed.from_first(lambda: own) != own:
         raise DataError(
-            f"{cache.folder}: not the cache, or not the textures, that the other machine has; copy both from it"
+            f"{cache.folder}: this cache or the textures differ from those on the first machine; copy both from there"
         )
     run = distributed.from_first(lambda: _claim(settings, cache, base, device, claimed))
     with _removed_on_failure(run):
@@ -82,16 +82,18 @@ def resume(run: Path, cache_root: Path, device: torch.device, assignments: list[
     cache = open_cache(cache_root, state["category"])
     if any(state.get(key) != value for key, value in identity(cache).items() if key != "usual"):
         raise DataError(
-            f"{cache.folder}: changed since {run} began with it, or das3d did; bring it back as it was, or train anew"
+            f"{cache.folder}: this cache, or das3d, has changed since {run} began; restore the old one, or train again"
         )
-    lower = "go on with a lower --set hardware.cache_share" if device.type == "cuda" else "free some, and go on"
+    lower = (
+        "continue with a lower --set hardware.cache_share" if device.type == "cuda" else "free some memory and continue"
+    )
     with within_memory(device, f"before the first step; {lower}"):
         data = load_data(settings, cache, device)
         textures = _of_textures(settings, data)
         own = identity(cache) | textures
         if any(state.get(key, value) != value for key, value in textures.items()):
             raise DataError(
-                f"{settings.synthesis.textures}: other textures than {run} began with; bring those back, or train anew"
+                f"{settings.synthesis.textures}: not the textures that {run} began with; restore those, or train again"
             )
         trainer = Trainer(settings, data, own, run)
         trainer.restore(state)
@@ -113,16 +115,14 @@ def _check_same(settings: Settings) -> None:
         if own[key] != first[key]:
             raise UsageError(
                 f"settings.{key}: {own[key]} here, but {first[key]} on the first machine;"
-                " give all of them the same options, environment and --config file"
+                " give all machines the same options, environment and --config file"
             )
 
 
 def _memory_advice(device: torch.device) -> str:
     if device.type == "cuda":
-        return (
-            "before the first step; train anew with a lower --set hardware.cache_share or --set synthesis.texture_count"
-        )
-    return "before the first step; free some, or preprocess with a lower --size and train anew"
+        return "before the first step; train again with a lower --set hardware.cache_share or --set synthesis.texture_count"
+    return "before the first step; free some memory, or preprocess with a lower --size and train again"
 
 
 def finish(trainer: Trainer, progress: Progress) -> dict[str, Any]:
@@ -217,13 +217,13 @@ def _write_settings(run: Path, settings: Settings) -> None:
 def _left(run: Path) -> tuple[Settings, dict[str, Any]]:
     """The settings and the last state of an unfinished run; its tensors are in main memory."""
     if not (run / runs.SETTINGS).is_file():
-        raise DataError(f"{run}: not a run folder; `das3d train` makes them below runs/")
+        raise DataError(f"{run}: not a run folder; name one that `das3d train` made, such as runs/tire-001")
     if (run / runs.SUMMARY).is_file():
         raise UsageError(f"{run}: this run is finished; start a new one without --resume")
     try:
         text = (run / runs.SETTINGS).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
-        raise DataError(f"{run / runs.SETTINGS}: damaged or not readable; bring it back, or train anew") from None
+        raise DataError(f"{run / runs.SETTINGS}: damaged or not readable; restore it, or train again") from None
     settings = configure.load(text, run / runs.SETTINGS, FIELDS.keys() - set(ADAPTABLE))
     sweep(run)
     return settings, Trainer.read_state(run)

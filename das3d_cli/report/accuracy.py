@@ -25,20 +25,21 @@ _FIGURES = {
     "image_auroc": _Figure("Image AUROC", "The chance that a defective part scores higher than a good one."),
     "image_ap": _Figure(
         "Image AP",
-        "With the parts ranked by score: how few good ones stand among the defective, averaged down the list.",
+        "With the parts ranked by score: the share of defective ones among the highest scores, averaged down the list.",
     ),
     "image_f1_max": _Figure(
         "Image F1-max",
-        "How well the best threshold, chosen with the test parts in view, would find defective parts and spare good ones.",
+        "How well defective parts are found and good ones passed by the best threshold, chosen by looking at the test parts.",
     ),
     "pixel_auroc": _Figure("Pixel AUROC", "The chance that a spot on a defect glows more than a spot elsewhere."),
     "pixel_ap": _Figure(
-        "Pixel AP", "How much of what glows is truly defective; strict, since defects are small and all else is large."
+        "Pixel AP",
+        "How much of what glows is truly defective; strict, since defects are small and everything else is large.",
     ),
     "aupro_30": _Figure(
         "AUPRO 0.3",
         "How much of each defect the heat map covers, small ones counting as much as large ones,"
-        " while at most 30% of all other spots glow with it.",
+        " while at most 30% of everything else glows too.",
     ),
 }
 # The tables in the collapsed section: table title -> figure -> column title.
@@ -62,21 +63,25 @@ def figures(evaluation: Evaluation) -> Element:
         for kind, found in evaluation.metrics.items()
     )
     several = (
-        " Of a part with several kinds, spots marked as the others are left out." if evaluation.split.by_type else ""
+        " If a part has several kinds, spots marked as another kind are left out." if evaluation.split.by_type else ""
     )
     return tag(
         "section",
         tag("h2", "Figures"),
         tag(
             "p",
-            "They judge the scores and heat maps themselves, whatever the threshold, and run from 0 to 1, which is perfect;"
-            f" an AUROC of 0.5 is guessing. In small letters: the {LEVEL:.0%} interval: so sure is, by these parts, what"
-            " very many of their kinds would give. Of few parts, tens of a kind, all but that of image AUROC are too narrow, and left"
-            " out where they would be of no width.",
+            "They rate the scores and heat maps themselves, whatever the threshold, and run from 0 to 1, which is perfect;"
+            f" an AUROC of 0.5 is no better than guessing. The {LEVEL:.0%} interval, in small print, is where the figure for very many"
+            " such parts probably lies. With only tens of parts of a kind, all intervals except those of image AUROC are too narrow;"
+            " an interval without any width is left out.",
         ),
         tag("dl", *meanings, class_="figures"),
         tag("h3", "By kind of defect"),
-        tag("p", f"Each kind against the good parts; a dash where a figure is not defined.{several}", class_="quiet"),
+        tag(
+            "p",
+            f"Each kind compared with the good parts; a dash means that a figure is not defined.{several}",
+            class_="quiet",
+        ),
         table(["Kind", *(figure.title for figure in _FIGURES.values())], rows, class_="dense"),
         tag(
             "details",
@@ -117,7 +122,7 @@ def _scores(evaluation: Evaluation) -> Element:
     return _chart(
         "The scores",
         chart,
-        "One bar counts the parts whose scores lie close together; what lies right of the threshold is rejected."
+        "Each bar counts the parts whose scores are close together; those right of the threshold are rejected."
         " The better the detector, the less the two colours overlap.",
     )
 
@@ -163,8 +168,8 @@ def _pro(evaluation: Evaluation, area: float) -> Element:
     return _chart(
         "Places: the PRO curve",
         chart,
-        "The same for places on the parts: the more of each defect glows, the more of the image around it glows as well. Outlines"
-        f" go on from the threshold to where the glow ends, so that they lie beside the curve. {at_threshold}",
+        "The same for places on the parts: a lower threshold makes more of each defect glow, but also more of the image around it."
+        f" Outlines extend beyond the threshold to where the glow ends, so their point lies off the curve. {at_threshold}",
     )
 
 

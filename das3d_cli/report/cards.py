@@ -43,7 +43,7 @@ def fates_of(evaluation: Evaluation) -> tuple[Fate, Fate, Fate, Fate]:
     return (
         Fate("missed", False, "Defective parts that were passed; the lowest score first.",
                 [i for i in rising if i in missed]),
-        Fate("rejected", False, "Good parts that were rejected, false alarms; the highest score first.",
+        Fate("rejected", False, "Good parts that were rejected (false alarms); the highest score first.",
                 [i for i in falling if i in alarms]),
         Fate("found", True, "Defective parts that were rejected, as they should be; the lowest score first.",
                 [i for i in rising if defective[i] and i not in missed]),

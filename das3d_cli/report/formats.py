@@ -179,9 +179,9 @@ def check_targets(paths: Sequence[Path], made: Path | None = None) -> None:
         if real(path) in map(real, paths[:place]):
             raise UsageError(f"--out {path}: is named twice; give it once")
         if path.suffix == ".csv" and _holds_else(path):
-            raise UsageError(f"--out {path}: would replace a file that holds no tables of das3d; choose another name")
+            raise UsageError(f"--out {path}: would replace a file that holds no das3d tables; choose another name")
         if path.name in (MANIFEST, CAMERA_FILE, SETTINGS, ENVIRONMENT, SUMMARY):
-            raise UsageError(f"--out {path}: das3d keeps other things in files of this name; choose another one")
+            raise UsageError(f"--out {path}: das3d uses this file name for other things; choose another one")
 
 
 def _holds_else(path: Path) -> bool:

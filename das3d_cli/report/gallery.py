@@ -92,8 +92,8 @@ def _files(folder: Path, label: str, name: str) -> tuple[Path, Path]:
 def _sheet(evaluation: Evaluation, indices: list[int], title: str, light: Brightening) -> Picture:
     threshold, outline = evaluation.detector.threshold, evaluation.detector.outline
     note = (
-        f"Heat map: what reaches the threshold, {threshold:.3f}, is outlined as far as the map is over"
-        f" {min(threshold, outline):.2g}. Below it stand verdict and score."
+        f"Heat map: places that reach the threshold, {threshold:.3f}, are outlined as far as the map is above"
+        f" {min(threshold, outline):.2g}. The verdict and the score are below the map."
     )
     return contact_sheet(
         [_row(evaluation, index, light) for index in indices],

@@ -71,13 +71,13 @@ class Ours(NamedTuple):
             some_of([str(value) for value in sorted({run.settings[key] for run in self._every})])
             for key in ("preset", "train.steps", SEED)
         )
-        unlike = f", not trained alike: {some_of(self.differing)}" if self.differing else ""
+        unlike = f", with different {some_of(self.differing)}" if self.differing else ""
         yield f"{self.method}, {BLOCKS[self.modality]}: preset {preset}, {steps} steps, seed {seed}{unlike}"
         for category, runs in self.runs.items():
             if len(runs) < self.seeds:
                 yield f"{category}: {len(runs)} of {self.seeds} seeds"
             if len({run.seen for run in runs}) > 1:
-                yield f"{category}: its seeds learnt from different good parts"
+                yield f"{category}: its seeds were trained on different good parts"
             yield from dict.fromkeys(f"{category}: {note}" for run in runs for note in run.notes)
 
 

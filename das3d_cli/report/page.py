@@ -19,7 +19,7 @@ from das3d_cli.report.pictures import DEFECT, Brightening
 from das3d_cli.settings import FIELDS, Settings
 from das3d_cli.sources import flatten
 
-_SEEN = {"both": "photo and depth", "rgb": "the photo alone", "depth": "depth alone"}
+_SEEN = {"both": "photo and depth", "rgb": "only the photo", "depth": "only the depth"}
 _COLOURS = {"paper": PAPER, "ink": INK, "wrong": ANOMALOUS, "right": NORMAL, "defect": DEFECT}
 
 
@@ -60,9 +60,9 @@ def _head(evaluation: Evaluation, fates: tuple[Fate, ...], run: str) -> Element:
         tag("h1", ", ".join(said)),
         tag(
             "p",
-            f"A detector that was trained on good parts only judged {defective + good} test parts"
-            f"{'' if evaluation.known else ', none of them a copy of one that it was trained on'}. This page tells how often it was right,"
-            " and shows every part.",
+            f"A detector trained only on good parts has judged {defective + good} test parts"
+            f"{'' if evaluation.known else ', none of them a copy of a training part'}. This page shows how often it was right,"
+            " and every part.",
             class_="lead",
         ),
         *(tag("p", f"{note[0].upper()}{note[1:]}.", class_="lead") for note in evaluation.notes),
@@ -118,8 +118,8 @@ def _leeway(fates: tuple[Fate, ...]) -> str:
         for low, high in [share_interval(hits, number)]
     ]
     return (
-        f"Judging by these parts alone, with {LEVEL:.0%} confidence, the detector {' and '.join(claims)};"
-        " more test parts would tell more closely."
+        f"With {LEVEL:.0%} confidence, judging only by these parts, the detector {' and '.join(claims)};"
+        " more test parts would narrow this down."
     )
 
 
@@ -135,8 +135,8 @@ def _gallery(evaluation: Evaluation, fates: tuple[Fate, ...]) -> Element:
         tag("h2", "Every test part"),
         tag(
             "p",
-            f"The detector saw {_SEEN[evaluation.detector.settings.model.modality]}: the part cut out of its scene, which depth"
-            " shows bright where it is near. The heat map"
+            f"The detector saw {_SEEN[evaluation.detector.settings.model.modality]} of each part, cut out of its scene. In the depth"
+            " pictures, near is bright. The heat map"
             " lies over the photo and glows where the detector suspects a defect; its peak is the part's score. The ground"
             " truth shows in orange where people marked the defect.",
             *(f" {note}" for note in light.notes),
@@ -151,15 +151,15 @@ def _gallery(evaluation: Evaluation, fates: tuple[Fate, ...]) -> Element:
                 "figcaption",
                 *(
                     tag("span", text)
-                    for text in ("0", f"what reaches {threshold:.3f} is outlined as far as the line", "1")
+                    for text in ("0", f"places that reach {threshold:.3f} are outlined down to the line", "1")
                 ),
             ),
             class_="scale",
         ),
         tag(
             "p",
-            "Sizes are shares of the part's area as the camera saw it. Millimetres need the point cloud of a part:"
-            " das3d predict prints them.",
+            "Sizes are shares of the part's area as the camera saw it. For sizes in millimetres, which need the part's point cloud,"
+            " use das3d predict.",
             class_="quiet",
         ),
         *(cards(evaluation, group, light) for group in fates),
@@ -176,11 +176,11 @@ def _method(evaluation: Evaluation, run: str) -> Element:
         "Version": f"das3d {__version__}",
         "Test parts": f"{len(labels)}: {good} good, {len(labels) - good} defective"
         f" of {kinds} {'kind' if kinds == 1 else 'kinds'}",
-        "Threshold": f"{detector.threshold:.3f}. Training set it from good parts, those that it did not learn from and up to 64"
-        f" of the others, so that {s.score.good_share:.0%} of good parts should pass. The test parts had no say in it.",
+        "Threshold": f"{detector.threshold:.3f}. Training set it so that {s.score.good_share:.0%} of good parts should pass, using good"
+        " parts that it did not learn from and up to 64 of the others. The test parts had no influence on it.",
         "Judged by": f"{_SEEN[s.model.modality]}, {s.model.size} × {s.model.size} pixels of {window}",
-        "Training": f"step {detector.step} of {s.train.steps}, the best in validation; {s.train.batch_size} parts a step, with"
-        f" made-up defects; preset {s.preset}, seed {s.seed}",
+        "Training": f"step {detector.step} of {s.train.steps}, the best in validation; {s.train.batch_size} parts per step, with"
+        f" artificial defects; preset {s.preset}, seed {s.seed}",
     }
     return tag(
         "section",

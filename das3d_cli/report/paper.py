@@ -29,7 +29,7 @@ def overview(outcomes: Sequence[Outcome], expected: Sequence[str]) -> FigureTabl
     for row in ours:
         whose = (BLOCKS[row.modality], *([row.method] if several else []))
         if lacking := [category for category in expected if category not in row.runs]:
-            notes.append(f"no mean of {', '.join(whose)} for want of a run of {some_of(lacking)}")
+            notes.append(f"no mean for {', '.join(whose)}, as there is no run of {some_of(lacking)}")
         for figure in FIGURES:
             for kind, of in row.kinds():
                 figures = [*of(figure, shown)[:-1], of(figure, expected)[-1]]
@@ -96,13 +96,15 @@ def _paper_table(outcomes: Sequence[Outcome], expected: Sequence[str], dataset: 
     of_pixels = figure.startswith("aupro")
     notes = [*_about(ours), *([REFERENCE_NOTE] if of_pixels else [])]
     if dataset:
-        notes.append(f"published rows from {SOURCE}; {dataset} is known by its categories' names alone")
+        notes.append(f"published rows from {SOURCE}; {dataset} is recognised only by its categories' names")
     elif others := in_part(expected):
         notes.append(
-            f"published rows stand beside one data set's categories alone: name those of {others[0]} with --category"
+            f"published rows are shown only beside the categories of one data set: name those of {others[0]} with --category"
         )
     if dataset and of_pixels and any(outcome.settings["preprocess.frame"] != "image" for outcome in outcomes):
-        notes.append("our pixels are those of the window round the part (preprocess.frame), theirs the whole image's")
+        notes.append(
+            "our pixel figures cover the window around the part (preprocess.frame), the published ones the whole image"
+        )
     return FigureTable(
         f"{number}{TITLES[figure]}{f', {dataset}' if dataset else ''}",
         ("modality", "method"), dict.fromkeys(columns, 3), rows, "; ".join(notes),
@@ -125,8 +127,8 @@ def benchmark_table(speeds: Sequence[Speed], run: str, device: str, *, cuda: boo
     rows += [Row((OURS, str(speed.batch_size)), [*speed[1:], unknown, unknown]) for speed in speeds]
     kind = "allocated on the GPU" if cuda else "growth of the process's peak RSS"
     note = (
-        f"ours: {run} on {device}, median and percentiles of a batch without its preprocessing, memory: {kind};"
-        f" detection figures: das3d evaluate; published rows from {SOURCE}, {_TIMED}, on other hardware"
+        f"ours: {run} on {device}, median and percentiles of the time per batch, without preprocessing, memory: {kind};"
+        f" for detection figures use das3d evaluate; published rows from {SOURCE}, {_TIMED}, on other hardware"
     )
     return FigureTable("Table 5: time and memory", ("method", "batch"), numbers, rows, note)
 

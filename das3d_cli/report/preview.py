@@ -79,10 +79,10 @@ def _samples_sheet(category: str, batch: Batch, made: Augmented, settings: Setti
                                            ("depth", _differs(made.depth[i], batch.depth[i]))) if changed]  # fmt: skip
         titles.append(f"{i + 1}: {' + '.join(seen) or 'normal'}")
     note = (
-        "Ternary mask M_t (Eq. 1 and 2): blue is to come nearer to the camera, red to go farther. Change of depth p_z Δ_Z: the same"
-        " colours; its peak is a share of the depth range. Defect mask: the refined one, M* (Eq. 7). RGB and depth with defects (Eq. 8"
-        " and 6) are shown after augmentation dropout (Eq. 12); the row's title says which of them kept a defect. Depth has each"
-        " row's own colours, from its nearest to its farthest point. Relief: the depth, lit from the upper left."
+        "Ternary mask M_t (Eq. 1 and 2): blue will move towards the camera, red away from it. Change of depth p_z Δ_Z: the same"
+        " colours; its peak is a share of the depth range. Defect mask: the refined mask M* (Eq. 7). RGB and depth with defects (Eq. 8"
+        " and 6) are shown after augmentation dropout (Eq. 12); the row's title says which of them kept a defect. Depth"
+        " colours span each row's own range, from its nearest to its farthest point. Relief: the depth, lit from the upper left."
     )
     return contact_sheet(
         rows,
@@ -128,7 +128,7 @@ def _settings_sheet(category: str, one: Batch, textures: Tensor, settings: Setti
             row += [Tile(picture, f"{value:g}"), Tile(mask_picture(made.refined[0, 0].numpy() > 0, part))]
         rows.append(row)
     note = (
-        "One draw throughout; each row changes one setting, the value stands below. Left: relief of the part with defects"
+        "All pictures use the same random draw; each row changes one setting, whose value is below. Left: relief of the part with defects"
         " (its RGB in the last row), right: where its defects are, the refined mask M*."
     )
     titles = [title for _, title, _ in _VARIED]

@@ -23,7 +23,7 @@ TITLES = {
     **{figure: f"AUPRO@{limit}" for figure, limit in LIMITS.items()},
     **{figure: f"AUPRO@{limit} (reference)" for figure, limit in REFERENCE_LIMITS.items()},
 }
-_SEVERAL_NOTE = "a part with several types of defect counts in each, without the pixels of the others"
+_SEVERAL_NOTE = "a part with several types of defect counts for each, without the pixels of the others"
 EXACT_NOTE = "exact: every threshold"
 REFERENCE_NOTE = "reference: 100 thresholds, as published figures use"
 _FIRST = ("image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "aupro_30")
@@ -79,7 +79,7 @@ def comparison_table(outcomes: Sequence[Outcome]) -> FigureTable:
         alike.setdefault((outcome.category, _as_assignments(but_seed)), []).append((told.get(SEED), outcome))
     for (category, text), seeds in alike.items():
         if unfit := _no_mean_for(seeds):
-            notes.append(f"no mean of {f'{category} {text}'.strip()}: {unfit}")
+            notes.append(f"no mean for {f'{category} {text}'.strip()}: {unfit}")
         elif len(seeds) > 1:
             rows += _rows_of_seeds(category, text, [outcome.metrics[OVERALL] for _, outcome in seeds])
     return FigureTable("runs side by side", ("run", "category", "settings"), numbers, rows, "; ".join(notes))
@@ -88,9 +88,9 @@ def comparison_table(outcomes: Sequence[Outcome]) -> FigureTable:
 def _no_mean_for(seeds: Sequence[tuple[object, Outcome]]) -> str:
     """Why runs that differ only in seed must not be averaged; "" if they may."""
     if len({outcome.seen for _, outcome in seeds}) > 1:
-        return "the runs learnt from different good parts"
+        return "the runs were trained on different good parts"
     if len(dict(seeds)) < len(seeds):
-        return "a seed is there twice, and would weigh twice"
+        return "a seed occurs twice and would count twice"
     return ""
 
 

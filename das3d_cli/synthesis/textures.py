@@ -68,7 +68,7 @@ def folder_textures(folder: Path, count: int, size: int, seed: int) -> Textures:
         p for p in folder.rglob("*") if p.suffix.lower() in _IMAGE_SUFFIXES and p.name[0] != "." and p.is_file()
     )
     if not paths:
-        raise DataError(f"{folder}: no texture images (jpg, png, bmp or tiff) in it or below it")
+        raise DataError(f"{folder}: no texture images (jpg, png, bmp or tiff) in this folder or those in it")
     rng = np.random.default_rng(seed)
     rounds = [rng.permutation(len(paths)) for _ in range(-(-count // len(paths)))]
     picks = [pick for order in rounds for pick in order.tolist()][:count]

@@ -70,7 +70,7 @@ def find_entries(
     """
     try:
         if source.is_file() and source.suffix.lower() == ".csv" and layout in ("auto", TABLE.name):
-            recognised, why, root = TABLE, f"{source.name} is a table", source.parent
+            recognised, why, root = TABLE, source.name, source.parent
             _light_note(recognised, lights)
             found = _rows(source, categories)
         else:
@@ -123,10 +123,10 @@ def _check_names(found: Iterable[Entry | Failure], source: Path) -> None:
         except ValueError as error:
             raise DataError(f"{source}: category {error}") from None
         if category in (OVERALL, MEAN) or "," in category:
-            raise DataError(f"{source}: {category} is no name for a category; rename it")
+            raise DataError(f"{source}: a category cannot be called {category}; rename it")
         if isinstance(item, Entry) and item.label == OVERALL:
             raise DataError(
-                f"{source}: {category}: {OVERALL} is no name for a kind of defect, for all kinds are called so; rename it"
+                f"{source}: {category}: a kind of defect cannot be called {OVERALL}, which stands for all kinds; rename it"
             )
 
 
@@ -138,7 +138,7 @@ def _without_doubles(found: Iterable[Found]) -> Iterator[Found]:
             first = taken.setdefault((item.category, item.split, item.label, item.name), item)
             if first is not item:
                 yield Failure(
-                    item.category, item.files[0], f"{first.files[0]} is called so as well; rename one of the two"
+                    item.category, item.files[0], f"{first.files[0]} has the same name; rename one of the two"
                 )
                 continue
         yield item
@@ -147,10 +147,12 @@ def _without_doubles(found: Iterable[Found]) -> Iterator[Found]:
 def _light_note(layout: Layout, lights: Sequence[str]) -> list[str]:
     """A note on which light is used, for data with several."""
     if lights and not layout.light:
-        raise UsageError(f"settings.preprocess.lights: {','.join(lights)}: {layout.name} data have one image per part")
+        raise UsageError(
+            f"settings.preprocess.lights: {','.join(lights)}: {layout.name} data have only one image per part; leave this setting out"
+        )
     used = ", ".join(lights) or layout.light
-    several = f", in validation and test {lights[0]} alone" if len(lights) > 1 else ""
-    return [f"light {used}{several}; --set preprocess.lights chooses"] if layout.light else []
+    several = f", in validation and test only {lights[0]}" if len(lights) > 1 else ""
+    return [f"light {used}{several}; choose with --set preprocess.lights"] if layout.light else []
 
 
 def _layouts(name: str) -> tuple[Layout, ...]:
@@ -176,11 +178,11 @@ def _recognise(
         if known:
             first = min(known, key=lambda child: (child.name not in wanted, child))
             others = unread(
-                f"{root}: not read, for these are no {layout.name} data", children, [child.name for child in known]
+                f"{root}: not read, because these are not {layout.name} data", children, [child.name for child in known]
             )
             return layout, {child.name: child for child in known}, f"{first.name}/{known[first]}", [*others]
     state = "not a data set" if listing(root) else "empty"
     inner = (child for child in children for layout in layouts for deeper in listing(child) if layout.recognise(deeper))
     hint = next((f"; did you mean {child}?" for child in inner), "")
-    own = f", or of own parts {flat.EXPECTED}" if len(layouts) > 1 else ""
+    own = f", or for your own parts {flat.EXPECTED}" if len(layouts) > 1 else ""
     raise DataError(f"{root}: is {state}; expected {layouts[-1].expected}{own}{hint}")

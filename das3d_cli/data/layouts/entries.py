@@ -179,7 +179,7 @@ def _problem(
     for paths in found.values():
         if len(paths) > 1:
             photo = (
-                "; a photo is to be PNG or JPEG" if {path.suffix.lower() for path in paths} & {".tif", ".tiff"} else ""
+                "; photos must be PNG or JPEG" if {path.suffix.lower() for path in paths} & {".tif", ".tiff"} else ""
             )
             return Failure(place.category, paths[1], f"{paths[0].name} is there as well; keep one of the two{photo}")
     for kind, paths in found.items():
@@ -203,9 +203,7 @@ def category_camera(wanted: Collection[str], folder: Path) -> tuple[Camera | Non
             raise
         return None, [f"not used: {error}"]
     if camera is None and "depth" in wanted:
-        raise DataError(
-            f"{folder}: depth images need their camera; write {folder / CAMERA_FILE}, for instance {EXAMPLE}"
-        )
+        raise DataError(f"{folder}: depth images need a camera; write {folder / CAMERA_FILE}, for example {EXAMPLE}")
     return camera, []
 
 
@@ -239,9 +237,9 @@ def unread(note: str, children: Iterable[Path], known: Collection[str]) -> Itera
 def check_name(text: str) -> None:
     """Raise a ValueError unless the text can be the name of a file or folder."""
     if text in (".", "..") or set("/\\\0") & set(text):
-        raise ValueError(f"{text}: no name for a file; leave out slashes".replace("\0", ""))
+        raise ValueError(f"{text}: not a valid file name; leave out slashes".replace("\0", ""))
     if len(text.encode(errors="replace")) > _LONGEST:
-        raise ValueError(f"{text[:20]}...: too long for a file's name; shorten it")
+        raise ValueError(f"{text[:20]}...: too long for a file name; shorten it")
 
 
 def label_of(folder: Path) -> str:

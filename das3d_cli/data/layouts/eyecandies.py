@@ -44,7 +44,7 @@ def recognise(folder: Path) -> str | None:
     """Recognised by depth limits beside numbered images."""
     for split in (*_SPLITS, _PRIVATE):
         if first := _limits_in(folder / split / "data"):
-            return f"{split}/data/{first.name} is there"
+            return f"{split}/data/{first.name}"
     return None
 
 
@@ -61,7 +61,7 @@ def read(category: str, folder: Path, lights: Sequence[str]) -> Iterator[Found]:
         yield from _read_split(category, split, folder / name / "data", chosen if split == "train" else chosen[:1])
     if folders_in(folder / _PRIVATE):
         place = folder / _PRIVATE / "data"
-        yield f"{category}/{_PRIVATE} has no ground truth and is left out; das3d predict --parts {place} judges its parts"
+        yield f"{category}/{_PRIVATE} has no ground truth and is left out; judge its parts with das3d predict --parts {place}"
 
 
 def unlabelled(folder: Path, lights: Sequence[str]) -> Unlabelled | None:
@@ -87,7 +87,7 @@ def _chosen(lights: Sequence[str]) -> list[str]:
     chosen = list(dict.fromkeys(f"image_{light.removeprefix('image_')}" for light in lights))
     for light in chosen:
         if light not in _LIGHTS:
-            raise UsageError(f"settings.preprocess.lights: {light}: Eyecandies has the lights 0 to 5")
+            raise UsageError(f"settings.preprocess.lights: {light}: Eyecandies has only the lights 0 to 5")
     return chosen or [USUAL]
 
 
@@ -98,7 +98,7 @@ def _read_split(category: str, split: str, folder: Path, lights: Sequence[str]) 
         if item in _USED:
             parts.setdefault(index, {})[item] = path
         elif item not in _UNUSED:
-            yield Failure(category, path, "no item of Eyecandies; remove it")
+            yield Failure(category, path, "not an Eyecandies file; remove it")
     yield from unfit(category, folders_in(folder))
     for index, items in sorted(parts.items()):
         needed = [*(f"{light}.png" for light in lights), _DEPTH, LIMITS, *([_MASK] if split == "test" else [])]
@@ -127,5 +127,5 @@ def _types(index: str, items: dict[str, Path]) -> list[str]:
             raise DataError(f"{items[_MASK]}: its partner {index}_{kind}_{_MASK} is missing")
     types = [kind for kind in _TYPES if read_ground_truth(items[f"{kind}_{_MASK}"]).any()]
     if not types:
-        raise DataError(f"{items[_MASK]}: marks a defect that no {index}_<type>_{_MASK} marks; copy them again")
+        raise DataError(f"{items[_MASK]}: marks a defect, but no {index}_<type>_{_MASK} does; copy the masks again")
     return types

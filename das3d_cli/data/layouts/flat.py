@@ -43,7 +43,7 @@ _TRUTH = "ground_truth"
 DEPTH, _MASK = "_depth", "_mask"
 _KINDS = {"rgb": IMAGES, "xyz": CLOUDS, "depth": DEPTHS, "gt": MASKS}
 _MARKS = {"rgb": "", "xyz": "", "depth": DEPTH, "gt": _MASK}
-_NO_DEPTHS = "not read: depth images, for there are point clouds"
+_NO_DEPTHS = "depth images are not read, because there are point clouds"
 _NO_PNG = "a mask must be a PNG; convert it"
 
 
@@ -54,7 +54,7 @@ def recognise(folder: Path) -> str | None:
             if label_of(label) == GOOD and not any((label / kind).is_dir() for kind in ("rgb", "xyz")):
                 first = next((path for path in files_in(label) if _kind(path)), None)
                 if first:
-                    return f"{place}{label.name}/{first.name} is there"
+                    return f"{place}{label.name}/{first.name}"
     return None
 
 
@@ -67,7 +67,7 @@ def read(category: str, folder: Path, _lights: Sequence[str]) -> Iterator[Found]
         places = [("train" if label_of(label) == GOOD else "test", label) for label in labels]
         beside += [label.name for label in labels]
         if len(labels) > 1:
-            yield f"{category}: all good parts are for training; train/good/ and test/good/ would keep some for the test"
+            yield f"{category}: all good parts are used for training; to keep some for the test, use train/good/ and test/good/"
     present = {_kind(path) or "" for _, label in places for path in files_in(label)}
     wanted = present & {"rgb", "xyz", "depth"} or {"rgb"}  # with masks alone, the images are missing
     if {"xyz", "depth"} <= wanted:
@@ -83,7 +83,9 @@ def read(category: str, folder: Path, _lights: Sequence[str]) -> Iterator[Found]
     known = {label.name for _, label in places}
     for masks in folders_in(folder / _TRUTH):
         if masks.name not in known and files_in(masks):
-            yield Failure(category, masks, "masks of a label that has no images")
+            yield Failure(
+                category, masks, "holds masks of a label that has no images; add the images or remove the masks"
+            )
 
 
 def unlabelled(folder: Path, _lights: Sequence[str]) -> Unlabelled | None:
@@ -97,7 +99,7 @@ def unlabelled(folder: Path, _lights: Sequence[str]) -> Unlabelled | None:
     if kinds := [kind for kind in KINDS if (folder / kind).is_dir()]:
         if name := next((name for name in files["rgb"] if name in files["xyz"] | files["depth"]), None):
             raise DataError(
-                f"{folder}: holds parts itself, as {name}, and folders of others, as {min(kinds)}/; move either elsewhere"
+                f"{folder}: holds parts itself, such as {name}, and also in {min(kinds)}/; move one or the other elsewhere"
             )
         return None
     points = "xyz" if files["xyz"] or not files["depth"] else "depth"
@@ -108,7 +110,7 @@ def unlabelled(folder: Path, _lights: Sequence[str]) -> Unlabelled | None:
             return ""
         if is_of is None:
             return _NO_PNG
-        return _NO_DEPTHS if kind == "xyz" else "a depth image or a mask by its name; rename it"
+        return _NO_DEPTHS if kind == "xyz" else "named like a depth image or a mask; rename it"
 
     # A file that is not read still names a part: it may be the part's only file and must not be skipped silently.
     masks = [path for path in paths if not _kind(path)]

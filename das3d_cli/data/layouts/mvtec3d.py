@@ -41,7 +41,7 @@ _SUFFIXES = {"rgb": IMAGES, "xyz": (".tiff", *CLOUDS), "depth": DEPTHS, "gt": MA
 
 def recognise(folder: Path) -> str | None:
     """Recognised by a split's folder alone: whatever else is wrong is reported file by file."""
-    return next((f"{split.name}/ is there" for _, split in split_folders(folder)), None)
+    return next((f"{split.name}/" for _, split in split_folders(folder)), None)
 
 
 def read(category: str, folder: Path, _lights: Sequence[str]) -> Iterator[Found]:
@@ -79,7 +79,7 @@ def unlabelled(folder: Path, _lights: Sequence[str]) -> Unlabelled | None:
 
 def _read_label(place: Place, folder: Path, wanted: set[str], camera: Camera | None) -> list[Found]:
     if not _wanted([folder]):
-        return [Failure(place.category, folder, f"neither rgb/ nor xyz/ in it; expected {EXPECTED}")]
+        return [Failure(place.category, folder, f"contains neither rgb/ nor xyz/; expected {EXPECTED}")]
     found = {kind: _listing(folder, kind) for kind in FOLDERS if kind in wanted or kind == "gt"}
     files = {kind: by_name(paths, _SUFFIXES[kind]) for kind, paths in found.items()}
     odd = [failure for kind, paths in found.items() for failure in unfit(place.category, paths, _SUFFIXES[kind])]

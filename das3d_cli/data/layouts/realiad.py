@@ -45,7 +45,7 @@ def recognise(folder: Path) -> str | None:
     for _, split in split_folders(folder):
         for label in folders_in(split):
             if first := _lit_image_in(label):
-                return f"{first.relative_to(folder).as_posix()} is there"
+                return first.relative_to(folder).as_posix()
     return None
 
 
@@ -101,7 +101,9 @@ def _read_label(place: Place, folder: Path, light: str) -> Iterator[Found]:
     yield from unfit(place.category, files_in(folder / "xyz"), (".tiff", *CLOUDS))
     for path in _below(folder / "rgb"):
         if path.suffix.lower() not in IMAGES or not _light(path):
-            yield Failure(place.category, path, f"no image with a light in its name, as {USUAL}; rename or remove it")
+            yield Failure(
+                place.category, path, f"not an image with a light in its name, such as {USUAL}; rename or remove it"
+            )
 
 
 def _files(folder: Path, light: str) -> dict[str, dict[str, list[Path]]]:

@@ -37,7 +37,7 @@ def read_table(path: Path) -> Iterator[Found]:
     columns, rows = read_rows(path)
     if not {"rgb", "xyz", "depth"} & set(columns):
         raise DataError(f"{path}: needs a column rgb, xyz or depth with the captures' files; the other columns that"
-                        f" count are {', '.join(name for name in _COLUMNS if name not in _FILES[:3])}")  # fmt: skip
+                        f" das3d reads are {', '.join(name for name in _COLUMNS if name not in _FILES[:3])}")  # fmt: skip
     if unused := [name for name in columns if name not in _COLUMNS and name]:
         yield f"{path}: columns that are not used: {', '.join(unused)}"
     without = any(row.get("depth") and not row.get("fx") for _, row in rows)
@@ -71,12 +71,12 @@ def read_rows(path: Path) -> tuple[list[str], list[tuple[int, Row]]]:
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {reason(error)}") from None
     except UnicodeDecodeError:
-        raise DataError(f"{path}: is not a CSV text in UTF-8; save it again as such") from None
+        raise DataError(f"{path}: is not CSV text in UTF-8; save it again in this form") from None
     delimiter = _delimiter(re.split(r"[\r\n]", text, maxsplit=1)[0])
     try:
         table = list(_cells(io.StringIO(text, newline=""), delimiter))
     except ValueError as error:
-        raise DataError(f"{path}: is not a CSV text: {error}") from None
+        raise DataError(f"{path}: is not CSV text: {error}") from None
     columns, rows = _columns(table[0] if table else [], str(path)), []
     for number, line in enumerate(table[1:], 2):
         try:
@@ -106,7 +106,7 @@ def rows_to_come(lines: Iterator[str], name: str) -> tuple[list[str], Iterator[t
     try:
         columns = _columns(cells(first), name)
     except ValueError as error:
-        raise DataError(f"{name}: is not a CSV text: {error}") from None
+        raise DataError(f"{name}: is not CSV text: {error}") from None
 
     def rows() -> Iterator[tuple[int, Row | ValueError]]:
         for number, line in enumerate(lines, 2):
@@ -130,23 +130,21 @@ def _cells(lines: Iterator[str], delimiter: str) -> Iterator[list[str]]:
         for line in csv.reader(lines, delimiter=delimiter, strict=True):
             yield [cell.strip() for cell in line]
     except csv.Error as error:
-        raise ValueError(f"{error}; look for a quotation mark without its other half") from None
+        raise ValueError(f"{error}; look for a missing quotation mark") from None
 
 
 def _columns(first: list[str], name: str) -> list[str]:
     """The columns' names in lower case. Raises DataError: two are the same."""
     columns = [cell.lower() for cell in first]
     if doubled := next((column for column in columns if column and columns.count(column) > 1), None):
-        raise DataError(f"{name}: has two columns {doubled}; keep one of them")
+        raise DataError(f"{name}: has two columns called {doubled}; keep one of them")
     return columns
 
 
 def _row(columns: list[str], cells: list[str], delimiter: str) -> Row:
     """Raises ValueError: there are more cells than columns."""
     if any(cells[len(columns) :]):
-        raise ValueError(
-            f"has more cells than there are columns; put a path with a {delimiter!r} in it into quotation marks"
-        )
+        raise ValueError(f"has more cells than columns; put quotation marks around a path that contains {delimiter!r}")
     return dict.fromkeys(columns, "") | dict(zip(columns, cells, strict=False))
 
 
@@ -205,7 +203,7 @@ def _entry(row: Row, category: str, folder: Path, wanted: set[str], camera: Came
     if "depth" in files:
         camera = row_camera(row, folder) or camera
         if camera is None:
-            raise ValueError(f"a depth image needs its camera: a column fx, or a camera.json as {EXAMPLE}")
+            raise ValueError(f"a depth image needs a camera; add a column fx, or a camera.json such as {EXAMPLE}")
     name = row.get("name") or files.get("rgb", files.get("xyz", files.get("depth", folder))).stem
     for text in (label, name):
         check_name(text)
