@@ -422,6 +422,13 @@ class TestFlat:
 
 
 class TestMvtec3d:
+    def test_exchanged_folders_are_one_problem(self, tmp_path: Path) -> None:
+        touch(tmp_path, *(f"v/train/good/{file}" for file in ("rgb/0.tiff", "rgb/1.tiff", "xyz/0.png", "xyz/1.png")))
+        touch(tmp_path, *(f"v/test/good/{file}" for file in ("rgb/0.png", "rgb/1.tiff", "xyz/0.tiff", "xyz/1.png")))
+        found = problems(tmp_path)
+        assert ("v/train/good", "rgb/ holds point clouds and xyz/ images; exchange their names") in found
+        assert {path for path, _ in found} == {"v/train/good", "v/test/good/rgb/1.tiff", "v/test/good/xyz/1.png"}
+
     def test_a_stray_image_does_not_make_it_another_layout(self, dataset: Path) -> None:
         (dataset / "tire/train/good/preview.png").touch()
         layout = find_entries(dataset)

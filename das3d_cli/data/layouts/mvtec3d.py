@@ -8,7 +8,7 @@ validation/; ground_truth/ for gt/; JPEG for PNG; PCD and PLY for TIFF; depth/ w
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from das3d_cli.data.capture import Camera
@@ -81,9 +81,17 @@ def _read_label(place: Place, folder: Path, wanted: set[str], camera: Camera | N
     if not _wanted([folder]):
         return [Failure(place.category, folder, f"contains neither rgb/ nor xyz/; expected {EXPECTED}")]
     found = {kind: _listing(folder, kind) for kind in FOLDERS if kind in wanted or kind == "gt"}
+    if _exchanged(found):
+        return [Failure(place.category, folder, "rgb/ holds point clouds and xyz/ images; exchange their names")]
     files = {kind: by_name(paths, _SUFFIXES[kind]) for kind, paths in found.items()}
     odd = [failure for kind, paths in found.items() for failure in unfit(place.category, paths, _SUFFIXES[kind])]
     return [*pair(place, files, wanted, _partner, camera), *odd]
+
+
+def _exchanged(found: Mapping[str, Collection[Path]]) -> bool:
+    """Whether each of rgb/ and xyz/ has files, all of which belong into the other."""
+    pairs = ((found.get("rgb"), "xyz"), (found.get("xyz"), "rgb"))
+    return all(paths and all(path.suffix.lower() in _SUFFIXES[kind] for path in paths) for paths, kind in pairs)
 
 
 def _wanted(labels: Collection[Path]) -> set[str]:
