@@ -168,10 +168,18 @@ class TestMainPath:
         assert "\x1b[?25l" not in done.stderr and "\r" not in done.stderr
 
     def test_what_cannot_be_written_costs_neither_the_figures_nor_the_other_files(self, place: Path, tmp_path: Path):
-        for name in ("lost.md", "lost.html"):
-            (tmp_path / name).symlink_to(tmp_path / "gone" / name)
-        done = das3d("evaluate", "--out", tmp_path / "lost.md", "--out", tmp_path / "kept.md",
-                     "--report", tmp_path / "lost.html", "--json", cwd=place)  # fmt: skip
+        unchecked = "import das3d_cli.files as f; f.check_folder = id; from das3d_cli import cli; cli.main()"
+        lost = tmp_path / "gone" / "lost"
+        outputs = [
+            "--out",
+            lost.with_suffix(".md"),
+            "--out",
+            tmp_path / "kept.md",
+            "--report",
+            lost.with_suffix(".html"),
+        ]
+        call = [sys.executable, "-c", unchecked, "evaluate", "--json", *outputs]
+        done = subprocess.run(call, cwd=place, capture_output=True, text=True, check=False)
         assert done.returncode == 1
         found = json.loads(done.stdout)
         assert found["metrics"]["all"]["samples"] and found["report"] is None
