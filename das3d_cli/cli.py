@@ -20,7 +20,7 @@ from typer.core import TyperCommand, TyperGroup
 from das3d_cli import __version__
 from das3d_cli.data.lean import without_viewers
 from das3d_cli.engine.launch import launched
-from das3d_cli.errors import Das3dError, UsageError, unforeseen
+from das3d_cli.errors import CLOSED, Das3dError, UsageError, unforeseen
 from das3d_cli.files import on_a_line, reason
 from das3d_cli.memory import keep_freed
 
@@ -124,8 +124,14 @@ def main() -> None:
             time.sleep(_GRACE)
         if isinstance(error, OSError) and error.filename:
             _fail(f"{error.filename}: {reason(error)}; fix this, or choose another place", 1)
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EBADF):
-            _fail(f"cannot be written: {reason(error)}; make room, or send the output elsewhere", 1)
+        if isinstance(error, OSError) and error.errno == errno.EBADF:
+            _fail(CLOSED, 1)
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            _fail(
+                f"standard output or a file: cannot be written: {reason(error)}; free some disk space, or send the output"
+                " elsewhere",
+                1,
+            )
         _fail(f"internal error: {unforeseen(error)}; run again with `das3d --debug` for details", 1)
     gc.freeze()  # the exit then skips a last garbage collection
     sys.exit(code if isinstance(code, int) else 0)

@@ -109,7 +109,9 @@ def _validate(given: Mapping[str, Value]) -> Settings:
     tree: dict[str, Any] = {}
     for key, (value, source) in given.items():
         if value == "":  # as a path it would mean the working folder
-            raise UsageError(f"settings.{key}: is empty (from {source}); perhaps it is a variable that is not set")
+            raise UsageError(
+                f"settings.{key}: is empty (from {source}); perhaps it is a shell variable that is not set"
+            )
         *parents, name = key.split(".")
         node = tree
         for parent in parents:

@@ -13,7 +13,7 @@ from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from das3d_cli.errors import DataError
+from das3d_cli.errors import CLOSED, DataError
 from das3d_cli.files import on_a_line, reason, to_json
 
 
@@ -67,9 +67,7 @@ def _told() -> Iterator[None]:
         raise
     except OSError as error:
         if error.errno == errno.EBADF:
-            raise DataError(
-                "standard output: is closed; send it to a file, or to /dev/null if nobody needs it"
-            ) from None
+            raise DataError(CLOSED) from None
         raise DataError(
             f"standard output: cannot be written: {reason(error)}; free some disk space, or send it elsewhere"
         ) from None

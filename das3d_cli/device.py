@@ -34,7 +34,9 @@ def choose_all(gpus: str) -> list[torch.device]:
     if count == 0:
         raise UsageError(f"--gpus {gpus}: no CUDA device on this machine; use --gpus cpu")
     if max(wanted) >= count:
-        raise UsageError(f"--gpus {gpus}: this machine has GPU 0 to {count - 1}; use one of those or --gpus cpu")
+        raise UsageError(
+            f"--gpus {gpus}: this machine has only GPU {', '.join(map(str, range(count)))}; use these or --gpus cpu"
+        )
     return [torch.device("cuda", number) for number in wanted]
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+CLOSED = "standard output: is closed; send it to a file, or to /dev/null if nobody needs it"
 _SHOWN = 8  # names in one line
 
 

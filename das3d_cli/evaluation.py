@@ -190,8 +190,8 @@ class Outcome:
 def _notes(known: Sequence[str], unused: Sequence[str]) -> Iterator[str]:
     if known:
         yield (
-            f"{len(known)} of the test parts were used to train the run or to set its threshold, so the figures are"
-            f" too good: {some_of(known)}"
+            "test parts that were used to train the run or to set its threshold, so that the figures are too good:"
+            f" {len(known)} ({some_of(known)})"
         )
     if unused:
         yield f"captures that could not be preprocessed and are not counted: {len(unused)} ({some_of(unused)})"

@@ -45,7 +45,7 @@ class PreprocessSettings(Section):
     size: int = setting(256, "side of the square samples in the cache, in pixels (256 in the paper)", ge=32, le=1024,
                         multiple_of=16)  # fmt: skip
     plane_distance_mm: Annotated[float, Field(gt=0, le=100)] | Literal["auto"] = setting(
-        "auto", "points within so many millimetres of the table are background, or within three times the sensor's noise if that is more;"
+        "auto", "points within this many millimetres of the table are background, or within three times the sensor's noise if that is more;"
         f" auto: {PLANE_DISTANCE_MM:g}, or half the height of the training parts if these are flat and lower",
         why="the paper's 0.005 m; it would cut away a thin board and leave only what stands on it")  # fmt: skip
     depth_axis: Literal["camera", "plane"] = setting(
@@ -209,7 +209,7 @@ class LossSettings(Section):
 class TrainSettings(Section):
     steps: int = setting(
         10000, "optimiser steps", ge=1,
-        why="2.2 minutes of an H200; wherever trainings of more than 6000 steps were tried, they found more",
+        why="2.2 minutes on an H200; wherever trainings of more than 6000 steps were tried, they found more",
     )  # fmt: skip
     batch_size: int = setting(16, "samples per step, on all GPUs together", ge=1, le=1024,
         why="at the cpu preset 4 learn more than 8 in the same time; a GPU has room for more")  # fmt: skip

@@ -292,7 +292,7 @@ def test_a_photo_that_does_not_lie_on_its_points_is_told(
     assert len(notes) == told, notes
     for note in notes:
         assert re.match(
-            rf"{path}/xyz/{Path(name).stem}\.tiff: the photo lies (1\.[6-9]|2\.[0-4]) pixels off its points",
+            rf"{path}/xyz/{Path(name).stem}\.tiff: the photo lies (1\.[6-9]|2\.[0-4]) pixels from where training photos lie",
             note,
         ), note
 
@@ -331,7 +331,13 @@ def test_no_cache_is_made_among_the_captures_of_a_table(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "text"), [("manifest.json", '{"mine": 1}'), ("manifest.json", "[1]"), ("train/good/rgb/000.png", "mine")]
+    ("file", "text"),
+    [
+        ("manifest.json", '{"mine": 1}'),
+        ("manifest.json", "[1]"),
+        ("manifest.json", "5"),
+        ("train/good/rgb/000.png", "mine"),
+    ],
 )
 def test_a_folder_of_others_is_neither_mixed_with_nor_written_over(
     dataset: Path, tmp_path: Path, file: str, text: str
@@ -342,6 +348,17 @@ def test_a_folder_of_others_is_neither_mixed_with_nor_written_over(
     with pytest.raises(UsageError, match=rf"out/tire: holds {file}, which das3d did not write; choose another folder"):
         run(dataset, tmp_path / "out")
     assert contents(tmp_path / "out") == {f"tire/{file}": text.encode()}
+
+
+@pytest.mark.parametrize("text", ["", '{"mine": 1}\n{"mine": 2}\n', '{"mine": 1}'])
+def test_a_data_set_may_have_manifests_of_its_own(dataset: Path, text: str) -> None:
+    (dataset / "tire/manifest.json").write_text(text)
+    building.check_source(dataset)
+
+
+def test_a_cache_is_no_data_set(dst: Path) -> None:
+    with pytest.raises(UsageError, match="is a cache that das3d wrote, not a data set"):
+        building.check_source(dst)
 
 
 def test_a_damaged_manifest_is_no_reason_to_refuse(dataset: Path, dst: Path) -> None:

@@ -203,7 +203,7 @@ def test_a_link_stays_one_and_a_device_or_a_pipe_is_kept(tmp_path: Path):
     with pytest.raises(DataError, match="cannot be written: file name too long"):
         write_whole(tmp_path / ("x" * 300), b"")
     (tmp_path / "astray").symlink_to("gone/file")
-    with pytest.raises(DataError, match=r"astray: cannot be written: there is no folder .*gone; make it first"):
+    with pytest.raises(DataError, match=r"astray: cannot be written: there is no folder .*gone; create it first"):
         check_folder(tmp_path / "astray")
 
 
@@ -319,7 +319,7 @@ class TestShortOfMemory:
 
     @pytest.mark.parametrize("where", ["load_data", "Trainer.restore"])
     def test_going_on(self, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str):
-        """The advice is to go on, not to train anew: what was learnt is still there."""
+        """The advice is to continue, not to train again: what was learnt is still there."""
         run = start(cache, tmp_path).run
 
         def fails(*arguments: object) -> None:

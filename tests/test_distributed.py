@@ -270,7 +270,7 @@ class TestPieces:
             monkeypatch.setenv("LOCAL_RANK", rank)
             assert distributed.own_device(gpus) == torch.device("cuda", number)
         assert distributed.own_device("cpu") == CPU
-        with pytest.raises(UsageError, match=r"2 processes, but 1 GPUs.*--nproc-per-node 1"):
+        with pytest.raises(UsageError, match=r"2 processes, but GPUs on this machine: 1.*--nproc-per-node 1"):
             distributed.own_device("2")
 
 

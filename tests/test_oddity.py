@@ -43,7 +43,7 @@ def test_nothing_is_said_of_a_part_like_others() -> None:
         ({"brightness": 200.0}, r"^the part's mean brightness is 200 of 255"),
         (
             {"photo_offset": (-0.1, -1.0)},
-            r"^the photo lies 1\.3 pixels off its points, .*, most of which lie within 0\.2; check",
+            r"^the photo lies 1\.3 pixels from where training photos lie .*, most of which lie within 0\.2 of it; check",
         ),
     ],
 )

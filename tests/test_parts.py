@@ -109,7 +109,11 @@ def test_a_list_that_cannot_be_used(tmp_path: Path, content: str, message: str):
         ("depth,rgb,cx", "1.png,1.png,320", "fx, the focal length in pixels, is missing"),
         ("xyz,rgb", "2.tiff,a/../0.png", "the same file as row 2; every part needs its own files and name"),
         ("xyz,rgb,name", "2.tiff,2.png,a", "the same name as row 2; every part needs its own files and name"),
-        ("xyz,rgb", "1.tiff\0,1.png", "holds a NUL character, which no path may; write the table anew as UTF-8 text"),
+        (
+            "xyz,rgb",
+            "1.tiff\0,1.png",
+            "holds a NUL character, which no path may contain; save the table again as UTF-8 text",
+        ),
         ("xyz,rgb,name", "1.tiff,1.png,a/b", "a/b: not a valid file name; leave out slashes"),
     ],
 )
@@ -258,7 +262,7 @@ def test_one_light_of_real_iad_is_enough(tmp_path: Path, layout: str):
 def test_two_files_of_one_name(tmp_path: Path):
     touch(tmp_path, "1.tif", "1.tiff", "1.png", "2.tiff", "2.png")
     problems = [part.problem for part in find_parts(tmp_path, "both")]
-    assert problems == [f"{tmp_path}/1.tiff: 1.tif has the same name; keep only one of them", ""]
+    assert problems == [f"{tmp_path}/1.tiff: 1.tif is there as well; keep one of the two", ""]
 
 
 def test_a_folder_without_parts(tmp_path: Path):

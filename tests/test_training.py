@@ -845,13 +845,13 @@ class TestDetector:
         build(find_entries(own), tmp_path / "out", PreprocessSettings(size=64), workers=1)
         evaluation = evaluate_detector(Detector.load(finished.run, "cpu"), tmp_path / "out")
         known, unused = evaluation.notes
-        assert known.startswith("2 of the test parts were used to train") and known.endswith(": good/990, good/991")
+        assert known.startswith("test parts that were used to train") and known.endswith(": 2 (good/990, good/991)")
         assert unused.endswith("that could not be preprocessed and are not counted: 1 (test/bump/xyz/000.tiff)")
         record = Outcome.of(finished.run, evaluation).record()
         assert (record["known"], record["unused"]) == (["good/990", "good/991"], ["test/bump/xyz/000.tiff"])
         write_page(tmp_path / "page.html", evaluation, "run")
         page = (tmp_path / "page.html").read_text()
-        assert "2 of the test parts were used to train" in page and "never seen" not in page
+        assert "test parts that were used to train" in page and "never seen" not in page
 
     def test_a_cache_preprocessed_otherwise_is_refused(self, finished: Trainer, shared_dataset: Path, tmp_path: Path):
         build(

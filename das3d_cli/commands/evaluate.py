@@ -188,7 +188,7 @@ def _check_call(
         if target and (category or len(models or []) > 1):
             why = "--category may pick several" if category else f"{len(models or [])} are given"
             raise UsageError(
-                f"{name} {target}: shows one run, but {why}; give one, as in --run {folders[0] / 'tire-001'} {name} {target},"
+                f"{name} {target}: shows one run, but {why}; give one, such as --run {folders[0] / 'tire-001'} {name} {target},"
                 " and call again for each further run"
             )
     if report and report.suffix.lower() not in (".html", ".htm"):

@@ -29,7 +29,7 @@ def option(key: str, *names: str) -> Any:
     )
 
 
-# Typer's own check for readability is left out everywhere: the reader of a file reports it, with the exit code of bad input.
+# Typer's own check for readability is left out for whatever is read: the reader reports it, with its own exit code.
 Config = Annotated[
     Path | None, typer.Option("--config", readable=False, help="TOML file with settings.", show_default=False)
 ]

@@ -134,7 +134,7 @@ def run(
         if judged.error and not parts:
             raise judged.error
     if parts:
-        console.say(f"parts: {count}, {anomalous} anomalous, {failed} that cannot be used or drawn")
+        console.say(f"parts: {count}; anomalous: {anomalous}; not judged, or without a heat map: {failed}")
     if failed:
         raise typer.Exit(1)
     if anomalous and fail_on_anomaly:
@@ -184,7 +184,7 @@ def _check_call(first: Path | None, parts: Path | None, threshold: float | None)
     if parts and first:
         raise UsageError(f"--parts {parts}: already names all parts; leave out {first}")
     if not (parts or first):
-        raise UsageError("Missing argument 'PART.tiff'; give it, or use --parts; see das3d --help")
+        raise UsageError("Missing argument 'PART.tiff'; give it, or use --parts; see das3d predict --help")
     if threshold is not None and not 0 < threshold <= 1:
         raise UsageError(f"--threshold {threshold}: must be a score above 0 and at most 1")
 

@@ -26,7 +26,7 @@ def run(
         Path,
         typer.Argument(metavar="SRC", readable=False, help="Data set, or CSV table of captures; it is never changed."),
     ],
-    dst: Annotated[Path, typer.Argument(metavar="DST", help="Folder of the cache.")],
+    dst: Annotated[Path, typer.Argument(metavar="DST", readable=False, help="Folder of the cache.")],
     category: Categories = None,
     size: Annotated[int | None, option("preprocess.size", "--size")] = None,
     layout: Annotated[LayoutName | None, option("preprocess.layout", "--layout")] = None,

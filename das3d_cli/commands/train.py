@@ -67,6 +67,7 @@ def run(
         typer.Option(
             "--resume",
             metavar="RUN",
+            readable=False,
             show_default=False,
             help="Continue an unfinished run, or all unfinished runs of a folder: --resume runs.",
         ),

@@ -300,7 +300,7 @@ def _check_outside(data: DataSet, dst: Path, names: list[str]) -> None:
 
 def check_source(src: Path) -> None:
     """Check that a data set to preprocess is not a cache. Raises UsageError: it is."""
-    if any(_is_manifest(src / name / cache.MANIFEST) for name in cache.categories(src)):
+    if any(_is_manifest(src / name / cache.MANIFEST, if_damaged=False) for name in cache.categories(src)):
         raise UsageError(f"{src}: is a cache that das3d wrote, not a data set; name the data set first, then the cache")
 
 
@@ -322,9 +322,10 @@ def _check_own(folder: Path) -> None:
         )
 
 
-def _is_manifest(path: Path) -> bool:
-    """Whether das3d, of any version, wrote this manifest; of a damaged one that is assumed."""
+def _is_manifest(path: Path, *, if_damaged: bool = True) -> bool:
+    """Whether das3d, of any version, wrote this manifest; `if_damaged` is the answer for one that cannot be read."""
     try:
-        return "das3d" in json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes())
     except (OSError, ValueError):
-        return True
+        return if_damaged
+    return isinstance(content, dict) and "das3d" in content

@@ -193,8 +193,8 @@ def _of_photo(geometry: Geometry, form: Form, usual: Usual) -> list[str]:
         off = math.dist(geometry.photo_offset, middle)
         if off > _OFFSET * within + _OFFSET_SHARE * geometry.side:
             told.append(
-                f"the photo lies {off:.1f} pixels off its points, compared with training photos, most of which lie within"
-                f" {max(within, 0.1):.1f}; check that both are of one capture, and whether one camera has moved relative to the other"
+                f"the photo lies {off:.1f} pixels from where training photos lie on their points, most of which lie within"
+                f" {max(within, 0.1):.1f} of it; check that both are of one capture, and whether one camera has moved relative to the other"
             )
     if form.modalities == "rgb" and usual.size and own != usual.size:
         told.append(

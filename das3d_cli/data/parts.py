@@ -185,7 +185,7 @@ def _in_folder(folder: Path, needs: Modality, lights: Sequence[str], layout: str
         first = {kind: paths[0] for kind, paths in claims.items()}
         problem = next((f"{path}: {why}" for kind, path in first.items() if (why := found.refuse(kind, path))), "")
         if doubled := next((paths for paths in claims.values() if len(paths) > 1), None):
-            problem = f"{doubled[1]}: {doubled[0].name} has the same name; keep only one of them"
+            problem = f"{doubled[1]}: {doubled[0].name} is there as well; keep one of the two"
         parts.append(PartFiles(first.get("xyz"), first.get("rgb"), problem=problem, common=name))
     return parts
 

@@ -239,7 +239,8 @@ def _read_stored(
             f"{path}: is a depth image; describe its camera in {CAMERA_FILE} beside it, or give a TIFF point cloud"
         )
     if data.startswith((PNG_MAGIC, JPEG_MAGIC)):
-        raise DataError(f"{path}: is a PNG, but a TIFF point cloud is expected here; swapped with the colour image?")
+        kind = "PNG" if data.startswith(PNG_MAGIC) else "JPEG"
+        raise DataError(f"{path}: is a {kind}, but a TIFF point cloud is expected here; swapped with the colour image?")
     if stored is None:
         raise DataError(f"{path}: is not a TIFF file; save the point cloud as an H x W x 3 float32 TIFF")
     return _clean(stored, str(path)), ""

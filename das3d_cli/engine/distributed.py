@@ -42,7 +42,7 @@ def own_device(gpus: str) -> torch.device:
         return devices[0]
     if processes > len(devices):
         raise UsageError(
-            f"--gpus {gpus}: {processes} processes, but {len(devices)} GPUs on this machine;"
+            f"--gpus {gpus}: {processes} processes, but GPUs on this machine: {len(devices)};"
             f" use --gpus all, or torchrun --nproc-per-node {len(devices)}"
         )
     return devices[place]

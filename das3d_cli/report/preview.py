@@ -88,7 +88,7 @@ def _samples_sheet(category: str, batch: Batch, made: Augmented, settings: Setti
         rows,
         _COLUMNS,
         titles,
-        f"{category}: synthetic anomalies, seed {settings.seed}",
+        f"{category}: artificial defects, seed {settings.seed}",
         [note, *light.notes],
     )
 

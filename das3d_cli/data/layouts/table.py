@@ -173,7 +173,7 @@ def row_camera(row: Row, folder: Path) -> Camera | None:
 def named_file(folder: Path, cell: str) -> Path:
     """The file that a cell names, relative to `folder`. Raises ValueError: no file can have that name."""
     if "\0" in cell:
-        raise ValueError("holds a NUL character, which no path may; write the table anew as UTF-8 text")
+        raise ValueError("holds a NUL character, which no path may contain; save the table again as UTF-8 text")
     return folder / cell
 
 
