@@ -597,7 +597,7 @@ class TestManyParts:
             rest, told = process.communicate()
             at_last.cancel()
         assert process.returncode == 1 and rest == ""
-        assert told.splitlines()[-1].startswith("parts: 6, ")
+        assert told.splitlines()[-1].startswith("parts: 6; anomalous: 0; ")
 
     @pytest.mark.parametrize("written", ["", "part.tiff,part.png\n", "xyz\n"])
     def test_a_list_that_is_written_begins_with_the_columns_names(self, place: Path, written: str):

@@ -851,7 +851,7 @@ class TestDetector:
         assert (record["known"], record["unused"]) == (["good/990", "good/991"], ["test/bump/xyz/000.tiff"])
         write_page(tmp_path / "page.html", evaluation, "run")
         page = (tmp_path / "page.html").read_text()
-        assert "test parts that were used to train" in page and "never seen" not in page
+        assert "Test parts that were used to train" in page and "never seen" not in page
 
     def test_a_cache_preprocessed_otherwise_is_refused(self, finished: Trainer, shared_dataset: Path, tmp_path: Path):
         build(
@@ -933,5 +933,5 @@ class TestPieces:
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
         assert choose("auto") == choose("all") == choose("0,1") == torch.device("cuda", 0)
         assert choose("1") == torch.device("cuda", 1)
-        with pytest.raises(UsageError, match="GPU 0 to 1"):
+        with pytest.raises(UsageError, match="has only GPU 0, 1; use these"):
             choose("2")
