@@ -122,19 +122,21 @@ def main() -> None:
     except Exception as error:  # noqa: BLE001  (what is not foreseen is still one line)
         if launched():  # if another process died, the launcher ends this one before it reports that
             time.sleep(_GRACE)
-        if isinstance(error, OSError) and error.filename:
-            _fail(f"{error.filename}: {reason(error)}; fix this, or choose another place", 1)
-        if isinstance(error, OSError) and error.errno == errno.EBADF:
-            _fail(CLOSED, 1)
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            _fail(
-                f"standard output or a file: cannot be written: {reason(error)}; free some disk space, or send the output"
-                " elsewhere",
-                1,
-            )
-        _fail(f"internal error: {unforeseen(error)}; run again with `das3d --debug` for details", 1)
+        told = _of_system(error) if isinstance(error, OSError) else ""
+        _fail(told or f"internal error: {unforeseen(error)}; run again with `das3d --debug` for details", 1)
     gc.freeze()  # the exit then skips a last garbage collection
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _of_system(error: OSError) -> str:
+    """What went wrong with a file or with stdout, and how to fix it; "" if the error tells neither."""
+    if error.filename:
+        return f"{error.filename}: {reason(error)}; fix this, or choose another place"
+    if error.errno == errno.EBADF:
+        return CLOSED
+    if error.errno == errno.ENOSPC:
+        return f"standard output or a file: cannot be written: {reason(error)}; free some disk space, or send the output elsewhere"
+    return ""
 
 
 def _open_closed_streams() -> None:

@@ -167,11 +167,11 @@ def parallel(network: nn.Module) -> nn.Module:
         for module in network.modules():
             if type(module) is nn.BatchNorm2d:
                 module.__class__ = _SharedBatchNorm
-    together = DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
+    wrapped = DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
     # DDP has sent the first process's buffers; from here on all processes have the same ones. Set as an attribute since
     # torch 2.13 renamed the constructor's argument.
-    together.broadcast_buffers = False
-    return together
+    wrapped.broadcast_buffers = False
+    return wrapped
 
 
 def unshared(network: nn.Module, wanted: bool) -> contextlib.AbstractContextManager[None]:
