@@ -294,7 +294,7 @@ class TestBrightness:
         assert Brightening.of(image, np.zeros((1, 64, 64), bool)).factor == 1
 
 
-def tile(colour, height=130, width=160):
+def tile(colour, height=260, width=320):
     return np.full((height, width, 3), colour, np.uint8)
 
 
@@ -312,10 +312,10 @@ class TestContactSheet:
         rows = [[Tile(tile(colour)) for colour in row] for row in self.colours]
         sheet = contact_sheet(rows, ["one", "two", "three"], ["a", "b"], "Title", ["a note " * 60])
         boxes = np.array([[colour_box(sheet, colour) for colour in row] for row in self.colours])
-        assert (boxes[..., 2:] == (130, 160)).all()
-        assert (np.diff(boxes[..., 0], axis=0) > 130).all()
+        assert (boxes[..., 2:] == (260, 320)).all()
+        assert (np.diff(boxes[..., 0], axis=0) > 260).all()
         assert (np.diff(boxes[..., 0], axis=1) == 0).all()
-        assert (np.diff(boxes[..., 1], axis=1) > 160).all()
+        assert (np.diff(boxes[..., 1], axis=1) > 320).all()
         assert (np.diff(boxes[..., 1], axis=0) == 0).all()
 
     def test_long_labels_make_room_instead_of_running_into_tiles(self):
@@ -328,11 +328,11 @@ class TestContactSheet:
         assert (sheet[:, -3:] == PAPER).all()
 
     def test_captions_stay_below_their_own_tile(self):
-        caption = "a caption that is wider than its tile"
+        caption = "a caption that is a good deal wider than its own tile"
         sheet = contact_sheet([[Tile(tile((9, 0, 0)), caption), Tile(tile((0, 9, 0)))]])
         (top, left, height, width), neighbour = colour_box(sheet, (9, 0, 0)), colour_box(sheet, (0, 9, 0))
         inked = (sheet[top + height :] != PAPER).any(axis=-1)
-        assert letter_width(caption, 13) > width
+        assert letter_width(caption, 20) > width
         assert inked[:, left : left + width].sum() > 50
         assert not inked[:, left + width : neighbour[1] + neighbour[3]].any()
         assert not inked[-3:].any()
@@ -361,9 +361,9 @@ class TestContactSheet:
             [Tile(tile((0, 0, 9), 16, 16))],
         ]
         sheet = contact_sheet(rows)
-        assert colour_box(sheet, (9, 0, 0))[2:] == (100, 150)
-        assert colour_box(sheet, (0, 9, 0))[2:] == (50, 50)
-        assert colour_box(sheet, (0, 0, 9))[2:] == (80, 80)
+        assert colour_box(sheet, (9, 0, 0))[2:] == (180, 270)
+        assert colour_box(sheet, (0, 9, 0))[2:] == (90, 90)
+        assert colour_box(sheet, (0, 0, 9))[2:] == (144, 144)
 
 
 def raise_disk_full(*_):

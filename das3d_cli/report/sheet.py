@@ -28,8 +28,8 @@ class Tile(NamedTuple):
     caption: str = ""
 
 
-_SMALLEST_TILE = 128
-"""Pixels; smaller tiles are enlarged by a whole factor, so that the lettering fits them."""
+_SMALLEST_TILE = 256
+"""Pixels; smaller tiles are enlarged by a whole factor, so that small defects show and the lettering fits."""
 
 
 def contact_sheet(
