@@ -265,6 +265,13 @@ def test_two_files_of_one_name(tmp_path: Path):
     assert problems == [f"{tmp_path}/1.tiff: 1.tif is there as well; keep one of the two", ""]
 
 
+@pytest.mark.parametrize("needs", ["both", "rgb", "depth"])
+def test_exchanged_folders_are_told_as_such(tmp_path: Path, needs: Modality):
+    touch(tmp_path, "rgb/1.tiff", "rgb/2.tiff", "xyz/1.png", "xyz/2.png")
+    with pytest.raises(DataError, match="rgb/ holds point clouds and xyz/ images; exchange their names"):
+        find_parts(tmp_path, needs)
+
+
 def test_a_folder_without_parts(tmp_path: Path):
     touch(tmp_path, "notes.txt")
     with pytest.raises(DataError, match="holds no part"):

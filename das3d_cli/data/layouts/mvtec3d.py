@@ -33,10 +33,12 @@ from das3d_cli.data.layouts.entries import (
     unfit,
     unread,
 )
+from das3d_cli.errors import DataError
 
 EXPECTED = "<category>/{train,validation,test}/<label>/{rgb,xyz,gt}/"
 FOLDERS = {"rgb": ("rgb",), "xyz": ("xyz",), "depth": ("depth",), "gt": ("gt", "ground_truth")}
 _SUFFIXES = {"rgb": IMAGES, "xyz": (".tiff", *CLOUDS), "depth": DEPTHS, "gt": MASKS}
+_EXCHANGED = "rgb/ holds point clouds and xyz/ images; exchange their names"
 
 
 def recognise(folder: Path) -> str | None:
@@ -60,9 +62,11 @@ def read(category: str, folder: Path, _lights: Sequence[str]) -> Iterator[Found]
 
 
 def unlabelled(folder: Path, _lights: Sequence[str]) -> Unlabelled | None:
-    """The parts of a label's folder; None if it has no xyz/, depth/ or rgb/."""
+    """The parts of a label's folder; None if it has no xyz/, depth/ or rgb/. Raises DataError: these are exchanged."""
     if not (wanted := _wanted([folder])):
         return None
+    if _exchanged({kind: _listing(folder, kind) for kind in wanted}):
+        raise DataError(f"{folder}: {_EXCHANGED}")
     points = "depth" if "depth" in wanted else "xyz"
 
     def files(kind: str, *others: str) -> dict[str, list[Path]]:
@@ -82,7 +86,7 @@ def _read_label(place: Place, folder: Path, wanted: set[str], camera: Camera | N
         return [Failure(place.category, folder, f"contains neither rgb/ nor xyz/; expected {EXPECTED}")]
     found = {kind: _listing(folder, kind) for kind in FOLDERS if kind in wanted or kind == "gt"}
     if _exchanged(found):
-        return [Failure(place.category, folder, "rgb/ holds point clouds and xyz/ images; exchange their names")]
+        return [Failure(place.category, folder, _EXCHANGED)]
     files = {kind: by_name(paths, _SUFFIXES[kind]) for kind, paths in found.items()}
     odd = [failure for kind, paths in found.items() for failure in unfit(place.category, paths, _SUFFIXES[kind])]
     return [*pair(place, files, wanted, _partner, camera), *odd]
