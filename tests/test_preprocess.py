@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from das3d_cli.data.capture import Geometry, RawCapture, Sample
+from das3d_cli.data.capture import Foreground, Geometry, RawCapture, Sample
 from das3d_cli.data.preprocess import _range_of, extent_of, preprocess
 from das3d_cli.data.square import to_raw
 from das3d_cli.errors import DataError
@@ -150,6 +150,21 @@ def test_missing_points_inside_the_part_are_filled_from_the_part() -> None:
     assert both.sum() > 0.98 * whole.foreground.sum()
     assert np.abs(whole.depth - holed.depth)[both].max() * 0.03 < 7e-4
     assert not (holed.valid & ~holed.foreground).any()
+
+
+@pytest.mark.parametrize(("rule", "column"), [("table", 80), ("table", 132), ("border", 80), ("whole", 80)])
+def test_a_few_points_amid_missing_ones_are_no_holes_in_the_part(rule: Foreground, column: int) -> None:
+    height = disc((160, 160), 60)  # its rim is in column 140
+    rows, columns = np.indices(height.shape)
+    sparse = (np.abs(rows - 80) < 16) & (np.abs(columns - column) < 16) & (height > 0)
+    capture = relief(height)
+    capture.xyz[sparse & ((rows % 6 > 1) | (columns % 6 > 1))] = np.nan
+    if rule == "whole":
+        capture.xyz[height == 0] = np.nan
+    shown = prepared(capture, 160, foreground=rule)
+    assert (shown.foreground == (height > 0)).mean() > 0.999
+    assert not shown.valid[sparse].any()
+    assert np.abs(shown.depth[sparse] - shown.depth[80, 40]).max() * 0.03 < 7e-4
 
 
 def test_a_single_point_at_the_bottom_of_a_bore_makes_no_pit_in_its_shadow() -> None:

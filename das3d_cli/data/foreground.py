@@ -50,15 +50,15 @@ def _before_border(xyz: NDArray[np.float32], measured: NDArray[np.bool_], distan
     plane = _plane_of(points)
     height = height_over(plane, xyz)
     uneven = float(np.median(np.abs(points @ plane[:3] + plane[3])))
-    part = measured & (height > max(distance, _UNEVEN * uneven))
-    part = without_specks(part, part)
+    before = measured & (height > max(distance, _UNEVEN * uneven))
+    part = without_specks(before, before)
     if not part.any():
         raise DataError(
             f"no part found: nothing is more than {distance * 1000:g} mm in front of the surface at the image's border; check that a part"
             " is there, all of it within the image"
         )
     a, b, c, d = (float(v) for v in plane)
-    return Table((a, b, c, d), part)
+    return Table((a, b, c, d), part, before & ~part)
 
 
 def _plane_of(points: NDArray[np.float64]) -> NDArray[np.float64]:

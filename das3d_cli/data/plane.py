@@ -41,11 +41,14 @@ class Table:
     Attributes:
         plane: (a, b, c, d), unit normal towards the camera: a*x + b*y + c*z + d is the height in metres.
         foreground: bool, (H, W): the measured pixels of the part.
+        specks: bool, (H, W): measured pixels that would be the part's if more of them were together. Amid missing ones
+            they say nothing; elsewhere they are background.
         seen: the table was measured; otherwise the plane stands in for it.
     """
 
     plane: tuple[float, float, float, float]
     foreground: NDArray[np.bool_]
+    specks: NDArray[np.bool_]
     seen: bool = True
 
     @property
@@ -121,7 +124,7 @@ def _found(xyz: NDArray[np.float32], measured: NDArray[np.bool_], plane_distance
             " is visible around it, or preprocess all parts with --set preprocess.foreground=whole or border"
         )
     walls = [other.plane for other in candidates if is_wall(cells, other, table, plane_distance_m)]
-    foreground = _standing_on(xyz, cells, table, walls, plane_distance_m)
+    foreground, specks = _standing_on(xyz, cells, table, walls, plane_distance_m)
     if not foreground.any():
         raise DataError(
             f"no part found: nothing rises more than {plane_distance_m * 1000:g} mm above the table; check that a part is there. If"
@@ -129,7 +132,7 @@ def _found(xyz: NDArray[np.float32], measured: NDArray[np.bool_], plane_distance
             " preprocess.foreground=whole"
         )
     a, b, c, d = (float(v) for v in table.plane)
-    return Table((a, b, c, d), foreground)
+    return Table((a, b, c, d), foreground, specks)
 
 
 def _is_cut_out(cells: Cells, measured: NDArray[np.bool_], table: Candidate | None) -> bool:
@@ -159,7 +162,8 @@ def cut_out(xyz: NDArray[np.float32], measured: NDArray[np.bool_]) -> Table:
     z = np.where(part, xyz[..., 2], np.float32(np.nan))
     carried = part & ~stray(z, _ALIKE_M)
     farthest = np.abs(z[carried if carried.any() else part]).max()
-    return Table((0.0, 0.0, -float(np.sign(np.median(z[part]))), float(farthest)), part, seen=False)
+    plane = (0.0, 0.0, -float(np.sign(np.median(z[part]))), float(farthest))
+    return Table(plane, part, measured & ~part, seen=False)
 
 
 def away(plane: tuple[float, float, float, float]) -> float:
@@ -179,8 +183,8 @@ def _standing_on(
     table: Candidate,
     walls: list[NDArray[np.float64]],
     distance: float,
-) -> NDArray[np.bool_]:
-    """Measured points above the table, cut at the distance, or at three times the noise where that is more."""
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Measured points above the table, cut at the distance or at three times the noise where that is more; and specks."""
     height = height_over(table.plane, xyz)
     noise = _noise(xyz[..., 2], height, cells, table)
     noisy = noise > distance / 6
@@ -191,9 +195,12 @@ def _standing_on(
     mask = height > low
     for wall in walls:
         mask &= height_over(wall, xyz) > np.maximum(np.float32(4 * distance), 6 * noise)
-    mask = _over_area(xyz, mask, cells, table)
-    mask = without_specks(mask, mask & (height > low + 2 * noise))
-    return _with_foot(mask, noisy, np.asarray(height / low)) if some_noisy and mask.any() else mask
+    above = _over_area(xyz, mask, cells, table)
+    mask = without_specks(above, above & (height > low + 2 * noise))
+    specks = above & ~mask
+    if some_noisy and mask.any():
+        mask = _with_foot(mask, noisy, np.asarray(height / low))
+    return mask, specks & ~mask
 
 
 def _noise(z: NDArray[np.float32], height: NDArray[np.float32], cells: Cells, table: Candidate) -> NDArray[np.float32]:

@@ -311,8 +311,8 @@ def _low_fraction(xyz: NDArray[np.float32], table: Table, distance: float) -> fl
 
 
 def _missing_part(rgb: NDArray[np.uint8] | None, xyz: NDArray[np.float32], table: Table) -> NDArray[np.bool_]:
-    """Pixels of the part that have no point, bool (H, W)."""
-    measured = np.asarray(~np.isnan(xyz[..., 2]))
+    """Pixels of the part that have no point, or one in a speck, bool (H, W)."""
+    measured = np.asarray(~np.isnan(xyz[..., 2])) & ~table.specks
     holes = enclosed(measured, table.foreground)
     return holes if rgb is None else holes | part_coloured(rgb, measured, table.foreground)
 
