@@ -21,6 +21,8 @@ _STARTS = 4  # candidates for the first mean, each grown from another part
 _GROWN_FROM = 64  # parts at most for the first mean: one half to grow means, the other to choose between them
 _SHARES = (0.15, 0.25, 0.35, 0.5, 0.75, 1.0, 1.0)  # of the parts, best matches first, in the successive means
 _ROUNDS = 3  # of aligning all parts with their mean to subpixel accuracy and averaging them again
+_SURE = 0.65  # least `_certainty`, median, of a mean that is not by chance: those are 0.1 to 0.5, others 0.8 to 6
+_FLAT = 0.012 * _ANGLES / math.sqrt(2)  # length of the spectrum of marks that vary by 0.012: less says nothing
 _SIDE = 128  # least side of the marks, pixels: finer ones find no better pose
 _REFINEMENTS = ((64, 2), (_SIDE, 1))  # least sides of images and Gauss-Newton steps on them, for subpixel accuracy
 _CHUNK = 32  # parts at a time
@@ -167,13 +169,37 @@ def _first_mean(parts: Tensor) -> Tensor:
     A part with a repeated feature, such as a tyre's tread, fits at many angles. A mean of parts each laid at any of
     these blurs whatever could tell the angles apart, and every part in it fits it well at the angle it was laid at,
     so others must judge. The halves are the first and the last parts, as samples of one part are next to each other.
+
+    What all parts show at the same place, however they are turned, comes from the light and the camera. Highlights and
+    shadows outweigh faint lettering, so this is subtracted first. If what is left is alike by chance only, as it is if
+    all parts lie the same way, they are matched as they are.
     """
     centres, half = _centroid(parts), -(-len(parts) // 2)
     polar = torch.cat([_polar(some, centre) for some, centre in in_chunks(parts, centres)])
-    judges = polar[half:] if len(parts) > half else polar
-    grown = [_grown(parts[:half], polar[:half], centres[:half], start) for start in range(0, half, -(-half // _STARTS))]
-    sure = torch.stack([_certainty(_matches(judges, _polar(mean[None]))).median() for mean in grown])
+    judges = slice(half, None) if len(parts) > half else slice(None)
+    starts = range(0, half, -(-half // _STARTS))
+
+    own = polar - polar.mean(dim=0)
+    spectra = [_grown_spectra(own[:half], start) for start in starts]
+    sure = torch.stack([_certainty(_likeness(own[judges], mean)).median() for mean in spectra])
+    if bool(sure.max() > _SURE):
+        angles = _angles(_likeness(own, spectra[int(sure.argmax())]))
+        return laid_back(parts, Pose(angles, centres)).mean(dim=0)
+
+    grown = [_grown(parts[:half], polar[:half], centres[:half], start) for start in starts]
+    sure = torch.stack([_certainty(_matches(polar[judges], _polar(mean[None]))).median() for mean in grown])
     return grown[int(sure.argmax())]
+
+
+def _grown_spectra(own: Tensor, start: int) -> Tensor:
+    """As `_grown`, by spectra (N, C, ...) without what stays where it is: mean spectra (1, C, ...)."""
+    mean, frequencies = own[start : start + 1], torch.arange(own.shape[2], device=own.device)
+    for share in _SHARES:
+        alike = _likeness(own, mean)
+        kept = _certainty(alike).argsort(descending=True, stable=True)[: max(4, round(share * len(own)))]
+        turn = torch.exp(1j * _angles(alike[kept])[:, None] * frequencies)
+        mean = (own[kept] * turn[:, None, :, None]).mean(dim=0, keepdim=True)
+    return mean
 
 
 def _grown(parts: Tensor, polar: Tensor, centres: Tensor, start: int) -> Tensor:
@@ -269,6 +295,18 @@ def _matches(polar: Tensor, target: Tensor) -> Tensor:
     phase = across * (shared / (strength + 1e-3 * strength.amax(dim=2, keepdim=True)).clamp_min(1e-6))
     matches: Tensor = torch.fft.irfft(phase.sum(dim=(1, 3)), n=_ANGLES, dim=1)
     return matches
+
+
+def _likeness(polar: Tensor, target: Tensor) -> Tensor:
+    """How alike spectra (B, C, frequencies, radii) are to a target (1, C, ...) at every angle: (B, angles).
+
+    The sum, over all circles of all channels, of the square of their correlation, so that a few circles with a pattern
+    in common count for more than many that agree by chance.
+    """
+    lengths = [_magnitude(spectra).square().sum(dim=2, keepdim=True).sqrt() + _FLAT for spectra in (polar, target)]
+    across = (polar / lengths[0]).conj() * (target / lengths[1])
+    correlation: Tensor = torch.fft.irfft(across, n=_ANGLES, dim=2) * (_ANGLES / 2)
+    return correlation.clamp_min(0).square().sum(dim=(1, 3))
 
 
 def _magnitude(spectra: Tensor) -> Tensor:
