@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from das3d_cli.engine.trainer import Trainer
 
 _TRAINS = "trains in"
+_ALONE = 20.0  # times the odds of the next: from there on a part that sets the threshold is one of its kind
 _FEW = 0.5  # minimum share of synthetic defects that should reach the threshold; some of them hardly show
 _INTERRUPTED = "interrupted"  # key set if Ctrl-C came in the last step of a training, which still finished
 
@@ -279,15 +280,27 @@ def _finish(trainer: Trainer, data: Path, gpus: str, *, bar: bool) -> dict[str, 
 
 
 def _told(name: str, best: Mapping[str, Any]) -> Iterator[str]:
-    """What the threshold became; if few synthetic defects reach it, a defective part may be among the good ones."""
+    """What the threshold became, and signs that a defective part may be among the good ones.
+
+    These are one part that scores far above all others, and few synthetic defects that reach the threshold.
+    """
     found = best["defects_found"]
     yield (
         f"{name}: threshold {best['threshold']:.3f}, reached by {found:.0%} of the synthetic defects; of the good parts"
         f" that set it, {best['highest']} scores highest"
     )
+    if _odds(best["threshold"]) > _ALONE * _odds(best["next"]):
+        yield (
+            f"{name}: that one part raises the threshold; no other scores above {best['next']:.3f}. Look at it: if anything on it or around"
+            " it is unusual, remove it, preprocess and train again, or more defective parts will pass"
+        )
     if found < _FEW:
         yield (
             f"{name}: too few defects reach the threshold. Train for more steps, or look for a defective part among the good ones: check"
             " the one that scores highest, and the others with `das3d predict --parts` on their folder. Remove defective parts, preprocess"
             " and train again"
         )
+
+
+def _odds(score: float) -> float:
+    return score / max(1 - score, 1e-6)
