@@ -158,12 +158,13 @@ def test_a_few_points_amid_missing_ones_are_no_holes_in_the_part(rule: Foregroun
     rows, columns = np.indices(height.shape)
     sparse = (np.abs(rows - 80) < 16) & (np.abs(columns - column) < 16) & (height > 0)
     capture = relief(height)
-    capture.xyz[sparse & ((rows % 6 > 1) | (columns % 6 > 1))] = np.nan
+    lost = sparse & ((rows % 6 > 1) | (columns % 6 > 1))
+    capture.xyz[lost] = np.nan
     if rule == "whole":
         capture.xyz[height == 0] = np.nan
     shown = prepared(capture, 160, foreground=rule)
     assert (shown.foreground == (height > 0)).mean() > 0.999
-    assert not shown.valid[sparse].any()
+    assert (shown.valid[sparse] == ~lost[sparse]).mean() > 0.99
     assert np.abs(shown.depth[sparse] - shown.depth[80, 40]).max() * 0.03 < 7e-4
 
 

@@ -41,8 +41,8 @@ class Table:
     Attributes:
         plane: (a, b, c, d), unit normal towards the camera: a*x + b*y + c*z + d is the height in metres.
         foreground: bool, (H, W): the measured pixels of the part.
-        specks: bool, (H, W): measured pixels that would be the part's if more of them were together. Amid missing ones
-            they say nothing; elsewhere they are background.
+        specks: bool, (H, W): measured pixels that would be the part's if more of them were together. They are so only
+            where the missing ones around them are.
         seen: the table was measured; otherwise the plane stands in for it.
     """
 

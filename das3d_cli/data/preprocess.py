@@ -265,7 +265,7 @@ def _on_table(
         raise ValueError(f"depth_range_m must be finite and increasing, got ({near}, {far})")
     upwards = table.plane[:3] if axis == "plane" else (0.0, 0.0, -away(table.plane))
     mask = table.foreground | _missing_part(rgb, xyz, table)
-    measured = table.foreground & ~stray(depth, max(_STRAY * (far - near), _STRAY_M))
+    measured = mask & ~np.isnan(depth) & ~stray(depth, max(_STRAY * (far - near), _STRAY_M))
     missing = float(np.isnan(xyz[..., 2]).mean())
     pitch_m = pixel_pitch(xyz, table.foreground)
     x, y = displacement(xyz, table.foreground, upwards)
