@@ -164,7 +164,9 @@ def lay_together(parts: Tensor) -> Together:
 
 
 def _first_mean(parts: Tensor) -> Tensor:
-    """Of the means (C, S, S) grown from half of the parts, the one that the other half matches most certainly.
+    """A mean (C, S, S), of all parts or of half of them, by which all can be laid.
+
+    Of several means grown from half of the parts, it is by the one that the other half matches most certainly.
 
     A part with a repeated feature, such as a tyre's tread, fits at many angles. A mean of parts each laid at any of
     these blurs whatever could tell the angles apart, and every part in it fits it well at the angle it was laid at,

@@ -173,7 +173,7 @@ def towers(count, seed):
     """`count` randomly turned towers: rgb, depth, foreground, their parallaxes and their angles."""
     generator = torch.Generator().manual_seed(seed)
     angles = 2 * math.pi * torch.rand(count, generator=generator)
-    leans = 0.1 * torch.rand(count, 2, generator=generator) - 0.05
+    leans = 0.14 * torch.rand(count, 2, generator=generator) - 0.07
     noise = torch.randn(count, 4, SIZE, SIZE, generator=generator)
     images = (torch.stack(found) for found in zip(*map(tower, angles, leans, noise), strict=True))
     return *images, leans, angles
@@ -187,7 +187,7 @@ def test_tall_parts_are_laid_as_seen_from_above(seed):
         turned = torch.exp(1j * (lay_together(marks(rgb, depth, part, moved)).pose.angle - angles))
         apart = torch.angle(turned[:, None] / turned[None]).abs()
         right.append((apart < math.radians(2)).float().mean(dim=1).max())
-    assert right[0] > 0.99 and right[1] < 0.7
+    assert right[0] > 0.99 and right[1] < 0.5
 
 
 def test_what_is_seen_from_above_is_seen_again_from_the_side():

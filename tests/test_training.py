@@ -576,7 +576,12 @@ def test_a_threshold_that_defects_miss_is_told(cache: Cache, tmp_path: Path, mon
                 [
                     *_told(
                         "tire",
-                        {"threshold": reached, "defects_found": share, "highest": "train/good/000", "next": reached},
+                        {
+                            "threshold": reached,
+                            "defects_found": share,
+                            "highest": "train/good/000",
+                            "second_highest": reached,
+                        },
                     )
                 ]
             )
@@ -652,7 +657,7 @@ def test_the_good_part_that_scores_highest_is_told(cache: Cache, tmp_path: Path)
     )
     found = validate(trainer.network, data.validation, data.train, data.textures, s)
     assert found["highest"] == scores.argmax() and scores.argmax() != scores.argmin()
-    assert found["next"] == np.sort(scores)[-2]
+    assert found["second_highest"] == np.sort(scores)[-2]
     there = {f"{split}/good/{sample.name}" for split in ("train", "validation") for sample in cache.samples(split)}
     assert len(data.names) == len(scores) and set(data.names) <= there
     kept = json.loads((trainer.run / "summary.json").read_text())["best"]
@@ -664,7 +669,7 @@ def test_the_good_part_that_scores_highest_is_told(cache: Cache, tmp_path: Path)
     ("threshold", "following", "told"), [(0.97, 0.04, 1), (1.0, 0.9, 1), (0.6, 0.1, 0), (0.3, 0.3, 0)]
 )
 def test_one_good_part_that_sets_the_threshold_alone_is_told(threshold, following, told):
-    best = {"threshold": threshold, "defects_found": 0.9, "highest": "validation/good/008", "next": following}
+    best = {"threshold": threshold, "defects_found": 0.9, "highest": "validation/good/008", "second_highest": following}
     lines = [*_told("flange", best)][1:]
     assert len(lines) == told and all(f"no other scores above {following:.3f}" in line for line in lines)
 

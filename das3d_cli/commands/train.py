@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from das3d_cli.engine.trainer import Trainer
 
 _TRAINS = "trains in"
-_ALONE = 20.0  # times the odds of the next: from there on a part that sets the threshold is one of its kind
+_ALONE = 20.0  # times the odds of the second highest score: a threshold beyond that is one part's doing
 _FEW = 0.5  # minimum share of synthetic defects that should reach the threshold; some of them hardly show
 _INTERRUPTED = "interrupted"  # key set if Ctrl-C came in the last step of a training, which still finished
 
@@ -289,10 +289,10 @@ def _told(name: str, best: Mapping[str, Any]) -> Iterator[str]:
         f"{name}: threshold {best['threshold']:.3f}, reached by {found:.0%} of the synthetic defects; of the good parts"
         f" that set it, {best['highest']} scores highest"
     )
-    if _odds(best["threshold"]) > _ALONE * _odds(best["next"]):
+    if _odds(best["threshold"]) > _ALONE * _odds(best["second_highest"]):
         yield (
-            f"{name}: that one part raises the threshold; no other scores above {best['next']:.3f}. Look at it: if anything on it or around"
-            " it is unusual, remove it, preprocess and train again, or more defective parts will pass"
+            f"{name}: that one part raises the threshold; no other scores above {best['second_highest']:.3f}. Look at it: if anything"
+            " on it or around it is unusual, remove it, preprocess and train again, or more defective parts will pass"
         )
     if found < _FEW:
         yield (

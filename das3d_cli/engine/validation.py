@@ -62,8 +62,8 @@ def validate(
     Returns:
         image_auroc and pixel_ap; quality, their mean; threshold, from the scores of unchanged good parts;
         defects_found, the share of synthetic defects whose score reaches it; highest, the index of the
-        highest-scoring of these good parts, counting those trained on first; next, the second highest of their scores.
-        None in all processes but the first.
+        highest-scoring of these good parts, counting those trained on first; second_highest, of their scores. None in
+        all processes but the first.
     """
     look, device = judging(copy.deepcopy(network)), textures.device  # the same pass as a detector's
     judged = [
@@ -96,7 +96,7 @@ def validate(
         "threshold": reached,
         "defects_found": float((scores[anomalous] >= reached).mean()),
         "highest": int(np.concatenate((used, len(trained) + held))[of_good == of_good.max()].min()),
-        "next": float(np.sort(of_good)[-2]),
+        "second_highest": float(np.sort(of_good)[-2]),
     }
 
 
