@@ -159,11 +159,23 @@ def fewest_parts(good_share: float) -> int:
     return next(n for n in itertools.count(1) if _rank(n, good_share) <= n) if good_share < 1 else 0
 
 
-def threshold(held_out: NDArray[np.float64], trained: NDArray[np.float64], good_share: float) -> float:
-    """The larger of two `good_threshold`s: of held-out good parts, and of these together with trained-on ones.
+def threshold_scores(
+    held_out: NDArray[np.float64], trained: NDArray[np.float64], good_share: float
+) -> NDArray[np.float64]:
+    """The scores that `good_threshold` should be given: of held-out good parts, after those of trained-on ones if need be.
 
-    A few held-out parts alone would let too many good parts fail: one in eleven scores above the largest of ten. Parts
-    that a network was trained on score like new ones where parts are alike, but lower where they vary: alone they would
-    set it too low.
+    Held-out parts are enough where none of them decides alone. Fewer would let too many good parts fail (one in eleven
+    scores above the largest of ten), or too many defective ones pass, if one of them is odd. Parts that a network was
+    trained on score like new ones where parts are alike, but lower where they vary. So their log odds are raised by the
+    median of the differences between a held-out and a trained-on part (Hodges and Lehmann 1963), if that is positive.
     """
-    return max(good_threshold(held_out, good_share), good_threshold(np.concatenate((held_out, trained)), good_share))
+    if _rank(len(held_out), good_share) < len(held_out):
+        return held_out
+    held, known = _log_odds(held_out), _log_odds(trained)
+    raised = known + max(0.0, float(np.median(held[:, None] - known)))
+    return np.concatenate((1 / (1 + np.exp(-raised)), held_out))
+
+
+def _log_odds(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    inner: NDArray[np.float64] = np.clip(scores, 1e-9, 1 - 1e-9)
+    return np.log(inner) - np.log1p(-inner)

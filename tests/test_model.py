@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.special
 import torch
 import torch.nn.functional as F
 
 from das3d_cli.batch import Batch
 from das3d_cli.model import Das3d, Fuse, Rebuilder, UNet
-from das3d_cli.scoring import anomaly_maps, anomaly_scores, good_threshold, judging, quarter_turned, score, threshold
+from das3d_cli.scoring import (
+    anomaly_maps,
+    anomaly_scores,
+    good_threshold,
+    judging,
+    quarter_turned,
+    score,
+    threshold_scores,
+)
 
 
 def network(**changed):
@@ -263,15 +272,31 @@ class TestScoring:
         passed = [(random.random(50) < good_threshold(random.random(count), 0.95)).mean() for _ in range(2000)]
         assert 0.945 < np.mean(passed) < 0.945 + 2.5 / count + 0.01
 
-    def test_few_held_out_parts_are_helped_by_those_trained_on(self):
+    @pytest.mark.parametrize("lower", [0.0, 1.0, 3.0])
+    def test_few_held_out_parts_are_helped_by_those_trained_on_even_if_these_score_lower(self, lower: float):
         random = np.random.default_rng(0)
         alone, together = [], []
         for _ in range(2000):
-            held_out, trained, unseen = random.random(10), random.random(64), random.random(50)
-            alone.append((unseen < good_threshold(held_out, 0.95)).mean())
-            together.append((unseen < threshold(held_out, trained, 0.95)).mean())
-        assert np.mean(alone) < 0.92 and 0.95 < np.mean(together) < 0.98
+            held_out, trained, unseen = (random.logistic(size=count) for count in (10, 64, 50))
+            scores = threshold_scores(scipy.special.expit(held_out), scipy.special.expit(trained - lower), 0.95)
+            alone.append((unseen < held_out.max()).mean())
+            together.append((scipy.special.expit(unseen) < good_threshold(scores, 0.95)).mean())
+        assert np.mean(alone) < 0.92 and 0.945 < np.mean(together) < 0.98
 
-    def test_parts_trained_on_never_lower_the_threshold(self):
-        held_out = np.linspace(0.2, 0.6, 10)
-        assert threshold(held_out, held_out / 10, 0.95) == good_threshold(held_out, 0.95)
+    def test_one_odd_part_of_few_does_not_decide(self):
+        alike = np.linspace(0.05, 0.2, 10)
+        odd = np.append(alike[:-1], 1.0)
+        usual, raised = (good_threshold(threshold_scores(held, np.tile(alike, 6), 0.95), 0.95) for held in (alike, odd))
+        assert usual == pytest.approx(0.2, abs=0.01) and raised == pytest.approx(usual, abs=0.02)
+
+    def test_parts_trained_on_are_not_lowered_to_where_held_out_ones_score(self):
+        trained = np.linspace(0.2, 0.6, 20)
+        assert threshold_scores(trained[:5] / 10, trained, 0.95)[:20] == pytest.approx(trained)
+
+    @pytest.mark.parametrize(("count", "share", "enough"), [(39, 0.95, True), (38, 0.95, False), (300, 1.0, False)])
+    def test_held_out_parts_are_enough_where_no_single_one_decides(self, count: int, share: float, enough: bool):
+        held_out = np.linspace(0.1, 0.9, count)
+        scores = threshold_scores(held_out, np.full(64, 0.1), share)
+        assert scores[-count:].tolist() == held_out.tolist() and len(scores) == count + 64 * (not enough)
+        without = good_threshold(np.append(held_out[:-1], 1.0), share)
+        assert (without == good_threshold(held_out, share)) == enough

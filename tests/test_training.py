@@ -40,7 +40,7 @@ from das3d_cli.errors import DataError, UsageError
 from das3d_cli.evaluation import Outcome, evaluate_detector
 from das3d_cli.model import Output
 from das3d_cli.report.page import write_page
-from das3d_cli.scoring import fewest_parts, good_threshold, judging, score
+from das3d_cli.scoring import fewest_parts, good_threshold, judging, score, threshold_scores
 from das3d_cli.settings import LossSettings, PreprocessSettings
 from das3d_cli.template import Template
 
@@ -569,7 +569,7 @@ def test_a_threshold_that_defects_miss_is_told(cache: Cache, tmp_path: Path, mon
     trainer = trained(cache, tmp_path)
     arguments = trainer.network, trainer.data.validation, trainer.data.train, trainer.data.textures, trainer.settings
     for reached, share in ((0.0, 1.0), (1.1, 0.0)):
-        monkeypatch.setattr("das3d_cli.engine.validation.threshold", lambda *_, reached=reached: reached)
+        monkeypatch.setattr("das3d_cli.engine.validation.good_threshold", lambda *_, reached=reached: reached)
         assert validate(*arguments)["defects_found"] == share
         assert (
             len(
@@ -598,7 +598,7 @@ def test_validation_looks_at_defects_in_both_images_and_in_either_each_drawn_ane
     from das3d_cli.engine import validation
 
     drawn, seen, thresholds = [], [], []
-    augment, score, threshold = validation.augment, validation.score, validation.threshold
+    augment, score, threshold_scores = validation.augment, validation.score, validation.threshold_scores
 
     def noted(*images, **options):
         drawn.append((options["modality"], augment(*images, **options)))
@@ -608,8 +608,8 @@ def test_validation_looks_at_defects_in_both_images_and_in_either_each_drawn_ane
     monkeypatch.setattr(validation, "score", lambda look, batch, *more: seen.append(batch) or score(look, batch, *more))
     monkeypatch.setattr(
         validation,
-        "threshold",
-        lambda held, learnt, share: thresholds.append((held, learnt)) or threshold(held, learnt, share),
+        "threshold_scores",
+        lambda held, learnt, share: thresholds.append((held, learnt)) or threshold_scores(held, learnt, share),
     )
     data = finished.data
     s = finished.settings
@@ -649,15 +649,14 @@ def test_with_the_fewest_parts_a_new_one_scores_highest_no_more_often_than_the_s
 def test_the_good_part_that_scores_highest_is_told(cache: Cache, tmp_path: Path):
     trainer = trained(cache, tmp_path)
     data, look, s = trainer.data, judging(copy.deepcopy(trainer.network)), trainer.settings
-    scores = np.concatenate(
-        [
-            score(look, parts.unpacked(), s.score.smoothing, s.views_taken).scores
-            for parts in (data.train, data.validation)
-        ]
+    known, held_out = (
+        score(look, parts.unpacked(), s.score.smoothing, s.views_taken).scores
+        for parts in (data.train, data.validation)
     )
+    scores = threshold_scores(held_out, known, s.score.good_share)
     found = validate(trainer.network, data.validation, data.train, data.textures, s)
     assert found["highest"] == scores.argmax() and scores.argmax() != scores.argmin()
-    assert found["second_highest"] == np.sort(scores)[-2]
+    assert found["second_highest"] == pytest.approx(np.sort(scores)[-2])
     there = {f"{split}/good/{sample.name}" for split in ("train", "validation") for sample in cache.samples(split)}
     assert len(data.names) == len(scores) and set(data.names) <= there
     kept = json.loads((trainer.run / "summary.json").read_text())["best"]

@@ -16,7 +16,7 @@ from das3d_cli.engine import distributed
 from das3d_cli.metrics import auroc, average_precision
 from das3d_cli.modality import Modality
 from das3d_cli.model import Das3d
-from das3d_cli.scoring import Pass, judging, quarter_turned, score, threshold
+from das3d_cli.scoring import Pass, good_threshold, judging, quarter_turned, score, threshold_scores
 from das3d_cli.settings import Settings
 from das3d_cli.synthesis.augment import augment
 from das3d_cli.synthesis.random import ItemRandom
@@ -62,8 +62,8 @@ def validate(
     Returns:
         image_auroc and pixel_ap; quality, their mean; threshold, from the scores of unchanged good parts;
         defects_found, the share of synthetic defects whose score reaches it; highest, the index of the
-        highest-scoring of these good parts, counting those trained on first; second_highest, of their scores. None in
-        all processes but the first.
+        highest-scoring of these good parts, counting those trained on first; second_highest, of their
+        `threshold_scores`. None in all processes but the first.
     """
     look, device = judging(copy.deepcopy(network)), textures.device  # the same pass as a detector's
     judged = [
@@ -87,15 +87,16 @@ def validate(
     labels = np.concatenate((np.zeros(len(good) + len(turned), bool), anomalous))
     ranking = auroc(labels, np.concatenate((good, turned, scores)))
     precision = average_precision(masks.ravel(), maps.ravel())
-    reached = threshold(good, learnt, settings.score.good_share)
-    of_good = np.concatenate((learnt, good))
+    of_good = threshold_scores(good, learnt, settings.score.good_share)
+    reached = good_threshold(of_good, settings.score.good_share)
+    places = np.concatenate((used, len(trained) + held))[-len(of_good) :]
     return {
         "image_auroc": ranking,
         "pixel_ap": precision,
         "quality": (ranking + precision) / 2,
         "threshold": reached,
         "defects_found": float((scores[anomalous] >= reached).mean()),
-        "highest": int(np.concatenate((used, len(trained) + held))[of_good == of_good.max()].min()),
+        "highest": int(places[of_good == of_good.max()].min()),
         "second_highest": float(np.sort(of_good)[-2]),
     }
 

@@ -177,7 +177,7 @@ def _method(evaluation: Evaluation, run: str) -> Element:
         "Test parts": f"{len(labels)}: {good} good, {len(labels) - good} defective"
         f" of {kinds} {'kind' if kinds == 1 else 'kinds'}",
         "Threshold": f"{detector.threshold:.3f}. Training set it so that {s.score.good_share:.0%} of good parts should pass, using good"
-        " parts that it did not learn from and up to 64 of the others. The test parts had no influence on it.",
+        " parts that it did not learn from and, if these are few, up to 64 of the others. The test parts had no influence on it.",
         "Judged by": f"{_SEEN[s.model.modality]}, {s.model.size} × {s.model.size} pixels of {window}",
         "Training": f"step {detector.step} of {s.train.steps}, the best in validation; {s.train.batch_size} parts per step, with"
         f" artificial defects; preset {s.preset}, seed {s.seed}",
