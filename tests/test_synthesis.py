@@ -13,8 +13,9 @@ from scipy import integrate, signal, stats
 from das3d_cli.batch import Batch
 from das3d_cli.scoring import quarter_turned
 from das3d_cli.settings import SynthesisSettings
-from das3d_cli.synthesis.augment import _beyond, _texture, _within, augment, augment_often, draw
+from das3d_cli.synthesis.augment import augment, augment_often, draw
 from das3d_cli.synthesis.light import relight
+from das3d_cli.synthesis.patches import _texture, beyond, within
 from das3d_cli.synthesis.perlin import _noise, perlin
 from das3d_cli.synthesis.pose import turn
 from das3d_cli.synthesis.random import ItemRandom
@@ -241,7 +242,7 @@ class TestAugment:
                 rng.uniform(0, np.pi),
             )
             given = (torch.tensor([[value]], dtype=torch.float32) for value in (radius, aspect, angle))
-            found = _beyond(64, torch.tensor([[int(centre)]]), *given, torch.tensor([[True]]))[0, 0]
+            found = beyond(64, torch.tensor([[int(centre)]]), *given, torch.tensor([[True]]))[0, 0]
             y, x = np.indices((64, 64)) - np.array(divmod(centre, 64))[:, None, None]
             along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
             np.testing.assert_allclose(found, along**2 + (aspect * across) ** 2 - radius**2, atol=0.3, rtol=1e-3)
@@ -259,9 +260,9 @@ class TestAugment:
 
         def noted(picked, centre, radius, aspect, angle, used):
             counts.extend(used.sum(dim=1).tolist())
-            return _within(picked, centre, radius, aspect, angle, used)
+            return within(picked, centre, radius, aspect, angle, used)
 
-        monkeypatch.setattr("das3d_cli.synthesis.augment._within", noted)
+        monkeypatch.setattr("das3d_cli.synthesis.augment.within", noted)
         draw(parts.foreground.repeat(8, 1, 1, 1), textures, streams(128), **SynthesisSettings().augmentation())
         assert np.bincount(counts, minlength=5)[1:].min() > 15 and max(counts) == SynthesisSettings().blobs_max
 

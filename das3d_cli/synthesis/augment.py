@@ -17,6 +17,7 @@ from torch import Tensor
 
 from das3d_cli.batch import background_depth
 from das3d_cli.modality import Modality
+from das3d_cli.synthesis.patches import beyond, ellipses, pick_textures, within
 from das3d_cli.synthesis.perlin import perlin
 from das3d_cli.synthesis.random import ItemRandom
 from das3d_cli.synthesis.skew_gaussian import covariance, filter_each, skew_kernel
@@ -181,7 +182,7 @@ def draw(
     strength = at_random(1, 1, low=strength_min, high=strength_max)
     pierced = random.bernoulli(1, 1, probability=pierced_share)
     change = _strengthened(smooth, part, strength, pierced, change_threshold, to_peak=kernel_norm == "peak")
-    texture = _pick_textures(random, textures)
+    texture = pick_textures(random, textures)
     beta = random.uniform(1, 1, 1, high=beta_max)
     ternary = torch.where(pierced, ternary.abs(), ternary)
     dropped = _dropped(random, dropout, modality)
@@ -293,50 +294,18 @@ def _keep_blobs(
     """Keep the mask within 1 to `count` ellipses centred on it; a count of 0 keeps all of it."""
     if count == 0:
         return picked
-    ellipses = _ellipses(random, picked, count, radius_min, radius_max, aspect_max)
+    drawn = ellipses(random, picked, count, radius_min, radius_max, aspect_max)
     used = torch.arange(count, device=picked.device) <= random.integers(high=count)[:, None]
-    return _within(picked, *ellipses, used)
+    return within(picked, *drawn, used)
 
 
 def _dome(random: ItemRandom, part: Tensor, radius_min: float, radius_max: float) -> tuple[Tensor, Tensor]:
     """A dome on each part, 1 up or down, level at its rim, (B, S, S), and its radius, share of the side, (B, 1, 1)."""
-    centre, radius, aspect, angle = _ellipses(random, part, 1, radius_min, radius_max, _SOFT_ASPECT)
-    beyond = _beyond(part.shape[-1], centre, radius, aspect, angle, torch.ones_like(centre, dtype=torch.bool))[:, 0]
+    centre, radius, aspect, angle = ellipses(random, part, 1, radius_min, radius_max, _SOFT_ASPECT)
+    outside = beyond(part.shape[-1], centre, radius, aspect, angle, torch.ones_like(centre, dtype=torch.bool))[:, 0]
     radius, up = radius[..., None], random.bernoulli(1, 1, probability=0.5)
-    dome = (-beyond / radius**2).clamp_min(0) ** 2
+    dome = (-outside / radius**2).clamp_min(0) ** 2
     return torch.where(up, -dome, dome), radius / part.shape[-1]
-
-
-def _ellipses(
-    random: ItemRandom, mask: Tensor, count: int, radius_min: float, radius_max: float, aspect_max: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Draw centres in the mask (flat indices), half lengths in pixels, aspect ratios and angles, (B, count) each."""
-    size = mask.shape[-1]
-    rank = mask.flatten(1).cumsum(dim=1, dtype=torch.int32)
-    ticket = (random.uniform(count) * rank[:, -1:]).int() + 1
-    centre = torch.searchsorted(rank, ticket).clamp_max(size * size - 1)
-    radius = random.log_uniform(count, low=radius_min * size, high=radius_max * size)
-    aspect = random.log_uniform(count, low=1.0, high=aspect_max)
-    return centre, radius, aspect, random.uniform(count, high=math.pi)
-
-
-def _within(picked: Tensor, centre: Tensor, radius: Tensor, aspect: Tensor, angle: Tensor, used: Tensor) -> Tensor:
-    """The mask, (B, S, S), within the `used` ones of K ellipses, whose values are (B, K) each."""
-    return picked & (_beyond(picked.shape[-1], centre, radius, aspect, angle, used).amin(dim=1) <= 0)
-
-
-def _beyond(size: int, centre: Tensor, radius: Tensor, aspect: Tensor, angle: Tensor, used: Tensor) -> Tensor:
-    """Squared distance of pixels from K ellipse centres, `aspect`-scaled across, minus radius squared: (B, K, S, S)."""
-    axis = torch.arange(size, device=radius.device, dtype=radius.dtype)
-    row = (axis - (centre // size)[..., None])[..., :, None]
-    column = (axis - (centre % size)[..., None])[..., None, :]
-    cos, sin, squeezed = (of[..., None, None] for of in (angle.cos(), angle.sin(), aspect**2))
-    # (cos x + sin y)^2 + squeezed (cos y - sin x)^2 - radius^2, multiplied out: a product of thin matrices.
-    of_rows = (sin**2 + squeezed * cos**2) * row**2 - torch.where(used, radius**2, -1.0)[..., None, None]
-    of_columns = (cos**2 + squeezed * sin**2) * column**2
-    of_both = 2 * cos * sin * (1 - squeezed) * row
-    one_column, one_row = torch.ones_like(row), torch.ones_like(column)
-    return torch.cat((of_rows, one_column, of_both), dim=-1) @ torch.cat((one_row, of_columns, column), dim=-2)
 
 
 def _smooth(
@@ -354,18 +323,6 @@ def _smooth(
     cross = random.uniform(low=-correlation, high=correlation)
     kernel = skew_kernel(alpha, covariance(sigma, cross), math.ceil(3 * sigmas[1]))
     return filter_each(ternary.to(kernel.dtype), kernel)
-
-
-def _pick_textures(random: ItemRandom, textures: Tensor) -> Tensor:
-    """One texture per item, mirrored and transposed at random: float32, (B, 3, S, S), in [0, 1]."""
-    return _texture(textures, random.integers(high=len(textures)), random.integers(high=4))
-
-
-def _texture(textures: Tensor, which: Tensor, way: Tensor) -> Tensor:
-    texture = textures.index_select(0, which)
-    # Indexing whole items: torch.where over the four would take a CPU twenty times as long.
-    ways = torch.cat((texture, texture.flip(3), texture.mT, texture.mT.flip(3)))
-    return ways.index_select(0, way * len(way) + torch.arange(len(way), device=way.device)) / 255
 
 
 def _dropped(random: ItemRandom, dropout: float, modality: Modality) -> tuple[Tensor, Tensor]:
