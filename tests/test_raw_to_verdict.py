@@ -114,7 +114,7 @@ def test_a_category_that_was_renamed_is_told(tmp_path: Path, das3d: Das3d) -> No
     again = ("preprocess", "raw", "out", "--size", 32, "--workers", 1)
     assert "also holds" not in ok(das3d(*again, cwd=tmp_path)).stderr
     (tmp_path / "raw/hazelnut").rename(tmp_path / "raw/nut")
-    told = "out: also holds hazelnut, which raw does not; remove what is gone or was renamed"
+    told = "out: also holds hazelnut, which raw does not; remove what is gone or was renamed, and keep what comes from other folders"
     assert told in ok(das3d(*again, cwd=tmp_path)).stderr
     assert told not in ok(das3d(*again, "--category", "nut", cwd=tmp_path)).stderr
 

@@ -70,7 +70,10 @@ def run(
         set(categories(dst)) - {row.category for row in summary.rows} - {item.category for item in summary.failures}
     )
     if others and not split_names(category):
-        console.say(f"{dst}: also holds {', '.join(others)}, which {src} does not; remove what is gone or was renamed")
+        console.say(
+            f"{dst}: also holds {', '.join(others)}, which {src} does not; remove what is gone or was renamed, and keep what"
+            " comes from other folders"
+        )
     if as_json:
         failed = [
             {"category": failure.category, "path": str(failure.path), "error": failure.reason}
