@@ -131,6 +131,10 @@ class SynthesisSettings(Section):
         why="the other defects cover narrower ones")  # fmt: skip
     soft_radius_max: float = setting(0.16, "largest half length of a soft defect, as a share of the image side", gt=0, le=1,
         why="bruises and pressed-in sides reach over a third of a part")  # fmt: skip
+    added_share: float = setting(
+        0.06, "share of samples to which material is added beside the part or in its holes, unless only RGB is looked at", ge=0, le=1,
+        why="defects that only change or remove what is there do not teach a network to notice plugged holes",
+    )  # fmt: skip
     beta_max: float = setting(0.8, "beta of Eq. 8, the share of the part's own colour that stays, is drawn from U(0, b)", ge=0, le=1,
         why="fainter ones help with some parts and harm with others; up to 0.4, without any faint ones, less is found")  # fmt: skip
     dropout: float = setting(
@@ -138,7 +142,7 @@ class SynthesisSettings(Section):
         why="then three fifths of the visible defects show in only one modality, as stains and dents do; with soft ones, seven tenths",
     )  # fmt: skip
     normal_share: float = setting(
-        0.4, "share of samples left untouched, in addition to those that Eq. 12 leaves untouched", ge=0, lt=1,
+        0.4, "share of samples left untouched but for added material, in addition to those that Eq. 12 leaves untouched", ge=0, lt=1,
         why="with a defect in nearly every sample parts are ranked no better, though some defects are outlined better",
     )  # fmt: skip
     rotate: bool = setting(True, "turn the whole sample by a random angle", why="parts lie at any angle")
@@ -154,7 +158,7 @@ class SynthesisSettings(Section):
     def augmentation(self) -> dict[str, Any]:
         """The keyword arguments of `das3d_cli.synthesis.augment.augment`."""
         return self.model_dump(
-            exclude={"defects", "normal_share", "rotate", "flip", "relight", "textures", "texture_count"}
+            exclude={"defects", "normal_share", "added_share", "rotate", "flip", "relight", "textures", "texture_count"}
         )
 
 

@@ -13,6 +13,7 @@ from scipy import integrate, signal, stats
 from das3d_cli.batch import Batch
 from das3d_cli.scoring import quarter_turned
 from das3d_cli.settings import SynthesisSettings
+from das3d_cli.synthesis.added import add_material
 from das3d_cli.synthesis.augment import augment, augment_often, draw
 from das3d_cli.synthesis.light import relight
 from das3d_cli.synthesis.patches import _texture, beyond, within
@@ -464,6 +465,75 @@ class TestAugmentOften:
         alone = self.make(Batch(*(t[3:4] for t in parts)), textures, ItemRandom.of(0, 0, torch.tensor([3])))
         for a, b in zip(together, alone, strict=True):
             assert torch.allclose(a[3:4], b, atol=1e-6)
+
+
+class TestAddMaterial:
+    """The parts of the fixture, a slanted disc of radius 24 around (30, 34), with a hole of 6 pixels around (24, 34)."""
+
+    @pytest.fixture
+    def ring(self, parts):
+        y, x = torch.meshgrid(torch.arange(SIZE), torch.arange(SIZE), indexing="ij")
+        part = parts.foreground & ((x - 24) ** 2 + (y - 34) ** 2 > 3**2)
+        return Batch(parts.rgb * part, torch.where(part, parts.depth, 0.52), part, parts.parallax)
+
+    def add(self, parts, textures, random=None, **changed):
+        arguments = {"share": 1.0, "radius_min": 0.05, "radius_max": 0.15}
+        return add_material(*parts.images, textures, random or streams(len(parts.depth)), **(arguments | changed))
+
+    def test_only_background_near_the_part_is_filled_and_all_of_that_is_marked(self, ring, textures):
+        made = self.add(ring, textures)
+        assert made.mask.any(dim=(1, 2, 3)).all()
+        assert torch.equal(made.foreground, ring.foreground | made.mask) and not (made.mask & ring.foreground).any()
+        for given, changed in zip(ring.images, made[:3], strict=True):
+            assert torch.equal(given.masked_fill(made.mask, 0), changed.masked_fill(made.mask, 0))
+        near = F.max_pool2d(ring.foreground.float(), 2 * 4 + 1, 1, 4) > 0  # a sixteenth of the side
+        assert not (made.mask & ~near).any()
+
+    def test_holes_are_filled_as_well_as_places_beside_the_outline(self, ring, textures, parts):
+        made = torch.cat([self.add(ring, textures, streams(step=step)).mask for step in range(20)])
+        hole = (parts.foreground & ~ring.foreground).repeat(20, 1, 1, 1)
+        in_hole, beside = ((made & where).any(dim=(1, 2, 3)) for where in (hole, ~hole))
+        assert in_hole.float().mean() == pytest.approx(0.5, abs=0.1) and (in_hole ^ beside).all()
+        assert ((made & hole).sum(dim=(1, 2, 3)) == hole.sum(dim=(1, 2, 3))).any()  # some are plugged altogether
+
+    def test_its_height_lies_between_a_little_over_the_part_and_a_little_over_the_table(self, ring, textures):
+        depth = torch.where(ring.foreground, 0.3, 0.8).index_fill(2, torch.tensor(12), 0.8)
+        flat = ring._replace(depth=depth)
+        made = self.add(flat, textures)
+        depth = torch.stack([made.depth[n][made.mask[n]].median() for n in range(16)])
+        assert 0.2 < depth.min() < 0.29 and 0.5 < depth.max() < 0.3 + 0.7 * 0.5
+
+    def test_its_colour_is_between_the_part_s_and_a_texture_s(self, ring, textures):
+        plain = torch.stack([torch.full((3, SIZE, SIZE), value, dtype=torch.uint8) for value in (0, 255)])
+        flat = ring._replace(rgb=0.5 * ring.foreground.float().expand(-1, 3, -1, -1))
+        made = self.add(flat, plain)
+        colour = [image[:, mask[0]].unique() for image, mask in zip(made.rgb, made.mask, strict=True)]
+        assert all(values.max() - values.min() < 1e-5 for values in colour)  # of one part and one texture
+        of_each = torch.tensor([float(values[0]) for values in colour])
+        assert of_each.min() < 0.2 and of_each.max() > 0.8 and (of_each - 0.5).abs().min() < 0.1
+
+    def test_share_is_the_share_of_parts(self, ring, textures):
+        made = torch.cat([self.add(ring, textures, streams(step=step), share=0.3).mask for step in range(40)])
+        assert made.any(dim=(1, 2, 3)).float().mean() == pytest.approx(0.3, abs=0.06)
+
+    def test_a_part_that_fills_the_image_stays_as_it_is(self, parts, textures):
+        whole = parts._replace(foreground=torch.ones_like(parts.foreground))
+        for given, made in zip(
+            (*whole.images, torch.zeros_like(whole.foreground)), self.add(whole, textures), strict=True
+        ):
+            assert torch.equal(given, made)
+
+    @pytest.mark.parametrize(("modality", "same"), [("rgb", (0, 1, 2)), ("depth", (0,))])
+    def test_one_modality_leaves_the_other_alone(self, ring, textures, modality, same):
+        made = self.add(ring, textures, modality=modality)
+        assert [n for n in range(3) if torch.equal(made[n], ring[n])] == list(same)
+        assert made.mask.any() == (modality == "depth")
+
+    def test_an_item_does_not_depend_on_its_batch(self, ring, textures):
+        together = self.add(ring, textures)
+        alone = self.add(Batch(*(t[3:4] for t in ring)), textures, ItemRandom.of(0, 0, torch.tensor([3])))
+        for a, b in zip(together, alone, strict=True):
+            assert torch.allclose(a[3:4].float(), b.float(), atol=1e-6)
 
 
 def _mirrored(batch):

@@ -122,6 +122,20 @@ class TestRun:
         assert not torch.equal(one, made(4)) and not torch.equal(one, made(3, seed=1))
         assert not torch.equal(one[0], one[1]) and not torch.equal(one[2], one[3])
 
+    @pytest.mark.parametrize("modality", ["both", "depth", "rgb"])
+    def test_added_material_is_a_defect_where_it_can_be_seen(self, finished: Trainer, modality: str):
+        data, s = finished.data, finished.settings
+        s = s.model_copy(update={
+            "synthesis": s.synthesis.model_copy(update={"added_share": 1.0}),
+            "model": s.model.model_copy(update={"modality": modality}),
+        })  # fmt: skip
+        batch = data.train.pick(torch.arange(4))
+        normal, made = samples.synthesised(batch, torch.arange(4), 0, data.textures, s, normal_share=1.0)
+        added = made.foreground & ~normal.foreground
+        assert added.flatten(1).any(dim=1).all() == (modality != "rgb")
+        assert torch.equal(made.mask > 0, added) and made.refined[added].all()
+        assert torch.equal(made.depth != normal.depth, added & (made.depth != normal.depth))
+
     def test_another_seed_begins_with_another_network(self, cache: Cache, tmp_path: Path):
         begun = [training.start(settings(f"seed={seed}"), cache, tmp_path, CPU).network for seed in (0, 1, 0)]
         first, other, again = (dict(network.named_parameters()) for network in begun)

@@ -15,6 +15,7 @@ from das3d_cli.data.capture import GOOD
 from das3d_cli.engine.feed import placed
 from das3d_cli.errors import DataError, UsageError
 from das3d_cli.settings import Settings
+from das3d_cli.synthesis.added import add_material
 from das3d_cli.synthesis.augment import Augmented, augment_often
 from das3d_cli.synthesis.light import relight
 from das3d_cli.synthesis.pose import turn
@@ -100,16 +101,22 @@ def synthesised(
 
     Args:
         places: indices of the parts in their step's batch, (B,); with step and seed they determine the random draws.
-        normal_share: share of the parts that get no defect.
+        normal_share: share of the parts that get no defect, except that material may be added to them.
     """
-    s = settings.synthesis
-    of_pose, of_light, of_defects = ItemRandom.of(settings.seed, step, places).split(3)
+    s, modality = settings.synthesis, settings.model.modality
+    of_pose, of_light, of_defects, of_added = ItemRandom.of(settings.seed, step, places).split(4)
     batch = turn(batch, of_pose, rotate=s.rotate, flip=s.flip)
     batch = batch._replace(rgb=relight(batch.rgb, of_light, s.relight))
-    return batch, augment_often(
-        *batch.images, textures, of_defects, modality=settings.model.modality, defects=s.defects,
+    grown = add_material(
+        *batch.images, textures, of_added, share=s.added_share, radius_min=s.blob_radius_min,
+        radius_max=s.blob_radius_max, modality=modality,
+    )  # fmt: skip
+    made = augment_often(
+        grown.rgb, grown.depth, grown.foreground, textures, of_defects, modality=modality, defects=s.defects,
         normal_share=normal_share, **s.augmentation(),
     )  # fmt: skip
+    mask, refined = (torch.maximum(one, grown.mask.to(one.dtype)) for one in (made.mask, made.refined))
+    return batch, made._replace(mask=mask, refined=refined)
 
 
 def _held_out(cache: Cache, seed: int) -> NDArray[np.bool_]:
