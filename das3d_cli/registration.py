@@ -24,7 +24,8 @@ _ROUNDS = 3  # of aligning all parts with their mean to subpixel accuracy and av
 _SURE = 0.65  # least `_certainty`, median, of a mean that is not by chance: those are 0.1 to 0.5, others 0.8 to 6
 _FLAT = 0.012 * _ANGLES / math.sqrt(2)  # length of the spectrum of marks that vary by 0.012: less says nothing
 _SIDE = 128  # least side of the marks, pixels: finer ones find no better pose
-_REFINEMENTS = ((64, 2), (_SIDE, 1))  # least sides of images and Gauss-Newton steps on them, for subpixel accuracy
+_TRIED = 3  # matches, the best ones: a defect that covers what tells two angles apart may put the right one second
+_COARSE = 64  # least side of the images for the first Gauss-Newton steps, before those at `_SIDE`
 _CHUNK = 32  # parts at a time
 _WIDEST = 6  # degrees on either side of a match that still belong to it: closer angles are not told apart
 _SHADE_FLOOR, _DEPTH_FLOOR = 0.01, 0.002  # contrasts of sensor noise, in units of the images
@@ -99,15 +100,30 @@ def marks(rgb: Tensor | None, depth: Tensor | None, foreground: Tensor, moved: T
 def find_pose(parts: Tensor, mean: Tensor) -> Pose:
     """Find the poses of parts from their marks (B, C, S, S) and those of the mean part (C, S, S), which is centred.
 
-    The centroid and the best match of the polar images around it give a first pose, which is then refined.
+    The centroid and the best matches of the polar images around it give first poses. They are refined to subpixel
+    accuracy, and the one in which the mean part is most like the part is kept.
     """
-    shift = _centroid(parts)
-    pose = Pose(_angles(_matches(_polar(parts, shift), _polar(mean[None]))), shift)
-    for side, steps in _REFINEMENTS:
-        some, model = _shrunk(parts, side), _shrunk(mean[None], side)
-        for _ in range(steps):
-            pose = _refined(some, model, pose)
-    return pose
+    centroid = _centroid(parts)
+    angles = _best_angles(_matches(_polar(parts, centroid), _polar(mean[None])))
+    tried = Pose(angles.flatten(), centroid.repeat(_TRIED, 1))
+    some, model = _shrunk(parts, _COARSE).repeat(_TRIED, 1, 1, 1), _shrunk(mean[None], _COARSE)
+    for _ in range(2):
+        tried = _refined(some, model, tried)
+    parts, mean = _shrunk(parts, _SIDE), _shrunk(mean[None], _SIDE)
+    return _refined(parts, mean, _most_alike(parts, mean, tried))
+
+
+def _most_alike(parts: Tensor, mean: Tensor, tried: Pose) -> Pose:
+    """Of K poses of each of B parts, the first of every part coming first, that in which the part is most like the mean.
+
+    Args:
+        parts, mean: (B, C, S, S) and (1, C, S, S).
+    """
+    model = laid(mean.expand(len(tried.angle), -1, -1, -1), tried)
+    apart = model.view(_TRIED, *parts.shape) - parts
+    loss = (apart / _LARGE).square().log1p().mean(dim=(2, 3, 4))  # Cauchy's, as in `_refined`
+    best = loss.argmin(dim=0) * len(parts) + torch.arange(len(parts), device=parts.device)
+    return Pose(tried.angle[best], tried.shift[best])
 
 
 def _refined(parts: Tensor, mean: Tensor, pose: Pose) -> Pose:
@@ -321,9 +337,22 @@ def _angles(matches: Tensor) -> Tensor:
     return matches.argmax(dim=1) * (-2 * math.pi / _ANGLES)
 
 
+def _best_angles(matches: Tensor) -> Tensor:
+    """The angles of the `_TRIED` best matches (B, angles), best first: (_TRIED, B), radians."""
+    found = []
+    for _ in range(_TRIED):
+        found.append(_angles(matches))
+        matches = _others(matches)
+    return torch.stack(found)
+
+
+def _others(matches: Tensor) -> Tensor:
+    """The matches (B, angles) without the best one and those that belong to it, which are minus infinity."""
+    away = (torch.arange(_ANGLES, device=matches.device) - matches.argmax(dim=1, keepdim=True)).abs()
+    return matches.masked_fill(torch.minimum(away, _ANGLES - away) <= _WIDEST, -torch.inf)
+
+
 def _certainty(matches: Tensor) -> Tensor:
     """How many standard deviations the best of the matches (B, angles) is ahead of any other: (B,)."""
-    best, place = matches.max(dim=1)
-    away = (torch.arange(_ANGLES, device=matches.device) - place[:, None]).abs()
-    others = matches.masked_fill(torch.minimum(away, _ANGLES - away) <= _WIDEST, -torch.inf)
-    return (best - others.amax(dim=1)) / matches.std(dim=1).clamp_min(1e-12)
+    ahead = matches.amax(dim=1) - _others(matches).amax(dim=1)
+    return ahead / matches.std(dim=1).clamp_min(1e-12)

@@ -136,6 +136,20 @@ def test_light_that_stays_where_it_is_does_not_decide_how_parts_are_laid(seed):
     assert (apart < math.radians(2)).float().mean(dim=1).max() > 0.95
 
 
+@pytest.mark.parametrize("seed", [6, 8])
+def test_a_spot_on_a_part_does_not_have_it_laid_another_way(seed):
+    generator = torch.Generator().manual_seed(seed)
+    angles, noise = 6 * torch.rand(224, generator=generator), torch.randn(224, 4, SIZE, SIZE, generator=generator)
+    images = [torch.stack(image) for image in zip(*map(flange, angles, noise), strict=True)]
+    together = lay_together(marks(*(image[:24] for image in images)))
+    y, x = grid(SIZE)
+    place = 7 * angles[:, None, None, None]
+    spot = torch.hypot(x - 0.5 * place.cos(), y - 0.5 * place.sin()) < 0.12
+    found = find_pose(marks(torch.where(spot, 0.1, images[0]), *images[1:]), together.mean)
+    apart = torch.exp(1j * (found.angle - angles)) / torch.exp(1j * (together.pose.angle - angles[:24])).mean()
+    assert torch.angle(apart).abs().max() < math.radians(2)
+
+
 @pytest.mark.parametrize("make", [gear, flange])
 @pytest.mark.parametrize("spread", [0.0, 0.2])
 def test_parts_that_lie_about_the_same_way_are_laid_so(make, spread):

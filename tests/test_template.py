@@ -223,7 +223,7 @@ def posts(count, seed):
     """Posts with a lower step, each seen from another side, with a little noise: rgb, depth, foreground, parallax."""
     generator = torch.Generator().manual_seed(seed)
     y, x = torch.meshgrid(*[torch.linspace(-1, 1, SIZE)] * 2, indexing="ij")
-    lean = 0.16 * torch.rand(count, 2, generator=generator) - 0.08
+    lean = 0.28 * torch.rand(count, 2, generator=generator) - 0.14
 
     def at(rise):
         return x - rise * lean[:, 0, None, None], y - rise * lean[:, 1, None, None]
