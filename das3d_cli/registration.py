@@ -114,10 +114,11 @@ def find_pose(parts: Tensor, mean: Tensor) -> Pose:
 
 
 def _most_alike(parts: Tensor, mean: Tensor, tried: Pose) -> Pose:
-    """Of K poses of each of B parts, the first of every part coming first, that in which the part is most like the mean.
+    """Which of the poses tried for each part makes the mean part most like it.
 
     Args:
         parts, mean: (B, C, S, S) and (1, C, S, S).
+        tried: `_TRIED` * B poses; first the first one of every part, then the second ones, and so on.
     """
     model = laid(mean.expand(len(tried.angle), -1, -1, -1), tried)
     apart = model.view(_TRIED, *parts.shape) - parts

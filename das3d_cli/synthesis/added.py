@@ -18,9 +18,7 @@ from das3d_cli.synthesis.random import ItemRandom
 
 _REACH = 1 / 16  # how far from the part material is added, as a share of the side: to the middle of a small hole
 _ASPECT_MAX = 3.0
-_ENCLOSED = (
-    0.6  # least share of the window that the part fills around a hole or slot; beside a straight edge it is half
-)
+_ENCLOSED = 0.6  # least share of the window that the part fills around a hole or slot; beside an edge it is half
 # Height of what is added, from that of the part around it (0) to the table's (1): a plug that is not flush, or a burr.
 _HEIGHTS = (-0.2, 0.7)
 _COARSER = 4  # means around pixels are computed this much coarser than the images
