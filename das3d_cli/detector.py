@@ -55,7 +55,7 @@ class Prediction:
     Attributes:
         anomalous: the score reaches the threshold.
         score: anomaly score, 0 to 1.
-        threshold: the one applied; training sets it, see `das3d_cli.scoring.threshold`.
+        threshold: the one applied; training sets it, see `das3d_cli.scoring.threshold_scores`.
         anomaly_map: float32, (H, W), 0 to 1, in pixels of the raw image.
         defects: regions whose peak reaches the threshold, each extending down to score.outline, strongest first.
         sample: the part as the network saw it.
