@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -62,6 +63,18 @@ class Defect(NamedTuple):
     length_mm: float
     width_mm: float
     area_mm2: float
+
+    @property
+    def extent(self) -> str:
+        """Its size in words."""
+        if math.isnan(self.length_mm):
+            return "size unknown, because points are missing"
+        return f"{rounded(self.length_mm)} x {rounded(self.width_mm)} mm, {rounded(self.area_mm2)} mm2"
+
+
+def rounded(size: float) -> str:
+    """A size with one decimal; below 1 with two, as small parts need."""
+    return f"{size:.1f}" if size >= 1 else f"{size:.2f}"
 
 
 def peak_level(anomaly_map: NDArray[np.float32], threshold: float, anomalous: bool) -> float:

@@ -221,7 +221,7 @@ class TestUnits:
         assert read_xyz(path, unit=unit) == pytest.approx(XYZ, rel=1e-5, nan_ok=True)
 
     @pytest.mark.parametrize(
-        ("factor", "unit"), [(1, "m"), (20, "m"), (0.1, "m"), (1e3, "mm"), (1e4, "mm"), (1e6, "um")]
+        ("factor", "unit"), [(1, "m"), (5, "m"), (0.1, "m"), (15, "mm"), (1e3, "mm"), (1e4, "mm"), (1e6, "um")]
     )
     def test_recognised(self, tmp_path: Path, factor: float, unit: str) -> None:
         assert guess_unit(None, save_tiff(tmp_path / "a.tiff", XYZ * np.float32(factor))) == (unit, False)

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from das3d_cli.measure import Surface, defective, find_defects
+from das3d_cli.measure import Defect, Surface, defective, find_defects
 
 PITCH_M = 0.0005
 
@@ -88,6 +88,17 @@ def test_a_defect_as_large_as_the_part_of_a_large_capture_is_measured_by_some_of
     xyz = flat((720 // enlarged, 990 // enlarged), PITCH_M * enlarged).repeat(enlarged, 0).repeat(enlarged, 1)
     (defect,) = sized(anomaly, xyz, 0.5, 0.5)
     assert_size(defect, 450, 300, rel=0.001 if enlarged == 1 else 0.01)
+
+
+@pytest.mark.parametrize(
+    ("size", "told"),
+    [
+        ((6.54, 4.96, 20.04), "6.5 x 5.0 mm, 20.0 mm2"), ((0.21, 0.034, 0.006), "0.21 x 0.03 mm, 0.01 mm2"),
+        ((math.nan, math.nan, math.nan), "size unknown, because points are missing"),
+    ],
+)  # fmt: skip
+def test_small_sizes_are_told_with_more_decimals(size, told):
+    assert Defect(0.9, 3, 4, *size).extent == told
 
 
 def test_strongest_first_and_nothing_below_the_threshold():

@@ -131,6 +131,23 @@ def test_what_is_no_unit_of_anything_costs_no_warning(tmp_path: Path) -> None:
     assert guess_unit(None, save_tiff(tmp_path / "a.tiff", stored.astype(np.float32))) == ("um", False)
 
 
+@pytest.mark.parametrize("code", [-0.0999, -9.999, 0.5, -9999.0])
+def test_one_far_height_of_many_points_is_a_code_for_missing_ones(tmp_path: Path, code: float) -> None:
+    heights = HEIGHTS + np.random.default_rng(2).normal(0, [[[0, 0, 1e-5]]], HEIGHTS.shape).astype(np.float32)
+    heights[5:9, 7:20, 2] = code
+    found = read_xyz(save_tiff(tmp_path / "a.tiff", heights))
+    missing = np.isnan(found).all(axis=2)
+    assert np.count_nonzero(missing) == 4 * 13 and missing[5:9, 7:20].all()
+    assert np.array_equal(found[~missing], heights[~missing])
+
+
+@pytest.mark.parametrize("height", [0.0, 0.02])
+def test_a_level_table_under_a_part_is_no_code(tmp_path: Path, height: float) -> None:
+    heights = HEIGHTS.copy()  # 32 mm wide
+    heights[8:16, 8:20, 2] += height + np.linspace(0, 1e-3, 12, dtype=np.float32)
+    assert np.array_equal(read_xyz(save_tiff(tmp_path / "a.tiff", heights)), heights)
+
+
 def test_points_do_not_depend_on_how_an_array_lies_in_memory() -> None:
     assert as_points(np.asfortranarray(XYZ), "xyz").flags.c_contiguous
 
@@ -273,9 +290,8 @@ BAD_XYZ = {
         np.where(np.arange(24)[:, None, None] > 2, np.float32(1e10), XYZ),
         "holds a point 1e+10 m away",
     ),
-    "micrometres": (XYZ * 1e6, "looks like millimetres"),
+    "micrometres": (XYZ * 1e6, "looks like micrometres"),
     "millimetres and a value for no point": (with_values(z=65.535) * 1000, "looks like millimetres"),
-    "heights and a value for no point": (with_values(HEIGHTS, z=-9999.0), "holds a point 1e+04 m away; mark missing"),
     "zeros": (XYZ * 0, "every point is missing"),
     "all nan": (XYZ * np.nan, "every point is missing"),
     "millimetres": (XYZ * 1000, "millimetres"),

@@ -313,6 +313,4 @@ def _show(found: Prediction, name: str) -> None:
     verdict = "ANOMALOUS" if found.anomalous else "NORMAL"
     console.result(f"{on_a_line(name)}{verdict}  score {found.score:.3f}  threshold {found.threshold:.3f}")
     for d in found.defects:
-        extent = f"{d.length_mm:.1f} x {d.width_mm:.1f} mm, {d.area_mm2:.1f} mm2"
-        measured = extent if d.length_mm == d.length_mm else "size unknown, because points are missing"
-        console.result(f"  defect at row {d.row}, column {d.column}: {measured}, score {d.score:.3f}")
+        console.result(f"  defect at row {d.row}, column {d.column}: {d.extent}, score {d.score:.3f}")

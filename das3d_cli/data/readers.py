@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,6 +26,9 @@ _DEPTH_IMAGE = b"\x10\x00"  # in a PNG's header: 16 bits, grey
 _INVALID = 65535  # 16-bit value that some cameras write where nothing was measured
 _ALL = 0.9  # share of an image: no defect is this large, but an inverted mask is
 _FARTHEST_M, _NEAREST_M = 20.0, 0.002  # limits of a plausible scene's size
+# The largest scene taken to be in a unit that is not known: one of 10 millimetres is likelier than one of 10 metres.
+_LIKELY_M = {"m": 5.0, "mm": _FARTHEST_M, "um": math.inf}
+_CODE_SHARE = 0.001  # share of an image whose z is one and the same value, far from all others: a code, not a surface
 # Some programs write huge values where nothing was measured: no point of a plausible scene is as far away as the first
 # limit, and no scene in any unit as large as the second.
 _NO_POINT_M, _NO_SCENE_M = 1e3, 1e9
@@ -84,7 +88,8 @@ def read_xyz(
 
     Returns:
         float32, (H, W, 3), metres in the camera's frame. A point stored as (0, 0, 0) or with any NaN is NaN in all
-        three, and so is one beside or behind the camera, judged by its z, unless the rays are parallel.
+        three. So is one beside or behind the camera, judged by its z, unless the rays are parallel; if they are, it
+        is one of many with the same z, farther from all other points than the scene is wide.
 
     Raises:
         DataError: missing, truncated or of another kind; not (H, W, 3); not floating point; infinite values; every
@@ -106,7 +111,7 @@ def guess_unit(
 ) -> tuple[str, bool]:
     """Return the unit of a part's coordinates, and whether the kind of file determines it.
 
-    Otherwise it follows from their size, as no scene is 20 m large.
+    Otherwise it follows from their size, see `_LIKELY_M`.
 
     Raises:
         DataError: as `read_capture`.
@@ -116,7 +121,7 @@ def guess_unit(
     if known:
         return known, True
     extent = _extent_of(points)
-    return next(unit for unit in ("m", "mm", "um") if unit == "um" or extent * UNITS[unit] <= _FARTHEST_M), False
+    return next(unit for unit, most in _LIKELY_M.items() if extent * UNITS[unit] <= most), False
 
 
 def as_points(xyz: ArrayLike, name: str) -> NDArray[np.float32]:
@@ -185,7 +190,7 @@ def as_rgb(image: ArrayLike, name: str, *, grey: bool = False) -> NDArray[np.uin
     if image.ndim == 2 and grey:
         return np.repeat(image[..., None], 3, axis=2)
     if image.ndim == 2:
-        raise DataError(f"{name}: is a grey image; convert it to 8-bit RGB")
+        raise DataError(f"{name}: is a grey image; store it in three equal channels, as 8-bit RGB")
     if image.ndim != 3 or image.shape[2] != 3:
         raise DataError(
             f"{name}: has channels other than red, green and blue, such as alpha; convert it to 8-bit RGB without transparency"
@@ -294,10 +299,27 @@ def _clean(xyz: NDArray[Any], name: str) -> NDArray[np.float32]:
             missing |= unseen
         elif not are_parallel(points):
             missing |= unseen & (z == 0)
+    missing |= _coded(points, missing)
     if missing.all():
         raise DataError(f"{name}: every point is missing; capture the part again")
     points.reshape(-1, 3)[np.flatnonzero(missing)] = np.nan  # by index, which takes half the time of a mask
     return points
+
+
+def _coded(points: NDArray[np.float32], missing: NDArray[np.bool_]) -> NDArray[np.bool_] | bool:
+    """Points of parallel rays whose z is a code for missing ones, such as -99.9999, though x and y are the grid's."""
+    z = cv2.extractChannel(points, 2)
+    z[missing] = np.nan
+    for outermost in (np.fmin, np.fmax):
+        code = outermost.reduce(z, axis=None)
+        same = z == code
+        if np.count_nonzero(same) < _CODE_SHARE * z.size:
+            continue
+        following = outermost.reduce(z[~same], initial=np.nan)
+        width = max(float(np.ptp(points[..., axis][~missing])) for axis in (0, 1))
+        if abs(float(following - code)) > width and are_parallel(points):  # not if nothing else was measured: nan
+            return np.asarray(same)
+    return False
 
 
 def _of_size(points: NDArray[np.float32], name: str, unit: str, mend: str) -> NDArray[np.float32]:
@@ -307,7 +329,8 @@ def _of_size(points: NDArray[np.float32], name: str, unit: str, mend: str) -> ND
     if farthest > _NO_POINT_M and extent < _FARTHEST_M:
         raise DataError(f"{name}: holds a point {farthest:.3g} m away; mark missing points as (0, 0, 0) or NaN")
     if not _NEAREST_M < extent < _FARTHEST_M:
-        likely = "millimetres" if extent > 1 else "metres"
+        shrunk = "millimetres" if extent * UNITS["mm"] < _FARTHEST_M else "micrometres"
+        likely = shrunk if extent > 1 else "metres"
         raise DataError(f"{name}: median distance of {extent / UNITS[unit]:.3g} {unit} looks like {likely}; {mend}")
     return points
 

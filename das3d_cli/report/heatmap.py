@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from das3d_cli.measure import defective, peak_level
+from das3d_cli.measure import defective, peak_level, rounded
 from das3d_cli.report.draw import (
     BOLD,
     FAINT,
@@ -124,7 +124,7 @@ def overlay(
     verdict, colour = ("ANOMALOUS", ANOMALOUS) if anomalous else ("NORMAL", NORMAL)
     figures = f"score {score:.3f}    threshold {threshold:.3f}"
     if defect_mm is not None:
-        figures += f"    defect {defect_mm:.1f} mm"
+        figures += f"    defect {rounded(defect_mm)} mm"
 
     legend_left = place.left + width + size
     legend_width = size + round(0.8 * size) + letter_width("threshold", size)
