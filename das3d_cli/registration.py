@@ -15,19 +15,21 @@ from torch import Tensor
 
 from das3d_cli.affine import middles, places, sampled, turning
 from das3d_cli.contrast import box_means, local_contrast
+from das3d_cli.polar import best_angle, best_angles, certainty, likeness_of, matches_of, polar_spectra
 
-_ANGLES, _RADII = 360, 64  # sampling of the polar images around the centre
 _STARTS = 4  # candidates for the first mean, each grown from another part
 _GROWN_FROM = 64  # parts at most for the first mean: one half to grow means, the other to choose between them
 _SHARES = (0.15, 0.25, 0.35, 0.5, 0.75, 1.0, 1.0)  # of the parts, best matches first, in the successive means
 _ROUNDS = 3  # of aligning all parts with their mean to subpixel accuracy and averaging them again
-_SURE = 0.65  # least `_certainty`, median, of a mean that is not by chance: those are 0.1 to 0.5, others 0.8 to 6
-_FLAT = 0.012 * _ANGLES / math.sqrt(2)  # length of the spectrum of marks that vary by 0.012: less says nothing
+_SURE = 0.65  # least `certainty`, median, of a mean that is not by chance: those are 0.1 to 0.5, others 0.8 to 6
 _SIDE = 128  # least side of the marks, pixels: finer ones find no better pose
 _TRIED = 3  # matches, the best ones: a defect that covers what tells two angles apart may put the right one second
 _COARSE = 64  # least side of the images for the first Gauss-Newton steps, before those at `_SIDE`
+_TWO_GROUPS = 10.0  # standard deviations between groups of parts: of parts that lie alike, halves are 3 to 6 apart
+_OPPOSITE = -0.3  # likeness of a difference to itself half a turn on: 0 for one at one place, -1 if it changes sides
+_CLEAR = 4.0  # standard errors, from which a mark differs between groups
+_FEW = 0.1  # share of the parts: a smaller group is of odd parts
 _CHUNK = 32  # parts at a time
-_WIDEST = 6  # degrees on either side of a match that still belong to it: closer angles are not told apart
 _SHADE_FLOOR, _DEPTH_FLOOR = 0.01, 0.002  # contrasts of sensor noise, in units of the images
 _SHADE_WEIGHT = 0.5  # of brightness beside depth: the shading of a relief changes as the part turns under the lamp
 _LIMIT = 3.0  # of a mark, in multiples of the mean: an edge must not outweigh all lettering
@@ -104,7 +106,7 @@ def find_pose(parts: Tensor, mean: Tensor) -> Pose:
     accuracy, and the one in which the mean part is most like the part is kept.
     """
     centroid = _centroid(parts)
-    angles = _best_angles(_matches(_polar(parts, centroid), _polar(mean[None])))
+    angles = best_angles(matches_of(polar_spectra(parts, centroid), polar_spectra(mean[None])), _TRIED)
     tried = Pose(angles.flatten(), centroid.repeat(_TRIED, 1))
     some, model = _shrunk(parts, _COARSE).repeat(_TRIED, 1, 1, 1), _shrunk(mean[None], _COARSE)
     for _ in range(2):
@@ -169,15 +171,75 @@ def _solved(matrices: Tensor, right: Tensor) -> Tensor:
     return (right[..., None] * cofactors).sum(dim=1) / determinant
 
 
-def lay_together(parts: Tensor) -> Together:
-    """Align N parts with each other by their marks (N, C, S, S)."""
+def lay_together(parts: Tensor, *, heights: bool = True) -> Together:
+    """Align N parts with each other by their marks (N, C, S, S), of which the last are `heights` or not.
+
+    Shadows that stay in place may outweigh what turns with parts that lie in two opposite ways. Then half of the parts
+    differ from the others in heights at two opposite places: these parts are turned, and all are aligned anew.
+    """
     chosen = torch.linspace(0, len(parts) - 1, min(len(parts), _GROWN_FROM), device=parts.device).round().long()
-    mean = _first_mean(parts[chosen])
+    together = _settled(parts, _first_mean(parts[chosen]))
+    if not heights or (opposite := _opposite(parts, together, chosen)) is None:
+        return together
+    turned = Pose(together.pose.angle + math.pi * opposite, together.pose.shift)
+    return _settled(parts, _mean_in(parts, turned))
+
+
+def _settled(parts: Tensor, mean: Tensor) -> Together:
+    """Align all parts with the mean part and average them again, a few times."""
     for _ in range(_ROUNDS):
-        laid_alike = [laid_back(some, find_pose(some, mean)).sum(dim=0) for (some,) in in_chunks(parts)]
-        mean = torch.stack(laid_alike).sum(dim=0) / len(parts)
-    poses = [find_pose(some, mean) for (some,) in in_chunks(parts)]
-    return Together(mean, Pose(*(torch.cat(found) for found in zip(*poses, strict=True))))
+        mean = _mean_in(parts, _poses(parts, mean))
+    return Together(mean, _poses(parts, mean))
+
+
+def _poses(parts: Tensor, mean: Tensor) -> Pose:
+    found = [find_pose(some, mean) for (some,) in in_chunks(parts)]
+    return Pose(*(torch.cat(tensors) for tensors in zip(*found, strict=True)))
+
+
+def _mean_in(parts: Tensor, pose: Pose) -> Tensor:
+    sums = [laid_back(some, Pose(*of_some)).sum(dim=0) for some, *of_some in in_chunks(parts, *pose)]
+    return torch.stack(sums).sum(dim=0) / len(parts)
+
+
+def _opposite(parts: Tensor, together: Together, chosen: Tensor) -> Tensor | None:
+    """Which of N parts lie half a turn from the others, (N,), judged by the `chosen` ones; None if all lie alike.
+
+    Parts differ most along their first principal component. If it falls into two groups that are far apart, and where
+    one group is higher the other one is at the opposite place, these are the same parts the other way round.
+    """
+
+    def apart(some: Tensor, *pose: Tensor) -> Tensor:
+        return (laid_back(some, Pose(*pose)) - together.mean)[:, (0, -1)]  # in outline and height
+
+    of_chosen = apart(parts[chosen], *(tensor[chosen] for tensor in together.pose))
+    rows = of_chosen.clamp(-_LARGE, _LARGE).flatten(1)
+    middle = rows.mean(dim=0)
+    component = torch.linalg.eigh((rows - middle) @ (rows - middle).T).eigenvectors[:, -1] @ (rows - middle)
+    if not _are_opposite(of_chosen, (rows - middle) @ component):
+        return None
+    all_rows = (apart(*some).clamp(-_LARGE, _LARGE).flatten(1) for some in in_chunks(parts, *together.pose))
+    return torch.cat([(some - middle) @ component for some in all_rows]) > 0
+
+
+def _are_opposite(apart: Tensor, place: Tensor) -> bool:
+    """Whether parts fall into two groups that differ from each other by opposite signs at opposite places.
+
+    Args:
+        apart: (N, 2, S, S), differences from the mean part.
+        place: (N,), along their first principal component; its sign tells the group.
+    """
+    groups = [place > 0, place <= 0]
+    if min(int(group.sum()) for group in groups) < max(2, _FEW * len(place)):
+        return False
+    gap = place[groups[0]].mean() - place[groups[1]].mean()
+    if gap < _TWO_GROUPS * (sum(place[group].var() for group in groups) / 2) ** 0.5:
+        return False
+    difference = apart[groups[0]].mean(dim=0) - apart[groups[1]].mean(dim=0)
+    error = sum(apart[group].var(dim=0) / group.sum() for group in groups) ** 0.5
+    difference = torch.where(difference.abs() > _CLEAR * error, difference, 0.0)
+    likeness = (difference.rot90(2, (1, 2)) * difference).sum() / difference.square().sum().clamp_min(1e-9)
+    return bool(likeness < _OPPOSITE)
 
 
 def _first_mean(parts: Tensor) -> Tensor:
@@ -194,19 +256,19 @@ def _first_mean(parts: Tensor) -> Tensor:
     all parts lie the same way, they are matched as they are.
     """
     centres, half = _centroid(parts), -(-len(parts) // 2)
-    polar = torch.cat([_polar(some, centre) for some, centre in in_chunks(parts, centres)])
+    polar = torch.cat([polar_spectra(some, centre) for some, centre in in_chunks(parts, centres)])
     judges = slice(half, None) if len(parts) > half else slice(None)
     starts = range(0, half, -(-half // _STARTS))
 
     own = polar - polar.mean(dim=0)
     spectra = [_grown_spectra(own[:half], start) for start in starts]
-    sure = torch.stack([_certainty(_likeness(own[judges], mean)).median() for mean in spectra])
+    sure = torch.stack([certainty(likeness_of(own[judges], mean)).median() for mean in spectra])
     if bool(sure.max() > _SURE):
-        angles = _angles(_likeness(own, spectra[int(sure.argmax())]))
+        angles = best_angle(likeness_of(own, spectra[int(sure.argmax())]))
         return laid_back(parts, Pose(angles, centres)).mean(dim=0)
 
     grown = [_grown(parts[:half], polar[:half], centres[:half], start) for start in starts]
-    sure = torch.stack([_certainty(_matches(polar[judges], _polar(mean[None]))).median() for mean in grown])
+    sure = torch.stack([certainty(matches_of(polar[judges], polar_spectra(mean[None]))).median() for mean in grown])
     return grown[int(sure.argmax())]
 
 
@@ -214,9 +276,9 @@ def _grown_spectra(own: Tensor, start: int) -> Tensor:
     """As `_grown`, by spectra (N, C, ...) without what stays where it is: mean spectra (1, C, ...)."""
     mean, frequencies = own[start : start + 1], torch.arange(own.shape[2], device=own.device)
     for share in _SHARES:
-        alike = _likeness(own, mean)
-        kept = _certainty(alike).argsort(descending=True, stable=True)[: max(4, round(share * len(own)))]
-        turn = torch.exp(1j * _angles(alike[kept])[:, None] * frequencies)
+        alike = likeness_of(own, mean)
+        kept = certainty(alike).argsort(descending=True, stable=True)[: max(4, round(share * len(own)))]
+        turn = torch.exp(1j * best_angle(alike[kept])[:, None] * frequencies)
         mean = (own[kept] * turn[:, None, :, None]).mean(dim=0, keepdim=True)
     return mean
 
@@ -225,9 +287,9 @@ def _grown(parts: Tensor, polar: Tensor, centres: Tensor, start: int) -> Tensor:
     """Grow a mean (C, S, S) from one part by adding the others, those first that match it most certainly."""
     mean = laid_back(parts[start : start + 1], Pose(centres.new_zeros(1), centres[start : start + 1]))[0]
     for share in _SHARES:
-        matches = _matches(polar, _polar(mean[None]))
-        kept = _certainty(matches).argsort(descending=True, stable=True)[: max(4, round(share * len(parts)))]
-        mean = laid_back(parts[kept], Pose(_angles(matches[kept]), centres[kept])).mean(dim=0)
+        matches = matches_of(polar, polar_spectra(mean[None]))
+        kept = certainty(matches).argsort(descending=True, stable=True)[: max(4, round(share * len(parts)))]
+        mean = laid_back(parts[kept], Pose(best_angle(matches[kept]), centres[kept])).mean(dim=0)
     return mean
 
 
@@ -287,73 +349,3 @@ def _centroid(parts: Tensor) -> Tensor:
     axis = middles(part.shape[-1], part.device)
     area = part.sum(dim=(1, 2)).clamp_min(1e-6)
     return torch.stack(((part.sum(dim=1) * axis).sum(1) / area, (part.sum(dim=2) * axis).sum(1) / area), dim=1)
-
-
-def _polar(images: Tensor, centre: Tensor | None = None) -> Tensor:
-    """Spectra of images (B, C, S, S) on circles about a centre (B, 2), else the middle: (B, C, frequencies, radii)."""
-    angle = torch.arange(_ANGLES, device=images.device) * (2 * math.pi / _ANGLES)
-    radii = min(images.shape[-1] // 2, _RADII)
-    radius = (torch.arange(radii, device=images.device) + 0.5) / radii
-    grid = torch.stack((angle.cos()[:, None] * radius, angle.sin()[:, None] * radius), dim=-1)
-    grid = grid.expand(len(images), -1, -1, -1) if centre is None else grid + centre[:, None, None]
-    polar = F.grid_sample(images, grid, align_corners=False)
-    spectra: Tensor = torch.fft.rfft(polar - polar.mean(dim=2, keepdim=True), dim=2)
-    return spectra
-
-
-def _matches(polar: Tensor, target: Tensor) -> Tensor:
-    """How well the spectra (B, C, frequencies, radii) match those of a target (1, C, ...) at every angle: (B, angles).
-
-    Phase correlation (Kuglin and Hines 1975) on every circle of every channel: what repeats around the part, as a
-    tread, counts no more than what is there once, and a high rim no more than faint lettering within it. What differs
-    from part to part is weak in a target that is the mean of many, and gets as much less weight.
-    """
-    across = polar.conj() * target
-    strength = _magnitude(across)
-    shared = (_magnitude(target) / _magnitude(polar).clamp_min(1e-6)).clamp_max(1)
-    phase = across * (shared / (strength + 1e-3 * strength.amax(dim=2, keepdim=True)).clamp_min(1e-6))
-    matches: Tensor = torch.fft.irfft(phase.sum(dim=(1, 3)), n=_ANGLES, dim=1)
-    return matches
-
-
-def _likeness(polar: Tensor, target: Tensor) -> Tensor:
-    """How alike spectra (B, C, frequencies, radii) are to a target (1, C, ...) at every angle: (B, angles).
-
-    The sum, over all circles of all channels, of the square of their correlation, so that a few circles with a pattern
-    in common count for more than many that agree by chance.
-    """
-    lengths = [_magnitude(spectra).square().sum(dim=2, keepdim=True).sqrt() + _FLAT for spectra in (polar, target)]
-    across = (polar / lengths[0]).conj() * (target / lengths[1])
-    correlation: Tensor = torch.fft.irfft(across, n=_ANGLES, dim=2) * (_ANGLES / 2)
-    return correlation.clamp_min(0).square().sum(dim=(1, 3))
-
-
-def _magnitude(spectra: Tensor) -> Tensor:
-    """Magnitude of complex numbers well within the range of float32, in half the time of `abs`."""
-    return torch.addcmul(spectra.real**2, spectra.imag, spectra.imag).sqrt()
-
-
-def _angles(matches: Tensor) -> Tensor:
-    """How far each part is turned, from its matches (B, angles): (B,), radians."""
-    return matches.argmax(dim=1) * (-2 * math.pi / _ANGLES)
-
-
-def _best_angles(matches: Tensor) -> Tensor:
-    """The angles of the `_TRIED` best matches (B, angles), best first: (_TRIED, B), radians."""
-    found = []
-    for _ in range(_TRIED):
-        found.append(_angles(matches))
-        matches = _others(matches)
-    return torch.stack(found)
-
-
-def _others(matches: Tensor) -> Tensor:
-    """The matches (B, angles) without the best one and those that belong to it, which are minus infinity."""
-    away = (torch.arange(_ANGLES, device=matches.device) - matches.argmax(dim=1, keepdim=True)).abs()
-    return matches.masked_fill(torch.minimum(away, _ANGLES - away) <= _WIDEST, -torch.inf)
-
-
-def _certainty(matches: Tensor) -> Tensor:
-    """How many standard deviations the best of the matches (B, angles) is ahead of any other: (B,)."""
-    ahead = matches.amax(dim=1) - _others(matches).amax(dim=1)
-    return ahead / matches.std(dim=1).clamp_min(1e-12)

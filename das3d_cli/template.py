@@ -128,7 +128,7 @@ class Template(nn.Module):
 
         self.above.copy_(parallax.float().norm(dim=1).median() <= _OBLIQUE)
         parts = torch.cat([marks(*self._used(*chunk[:3]), self._displacements(*chunk[1:])) for chunk in chunks()])
-        together = lay_together(parts)
+        together = lay_together(parts, heights=self.uses_depth)
         self.mean_marks.copy_(together.mean)
         overlap = [
             _overlap(laid_back(some, Pose(*pose))[:, 0], together.mean[0])

@@ -161,6 +161,31 @@ def test_parts_that_lie_about_the_same_way_are_laid_so(make, spread):
     assert torch.angle(turned[:, None] / turned[None]).abs().max() < math.radians(2)
 
 
+def keyed(angle, notched, noise):
+    """A plate that is low on the image's lower side, as in a shadow, with a notch near one end or without: marks."""
+    y, x = grid(SIZE)
+    along, across = math.cos(angle) * x + math.sin(angle) * y, math.cos(angle) * y - math.sin(angle) * x
+    part = (along.abs() < 0.8) & (across.abs() < 0.5)
+    shadow = across * math.copysign(1, math.cos(angle)) > 0.35  # whichever way the plate lies
+    depth = 0.4 + 0.3 * shadow + 0.2 * notched * ((along - 0.5).abs() < 0.12) * ((across + 0.05).abs() < 0.12)
+    rgb = (0.5 + 0.3 * shadow + 0.02 * noise[:3]).clamp(0, 1) * part
+    return rgb, torch.where(part, depth + 0.004 * noise[3:], 0.9), part[None].float()
+
+
+@pytest.mark.parametrize(("ways", "kinds"), [((0, 1), (1,)), ((0,), (1,)), ((0,), (1, 0))])
+def test_parts_that_lie_in_two_opposite_ways_are_told_from_parts_of_two_kinds(ways, kinds):
+    generator = torch.Generator().manual_seed(7)
+    angles = 0.35 * torch.rand(24, generator=generator) + math.pi * torch.tensor(ways).repeat(24 // len(ways))
+    noise = torch.randn(24, 4, SIZE, SIZE, generator=generator)
+    images = [
+        keyed(float(angle), kinds[n % len(kinds)], own)
+        for n, (angle, own) in enumerate(zip(angles, noise, strict=True))
+    ]
+    found = lay_together(marks(*(torch.stack(image) for image in zip(*images, strict=True)))).pose.angle
+    turned = torch.exp(1j * (found - angles))
+    assert torch.angle(turned / turned[0]).abs().max() < math.radians(2)
+
+
 def tower(angle, lean, noise):
     """A solid hexagonal post with faint letters on top; height h is shifted by h * lean: rgb, depth, foreground."""
     y, x = grid(SIZE)
