@@ -486,7 +486,7 @@ class TestAddMaterial:
         assert torch.equal(made.foreground, ring.foreground | made.mask) and not (made.mask & ring.foreground).any()
         for given, changed in zip(ring.images, made[:3], strict=True):
             assert torch.equal(given.masked_fill(made.mask, 0), changed.masked_fill(made.mask, 0))
-        near = F.max_pool2d(ring.foreground.float(), 2 * 4 + 1, 1, 4) > 0  # a sixteenth of the side
+        near = F.max_pool2d(ring.foreground.float(), 2 * 9 + 1, 1, 9) > 0
         assert not (made.mask & ~near).any()
 
     def test_holes_are_filled_as_well_as_places_beside_the_outline(self, ring, textures, parts):

@@ -714,15 +714,17 @@ class TestDetector:
         coarse = torch.autocast("cpu", dtype=torch.bfloat16)  # so that any difference would show
         monkeypatch.setattr("das3d_cli.scoring.autocast", lambda _: coarse)
         run = trained(cache, tmp_path, "score.good_share=1").run
-        detector, good = (
+        detector, (known, held_out) = (
             Detector.load(run, "cpu"),
             [load_split(cache, split).inputs for split in ("train", "validation")],
         )
-        scores = [
-            detector.score(*(array[[i]] for array in inputs)).scores for inputs in good for i in range(len(inputs[0]))
-        ]
-        assert np.max(scores) < detector.threshold
-        assert detector.threshold == pytest.approx(good_threshold(np.concatenate(scores), 1.0), rel=1e-9)
+        known, held_out = (
+            np.concatenate([detector.score(*(array[[i]] for array in inputs)).scores for i in range(len(inputs[0]))])
+            for inputs in (known, held_out)
+        )
+        assert max(known.max(), held_out.max()) < detector.threshold
+        expected = good_threshold(threshold_scores(held_out, known, 1.0), 1.0)
+        assert detector.threshold == pytest.approx(expected, rel=1e-9)
 
     def test_scores_do_not_depend_on_the_batch(self, finished: Trainer, cache: Cache):
         split = load_split(cache, "test")

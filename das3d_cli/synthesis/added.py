@@ -16,7 +16,7 @@ from das3d_cli.modality import Modality
 from das3d_cli.synthesis.patches import beyond, ellipses, pick_textures
 from das3d_cli.synthesis.random import ItemRandom
 
-_REACH = 1 / 16  # how far from the part material is added, as a share of the side: to the middle of a small hole
+_REACH = 1 / 16  # about how far from the part material is added, as a share of the side: to a small hole's middle
 _ASPECT_MAX = 3.0
 _ENCLOSED = 0.6  # least share of the window that the part fills around a hole or slot; beside an edge it is half
 # Height of what is added, from that of the part around it (0) to the table's (1): a plug that is not flush, or a burr.
@@ -72,8 +72,9 @@ def add_material(
     patch = ellipses(random, torch.where(sought, enclosed, beside)[:, 0], 1, radius_min, radius_max, _ASPECT_MAX)
     added = beside & (beyond(size, *patch, torch.ones_like(patch[0], dtype=torch.bool)) <= 0)
     added &= random.bernoulli(1, 1, 1, probability=share)
-    height = random.uniform(1, 1, 1, low=_HEIGHTS[0], high=_HEIGHTS[1])
-    colour = torch.lerp(pick_textures(random, textures), around[:, :3], random.uniform(1, 1, 1))
+    height = random.uniform(1, 1, 1, low=_HEIGHTS[0], high=_HEIGHTS[1]).to(depth.dtype)
+    own = random.uniform(1, 1, 1).to(rgb.dtype)
+    colour = torch.lerp(pick_textures(random, textures).to(rgb.dtype), around[:, :3], own)
     deep = torch.lerp(around[:, 3:], background_depth(depth * foreground), height).clamp(0, 1)
     return Added(
         rgb=rgb if modality == "depth" else torch.where(added, colour, rgb),
