@@ -172,10 +172,11 @@ def _solved(matrices: Tensor, right: Tensor) -> Tensor:
 
 
 def lay_together(parts: Tensor, *, heights: bool = True) -> Together:
-    """Align N parts with each other by their marks (N, C, S, S), of which the last are `heights` or not.
+    """Align N parts with each other by their marks (N, C, S, S); `heights` tells whether the last channel is height.
 
-    Shadows that stay in place may outweigh what turns with parts that lie in two opposite ways. Then half of the parts
-    differ from the others in heights at two opposite places: these parts are turned, and all are aligned anew.
+    Shadows that stay in place may outweigh what turns with parts that lie in two opposite ways, so that all are laid the
+    same way. Then some parts differ from the others in height, by opposite signs at opposite places. These are turned
+    by half a turn, and all are aligned anew.
     """
     chosen = torch.linspace(0, len(parts) - 1, min(len(parts), _GROWN_FROM), device=parts.device).round().long()
     together = _settled(parts, _first_mean(parts[chosen]))

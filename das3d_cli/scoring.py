@@ -169,7 +169,7 @@ def threshold_scores(
     trained on score like new ones where parts are alike, but lower where they vary. So their log odds are raised by the
     median of the differences between a held-out and a trained-on part (Hodges and Lehmann 1963), if that is positive.
     """
-    if _rank(len(held_out), good_share) < len(held_out):
+    if not len(trained) or _rank(len(held_out), good_share) < len(held_out):
         return held_out
     held, known = _log_odds(held_out), _log_odds(trained)
     raised = known + max(0.0, float(np.median(held[:, None] - known)))

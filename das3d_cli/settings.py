@@ -248,7 +248,7 @@ class ScoreSettings(Section):
         gt=0, le=1, why="at this value areas come out as people marked them; at 0.5 half as large, at 0.9 a fifth",
     )  # fmt: skip
     good_share: float = setting(
-        0.95, "share of good parts that should pass; held-out ones set the threshold, with up to 64 others if one of them alone would",
+        0.95, "share of good parts that should pass; held-out ones set the threshold, together with up to 64 others if they are too few",
         gt=0, le=1, why="a threshold over every good part seen would miss weak defects; ten parts alone would reject too many",
     )  # fmt: skip
 

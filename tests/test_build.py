@@ -472,6 +472,19 @@ def test_a_whole_category_that_cannot_be_used_is_told_by_its_first_capture(datas
     )
 
 
+def test_where_no_capture_shows_a_table_another_unit_is_proposed(dataset: Path, tmp_path: Path) -> None:
+    for path in (dataset / "tire/train/good/xyz").iterdir():
+        xyz = tifffile.imread(path)
+        captures.save_tiff(
+            path, np.where(xyz[..., 2:] > 0, np.random.default_rng(0).uniform(0.5, 1, xyz.shape), 0).astype(np.float32)
+        )
+    summary = run(dataset, tmp_path / "out")
+    reason = summary.failures[0].reason
+    assert "no table found: " in reason and reason.endswith(
+        "If the unit is another one, name it with --set preprocess.units"
+    )
+
+
 def test_stale_samples_go_and_foreign_files_stay(dataset: Path, dst: Path) -> None:
     for kind, suffix in (("rgb", "png"), ("xyz", "tiff"), ("gt", "png")):
         (dataset / f"tire/test/stain/{kind}/000.{suffix}").unlink()

@@ -298,5 +298,5 @@ class TestScoring:
         held_out = np.linspace(0.1, 0.9, count)
         scores = threshold_scores(held_out, np.full(64, 0.1), share)
         assert scores[-count:].tolist() == held_out.tolist() and len(scores) == count + 64 * (not enough)
-        without = good_threshold(np.append(held_out[:-1], 1.0), share)
-        assert (without == good_threshold(held_out, share)) == enough
+        with_an_odd_one = good_threshold(np.append(held_out[:-1], 1.0), share)
+        assert (with_an_odd_one == good_threshold(held_out, share)) == enough

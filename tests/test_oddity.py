@@ -73,7 +73,9 @@ def test_of_photos_alone_another_size_is_told() -> None:
     assert note.startswith("the photo has 1 x 1 pixels, but training photos have 400 x 300;")
 
 
-@pytest.mark.parametrize(("width", "advice"), [(400, "from the same distance"), (800, "in 400 x 300 pixels, as these")])
+@pytest.mark.parametrize(
+    ("width", "advice"), [(400, "from the same distance"), (800, "in 400 x 300 pixels, as these were")]
+)
 def test_where_pixels_show_more_or_less_it_is_told_whether_the_image_has_another_size(width: int, advice: str) -> None:
     (note,) = oddities(replace(PART, pitch_m=5e-4, side=200, raw_width=width), FORM, USUAL, WINDOW_M)
     assert note.startswith("a pixel shows 0.5 mm of the part") and note.endswith(f"capture it {advice}")

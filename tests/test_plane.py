@@ -320,8 +320,8 @@ def test_a_table_with_an_unmeasured_frame_is_no_part(height: float) -> None:
     xyz[:, :8] = xyz[:, -8:] = np.nan
     with pytest.raises(
         DataError,
-        match=rf"nothing rises more than 5 mm above the table, the highest points {'3' if height else '0'}\S* mm; check that a part is"
-        r" there. .* a lower --set preprocess.plane_distance_mm",
+        match=rf"nothing rises more than 5 mm above the table, and no point lies farther from it than {'3' if height else '0'}\S* mm;"
+        r" check that a part is there. .* a lower --set preprocess.plane_distance_mm",
     ):
         find_part(xyz)
     if height:

@@ -141,6 +141,17 @@ def test_one_far_height_of_many_points_is_a_code_for_missing_ones(tmp_path: Path
     assert np.array_equal(found[~missing], heights[~missing])
 
 
+def test_codes_are_found_beside_other_ones_and_beside_points_that_are_missing_already(tmp_path: Path) -> None:
+    heights = HEIGHTS + np.random.default_rng(2).normal(0, [[[0, 0, 1e-5]]], HEIGHTS.shape).astype(np.float32)
+    heights[5:9, 7:20], heights[12:14, 3:6, 2], heights[20, 20, 0] = (
+        -99.9999,
+        99.0,
+        np.nan,
+    )  # x and y may be the code, too
+    missing = np.isnan(read_xyz(save_tiff(tmp_path / "a.tiff", heights))).all(axis=2)
+    assert np.count_nonzero(missing) == 4 * 13 + 2 * 3 + 1 and missing[5:9, 7:20].all() and missing[12:14, 3:6].all()
+
+
 @pytest.mark.parametrize("height", [0.0, 0.02])
 def test_a_level_table_under_a_part_is_no_code(tmp_path: Path, height: float) -> None:
     heights = HEIGHTS.copy()  # 32 mm wide

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from das3d_cli.registration import (
     Pose,
+    _are_opposite,
     _product_of_pieces,
     displacements,
     find_pose,
@@ -184,6 +185,20 @@ def test_parts_that_lie_in_two_opposite_ways_are_told_from_parts_of_two_kinds(wa
     found = lay_together(marks(*(torch.stack(image) for image in zip(*images, strict=True)))).pose.angle
     turned = torch.exp(1j * (found - angles))
     assert torch.angle(turned / turned[0]).abs().max() < math.radians(2)
+
+
+@pytest.mark.parametrize(
+    ("gap", "opposite", "few", "turned"), [(20, 1, 6, True), (1, 1, 6, False), (20, 0, 6, False), (20, 1, 1, False)]
+)
+def test_only_two_clear_groups_of_opposite_signs_are_opposite(gap, opposite, few, turned):
+    """Twelve parts, of which the last few are higher at one place, and the others perhaps at the opposite one."""
+    generator = torch.Generator().manual_seed(8)
+    apart = 0.01 * torch.randn(12, 2, 16, 16, generator=generator)
+    apart[-few:, 1, 2:5, 3:6] += 0.2
+    apart[:-few, 1, 11:14, 10:13] += 0.2 * opposite
+    place = torch.linspace(-1, 1, 12) + gap * 0.5 * torch.tensor([-1] * (12 - few) + [1] * few)
+    assert _are_opposite(apart, place) == turned
+    assert not _are_opposite(0.01 * torch.randn(12, 2, 16, 16, generator=generator), place)  # by chance alone
 
 
 def tower(angle, lean, noise):

@@ -496,7 +496,7 @@ class TestAddMaterial:
         assert in_hole.float().mean() == pytest.approx(0.5, abs=0.1) and (in_hole ^ beside).all()
         assert ((made & hole).sum(dim=(1, 2, 3)) == hole.sum(dim=(1, 2, 3))).any()  # some are plugged altogether
 
-    def test_its_height_lies_between_a_little_over_the_part_and_a_little_over_the_table(self, ring, textures):
+    def test_its_height_lies_between_a_little_over_the_part_and_a_little_over_its_lowest_point(self, ring, textures):
         depth = torch.where(ring.foreground, 0.3, 0.8).index_fill(2, torch.tensor(12), 0.8)
         flat = ring._replace(depth=depth)
         made = self.add(flat, textures)

@@ -684,7 +684,7 @@ def test_the_good_part_that_scores_highest_is_told(cache: Cache, tmp_path: Path)
 def test_one_good_part_that_sets_the_threshold_alone_is_told(threshold, following, told):
     best = {"threshold": threshold, "defects_found": 0.9, "highest": "validation/good/008", "second_highest": following}
     lines = [*_told("flange", best)][1:]
-    assert len(lines) == told and all(f"no other scores above {following:.3f}" in line for line in lines)
+    assert len(lines) == told and all(f"no other comes above {following:.3f}" in line for line in lines)
 
 
 @pytest.mark.parametrize("processes", [2, 5])  # for 2 parts held out and 4 to train on

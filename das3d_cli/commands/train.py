@@ -291,7 +291,7 @@ def _told(name: str, best: Mapping[str, Any]) -> Iterator[str]:
     )
     if _odds(best["threshold"]) > _ALONE * _odds(best["second_highest"]):
         yield (
-            f"{name}: that one part raises the threshold; no other scores above {best['second_highest']:.3f}. Look at it: if anything"
+            f"{name}: that one part raises the threshold; no other comes above {best['second_highest']:.3f}. Look at it: if anything"
             " on it or around it is unusual, remove it, preprocess and train again, or more defective parts will pass"
         )
     if found < _FEW:

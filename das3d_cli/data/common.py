@@ -172,8 +172,8 @@ def _measured(found: Sequence[_Probed], unit: str) -> dict[Path, Extent]:
                         " or set preprocess.scaling=capture and preprocess.frame=image")  # fmt: skip
     if not extents:
         first = min(found, key=lambda probed: probed.path)
-        of_size = "no table found" in str(first.extent)
-        unit_advice = ". If the unit is another one, name it with --set preprocess.units" if of_size else ""
+        nothing = any(f"no {what} found:" in str(first.extent) for what in ("table", "part"))
+        unit_advice = ". If the unit is another one, name it with --set preprocess.units" if nothing else ""
         raise DataError(
             f"none of the {len(found)} train/good captures, read in {unit}, can be used to measure the size of the parts;"
             f" the first: {first.extent}{unit_advice}"

@@ -147,7 +147,7 @@ def _of_view(geometry: Geometry, form: Form, usual: Usual, window_m: float | Non
     if form.pitch_m and pitch and not form.pitch_m[0] / _OTHER_PITCH < pitch < form.pitch_m[1] * _OTHER_PITCH:
         least, most = (length * 1e3 for length in form.pitch_m)
         size, own = usual.size, (geometry.raw_width, geometry.raw_height)
-        how = f"in {size[0]} x {size[1]} pixels, as these" if size and size != own else "from the same distance"
+        how = f"in {size[0]} x {size[1]} pixels, as these were" if size and size != own else "from the same distance"
         told.append(
             f"a pixel shows {pitch * 1e3:.3g} mm of the part, but {least:.3g} to {most:.3g} mm of the training parts, so the verdict is"
             f" less reliable; capture it {how}"

@@ -126,11 +126,14 @@ def _found(xyz: NDArray[np.float32], measured: NDArray[np.bool_], plane_distance
     walls = [other.plane for other in candidates if is_wall(cells, other, table, plane_distance_m)]
     foreground, specks = _standing_on(xyz, cells, table, walls, plane_distance_m)
     if not foreground.any():
-        highest = np.percentile(cells.heights(table.plane)[cells.measured], 99.9)
+        farthest = np.percentile(np.abs(cells.heights(table.plane)[cells.measured]), 99.9)
+        known = (
+            f", and no point lies farther from it than {farthest * 1000:.2g} mm" if farthest < plane_distance_m else ""
+        )
         raise DataError(
-            f"no part found: nothing rises more than {plane_distance_m * 1000:g} mm above the table, the highest points"
-            f" {highest * 1000:.2g} mm; check that a part is there. If parts are thin, preprocess all with a lower --set"
-            " preprocess.plane_distance_mm; if they have no background, with --set preprocess.foreground=whole"
+            f"no part found: nothing rises more than {plane_distance_m * 1000:g} mm above the table{known}; check that a part is"
+            " there. If parts are thin, preprocess all with a lower --set preprocess.plane_distance_mm; if they have no background,"
+            " with --set preprocess.foreground=whole"
         )
     a, b, c, d = (float(v) for v in table.plane)
     return Table((a, b, c, d), foreground, specks)

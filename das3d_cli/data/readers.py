@@ -26,9 +26,10 @@ _DEPTH_IMAGE = b"\x10\x00"  # in a PNG's header: 16 bits, grey
 _INVALID = 65535  # 16-bit value that some cameras write where nothing was measured
 _ALL = 0.9  # share of an image: no defect is this large, but an inverted mask is
 _FARTHEST_M, _NEAREST_M = 20.0, 0.002  # limits of a plausible scene's size
+_NAMES = {"m": "metres", "mm": "millimetres", "um": "micrometres"}
 # The largest scene taken to be in a unit that is not known: one of 10 millimetres is likelier than one of 10 metres.
 _LIKELY_M = {"m": 5.0, "mm": _FARTHEST_M, "um": math.inf}
-_CODE_SHARE = 0.001  # share of an image whose z is one and the same value, far from all others: a code, not a surface
+_CODE_SHARE = 0.001, 0.5  # of an image, whose z is one and the same value, far from all others: a code, not a surface
 # Some programs write huge values where nothing was measured: no point of a plausible scene is as far away as the first
 # limit, and no scene in any unit as large as the second.
 _NO_POINT_M, _NO_SCENE_M = 1e3, 1e9
@@ -306,20 +307,24 @@ def _clean(xyz: NDArray[Any], name: str) -> NDArray[np.float32]:
     return points
 
 
-def _coded(points: NDArray[np.float32], missing: NDArray[np.bool_]) -> NDArray[np.bool_] | bool:
-    """Points of parallel rays whose z is a code for missing ones, such as -99.9999, though x and y are the grid's."""
-    z = cv2.extractChannel(points, 2)
+def _coded(points: NDArray[np.float32], missing: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Points of parallel rays whose z is a code for missing ones, such as -99.9999, though x and y may be the grid's."""
+    z, coded = cv2.extractChannel(points, 2), np.zeros_like(missing)
     z[missing] = np.nan
     for outermost in (np.fmin, np.fmax):
         code = outermost.reduce(z, axis=None)
         same = z == code
-        if np.count_nonzero(same) < _CODE_SHARE * z.size:
+        if not _CODE_SHARE[0] * z.size <= np.count_nonzero(same) <= _CODE_SHARE[1] * z.size:
             continue
         following = outermost.reduce(z[~same], initial=np.nan)
-        width = max(float(np.ptp(points[..., axis][~missing])) for axis in (0, 1))
-        if abs(float(following - code)) > width and are_parallel(points):  # not if nothing else was measured: nan
-            return np.asarray(same)
-    return False
+        places = points[~missing & ~coded & (points[..., 0] != code)][:, :2]
+        if not len(places) or abs(float(following - code)) <= float(np.ptp(places, axis=0).max()):
+            continue
+        others = np.where((missing | coded | same)[..., None], np.float32(np.nan), points)
+        if are_parallel(others):
+            coded |= same
+            z[same] = np.nan
+    return coded
 
 
 def _of_size(points: NDArray[np.float32], name: str, unit: str, mend: str) -> NDArray[np.float32]:
@@ -329,9 +334,9 @@ def _of_size(points: NDArray[np.float32], name: str, unit: str, mend: str) -> ND
     if farthest > _NO_POINT_M and extent < _FARTHEST_M:
         raise DataError(f"{name}: holds a point {farthest:.3g} m away; mark missing points as (0, 0, 0) or NaN")
     if not _NEAREST_M < extent < _FARTHEST_M:
-        shrunk = "millimetres" if extent * UNITS["mm"] < _FARTHEST_M else "micrometres"
-        likely = shrunk if extent > 1 else "metres"
-        raise DataError(f"{name}: median distance of {extent / UNITS[unit]:.3g} {unit} looks like {likely}; {mend}")
+        stored = extent / UNITS[unit]
+        likely = next(_NAMES[one] for one, most in _LIKELY_M.items() if stored * UNITS[one] <= most)
+        raise DataError(f"{name}: median distance of {stored:.3g} {unit} looks like {likely}; {mend}")
     return points
 
 

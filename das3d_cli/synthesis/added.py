@@ -19,7 +19,8 @@ from das3d_cli.synthesis.random import ItemRandom
 _REACH = 1 / 16  # about how far from the part material is added, as a share of the side: to a small hole's middle
 _ASPECT_MAX = 3.0
 _ENCLOSED = 0.6  # least share of the window that the part fills around a hole or slot; beside an edge it is half
-# Height of what is added, from that of the part around it (0) to the table's (1): a plug that is not flush, or a burr.
+# Height of what is added, from that of the part around it (0) to that of the part's lowest point (1), which stands for
+# the table.
 _HEIGHTS = (-0.2, 0.7)
 _COARSER = 4  # means around pixels are computed this much coarser than the images
 _NONE = 1e-6  # less than the share of one pixel
