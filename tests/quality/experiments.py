@@ -133,8 +133,8 @@ STUDIES: tuple[Study, ...] = (
         " (now 0.6).\n\n"
         "The rows that end in -larger are the same trainings (of das3d-before-soft only the second seed), judged on other"
         " parts: 60 good and 90 to 110 defective ones, ten of each kind (`--larger`).",
-        ("btf", *_before_soft("das3d"), "das3d-in-pixels", "das3d-before-added",
-         *larger(*_before_soft("das3d"), "das3d-in-pixels", "das3d-before-added")),
+        ("btf", *_before_soft("das3d"), "das3d-in-pixels", "das3d-before-added", "das3d",
+         *larger(*_before_soft("das3d"), "das3d-in-pixels", "das3d-before-added", "das3d")),
     ),
     Study(
         "Parts of another generator",
