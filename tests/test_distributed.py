@@ -433,6 +433,7 @@ class TestCommand:
         process.send_signal(signal.SIGINT)
         out, text = process.communicate(timeout=120)
         assert process.returncode == 130 and out == "", text
-        assert text.splitlines()[-1] == "interrupted; continue with: das3d train --resume long/tire-001 --gpus cpu"
+        told = "interrupted; continue with: das3d train --resume long/tire-001 --gpus cpu"
+        assert text.splitlines()[-1] == told, text
         step = Trainer.read_state(place / "long" / "tire-001")["step"]
         assert step >= 3 and training.resume(place / "long" / "tire-001", place / "out", CPU).step == step
