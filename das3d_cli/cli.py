@@ -98,6 +98,16 @@ def _options(
 
 def main() -> None:
     """Run the command line; every error becomes one line on stderr and an exit code."""
+    try:
+        _run()
+    except SystemExit as end:
+        # Other processes may have ended: Python's clean-up of a process group that has lost them would abort.
+        if launched() and isinstance(end.code, int) and end.code:
+            _exit(end.code)
+        raise
+
+
+def _run() -> NoReturn:
     _open_closed_streams()
     without_viewers()
     keep_freed()
