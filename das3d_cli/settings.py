@@ -46,8 +46,8 @@ class PreprocessSettings(Section):
                         multiple_of=16)  # fmt: skip
     plane_distance_mm: Annotated[float, Field(gt=0, le=100)] | Literal["auto"] = setting(
         "auto", "points within this many millimetres of the table are background, or within three times the sensor's noise if that is more;"
-        f" auto: {PLANE_DISTANCE_MM:g}, or half the height of the training parts if these are flat and lower",
-        why="the paper's 0.005 m; it would cut away a thin board and leave only what stands on it")  # fmt: skip
+        f" auto: {PLANE_DISTANCE_MM:g}, or less for lower parts: a quarter of their height, or half that of their flat side",
+        why="the paper's 0.005 m, made for parts of 20 mm and more; it would hide most of a cover, and all of a thin board")  # fmt: skip
     depth_axis: Literal["camera", "plane"] = setting(
         "plane", "depth along the camera's optical axis, or straight down to the table plane",
         why="a table tilted from capture to capture tilts the part's camera depth, but not its height")  # fmt: skip

@@ -1,4 +1,4 @@
-"""Parts so thin that they count as table by default are found by their flat side; lookalikes are not."""
+"""Parts so low that much of them would count as table are cut lower; lookalikes are not."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
+from numpy.typing import NDArray
 from test_plane import Box, Scene, iou
 
 from das3d_cli.cli import main
 from das3d_cli.data.cache import open_cache, read_sample
 from das3d_cli.data.plane import find_part
-from das3d_cli.data.thin import flat_height
+from das3d_cli.data.thin import fitting_distance, flat_height
 from das3d_cli.detector import Detector
 
 # The noise is 0.08 mm on the table.
@@ -79,6 +80,38 @@ def test_neither_an_uneven_table_nor_a_shallow_dome_is_a_flat_part():
         assert flat_height(xyz, 0.005) is None
 
 
+@pytest.mark.parametrize(
+    ("found", "distance"),
+    [
+        (scene(Box(0, 0, (0.06, 0.06, 0.008), round=True)), 0.002),
+        (scene(Box(0, 0, (0.06, 0.06, 0.012)), pitch=60.0), 0.003),
+        (scene(Box(0, 0, (0.09, 0.09, 0.002)), Box(0, 0, (0.085, 0.085, 0.016))), 0.004),
+        (scene(BOARD, *ON_BOARD), 0.0008),
+        (scene(Box(0, 0, (0.06, 0.06, 0.03))), None),
+        (scene(Box(0, 0, (0.06, 0.06, 0.008)), noise=0.005), 0.0047),
+    ],
+    ids=["8 mm", "12 mm at a slant", "16 mm with a foot", "board", "30 mm", "noise of 0.8 mm"],
+)
+def test_low_parts_are_cut_at_a_quarter_of_their_height(found: Scene, distance: float | None):
+    xyz, shown = found.render()
+    fitting = fitting_distance(xyz, 0.005)
+    assert fitting == (distance and pytest.approx(distance, rel=0.08))
+    assert iou(find_part(xyz, plane_distance_m=fitting or 0.005).foreground, xyz, shown) > 0.9
+
+
+def test_noise_and_an_uneven_table_set_a_lower_bound():
+    rows, columns = np.mgrid[-0.06:0.06:120j, -0.08:0.08:160j]
+    board = (abs(rows) < 0.02) & (abs(columns) < 0.03)
+    uneven = np.where(board, 0.012, 0.002 * np.cos(60 * rows) * np.cos(60 * columns))
+    noisy = 0.008 * board + np.random.default_rng(1).normal(size=board.shape) * 5e-4
+    for z, least in ((uneven, 0.0033), (noisy, 0.0027)):
+        fitting = fitting_distance(height_map(z), 0.005)
+        assert fitting is not None
+        assert least < fitting < 0.0045
+        found = find_part(height_map(z), plane_distance_m=fitting).foreground
+        assert (found == board).mean() > 0.99
+
+
 def boards(folder: Path) -> Path:
     """Write a data set of boards at different places: six to train on, and one marked as broken to test."""
     rng = np.random.default_rng(5)
@@ -122,7 +155,7 @@ TRAIN = ("train", "--gpus", "cpu", "--steps", "2", "--batch-size", "2", "--set",
 
 def test_a_category_of_boards_is_cut_at_half_their_height(das3d: Callable[..., str]):
     told = (
-        "flat parts: what is less than 0.8 mm above the table counts as table; if these are mats or trays,"
+        "low parts: what is less than 0.8 mm above the table counts as table; if these are mats or trays,"
         " use --set preprocess.plane_distance_mm=5: board"
     )
     assert told in das3d(*PREPROCESS)
@@ -143,12 +176,44 @@ def test_a_category_of_boards_is_cut_at_half_their_height(das3d: Callable[..., s
     )
 
 
-def test_height_maps_are_left_alone():
-    rows, columns = np.mgrid[:120, :160] * 1e-3
-    board = (abs(rows - 0.06) < 0.03) & (abs(columns - 0.08) < 0.04)
-    z = 0.0016 * board + np.random.default_rng(0).normal(size=board.shape) * 2e-5
-    for lift in (0.0, 0.3, -0.3):
-        assert flat_height(np.stack([columns, rows, z + lift], axis=-1).astype(np.float32), 0.005) is None
+def height_map(z: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Points 1 mm apart under parallel rays."""
+    rows, columns = np.mgrid[: z.shape[0], : z.shape[1]] * 1e-3
+    noise = np.random.default_rng(0).normal(size=z.shape) * 2e-5
+    return np.stack([columns, rows, z + noise], axis=-1).astype(np.float32)
+
+
+@pytest.mark.parametrize("lift", [0.0, 0.3, -0.3])
+def test_height_maps(lift: float):
+    rows, columns = np.mgrid[-0.06:0.06:120j, -0.08:0.08:160j]
+    board = (abs(rows) < 0.03) & (abs(columns) < 0.04)
+    dome = np.clip(0.004 - 2 * (rows**2 + columns**2), 0, None)
+    pins = board & (abs(rows) < 0.005) & (abs(columns) < 0.03)
+    fitting = {
+        name: fitting_distance(height_map(z + lift), 0.005)
+        for name, z in {
+            "board": 0.0016 * board,
+            "board with pins": 0.0016 * board + 0.01 * pins,
+            "dome": dome,
+            "block": 0.008 * board,
+            "pocket": -0.002 * board,
+        }.items()
+    }
+    assert fitting == {
+        "board": pytest.approx(0.0008, rel=0.05),
+        "board with pins": pytest.approx(0.0008, rel=0.05),
+        "dome": pytest.approx(0.001, rel=0.1),
+        "block": pytest.approx(0.002, rel=0.05),
+        "pocket": None,
+    }
+
+
+def test_depths_under_parallel_rays_are_not_searched_for_parts_lower_than_usual():
+    board = np.zeros((120, 160))
+    board[30:90, 40:120] = 0.0016
+    assert fitting_distance(height_map(0.3 - board), 0.005) is None
+    board[30:90, 40:120] = 0.008
+    assert fitting_distance(height_map(0.3 - board), 0.005) == pytest.approx(0.002, rel=0.05)
 
 
 def test_point_clouds_that_take_their_size_from_the_image(das3d: Callable[..., str], tmp_path: Path):

@@ -17,7 +17,7 @@ from das3d_cli.settings import PLANE_DISTANCE_MM, LayoutName, PreprocessSettings
 if TYPE_CHECKING:
     from das3d_cli.data.capture import Form
 
-_DISTANCE = f"preprocess.plane_distance_mm={PLANE_DISTANCE_MM:g}"  # the default for all but flat parts
+_DISTANCE = f"preprocess.plane_distance_mm={PLANE_DISTANCE_MM:g}"  # the default for all but low parts
 _NOTES = 20  # maximum number of notes printed: enough to see what is wrong
 
 
@@ -97,7 +97,7 @@ def run(
 
 
 def _told(forms: Mapping[str, Form], settings: PreprocessSettings) -> list[str]:
-    """What was recognised in the captures: categories without points or colours, units of the points, flat parts."""
+    """What was recognised in the captures: categories without points or colours, units of the points, low parts."""
     lines: dict[str, list[str]] = {}
     for category, form in forms.items():
         if form.modalities != "both":
@@ -106,6 +106,6 @@ def _told(forms: Mapping[str, Form], settings: PreprocessSettings) -> list[str]:
             lines.setdefault(f"coordinates taken to be in {form.unit}", []).append(category)
         if form.plane_distance_m < settings.plane_distance_m():
             cut = f"{form.plane_distance_m * 1000:.2g} mm"
-            told = f"flat parts: what is less than {cut} above the table counts as table; if these are mats or trays, use --set {_DISTANCE}"
+            told = f"low parts: what is less than {cut} above the table counts as table; if these are mats or trays, use --set {_DISTANCE}"
             lines.setdefault(told, []).append(category)
     return [f"{text}: {', '.join(names)}" for text, names in lines.items()]

@@ -14,7 +14,7 @@ from das3d_cli.data.capture import GOOD, Foreground, Form
 from das3d_cli.data.layouts import Entry, Failure
 from das3d_cli.data.preprocess import OTHER_SCALE, Extent, extent_of
 from das3d_cli.data.readers import guess_unit, kind_of_photo, read_capture
-from das3d_cli.data.thin import flat_height
+from das3d_cli.data.thin import fitting_distance
 from das3d_cli.data.workers import completed
 from das3d_cli.errors import DataError, UsageError
 from das3d_cli.settings import PreprocessSettings
@@ -58,11 +58,11 @@ def preprocessing(
 
 
 class _Probed(NamedTuple):
-    """A probe's first file, its extent or why that cannot be measured, and its flat side's height in metres, if any."""
+    """A probe's first file, its extent or why that cannot be measured, and the plane distance that fits it, metres, if lower."""
 
     path: Path
     extent: Extent | str
-    flat_m: float | None
+    fitting_m: float | None
 
 
 def pick_probes(entries: Sequence[Entry]) -> list[Entry]:
@@ -136,13 +136,13 @@ def find_common(entries: Sequence[Entry], form: Form, settings: PreprocessSettin
     """
     window_wanted = settings.frame == "part" and form.foreground != "whole"
     extent_wanted = window_wanted or settings.scaling == "category"
-    flat_sought = settings.plane_distance_mm == "auto" and form.foreground == "table"
-    if form.modalities == "rgb" or not (extent_wanted or flat_sought):
+    fitting_sought = settings.plane_distance_mm == "auto" and form.foreground == "table"
+    if form.modalities == "rgb" or not (extent_wanted or fitting_sought):
         return Common(None, None, form)
     probes = pick_probes(entries)
-    found = list(completed(pool, _probe, [(entry, form, settings, flat_sought) for entry in probes]))
-    if flat := _height_of_most(found):
-        form = replace(form, plane_distance_m=round(flat / 2, 5))
+    found = list(completed(pool, _probe, [(entry, form, settings, fitting_sought) for entry in probes]))
+    if fitting := _fitting_most(found):
+        form = replace(form, plane_distance_m=round(fitting, 5))
         found = list(completed(pool, _probe, [(entry, form, settings, False) for entry in probes]))
     if not extent_wanted:
         return Common(None, None, form)
@@ -159,10 +159,10 @@ def find_common(entries: Sequence[Entry], form: Form, settings: PreprocessSettin
     return Common(depth_range, window, replace(form, pitch_m=(min(pitches), max(pitches))), low, aspect)
 
 
-def _height_of_most(found: Sequence[_Probed]) -> float | None:
-    """The median height of the flat sides, metres; None unless most probes have one."""
-    flat = [probed.flat_m for probed in found if probed.flat_m is not None]
-    return float(np.median(flat)) if len(flat) > len(found) / 2 else None
+def _fitting_most(found: Sequence[_Probed]) -> float | None:
+    """The median of the plane distances that fit, metres; None unless most probes need a lower one."""
+    fitting = [probed.fitting_m for probed in found if probed.fitting_m is not None]
+    return float(np.median(fitting)) if len(fitting) > len(found) / 2 else None
 
 
 def _measured(found: Sequence[_Probed], unit: str) -> dict[Path, Extent]:
@@ -199,14 +199,14 @@ def _few(times: Mapping[Path, float], most: float) -> set[Path]:
 
 
 def _probe(job: tuple[Entry, Form, PreprocessSettings, bool]) -> _Probed:
-    entry, form, settings, flat_sought = job
-    first, flat = entry.files[0], None
+    entry, form, settings, fitting_sought = job
+    first, fitting = entry.files[0], None
     try:
         capture = read_capture(entry.rgb, entry.xyz, entry.camera, entry.limits, form.unit)
-        if flat_sought and capture.xyz is not None:
-            flat = flat_height(capture.xyz, form.plane_distance_m)
+        if fitting_sought and capture.xyz is not None:
+            fitting = fitting_distance(capture.xyz, form.plane_distance_m)
         distance, axis = form.plane_distance_m, settings.depth_axis
         extent = extent_of(capture, foreground=form.foreground, plane_distance_m=distance, depth_axis=axis)
-        return _Probed(first, extent, flat)
+        return _Probed(first, extent, fitting)
     except Exception as error:  # noqa: BLE001  (making its sample meets it again and lists it)
-        return _Probed(first, str(Failure.of(entry.category, entry.files, error)), flat)
+        return _Probed(first, str(Failure.of(entry.category, entry.files, error)), fitting)
