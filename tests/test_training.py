@@ -136,6 +136,16 @@ class TestRun:
         assert torch.equal(made.mask > 0, added) and made.refined[added].all()
         assert torch.equal(made.depth != normal.depth, added & (made.depth != normal.depth))
 
+    def test_added_material_that_a_defect_pierces_leaves_nothing_to_find(self, finished: Trainer):
+        data, s = finished.data, finished.settings
+        changed = {"added_share": 1.0, "pierced_share": 1.0, "blob_radius_max": 0.3, "defects": 3}
+        s = s.model_copy(update={"synthesis": s.synthesis.model_copy(update=changed)})
+        batch = data.train.pick(torch.arange(48) % len(data.train.depth))
+        normal, made = samples.synthesised(batch, torch.arange(48), 0, data.textures, s, normal_share=0.0)
+        bare = ~(made.foreground | normal.foreground)
+        assert not made.mask[bare].any() and not made.refined[bare].any()
+        assert made.mask[made.foreground & ~normal.foreground].all()
+
     def test_another_seed_begins_with_another_network(self, cache: Cache, tmp_path: Path):
         begun = [training.start(settings(f"seed={seed}"), cache, tmp_path, CPU).network for seed in (0, 1, 0)]
         first, other, again = (dict(network.named_parameters()) for network in begun)

@@ -115,7 +115,8 @@ def synthesised(
         grown.rgb, grown.depth, grown.foreground, textures, of_defects, modality=modality, defects=s.defects,
         normal_share=normal_share, **s.augmentation(),
     )  # fmt: skip
-    mask, refined = (torch.maximum(one, grown.mask.to(one.dtype)) for one in (made.mask, made.refined))
+    left = grown.mask & made.foreground  # where a defect has pierced added material, nothing is left to find
+    mask, refined = (torch.where(grown.mask, left.to(one.dtype), one) for one in (made.mask, made.refined))
     return batch, made._replace(mask=mask, refined=refined)
 
 
