@@ -28,7 +28,7 @@ from das3d_cli.batch import Batch, Parts
 from das3d_cli.data.cache import VERSION, Inputs, in_portions
 from das3d_cli.data.capture import Form, RawCapture, Sample
 from das3d_cli.data.common import preprocessing
-from das3d_cli.data.oddity import Usual, oddities
+from das3d_cli.data.oddity import Usual, oddities, of_defects
 from das3d_cli.data.preprocess import preprocess
 from das3d_cli.data.readers import as_points, as_rgb, check_size
 from das3d_cli.data.square import to_raw
@@ -316,6 +316,7 @@ class Detector:
             # Resizing to the raw image can lower the peak, even below the threshold.
             defects[:1] = [defect._replace(score=float(value)) for defect in defects[:1]]
             notes = oddities(sample.geometry, self.form, self.usual, self.window_m)
+            notes += of_defects((map_ >= self.outline)[sample.foreground]) if anomalous else []
             found.append(Prediction(anomalous, float(value), self.threshold, anomaly_map, defects, sample, notes))
         return found
 

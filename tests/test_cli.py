@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from das3d_cli.data.cache import open_cache
 from das3d_cli.engine import training
 from das3d_cli.errors import DataError
 from das3d_cli.files import held
+from das3d_cli.measure import Defect
 from das3d_cli.settings import FIELDS
 
 PACKAGE = Path(__file__).parents[1] / "das3d_cli"
@@ -521,6 +523,25 @@ class TestManyParts:
         assert [Path(record["rgb"]).stem for record in records if "error" in record] == ["001"]
         assert len(records) == len(list((parts / "rgb").iterdir()))
         assert f"failed: {parts}/xyz/001.tiff: ZeroDivisionError: of a kind that nobody foresaw\n" in told.err
+
+    def test_of_many_defects_only_the_strongest_are_listed(
+        self, place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ):
+        verdict = predict_command._verdict
+        defects = [Defect(1 - n / 100, n, n, 5.0, 2.0, 8.0) for n in range(11)]
+
+        def scattered(*given: Any) -> Any:
+            found, capture = verdict(*given)
+            return replace(found, anomalous=True, defects=defects), capture
+
+        monkeypatch.setattr(predict_command, "_verdict", scattered)
+        given = place / "part.tiff", place / "part.png"
+        predict_command.run(*given, model=place / "runs/tire-001", gpus="cpu")
+        first, *listed, last = capsys.readouterr().out.splitlines()
+        assert first.startswith("ANOMALOUS") and last == "  and 3 more with lower scores; --json lists all"
+        assert [line.split(":")[0] for line in listed] == [f"  defect at row {n}, column {n}" for n in range(8)]
+        predict_command.run(*given, model=place / "runs/tire-001", gpus="cpu", as_json=True)
+        assert len(json.loads(capsys.readouterr().out)["defects"]) == 11
 
     def test_what_nobody_foresaw_in_drawing_costs_no_verdict(
         self, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

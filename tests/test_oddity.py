@@ -6,10 +6,11 @@ import re
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from das3d_cli.data.capture import Camera, Form, Geometry
-from das3d_cli.data.oddity import Usual, oddities, of_all, usual_of
+from das3d_cli.data.oddity import Usual, oddities, of_all, of_defects, usual_of
 
 FORM = Form(plane_distance_m=0.005, pitch_m=(4e-4, 4.2e-4))
 USUAL = Usual(within=True, gap_m=0.003, brightness=(80.0, 120.0), size=(400, 300), photo_offset=(-0.1, 0.3, 0.2))
@@ -50,6 +51,14 @@ def test_nothing_is_said_of_a_part_like_others() -> None:
 def test_what_is_unlike_others_is_told_once(changes: dict[str, Any], told: str) -> None:
     (note,) = oddities(replace(PART, **changes), FORM, USUAL, WINDOW_M)
     assert re.search(told, note), note
+
+
+def test_a_part_that_looks_defective_all_over_is_told_apart_from_one_with_a_large_defect() -> None:
+    assert of_defects(np.arange(100) < 20) == []
+    (note,) = of_defects(np.arange(100) < 64)
+    assert note.startswith(
+        "64% of the part looks defective, more than a defect usually takes; check that it is the right part"
+    )
 
 
 def test_how_far_photos_may_lie_off_their_points_follows_from_the_parts() -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from das3d_cli.detector import Detector, Prediction
 
 ANOMALOUS = 4  # exit code of --fail-on-anomaly
+_LISTED = 8  # defects of one part
 _STDIN = Path("-")
 
 
@@ -312,5 +313,7 @@ def _record(judged: _Judged, detector: Detector, run: Path) -> dict[str, Any]:
 def _show(found: Prediction, name: str) -> None:
     verdict = "ANOMALOUS" if found.anomalous else "NORMAL"
     console.result(f"{on_a_line(name)}{verdict}  score {found.score:.3f}  threshold {found.threshold:.3f}")
-    for d in found.defects:
+    for d in found.defects[:_LISTED]:
         console.result(f"  defect at row {d.row}, column {d.column}: {d.extent}, score {d.score:.3f}")
+    if (more := len(found.defects) - _LISTED) > 0:
+        console.result(f"  and {more} more with lower scores; --json lists all")

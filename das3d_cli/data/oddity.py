@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from das3d_cli.data.capture import Camera, Form, Geometry
 
@@ -25,6 +26,7 @@ _NO_TABLE = (
 _LOW = 0.2  # share of a part's area; the foot of any part takes less
 _FEW, _FEW_IN = 0.1, 3  # share of the parts that counts as few; of 3 or more parts, one always does
 _OFFSET, _OFFSET_SHARE = 2.0, 0.00125  # factor on the usual deviation, and margin as a share of the window's side
+_ALL_OVER = 0.3  # share of a part's pixels; a defect seldom takes as much, and a wrong part or photo nearly always more
 _OFFSETS = 8  # parts; fewer do not show what is usual
 
 
@@ -100,6 +102,21 @@ def oddities(geometry: Geometry, form: Form, usual: Usual, window_m: float | Non
         *_of_points(geometry, form, usual),
         *_of_photo(geometry, form, usual),
     ]
+
+
+def of_defects(outlined: NDArray[np.bool_]) -> list[str]:
+    """Return a note if most that is outlined on an anomalous part can hardly be a defect.
+
+    Args:
+        outlined: (N,): which of the part's pixels would be outlined.
+    """
+    if (share := float(outlined.mean())) < _ALL_OVER:
+        return []
+    note = (
+        f"{share:.0%} of the part looks defective, more than a defect usually takes; check that it is the right part, and that it"
+        " lies and was captured like the others"
+    )
+    return [note]
 
 
 def of_all(usual: Usual, form: Form) -> list[str]:
