@@ -113,7 +113,7 @@ class Detector:
         self.form, usual = Form.of_saved(model_file["form"]), Usual(**model_file["usual"])
         # A detector that looks at depth alone uses photos only to find the part, so they are not checked.
         self.usual = (
-            replace(usual, brightness=None, photos="", photo_offset=None)
+            replace(usual, brightness=None, grey=None, photos="", photo_offset=None)
             if settings.model.modality == "depth"
             else usual
         )
@@ -233,7 +233,7 @@ class Detector:
         """Judge one raw capture.
 
         Args:
-            rgb: uint8, (H, W, 3), or (H, W) if the detector `needs` RGB alone; may be None if it needs depth alone.
+            rgb: uint8, (H, W, 3), or (H, W) if grey; may be None if it needs depth alone.
             xyz: float32, (H, W, 3), metres; missing points are (0, 0, 0) or NaN. None if it needs RGB alone.
 
         Raises:
@@ -286,7 +286,7 @@ class Detector:
     def _capture(self, rgb: NDArray[np.uint8] | None, xyz: NDArray[np.float32] | None) -> RawCapture:
         """Check a program's arrays and make a capture of them."""
         given = self._as_needed(RawCapture(rgb, xyz))
-        photo = None if given.rgb is None else as_rgb(given.rgb, "rgb", grey=self.needs == "rgb")
+        photo = None if given.rgb is None else as_rgb(given.rgb, "rgb")
         points = None if given.xyz is None else as_points(given.xyz, "xyz")
         if photo is not None and points is not None:
             check_size("rgb", photo, points.shape[:2])

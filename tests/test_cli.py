@@ -817,11 +817,10 @@ class TestBadCaptures:
             (lambda xyz, rgb: ((xyz * 1000).astype(np.int16), rgb), "int16"),
             (lambda xyz, rgb: (np.where(xyz > 0.4, np.inf, xyz).astype(np.float32), rgb), "inf"),
             (lambda xyz, rgb: (xyz[:-2], rgb), "size"),
-            (lambda xyz, rgb: (xyz, rgb[..., 0]), "grey"),
             (lambda xyz, rgb: (xyz, rgb.astype(np.uint16) * 257), "16"),
             (lambda xyz, rgb: (xyz, np.dstack((rgb, rgb[..., :1]))), "alpha"),
         ],
-        ids=["all missing", "2-D", "integer", "inf", "other size", "grey", "16-bit", "alpha"],
+        ids=["all missing", "2-D", "integer", "inf", "other size", "16-bit", "alpha"],
     )  # fmt: skip
     def test_unusable_values(self, place: Path, tmp_path: Path, change, part: str):
         xyz, rgb = change(tifffile.imread(place / "part.tiff"), cv2.imread(str(place / "part.png")))

@@ -270,10 +270,9 @@ class TestImages:
             refusal(lambda: read_rgb(path), path)
         assert capfd.readouterr() == ("", "")
 
-    def test_grey_is_a_colour_image_where_there_are_no_points(self, tmp_path: Path) -> None:
-        path = save_image(tmp_path / "a.png", RGB[..., 0])
-        capture = read_capture(path, None)
-        assert capture.xyz is None and capture.shape == (6, 8)
-        assert np.array_equal(np.asarray(capture.rgb), np.repeat(RGB[..., :1], 3, axis=2))
-        assert np.array_equal(as_rgb(RGB[..., 0], "rgb", grey=True), np.asarray(capture.rgb))
-        assert "grey" in refusal(lambda: read_capture(path, save_tiff(tmp_path / "a.tiff", XYZ)), path)
+    def test_grey_has_three_equal_channels(self, tmp_path: Path) -> None:
+        path, equal = save_image(tmp_path / "a.png", RGB[..., 0]), np.repeat(RGB[..., :1], 3, axis=2)
+        alone, beside = read_capture(path, None), read_capture(path, save_tiff(tmp_path / "a.tiff", XYZ))
+        assert alone.xyz is None and alone.shape == (6, 8)
+        assert np.array_equal(np.asarray(alone.rgb), equal) and np.array_equal(np.asarray(beside.rgb), equal)
+        assert np.array_equal(as_rgb(RGB[..., 0], "rgb"), equal)

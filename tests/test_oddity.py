@@ -13,11 +13,13 @@ from das3d_cli.data.capture import Camera, Form, Geometry
 from das3d_cli.data.oddity import Usual, oddities, of_all, of_defects, usual_of
 
 FORM = Form(plane_distance_m=0.005, pitch_m=(4e-4, 4.2e-4))
-USUAL = Usual(within=True, gap_m=0.003, brightness=(80.0, 120.0), size=(400, 300), photo_offset=(-0.1, 0.3, 0.2))
+USUAL = Usual(
+    within=True, gap_m=0.003, brightness=(80.0, 120.0), grey=False, size=(400, 300), photo_offset=(-0.1, 0.3, 0.2)
+)
 WINDOW_M = 0.1
 PART = Geometry(
     (0.0, 0.0, -1.0, 0.4), 0.0, -0.03, 0.0, 300, 400, 250, 20, 60, 0.01, (0.0, 0.0), within=True, measured_fraction=0.97,
-    clipped_fraction=0.005, pitch_m=4.1e-4, span_m=0.085, gap_m=0.004, brightness=100.0, photo_offset=(0.3, 0.1),
+    clipped_fraction=0.005, pitch_m=4.1e-4, span_m=0.085, gap_m=0.004, brightness=100.0, grey=False, photo_offset=(0.3, 0.1),
 )  # fmt: skip
 
 
@@ -42,6 +44,7 @@ def test_nothing_is_said_of_a_part_like_others() -> None:
         ({"brightness": 3.0}, r"^the part's mean brightness is 3 of 255, but 80 to 120 for training parts;"),
         ({"tilt_deg": None}, r"^no table is visible around the part, .*; most training parts show a table,"),
         ({"brightness": 200.0}, r"^the part's mean brightness is 200 of 255"),
+        ({"grey": True}, r"^the photo is grey, but training photos have colours; take it as they were taken$"),
         (
             {"photo_offset": (-0.1, -1.0)},
             r"^the photo lies 1\.3 pixels from where training photos lie .*, most of which lie within 0\.2 of it; check",
@@ -74,7 +77,7 @@ def test_how_far_photos_may_lie_off_their_points_follows_from_the_parts() -> Non
 def test_of_photos_alone_another_size_is_told() -> None:
     form, usual = (
         Form("rgb", "whole", plane_distance_m=0.005),
-        Usual(within=True, brightness=(80.0, 120.0), size=(400, 300)),
+        Usual(within=True, brightness=(80.0, 120.0), grey=False, size=(400, 300)),
     )
     alone = Geometry(None, None, None, None, 300, 400, 400, 50, 0, 1.0, (0.0, 0.0), brightness=90.0)
     assert oddities(alone, form, usual, None) == []
@@ -93,9 +96,10 @@ def test_where_pixels_show_more_or_less_it_is_told_whether_the_image_has_another
 def test_usual_is_what_most_good_parts_are_like() -> None:
     parts = [replace(PART, within=i > 0, gap_m=i * 1e-3, brightness=90.0 + i) for i in range(12)]
     assert usual_of(parts, 0.03, 1.2, "PNG") == Usual(
-        True, 0.011, 0.03, 1.2, True, (90.0, 101.0), (400, 300), "PNG", (0.3, 0.1, 0.0)
+        True, 0.011, 0.03, 1.2, True, (90.0, 101.0), (400, 300), "PNG", (0.3, 0.1, 0.0), grey=False
     )
     mixed = [*parts, replace(PART, raw_width=500, within=False)]
+    assert usual_of([*parts, replace(PART, grey=True)], 0.0, 1.0, "").grey is None
     assert (usual_of(mixed, 0.0, 1.0, "").within, usual_of(mixed, 0.0, 1.0, "").size) == (False, None)
     assert usual_of([], 0.0, 1.0, "") == Usual()
 

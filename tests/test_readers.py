@@ -317,7 +317,6 @@ def test_unusable_point_cloud(tmp_path: Path, name: str) -> None:
 
 
 BAD_RGB = {
-    "grey": (RGB[..., 0], "grey"),
     "16-bit": (RGB.astype(np.uint16) * 257, "holds uint16 values"),
     "alpha": (np.concatenate([RGB, RGB[..., :1]], axis=2), "alpha"),
 }

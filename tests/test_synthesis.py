@@ -621,6 +621,13 @@ class TestRelight:
         assert ratio.diff(dim=-1).abs().max() < 0.06
         assert ratio.mean(dim=(1, 2, 3)).std() > 0.05
 
+    def test_what_has_no_colours_gets_none(self):
+        images = torch.rand(2, 1, SIZE, SIZE).repeat(1, 3, 1, 1)
+        images[1, 0, 3, 3] = 0.5 * images[1, 1, 3, 3]
+        lit = relight(images, streams(2), 0.2)
+        assert torch.equal(lit[0, 0], lit[0, 1]) and torch.equal(lit[0, 1], lit[0, 2])
+        assert not torch.equal(lit[1, 1], lit[1, 2])
+
     def test_no_light_is_brighter_than_white(self):
         assert relight(torch.ones(8, 3, SIZE, SIZE), streams(8), 0.5).max() <= 1
 

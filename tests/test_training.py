@@ -146,6 +146,20 @@ class TestRun:
         assert not made.mask[bare].any() and not made.refined[bare].any()
         assert made.mask[made.foreground & ~normal.foreground].all()
 
+    def test_grey_parts_get_grey_defects(self, shared_dataset: Path, tmp_path: Path):
+        shutil.copytree(shared_dataset / "tire", tmp_path / "raw/tire")
+        for photo in (tmp_path / "raw").rglob("rgb/*.png"):
+            cv2.imwrite(str(photo), cv2.imread(str(photo), cv2.IMREAD_GRAYSCALE))
+        build(find_entries(tmp_path / "raw"), tmp_path / "out", PreprocessSettings(size=64), workers=1)
+        s, grey = settings("synthesis.dropout=0", "synthesis.added_share=0.5"), open_cache(tmp_path / "out", "tire")
+        data = samples.load_data(s, grey, CPU)
+        batch = data.train.pick(torch.arange(16) % 4)
+        normal, made = samples.synthesised(batch, torch.arange(16), 0, data.textures, s, normal_share=0.0)
+        for images in (normal.rgb, made.rgb):
+            assert torch.equal(images[:, 0], images[:, 1]) and torch.equal(images[:, 1], images[:, 2])
+        changed = ((made.rgb - normal.rgb).abs() > 0.05).any(dim=1, keepdim=True)
+        assert changed.any() and made.mask[changed].mean() > 0.9
+
     def test_another_seed_begins_with_another_network(self, cache: Cache, tmp_path: Path):
         begun = [training.start(settings(f"seed={seed}"), cache, tmp_path, CPU).network for seed in (0, 1, 0)]
         first, other, again = (dict(network.named_parameters()) for network in begun)
@@ -786,14 +800,13 @@ class TestDetector:
         hardly = np.where(
             np.random.default_rng(0).random(capture.shape)[..., None] < 0.8, np.float32(np.nan), capture.xyz
         )
-        (told,) = detector.predict(capture.rgb, hardly).notes
+        told, *_ = detector.predict(capture.rgb, hardly).notes
         assert prediction.notes == [] and "of the part has no points" in told
 
     def test_what_the_readers_refuse_predict_refuses_too(self, finished: Trainer, capture):
         detector, part = Detector.load(finished.run, "cpu"), capture("ring")
         for rgb, xyz, reason in (
             (part.rgb.astype(np.float32), part.xyz, "holds float32 values"),
-            (part.rgb[..., 0], part.xyz, "grey"),
             (part.rgb, part.xyz[..., 2], "H x W x 3"),
             (part.rgb[:-1], part.xyz, "same size"),
             (part.rgb, np.full_like(part.xyz, np.inf), "infinite"),

@@ -82,6 +82,15 @@ class RawCapture:
         return height, width
 
 
+def is_grey(rgb: NDArray[np.uint8]) -> bool:
+    """Whether the colours of images, uint8, (..., 3), are equal everywhere."""
+
+    def equal(some: NDArray[np.uint8]) -> bool:
+        return bool((some[..., 0] == some[..., 1]).all() and (some[..., 1] == some[..., 2]).all())
+
+    return equal(rgb[..., ::16, :]) and equal(rgb)  # colours mostly show in any few pixels
+
+
 @dataclass(frozen=True)
 class Geometry:
     """Where a sample came from: the table under the part, the way back to raw pixels, and measurements of the capture.
@@ -107,6 +116,7 @@ class Geometry:
         brightness: mean of the part's colours, 0 to 255; None without a colour image.
         photo_offset: shift of the part's outline in the photo from that of its points, x and y in raw pixels, see
             `das3d_cli.data.alignment`; None if it cannot be told, or without points or colour image.
+        grey: the image has no colours; None without one.
     """
 
     plane: tuple[float, float, float, float] | None
@@ -128,6 +138,7 @@ class Geometry:
     gap_m: float | None = None
     brightness: float | None = None
     photo_offset: tuple[float, float] | None = None
+    grey: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,7 @@ class Usual:
         photos: "PNG" or "JPEG" if all colour images are of that kind; else "".
         photo_offset: offset of photos from their points, raw pixels: median x and y, and the distance from it within
             which nine of ten lie; None if too few parts show it.
+        grey: whether images have no colours; None without images, or where only some have none.
     """
 
     within: bool = False
@@ -56,6 +57,7 @@ class Usual:
     size: tuple[int, int] | None = None
     photos: str = ""
     photo_offset: tuple[float, float, float] | None = None
+    grey: bool | None = None
 
 
 def usual_of(geometries: Sequence[Geometry], low_fraction: float, aspect: float, photos: str) -> Usual:
@@ -64,7 +66,7 @@ def usual_of(geometries: Sequence[Geometry], low_fraction: float, aspect: float,
         return Usual(low_fraction=low_fraction, aspect=aspect, photos=photos)
     gaps = [one.gap_m for one in geometries if one.gap_m is not None]
     lights = [one.brightness for one in geometries if one.brightness is not None]
-    sizes = {(one.raw_width, one.raw_height) for one in geometries}
+    sizes, greys = {(one.raw_width, one.raw_height) for one in geometries}, {one.grey for one in geometries}
     return Usual(
         within=sum(not one.within for one in geometries) <= max(_FEW * len(geometries), len(geometries) >= _FEW_IN),
         gap_m=max(gaps, default=None),
@@ -75,6 +77,7 @@ def usual_of(geometries: Sequence[Geometry], low_fraction: float, aspect: float,
         size=sizes.pop() if len(sizes) == 1 else None,
         photos=photos,
         photo_offset=_usual_offset([one.photo_offset for one in geometries if one.photo_offset is not None]),
+        grey=greys.pop() if len(greys) == 1 else None,
     )
 
 
@@ -207,6 +210,9 @@ def _of_photo(geometry: Geometry, form: Form, usual: Usual) -> list[str]:
                 f"the part's mean brightness is {geometry.brightness:.0f} of 255, but {darkest:.0f} to {brightest:.0f} for training parts;"
                 " check that it was exposed as they were"
             )
+    if not told and usual.grey is not None and geometry.grey is not None and usual.grey != geometry.grey:
+        own_kind, others = ("is grey", "have colours") if geometry.grey else ("has colours", "are grey")
+        told.append(f"the photo {own_kind}, but training photos {others}; take it as they were taken")
     if usual.photo_offset and geometry.photo_offset:
         *middle, within = usual.photo_offset
         off = math.dist(geometry.photo_offset, middle)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from das3d_cli.data.alignment import photo_offset
-from das3d_cli.data.capture import Foreground, Geometry, Masks, RawCapture, Sample
+from das3d_cli.data.capture import Foreground, Geometry, Masks, RawCapture, Sample, is_grey
 from das3d_cli.data.fill import enclosed, fill, part_coloured, stray
 from das3d_cli.data.foreground import find_foreground
 from das3d_cli.data.parallax import displacement, pixel_aspect, pixel_pitch
@@ -194,6 +194,7 @@ def _geometry(capture: RawCapture, part: _Part, window_px: float | None) -> Geom
         span_m=span_px and part.pitch_m and span_px * part.pitch_m,
         gap_m=part.gap_m,
         brightness=None if rgb is None else float(np.mean(cv2.mean(rgb, part.mask.astype(np.uint8))[:3])),
+        grey=None if rgb is None else is_grey(rgb),
         photo_offset=None if rgb is None or xyz is None else photo_offset(rgb, part.mask, ~np.isnan(xyz[..., 2])),
     )
 

@@ -45,14 +45,14 @@ def read_capture(
     """Read one part: a colour image and an organised point cloud of the same size, or one of the two.
 
     Args:
-        rgb_path: as for `read_rgb`; without a point cloud it may be grey, as from a grey camera.
+        rgb_path: as for `read_rgb`.
         xyz_path, camera, limits, unit: as for `read_xyz`.
 
     Raises:
         DataError: as `read_rgb` and `read_xyz`, or the two differ in size.
     """
     if rgb_path is None or xyz_path is None:
-        rgb = None if rgb_path is None else read_rgb(rgb_path, grey=True, upright=xyz_path is None)
+        rgb = None if rgb_path is None else read_rgb(rgb_path, upright=xyz_path is None)
         return RawCapture(rgb, None if xyz_path is None else read_xyz(xyz_path, camera, limits, unit))
     with ThreadPoolExecutor(2) as threads:  # both take about equally long
         photo = threads.submit(read_rgb, rgb_path)
@@ -159,26 +159,25 @@ def kind_of_photo(path: Path) -> str:
     return {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}.get(path.suffix.lower(), "")
 
 
-def read_rgb(path: Path, *, grey: bool = False, upright: bool = False) -> NDArray[np.uint8]:
-    """Read a colour image from an 8-bit PNG or JPEG.
+def read_rgb(path: Path, *, upright: bool = False) -> NDArray[np.uint8]:
+    """Read a colour or grey image from an 8-bit PNG or JPEG.
 
     Args:
         path: the file.
-        grey: accept a grey image too, returned as three equal channels.
         upright: rotate a JPEG by its EXIF orientation, as viewers do; not beside points, which keep the sensor's.
 
     Returns:
-        uint8, (H, W, 3), in the order red, green, blue.
+        uint8, (H, W, 3), in the order red, green, blue, which are equal where the image is grey.
 
     Raises:
-        DataError: missing, truncated or of another kind; grey, 16-bit or with an alpha channel.
+        DataError: missing, truncated or of another kind; 16-bit or with an alpha channel.
     """
     image = decode_image(path, read_bytes(path, "colour image"), "colour image", upright=upright)
-    return np.asarray(cv2.cvtColor(as_rgb(image, str(path), grey=grey), cv2.COLOR_BGR2RGB), np.uint8)
+    return np.asarray(cv2.cvtColor(as_rgb(image, str(path)), cv2.COLOR_BGR2RGB), np.uint8)
 
 
-def as_rgb(image: ArrayLike, name: str, *, grey: bool = False) -> NDArray[np.uint8]:
-    """Return an array as an 8-bit colour image with three channels; errors call it `name`, `grey` as for `read_rgb`.
+def as_rgb(image: ArrayLike, name: str) -> NDArray[np.uint8]:
+    """Return an 8-bit colour or grey image, (H, W, 3) or (H, W), with three channels; errors call it `name`.
 
     Raises:
         DataError: as `read_rgb`.
@@ -188,10 +187,8 @@ def as_rgb(image: ArrayLike, name: str, *, grey: bool = False) -> NDArray[np.uin
         raise DataError(f"{name}: is {_extent(image.shape)} and holds no pixels")
     if image.dtype != np.uint8:
         raise DataError(f"{name}: holds {image.dtype} values; convert it to 8-bit RGB (uint8)")
-    if image.ndim == 2 and grey:
-        return np.repeat(image[..., None], 3, axis=2)
     if image.ndim == 2:
-        raise DataError(f"{name}: is a grey image; store it in three equal channels, as 8-bit RGB")
+        return np.repeat(image[..., None], 3, axis=2)
     if image.ndim != 3 or image.shape[2] != 3:
         raise DataError(
             f"{name}: has channels other than red, green and blue, such as alpha; convert it to 8-bit RGB without transparency"
