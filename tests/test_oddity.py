@@ -14,12 +14,14 @@ from das3d_cli.data.oddity import Usual, oddities, of_all, of_defects, usual_of
 
 FORM = Form(plane_distance_m=0.005, pitch_m=(4e-4, 4.2e-4))
 USUAL = Usual(
-    within=True, gap_m=0.003, brightness=(80.0, 120.0), grey=False, size=(400, 300), photo_offset=(-0.1, 0.3, 0.2)
-)
+    within=True, gap_m=0.003, brightness=(80.0, 120.0), grey=False, size=(400, 300), photo_offset=(-0.1, 0.3, 0.2),
+    tilt_deg=(0.0, 3.0), tint=(0.1, 0.2),
+)  # fmt: skip
 WINDOW_M = 0.1
 PART = Geometry(
     (0.0, 0.0, -1.0, 0.4), 0.0, -0.03, 0.0, 300, 400, 250, 20, 60, 0.01, (0.0, 0.0), within=True, measured_fraction=0.97,
-    clipped_fraction=0.005, pitch_m=4.1e-4, span_m=0.085, gap_m=0.004, brightness=100.0, grey=False, photo_offset=(0.3, 0.1),
+    clipped_fraction=0.005, pitch_m=4.1e-4, span_m=0.085, gap_m=0.004, brightness=100.0, grey=False, tint=0.12,
+    photo_offset=(0.3, 0.1),
 )  # fmt: skip
 
 
@@ -44,6 +46,9 @@ def test_nothing_is_said_of_a_part_like_others() -> None:
         ({"brightness": 3.0}, r"^the part's mean brightness is 3 of 255, but 80 to 120 for training parts;"),
         ({"tilt_deg": None}, r"^no table is visible around the part, .*; most training parts show a table,"),
         ({"brightness": 200.0}, r"^the part's mean brightness is 200 of 255"),
+        ({"brightness": 181.0}, r"^the part's mean brightness is 181 of 255, but 80 to 120"),
+        ({"tilt_deg": 14.0}, r"^the table is seen at 14 degrees to its normal, but at 0 to 3 in training captures;"),
+        ({"tint": -0.15}, r"^red and blue seem to be exchanged, compared with training photos;"),
         ({"grey": True}, r"^the photo is grey, but training photos have colours; take it as they were taken$"),
         (
             {"photo_offset": (-0.1, -1.0)},
@@ -54,6 +59,25 @@ def test_nothing_is_said_of_a_part_like_others() -> None:
 def test_what_is_unlike_others_is_told_once(changes: dict[str, Any], told: str) -> None:
     (note,) = oddities(replace(PART, **changes), FORM, USUAL, WINDOW_M)
     assert re.search(told, note), note
+
+
+def test_a_slightly_other_view_light_or_colour_is_not_told() -> None:
+    for changes in ({"tilt_deg": 12.0}, {"tint": -0.05}, {"tint": 0.4}, {"brightness": 175.0}):
+        assert oddities(replace(PART, **changes), FORM, USUAL, WINDOW_M) == []
+    bright = replace(USUAL, brightness=(200.0, 230.0))
+    assert oddities(replace(PART, brightness=240.0), FORM, bright, WINDOW_M) == []
+    (note,) = oddities(replace(PART, brightness=244.0), FORM, bright, WINDOW_M)
+    assert note.startswith("the part's mean brightness is 244 of 255, but 200 to 230 for training parts")
+
+
+@pytest.mark.parametrize(("usual", "own"), [((-0.3, -0.1), 0.2), ((0.1, 0.3), -0.2)])
+def test_exchanged_colours_are_told_if_all_training_photos_lean_the_same_way(
+    usual: tuple[float, float], own: float
+) -> None:
+    swapped = replace(PART, tint=own)
+    assert len(oddities(swapped, FORM, replace(USUAL, tint=usual), WINDOW_M)) == 1
+    for vague in ((-0.3, 0.3), (-0.03, -0.01), (0.01, 0.03), None):
+        assert oddities(swapped, FORM, replace(USUAL, tint=vague), WINDOW_M) == []
 
 
 def test_a_part_that_looks_defective_all_over_is_told_apart_from_one_with_a_large_defect() -> None:
@@ -96,7 +120,7 @@ def test_where_pixels_show_more_or_less_it_is_told_whether_the_image_has_another
 def test_usual_is_what_most_good_parts_are_like() -> None:
     parts = [replace(PART, within=i > 0, gap_m=i * 1e-3, brightness=90.0 + i) for i in range(12)]
     assert usual_of(parts, 0.03, 1.2, "PNG") == Usual(
-        True, 0.011, 0.03, 1.2, True, (90.0, 101.0), (400, 300), "PNG", (0.3, 0.1, 0.0), grey=False
+        True, 0.011, 0.03, 1.2, True, (90.0, 101.0), (400, 300), "PNG", (0.3, 0.1, 0.0), False, (0.0, 0.0), (0.12, 0.12)
     )
     mixed = [*parts, replace(PART, raw_width=500, within=False)]
     assert usual_of([*parts, replace(PART, grey=True)], 0.0, 1.0, "").grey is None

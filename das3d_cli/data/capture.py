@@ -117,6 +117,7 @@ class Geometry:
         photo_offset: shift of the part's outline in the photo from that of its points, x and y in raw pixels, see
             `das3d_cli.data.alignment`; None if it cannot be told, or without points or colour image.
         grey: the image has no colours; None without one.
+        tint: (red - blue) / (red + green + blue) of the part's mean colour; None without a colour image.
     """
 
     plane: tuple[float, float, float, float] | None
@@ -139,6 +140,7 @@ class Geometry:
     brightness: float | None = None
     photo_offset: tuple[float, float] | None = None
     grey: bool | None = None
+    tint: float | None = None
 
 
 @dataclass(frozen=True)

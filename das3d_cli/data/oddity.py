@@ -16,9 +16,13 @@ _MEASURED = 0.5  # share of a part's pixels with a point: below it, most of its 
 _CLIPPED = 0.1  # share of its points; less may be a bump beyond the range, which is detected as a defect
 _OTHER_PITCH = 1.1  # factor beyond the largest or smallest pitch
 _WIDER, _WIDER_M = 1.5, 2e-3  # factor and margin over the widest gap
-_OTHER_LIGHT, _LIGHT = 1.5, 10  # factor and margin (of 255) beyond the brightest or darkest part
+_OTHER_LIGHT, _LIGHT = 1.5, 10  # factor and margin (of 255) beyond the darkest part
+_TOO_LIGHT = 1.4  # factor beyond the brightest one, which must also leave half of what is then left to white
+_WHITE = 255
 _BLACK = 1 / 3  # share of the darkest part: the stricter limit where parts are dark
 _ASPECT = 1.1
+_OTHER_TILT = 10.0  # degrees beyond the training captures'
+_TINT = 0.05  # of (red - blue) / (red + green + blue): less says nothing about the order of the channels
 _NO_TABLE = (
     "no table is visible around the part, so depths are measured along the camera's axis and sizes across it, which come out too"
     " short if the axis is tilted"
@@ -46,6 +50,8 @@ class Usual:
         photo_offset: offset of photos from their points, raw pixels: median x and y, and the distance from it within
             which nine of ten lie; None if too few parts show it.
         grey: whether images have no colours; None without images, or where only some have none.
+        tilt_deg: least and largest angle between the table's normal and the optical axis, degrees; None without a table.
+        tint: least and largest `Geometry.tint`; None without images.
     """
 
     within: bool = False
@@ -58,6 +64,8 @@ class Usual:
     photos: str = ""
     photo_offset: tuple[float, float, float] | None = None
     grey: bool | None = None
+    tilt_deg: tuple[float, float] | None = None
+    tint: tuple[float, float] | None = None
 
 
 def usual_of(geometries: Sequence[Geometry], low_fraction: float, aspect: float, photos: str) -> Usual:
@@ -66,6 +74,8 @@ def usual_of(geometries: Sequence[Geometry], low_fraction: float, aspect: float,
         return Usual(low_fraction=low_fraction, aspect=aspect, photos=photos)
     gaps = [one.gap_m for one in geometries if one.gap_m is not None]
     lights = [one.brightness for one in geometries if one.brightness is not None]
+    tilts = [one.tilt_deg for one in geometries if one.tilt_deg is not None]
+    tints = [one.tint for one in geometries if one.tint is not None]
     sizes, greys = {(one.raw_width, one.raw_height) for one in geometries}, {one.grey for one in geometries}
     return Usual(
         within=sum(not one.within for one in geometries) <= max(_FEW * len(geometries), len(geometries) >= _FEW_IN),
@@ -73,12 +83,18 @@ def usual_of(geometries: Sequence[Geometry], low_fraction: float, aspect: float,
         low_fraction=low_fraction,
         aspect=aspect,
         table=sum(_lacks_table(one) for one in geometries) <= len(geometries) / 2,
-        brightness=(min(lights), max(lights)) if lights else None,
+        brightness=_range(lights),
         size=sizes.pop() if len(sizes) == 1 else None,
         photos=photos,
         photo_offset=_usual_offset([one.photo_offset for one in geometries if one.photo_offset is not None]),
         grey=greys.pop() if len(greys) == 1 else None,
+        tilt_deg=_range(tilts),
+        tint=_range(tints),
     )
+
+
+def _range(values: Sequence[float]) -> tuple[float, float] | None:
+    return (min(values), max(values)) if values else None
 
 
 def _lacks_table(geometry: Geometry) -> bool:
@@ -172,6 +188,13 @@ def _of_view(geometry: Geometry, form: Form, usual: Usual, window_m: float | Non
             f"a pixel shows {pitch * 1e3:.3g} mm of the part, but {least:.3g} to {most:.3g} mm of the training parts, so the verdict is"
             f" less reliable; capture it {how}"
         )
+    if usual.tilt_deg and geometry.tilt_deg is not None:
+        least, most = usual.tilt_deg
+        if not least - _OTHER_TILT <= geometry.tilt_deg <= most + _OTHER_TILT:
+            told.append(
+                f"the table is seen at {geometry.tilt_deg:.0f} degrees to its normal, but at {least:.0f} to {most:.0f} in training"
+                " captures; capture it from where these were taken"
+            )
     if usual.within and not geometry.within:
         told.append("the part reaches the image's border, unlike most others; check that all of it is in view")
     return told
@@ -205,7 +228,8 @@ def _of_photo(geometry: Geometry, form: Form, usual: Usual) -> list[str]:
     if usual.brightness and geometry.brightness is not None:
         darkest, brightest = usual.brightness
         least = max(darkest / _OTHER_LIGHT - _LIGHT, darkest * _BLACK)
-        if not least <= geometry.brightness <= brightest * _OTHER_LIGHT + _LIGHT:
+        most = min(brightest * _TOO_LIGHT + _LIGHT, (brightest + _WHITE) / 2)
+        if not least <= geometry.brightness <= most:
             told.append(
                 f"the part's mean brightness is {geometry.brightness:.0f} of 255, but {darkest:.0f} to {brightest:.0f} for training parts;"
                 " check that it was exposed as they were"
@@ -213,6 +237,10 @@ def _of_photo(geometry: Geometry, form: Form, usual: Usual) -> list[str]:
     if not told and usual.grey is not None and geometry.grey is not None and usual.grey != geometry.grey:
         own_kind, others = ("is grey", "have colours") if geometry.grey else ("has colours", "are grey")
         told.append(f"the photo {own_kind}, but training photos {others}; take it as they were taken")
+    if usual.tint and geometry.tint is not None and _are_exchanged(geometry.tint, usual.tint):
+        told.append(
+            "red and blue seem to be exchanged, compared with training photos; give colours in the order red, green, blue"
+        )
     if usual.photo_offset and geometry.photo_offset:
         *middle, within = usual.photo_offset
         off = math.dist(geometry.photo_offset, middle)
@@ -227,3 +255,9 @@ def _of_photo(geometry: Geometry, form: Form, usual: Usual) -> list[str]:
             " shows the part as they do"
         )
     return told
+
+
+def _are_exchanged(tint: float, usual: tuple[float, float]) -> bool:
+    """Whether parts are redder than blue in all training photos and this one is bluer by as much, or the reverse."""
+    least, most = usual
+    return (least > _TINT and tint < -_TINT / 2 - least / 2) or (most < -_TINT and tint > _TINT / 2 - most / 2)

@@ -175,6 +175,7 @@ def _geometry(capture: RawCapture, part: _Part, window_px: float | None) -> Geom
     side, top, left, span_px = _frame(part.mask, window_px)
     height, width = capture.shape
     rgb, xyz = capture.rgb, capture.xyz
+    colour = None if rgb is None else cv2.mean(rgb, part.mask.astype(np.uint8))[:3]
     return Geometry(
         plane=part.plane,
         tilt_deg=part.tilt_deg,
@@ -193,8 +194,9 @@ def _geometry(capture: RawCapture, part: _Part, window_px: float | None) -> Geom
         pitch_m=part.pitch_m,
         span_m=span_px and part.pitch_m and span_px * part.pitch_m,
         gap_m=part.gap_m,
-        brightness=None if rgb is None else float(np.mean(cv2.mean(rgb, part.mask.astype(np.uint8))[:3])),
+        brightness=None if colour is None else sum(colour) / 3,
         grey=None if rgb is None else is_grey(rgb),
+        tint=None if colour is None else (colour[0] - colour[2]) / max(1.0, sum(colour)),
         photo_offset=None if rgb is None or xyz is None else photo_offset(rgb, part.mask, ~np.isnan(xyz[..., 2])),
     )
 
