@@ -152,6 +152,16 @@ class TestMainPath:
             arguments = ("predict", "part.tiff", "part.png", "--run", tmp_path / "model.pt")
             assert das3d(*arguments, cwd=place).returncode == 0
             assert das3d(*arguments, "--fail-on-anomaly", cwd=place).returncode == code
+        assert das3d(*arguments, "--fail-on-note", cwd=place).returncode == 0
+        cv2.imwrite(str(tmp_path / "dark.png"), cv2.imread(str(place / "part.png")) // 8)
+        dark = ("predict", "part.tiff", tmp_path / "dark.png", "--run", tmp_path / "model.pt", "--fail-on-note")
+        assert das3d(*dark, cwd=place).returncode == 5
+        checkpoint.save(tmp_path / "model.pt", content | {"threshold": 0.0})
+        assert das3d(*dark, "--fail-on-anomaly", cwd=place).returncode == 4
+        checkpoint.save(tmp_path / "model.pt", content | {"threshold": 1.1})
+        shutil.copy(place / "part.png", tmp_path / "cut.png")
+        (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:99])
+        assert das3d(*dark[:2], tmp_path / "cut.png", *dark[3:], cwd=place).returncode == 1
 
     def test_evaluate(self, place: Path, tmp_path: Path):
         done = ok(das3d("evaluate", "--pictures", tmp_path / "pictures", cwd=place))
@@ -439,6 +449,14 @@ class TestTables:
             f"would replace {tmp_path}/maps/cookie/test/{name}.tiff",
         )
         assert tifffile.imread(tmp_path / f"maps/cookie/test/{name}.tiff").shape == (4, 4, 3)
+
+    def test_pictures_of_the_run_that_a_category_has(self, trained: Path, tmp_path: Path):
+        call = ("evaluate", "--runs", "set", "--pictures", tmp_path / "shown", "--report", tmp_path / "page.html")
+        fails(das3d(*call, "--category", "tire", cwd=trained), 2, "2 are picked by --category", "--run set/tire-00")
+        assert not (tmp_path / "shown").exists()
+        done = ok(das3d(*call, "--category", "cookie", "--json", cwd=trained))
+        assert json.loads(done.stdout)["run"] == "set/cookie-001"
+        assert (tmp_path / "shown/overview.png").is_file() and (tmp_path / "page.html").is_file()
 
     def test_a_run_that_cannot_be_evaluated_is_told_and_the_rest_is_shown(self, trained: Path, tmp_path: Path):
         root = Path(shutil.copytree(trained / "out", tmp_path / "out"))
@@ -728,9 +746,7 @@ class TestUsage:
             (["evaluate", "--report", "folder.html"], 1, ["folder.html: cannot be written: it is a folder"]),
             (["evaluate", "--report", "part.png"], 2, ["--report part.png", "end in .html"]),
             (["evaluate", "--report", "no/where.html"], 1, ["no/where.html", "there is no folder no"]),
-            (["evaluate", "--pictures", "x", "--category", "tire"], 2, ["--pictures", "--run"]),
-            (["evaluate", "--report", "x.html", "--category", "tire"], 2, ["x.html", "--category", "--run runs/", "again"]),
-            (["evaluate", "--report", "x.html", "--run", "a", "--run", "b"], 2, ["x.html", "2 are given", "--run runs/"]),
+            (["evaluate", "--report", "x.html", "--run", "a", "--run", "b"], 2, ["x.html", "2 are given", "--run a", "again"]),
             (["evaluate", "--run", "runs/tire-001", "--category", "tire"], 2, ["--run", "--category"]),
             (["evaluate", "--category", "tire,cookie"], 2, ["cookie", "das3d train"]),
             (["train", "--category", ","], 2, ["--category", "no name"]),

@@ -100,7 +100,7 @@ def run(
 ) -> None:
     end_on_sigterm()
     settings = resolve({"hardware.gpus": gpus})
-    several = bool(category) or len(models or []) > 1
+    several = bool(category and not (pictures or report)) or len(models or []) > 1
     folders = runs or [DEFAULT_RUNS]
     _check_call(models, category, folders, all_seeds, maps, pictures, report, out or [])
     wanted, chosen = choose(models, category, data, folders, all_seeds)
@@ -108,6 +108,7 @@ def run(
         raise UsageError(
             f"--maps {maps}: takes one run per category, but {several_of} has several; name one with --run"
         )
+    _check_shown(pictures, report, [path for path, *_ in chosen], "are picked by --category")
     from das3d_cli.evaluation import Outcome
 
     outcomes: list[Outcome] = []
@@ -153,6 +154,15 @@ def run(
         raise typer.Exit(1)
 
 
+def _check_shown(pictures: Path | None, report: Path | None, models: list[Path], why: str) -> None:
+    for name, target in (("--pictures", pictures), ("--report", report)):
+        if target and len(models) > 1:
+            raise UsageError(
+                f"{name} {target}: shows one run, but {len(models)} {why}; give one, such as --run {models[0]} {name} {target},"
+                " and call again for each further run"
+            )
+
+
 def _check_call(
     models: list[Path] | None,
     category: list[str] | None,
@@ -184,13 +194,8 @@ def _check_call(
         raise UsageError(
             f"--maps {maps}: takes one --run at a time, but {len(models or [])} are given; call das3d once for each"
         )
-    for name, target in (("--pictures", pictures), ("--report", report)):
-        if target and (category or len(models or []) > 1):
-            why = "--category may pick several" if category else f"{len(models or [])} are given"
-            raise UsageError(
-                f"{name} {target}: shows one run, but {why}; give one, such as --run {folders[0] / 'tire-001'} {name} {target},"
-                " and call again for each further run"
-            )
+    if len(models or []) > 1:
+        _check_shown(pictures, report, models or [], "are given")
     if report and report.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"--report {report}: the name must end in .html")
     if report and not (pictures and real(report.parent) == real(pictures)):

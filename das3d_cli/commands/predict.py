@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from das3d_cli.data.parts import PartFiles
     from das3d_cli.detector import Detector, Prediction
 
-ANOMALOUS = 4  # exit code of --fail-on-anomaly
+ANOMALOUS, NOTED = 4, 5  # exit codes of --fail-on-anomaly and --fail-on-note
 _LISTED = 8  # defects of one part
 _STDIN = Path("-")
 
@@ -98,6 +98,14 @@ def run(
             help=f"Exit with code {ANOMALOUS} if any part is anomalous and all parts could be used.",
         ),
     ] = False,
+    fail_on_note: Annotated[
+        bool,
+        typer.Option(
+            "--fail-on-note",
+            help=f"Exit with code {NOTED} if all parts could be used, but there are notes on any of them, such as that the photo is dark:"
+            f" its verdict needs a person to look at it. With --fail-on-anomaly too, {ANOMALOUS} goes first.",
+        ),
+    ] = False,
 ) -> None:
     end_on_sigterm()
     settings = resolve({"hardware.gpus": gpus})
@@ -119,7 +127,7 @@ def run(
     def judge(part: PartFiles) -> _Judged:
         return _judge(detector, part, place, one_of_many=bool(parts))
 
-    count = failed = anomalous = 0
+    count = failed = anomalous = noted = 0
     # No working ahead on a list from standard input: its writer may wait for each answer before the next part.
     for judged in in_order(judge, files) if parts and parts != _STDIN else map(judge, files):
         # The JSON records hold the notes already, and writing to a stderr that nobody reads would block this process.
@@ -132,6 +140,7 @@ def run(
         count += 1
         failed += judged.error is not None
         anomalous += judged.found is not None and judged.found.anomalous
+        noted += bool(judged.found and _notes(judged.found, judged.part, detector))
         if judged.error and not parts:
             raise judged.error
     if parts:
@@ -140,6 +149,8 @@ def run(
         raise typer.Exit(1)
     if anomalous and fail_on_anomaly:
         raise typer.Exit(ANOMALOUS)
+    if noted and fail_on_note:
+        raise typer.Exit(NOTED)
 
 
 def _known(
@@ -302,12 +313,13 @@ def _record(judged: _Judged, detector: Detector, run: Path) -> dict[str, Any]:
     }  # fmt: skip
     if not found:
         return about | {"anomalous": None, "error": str(error)}
-    verdict = found.as_dict() | {"heatmap": str(picture) if picture else None}
-    if other := _of_another_kind(part, detector.usual.photos):
-        verdict["notes"].append(other)
-    if error:
-        verdict["notes"].append(f"no heat map: {error}")
-    return about | verdict
+    notes = [*_notes(found, part, detector), *([f"no heat map: {error}"] if error else [])]
+    return about | found.as_dict() | {"notes": notes, "heatmap": str(picture) if picture else None}
+
+
+def _notes(found: Prediction, part: PartFiles, detector: Detector) -> list[str]:
+    other = _of_another_kind(part, detector.usual.photos)
+    return [*found.notes, *([other] if other else [])]
 
 
 def _show(found: Prediction, name: str) -> None:
