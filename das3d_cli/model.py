@@ -256,6 +256,11 @@ class Das3d(nn.Module):
             discriminator_width, 2 * fold, discriminator_width, skips=True, levels=discriminator_levels
         )
 
+    @property
+    def compares(self) -> bool:
+        """Whether parts are compared with the mean part."""
+        return self.template is not None and self.template.compares
+
     def forward(self, rgb: Tensor, depth: Tensor, foreground: Tensor, parallax: Tensor) -> Output:
         """Run the three networks.
 

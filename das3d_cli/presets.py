@@ -27,6 +27,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "synthesis.pierced_share": 0.0,
         "synthesis.soft_share": 0.0,
         "synthesis.added_share": 0.0,
+        "synthesis.cut_share": 0.0,
         "synthesis.dropout": 0.5,
         "synthesis.normal_share": 0.0,
         "synthesis.relight": 0.0,

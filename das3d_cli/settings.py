@@ -135,6 +135,10 @@ class SynthesisSettings(Section):
         0.06, "share of samples to which material is added beside the part or in its holes, unless only RGB is looked at", ge=0, le=1,
         why="defects that only change or remove what is there do not teach a network to notice plugged holes",
     )  # fmt: skip
+    cut_share: float = setting(
+        0.06, "share of samples that a piece is broken off, where parts share no shape, unless only RGB is looked at", ge=0, le=1,
+        why="smaller defects do not teach a network what is left of a part that it cannot compare with a mean part",
+    )  # fmt: skip
     beta_max: float = setting(0.8, "beta of Eq. 8, the share of the part's own colour that stays, is drawn from U(0, b)", ge=0, le=1,
         why="fainter ones help with some parts and harm with others; up to 0.4, without any faint ones, less is found")  # fmt: skip
     dropout: float = setting(
@@ -157,9 +161,9 @@ class SynthesisSettings(Section):
 
     def augmentation(self) -> dict[str, Any]:
         """The keyword arguments of `das3d_cli.synthesis.augment.augment`."""
-        return self.model_dump(
-            exclude={"defects", "normal_share", "added_share", "rotate", "flip", "relight", "textures", "texture_count"}
-        )
+        others = {"defects", "normal_share", "added_share", "cut_share", "rotate", "flip", "relight", "textures",
+                  "texture_count"}  # fmt: skip
+        return self.model_dump(exclude=others)
 
 
 class ModelSettings(Section):

@@ -104,13 +104,13 @@ class Template(nn.Module):
         self.register_buffer("floors", floors[:, None, None], persistent=False)
         self.register_buffer("shared", torch.zeros(()))
         self.register_buffer("above", torch.ones(()))
-        self._compares = False  # as `shared`, on the host, so that no GPU is waited for
+        self.compares = False  # as `shared`, on the host, so that no GPU is waited for
         self.register_load_state_dict_post_hook(_compare_as_loaded)  # type: ignore[no-untyped-call]
 
     def compare(self, wanted: bool) -> None:
         """Switch the comparison with the mean part on or off."""
         self.shared.fill_(wanted)
-        self._compares = wanted
+        self.compares = wanted
 
     @property
     def channels(self) -> int:
@@ -141,7 +141,7 @@ class Template(nn.Module):
                 yield _Posed(colour, height, part, Pose(*pose), self._displacements(height, part, view))
 
         self._learn_mean(posed, len(rgb))
-        if self._compares and bool(foreground.all()):  # without an outline the overlap says nothing
+        if self.compares and bool(foreground.all()):  # without an outline the overlap says nothing
             self.compare(self._tells(posed))
         self._learn_spread(posed)
 
@@ -177,7 +177,7 @@ class Template(nn.Module):
     @torch.no_grad()
     def forward(self, rgb: Tensor, depth: Tensor, foreground: Tensor, parallax: Tensor) -> Comparison:
         """Compare each part with the mean part: float, (B, 3, S, S), (B, 1, S, S), (B, 1, S, S) and (B, 2)."""
-        if not self._compares:
+        if not self.compares:
             return self._uncompared(rgb, depth, foreground)
         with torch.autocast(rgb.device.type, enabled=False):
             rgb, depth, foreground, parallax = (given.float() for given in (rgb, depth, foreground, parallax))

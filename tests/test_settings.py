@@ -52,7 +52,8 @@ def test_the_papers_preset_is_the_papers():
             "sigma_max": 0.024, "sigma_aspect_max": 4.0, "sigma_correlation": 0.7, "kernel_norm": "sum", "strength_min": 0.04,
             "strength_max": 0.6, "strength_scale": "uniform",
             "change_threshold": 0.012, "pierced_share": 0.0, "soft_share": 0.0, "soft_radius_min": 0.04, "soft_radius_max": 0.16,
-            "added_share": 0.0, "beta_max": 0.8, "dropout": 0.5, "normal_share": 0.0, "rotate": True, "flip": False, "relight": 0.0,
+            "added_share": 0.0, "cut_share": 0.0,
+            "beta_max": 0.8, "dropout": 0.5, "normal_share": 0.0, "rotate": True, "flip": False, "relight": 0.0,
             "textures": None, "texture_count": 256,
         },
         "model": {

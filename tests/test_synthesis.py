@@ -15,6 +15,7 @@ from das3d_cli.scoring import quarter_turned
 from das3d_cli.settings import SynthesisSettings
 from das3d_cli.synthesis.added import add_material
 from das3d_cli.synthesis.augment import augment, augment_often, draw
+from das3d_cli.synthesis.cut import cut_off
 from das3d_cli.synthesis.light import relight
 from das3d_cli.synthesis.patches import _texture, beyond, within
 from das3d_cli.synthesis.perlin import _noise, perlin
@@ -533,6 +534,64 @@ class TestAddMaterial:
         together = self.add(ring, textures)
         alone = self.add(Batch(*(t[3:4] for t in ring)), textures, ItemRandom.of(0, 0, torch.tensor([3])))
         for a, b in zip(together, alone, strict=True):
+            assert torch.allclose(a[3:4].float(), b.float(), atol=1e-6)
+
+
+class TestCutOff:
+    @pytest.fixture
+    def parts(self, parts):
+        return parts._replace(depth=torch.where(parts.foreground, parts.depth, parts.depth[parts.foreground].max()))
+
+    def cut(self, parts, share=1.0, step=0):
+        return cut_off(parts, streams(step=step), share=share)
+
+    def test_what_is_missing_is_gone_and_nothing_else(self, parts):
+        whole, left, missing = self.cut(parts)
+        assert torch.equal(left.foreground, whole.foreground & ~missing)
+        assert torch.equal(left.rgb, whole.rgb * left.foreground)
+        assert torch.equal(left.depth[left.foreground], whole.depth[left.foreground])
+        for made in (whole, left):
+            for depth, part in zip(made.depth, made.foreground, strict=True):
+                assert (depth[~part] == depth[part].max()).all()
+
+    def test_a_piece_of_2_to_30_percent_lies_beyond_a_line(self, parts):
+        lost, apart = [], []
+        for step in range(20):
+            whole, left, missing = self.cut(parts, step=step)
+            cut = missing.flatten(1).any(dim=1)
+            lost.append(missing[cut].sum(dim=(1, 2, 3)) / whole.foreground[cut].sum(dim=(1, 2, 3)))
+            for gone, rest in zip(missing[cut, 0], left.foreground[cut, 0], strict=True):
+                points, sides = torch.cat((gone.nonzero(), rest.nonzero())).float(), torch.ones(gone.sum() + rest.sum())
+                sides[gone.sum() :] = -1
+                fit = torch.linalg.lstsq(F.pad(points, (0, 1), value=1.0), sides[:, None]).solution
+                apart.append(((F.pad(points, (0, 1), value=1.0) @ fit)[:, 0].sign() == sides).float().mean())
+        shares = torch.cat(lost)
+        assert 0.02 < shares.min() < 0.04 and 0.26 < shares.max() < 0.3
+        assert len(shares) > 0.7 * 320 and torch.stack(apart).mean() > 0.85
+
+    def test_what_is_left_lies_where_the_part_lay(self, parts):
+        def middle(mask):
+            return torch.stack([(rows_columns.amin(0) + rows_columns.amax(0)) / 2
+                                for rows_columns in (one[0].nonzero().float() for one in mask)])  # fmt: skip
+
+        _, left, missing = self.cut(parts)
+        assert (middle(left.foreground) - middle(parts.foreground)).abs().max() <= 1
+        assert missing.any()
+
+    def test_share_is_the_share_of_parts_and_the_others_stay_as_they_are(self, parts):
+        cut = torch.stack([self.cut(parts, 0.3, step).missing.any(dim=(1, 2, 3)) for step in range(40)])
+        every = torch.stack([self.cut(parts, 1.0, step).missing.any(dim=(1, 2, 3)) for step in range(40)])
+        assert cut.sum() / every.sum() == pytest.approx(0.3, abs=0.06)
+        whole, left, missing = self.cut(parts, 0.3)
+        kept = ~missing.any(dim=(1, 2, 3))
+        for given, *made in zip(parts, whole, left, strict=True):
+            assert kept.any() and all(torch.equal(given[kept], one[kept]) for one in made)
+        assert all(torch.equal(a, b) for a, b in zip(parts, self.cut(parts, 0.0).left, strict=True))
+
+    def test_an_item_does_not_depend_on_its_batch(self, parts):
+        together = self.cut(parts)
+        alone = cut_off(Batch(*(t[3:4] for t in parts)), ItemRandom.of(0, 0, torch.tensor([3])), share=1.0)
+        for a, b in zip((*together.left, together.missing), (*alone.left, alone.missing), strict=True):
             assert torch.allclose(a[3:4].float(), b.float(), atol=1e-6)
 
 

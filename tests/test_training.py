@@ -114,7 +114,7 @@ class TestRun:
 
         def made(step: int, seed: int = 0) -> torch.Tensor:
             other = s.model_copy(update={"seed": seed})
-            normal, augmented = samples.synthesised(batch, places, step, data.textures, other, 0.0)
+            normal, augmented = samples.synthesised(batch, places, step, data.textures, other, 0.0, compared=True)
             return torch.cat((normal.rgb, augmented.rgb))
 
         one = made(3)
@@ -130,7 +130,7 @@ class TestRun:
             "model": s.model.model_copy(update={"modality": modality}),
         })  # fmt: skip
         batch = data.train.pick(torch.arange(4))
-        normal, made = samples.synthesised(batch, torch.arange(4), 0, data.textures, s, normal_share=1.0)
+        normal, made = samples.synthesised(batch, torch.arange(4), 0, data.textures, s, normal_share=1.0, compared=True)
         added = made.foreground & ~normal.foreground
         assert added.flatten(1).any(dim=1).all() == (modality != "rgb")
         assert torch.equal(made.mask > 0, added) and made.refined[added].all()
@@ -141,10 +141,27 @@ class TestRun:
         changed = {"added_share": 1.0, "pierced_share": 1.0, "blob_radius_max": 0.3, "defects": 3}
         s = s.model_copy(update={"synthesis": s.synthesis.model_copy(update=changed)})
         batch = data.train.pick(torch.arange(48) % len(data.train.depth))
-        normal, made = samples.synthesised(batch, torch.arange(48), 0, data.textures, s, normal_share=0.0)
+        normal, made = samples.synthesised(
+            batch, torch.arange(48), 0, data.textures, s, normal_share=0.0, compared=True
+        )
         bare = ~(made.foreground | normal.foreground)
         assert not made.mask[bare].any() and not made.refined[bare].any()
         assert made.mask[made.foreground & ~normal.foreground].all()
+
+    @pytest.mark.parametrize(
+        ("modality", "compared"), [("both", False), ("depth", False), ("both", True), ("rgb", False)]
+    )
+    def test_pieces_are_broken_off_parts_without_a_mean_part(self, finished: Trainer, modality: str, compared: bool):
+        data, s = finished.data, finished.settings
+        s = s.model_copy(update={
+            "synthesis": s.synthesis.model_copy(update={"added_share": 0.0, "cut_share": 1.0}),
+            "model": s.model.model_copy(update={"modality": modality}),
+        })  # fmt: skip
+        batch = data.train.pick(torch.arange(16) % 4)
+        normal, made = samples.synthesised(batch, torch.arange(16), 0, data.textures, s, 1.0, compared=compared)
+        missing = normal.foreground & ~made.foreground
+        assert missing.any() == (modality != "rgb" and not compared)
+        assert torch.equal(made.mask > 0, missing) and made.refined[missing].all()
 
     def test_grey_parts_get_grey_defects(self, shared_dataset: Path, tmp_path: Path):
         shutil.copytree(shared_dataset / "tire", tmp_path / "raw/tire")
@@ -154,7 +171,9 @@ class TestRun:
         s, grey = settings("synthesis.dropout=0", "synthesis.added_share=0.5"), open_cache(tmp_path / "out", "tire")
         data = samples.load_data(s, grey, CPU)
         batch = data.train.pick(torch.arange(16) % 4)
-        normal, made = samples.synthesised(batch, torch.arange(16), 0, data.textures, s, normal_share=0.0)
+        normal, made = samples.synthesised(
+            batch, torch.arange(16), 0, data.textures, s, normal_share=0.0, compared=True
+        )
         for images in (normal.rgb, made.rgb):
             assert torch.equal(images[:, 0], images[:, 1]) and torch.equal(images[:, 1], images[:, 2])
         changed = ((made.rgb - normal.rgb).abs() > 0.05).any(dim=1, keepdim=True)

@@ -17,6 +17,7 @@ from das3d_cli.errors import DataError, UsageError
 from das3d_cli.settings import Settings
 from das3d_cli.synthesis.added import add_material
 from das3d_cli.synthesis.augment import Augmented, augment_often
+from das3d_cli.synthesis.cut import cut_off
 from das3d_cli.synthesis.light import relight
 from das3d_cli.synthesis.pose import turn
 from das3d_cli.synthesis.random import ItemRandom
@@ -97,28 +98,38 @@ def load_data(settings: Settings, cache: Cache, device: torch.device) -> Data:
 
 
 def synthesised(
-    batch: Batch, places: Tensor, step: Tensor | int, textures: Tensor, settings: Settings, normal_share: float
+    batch: Batch,
+    places: Tensor,
+    step: Tensor | int,
+    textures: Tensor,
+    settings: Settings,
+    normal_share: float,
+    *,
+    compared: bool,
 ) -> tuple[Batch, Augmented]:
     """Turn and relight good parts; return these and their augmented versions.
 
     Args:
         places: indices of the parts in their step's batch, (B,); with step and seed they determine the random draws.
-        normal_share: share of the parts that get no defect, except that material may be added to them.
+        normal_share: share of the parts that get no defect, except that material may be added or a piece broken off.
+        compared: whether the network compares parts with a mean part, which shows what is broken off without training.
     """
     s, modality = settings.synthesis, settings.model.modality
-    of_pose, of_light, of_defects, of_added = ItemRandom.of(settings.seed, step, places).split(4)
+    of_pose, of_light, of_defects, of_added, of_cut = ItemRandom.of(settings.seed, step, places).split(5)
     batch = turn(batch, of_pose, rotate=s.rotate, flip=s.flip)
     batch = batch._replace(rgb=relight(batch.rgb, of_light, s.relight))
+    batch, left, missing = cut_off(batch, of_cut, share=0 if compared or modality == "rgb" else s.cut_share)
     grown = add_material(
-        *batch.images, textures, of_added, share=s.added_share, radius_min=s.blob_radius_min,
+        *left.images, textures, of_added, share=s.added_share, radius_min=s.blob_radius_min,
         radius_max=s.blob_radius_max, modality=modality,
     )  # fmt: skip
     made = augment_often(
         grown.rgb, grown.depth, grown.foreground, textures, of_defects, modality=modality, defects=s.defects,
         normal_share=normal_share, **s.augmentation(),
     )  # fmt: skip
-    left = grown.mask & made.foreground  # where a defect has pierced added material, nothing is left to find
-    mask, refined = (torch.where(grown.mask, left.to(one.dtype), one) for one in (made.mask, made.refined))
+    added = grown.mask & made.foreground  # where a defect has pierced added material, nothing is left to find
+    mask, refined = (torch.where(grown.mask, added.to(one.dtype), one) for one in (made.mask, made.refined))
+    mask, refined = (torch.maximum(one, (missing & ~made.foreground).to(one.dtype)) for one in (mask, refined))
     return batch, made._replace(mask=mask, refined=refined)
 
 

@@ -133,7 +133,7 @@ class Trainer:
         """The samples that a step learns from, in equal micro-batches."""
         batch, s = Batch(rgb, depth, foreground, parallax), self.settings
         return [
-            synthesised(*some, step, self.data.textures, s, s.synthesis.normal_share)
+            synthesised(*some, step, self.data.textures, s, s.synthesis.normal_share, compared=self.network.compares)
             for some in self._micro_batches(batch)
         ]
 

@@ -64,7 +64,7 @@ def write_preview(folder: Path, cache: Cache, settings: Settings, count: int) ->
     make_folder(folder)
     indices = torch.arange(count)
     batch = data.train.pick(indices % len(data.train))
-    batch, made = synthesised(batch, indices, 0, data.textures, settings, normal_share=0.0)
+    batch, made = synthesised(batch, indices, 0, data.textures, settings, normal_share=0.0, compared=False)
     write_png(paths[0], _samples_sheet(cache.manifest.category, batch, made, settings))
     one = Batch(*(tensor[:1] for tensor in data.train.pick(torch.arange(1))))
     write_png(paths[1], _settings_sheet(cache.manifest.category, one, data.textures, settings))

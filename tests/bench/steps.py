@@ -91,7 +91,9 @@ def _as_in_a_step(trainer: Trainer, *inputs: Tensor) -> Callable[[], object]:
 
     def work(rgb: Tensor, depth: Tensor, foreground: Tensor, parallax: Tensor, places: Tensor, step: Tensor):
         parts, s = Batch(rgb, depth, foreground, parallax), trainer.settings
-        return synthesised(parts, places, step, trainer.data.textures, s, s.synthesis.normal_share)
+        return synthesised(
+            parts, places, step, trainer.data.textures, s, s.synthesis.normal_share, compared=trainer.network.compares
+        )
 
     launched = Recorded(work) if trainer._as_graph else work
     return functools.partial(launched, *inputs)
