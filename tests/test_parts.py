@@ -274,7 +274,15 @@ def test_exchanged_folders_are_told_as_such(tmp_path: Path, needs: Modality):
 
 def test_a_folder_without_parts(tmp_path: Path):
     touch(tmp_path, "notes.txt")
-    with pytest.raises(DataError, match="holds no part"):
+    with pytest.raises(DataError, match=r"holds no parts; expected .* rgb/$"):
+        find_parts(tmp_path, "both")
+
+
+def test_a_folder_of_folders_of_parts_names_one_of_these(tmp_path: Path):
+    touch(tmp_path, "notes/a.txt", "good/xyz/1.tiff", "good/rgb/1.png", "hole/xyz/1.tiff", "hole/rgb/1.png")
+    with pytest.raises(
+        DataError, match=f"holds no parts; .*; {tmp_path}/good does, so name it or another folder like it$"
+    ):
         find_parts(tmp_path, "both")
 
 

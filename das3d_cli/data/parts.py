@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -112,8 +113,16 @@ def find_parts(
         )
     if not parts:
         wanted = {"both": "NAME.tiff and NAME.png", "rgb": "NAME.png", "depth": "NAME.tiff"}[needs]
-        raise DataError(f"{where}: holds no parts; expected {wanted}, side by side or in xyz/ and rgb/")
+        inner = next((sub for sub in sorted(where.iterdir()) if _holds_parts(sub, needs, lights, layout)), None)
+        instead = f"; {inner} does, so name it or another folder like it" if inner else ""
+        raise DataError(f"{where}: holds no parts; expected {wanted}, side by side or in xyz/ and rgb/{instead}")
     return parts
+
+
+def _holds_parts(where: Path, needs: Modality, lights: Sequence[str], layout: str) -> bool:
+    with contextlib.suppress(DataError, OSError):
+        return where.is_dir() and bool(_in_folder(where, needs, lights, layout))
+    return False
 
 
 def parts_to_come(lines: Iterator[str], needs: Modality, category: str = "") -> Iterator[PartFiles]:
