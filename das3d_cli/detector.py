@@ -36,7 +36,7 @@ from das3d_cli.data.workers import in_order
 from das3d_cli.engine import checkpoint
 from das3d_cli.engine.recorded import EAGER_CALLS, Recorded
 from das3d_cli.errors import DataError, UsageError
-from das3d_cli.measure import Defect, Surface, find_defects, peak_level
+from das3d_cli.measure import Defect, Surface, defective, find_defects, peak_level
 from das3d_cli.modality import Modality
 from das3d_cli.model import Das3d
 from das3d_cli.scoring import Pass, Scored, judging, score_each
@@ -316,7 +316,8 @@ class Detector:
             # Resizing to the raw image can lower the peak, even below the threshold.
             defects[:1] = [defect._replace(score=float(value)) for defect in defects[:1]]
             notes = oddities(sample.geometry, self.form, self.usual, self.window_m)
-            notes += of_defects((map_ >= self.outline)[sample.foreground]) if anomalous else []
+            outlined = defective(map_, peak_level(map_, self.threshold, anomalous), self.outline)
+            notes += of_defects(outlined[sample.foreground])
             found.append(Prediction(anomalous, float(value), self.threshold, anomaly_map, defects, sample, notes))
         return found
 

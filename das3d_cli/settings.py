@@ -136,7 +136,7 @@ class SynthesisSettings(Section):
         why="defects that only change or remove what is there do not teach a network to notice plugged holes",
     )  # fmt: skip
     cut_share: float = setting(
-        0.06, "share of samples that a piece is broken off, where parts share no shape, unless only RGB is looked at", ge=0, le=1,
+        0.06, "chance that a piece is broken off a sample, where parts share no shape, unless only RGB is looked at", ge=0, le=1,
         why="smaller defects do not teach a network what is left of a part that it cannot compare with a mean part",
     )  # fmt: skip
     beta_max: float = setting(0.8, "beta of Eq. 8, the share of the part's own colour that stays, is drawn from U(0, b)", ge=0, le=1,

@@ -279,7 +279,7 @@ def test_a_folder_without_parts(tmp_path: Path):
 
 
 def test_a_folder_of_folders_of_parts_names_one_of_these(tmp_path: Path):
-    touch(tmp_path, "notes/a.txt", "good/xyz/1.tiff", "good/rgb/1.png", "hole/xyz/1.tiff", "hole/rgb/1.png")
+    touch(tmp_path, "a/b.png", "a/c.txt", "good/xyz/1.tiff", "good/rgb/1.png", "hole/xyz/1.tiff", "hole/rgb/1.png")
     with pytest.raises(
         DataError, match=f"holds no parts; .*; {tmp_path}/good does, so name it or another folder like it$"
     ):

@@ -155,8 +155,8 @@ TRAIN = ("train", "--gpus", "cpu", "--steps", "2", "--batch-size", "2", "--set",
 
 def test_a_category_of_boards_is_cut_at_half_their_height(das3d: Callable[..., str]):
     told = (
-        "low parts: what is less than 0.8 mm above the table counts as table; if these are mats or trays,"
-        " use --set preprocess.plane_distance_mm=5: board"
+        "low parts: what is less than 0.8 mm above the table counts as table; if these are mats or trays lower than"
+        " 5 mm, use --set preprocess.plane_distance_mm=5: board"
     )
     assert told in das3d(*PREPROCESS)
     cache = open_cache(Path("out"), "board")
@@ -184,7 +184,7 @@ def height_map(z: NDArray[np.float64]) -> NDArray[np.float32]:
 
 
 @pytest.mark.parametrize("lift", [0.0, 0.3, -0.3])
-def test_height_maps(lift: float):
+def test_low_parts_in_height_maps_are_cut_like_others(lift: float):
     rows, columns = np.mgrid[-0.06:0.06:120j, -0.08:0.08:160j]
     board = (abs(rows) < 0.03) & (abs(columns) < 0.04)
     dome = np.clip(0.004 - 2 * (rows**2 + columns**2), 0, None)
@@ -193,6 +193,7 @@ def test_height_maps(lift: float):
         name: fitting_distance(height_map(z + lift), 0.005)
         for name, z in {
             "board": 0.0016 * board,
+            "thin board": 0.0013 * board,
             "board with pins": 0.0016 * board + 0.01 * pins,
             "dome": dome,
             "block": 0.008 * board,
@@ -201,6 +202,7 @@ def test_height_maps(lift: float):
     }
     assert fitting == {
         "board": pytest.approx(0.0008, rel=0.05),
+        "thin board": pytest.approx(0.00065, rel=0.05),
         "board with pins": pytest.approx(0.0008, rel=0.05),
         "dome": pytest.approx(0.001, rel=0.1),
         "block": pytest.approx(0.002, rel=0.05),

@@ -40,7 +40,7 @@ from das3d_cli.errors import DataError, UsageError
 from das3d_cli.evaluation import Outcome, evaluate_detector
 from das3d_cli.model import Output
 from das3d_cli.report.page import write_page
-from das3d_cli.scoring import fewest_parts, good_threshold, judging, score, threshold_scores
+from das3d_cli.scoring import Scored, fewest_parts, good_threshold, judging, score, threshold_scores
 from das3d_cli.settings import LossSettings, PreprocessSettings
 from das3d_cli.template import Template
 
@@ -144,7 +144,9 @@ class TestRun:
         normal, made = samples.synthesised(
             batch, torch.arange(48), 0, data.textures, s, normal_share=0.0, compared=True
         )
+        grown = samples.synthesised(batch, torch.arange(48), 0, data.textures, s, normal_share=1.0, compared=True)[1]
         bare = ~(made.foreground | normal.foreground)
+        assert (grown.foreground & bare).any()
         assert not made.mask[bare].any() and not made.refined[bare].any()
         assert made.mask[made.foreground & ~normal.foreground].all()
 
@@ -819,8 +821,27 @@ class TestDetector:
         hardly = np.where(
             np.random.default_rng(0).random(capture.shape)[..., None] < 0.8, np.float32(np.nan), capture.xyz
         )
-        told, *_ = detector.predict(capture.rgb, hardly).notes
+        told, *rest = detector.predict(capture.rgb, hardly).notes
         assert prediction.notes == [] and "of the part has no points" in told
+        assert all("of the part looks defective" in note for note in rest)
+
+    def test_a_part_that_looks_defective_all_over_is_noted(
+        self, finished: Trainer, capture, monkeypatch: pytest.MonkeyPatch
+    ):
+        detector, part = Detector.load(finished.run, "cpu"), capture("ring")
+        size = detector.prepare(part).depth.shape[0]
+
+        def notes(score: float, around: float) -> list[str]:
+            found = np.full((1, size, size), around, np.float32)
+            found[0, size // 2, size // 4] = score  # on the ring
+            monkeypatch.setattr(detector, "score", lambda *given: Scored(found, found.max((1, 2)).astype(np.float64)))
+            return [note.split(", ")[0] for note in detector.predict(part.rgb, part.xyz).notes]
+
+        detector.threshold = 0.5
+        assert notes(0.9, 0.3) == ["100% of the part looks defective"]
+        assert notes(0.9, 0.1) == [] and notes(0.4, 0.3) == []  # a small defect, and no defect
+        detector.threshold = 0.15
+        assert notes(0.9, 0.18) == ["100% of the part looks defective"]
 
     def test_what_the_readers_refuse_predict_refuses_too(self, finished: Trainer, capture):
         detector, part = Detector.load(finished.run, "cpu"), capture("ring")

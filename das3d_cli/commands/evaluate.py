@@ -74,7 +74,8 @@ def run(
         Path | None,
         typer.Option(
             "--pictures",
-            help="Folder for one run's figures, and for a picture and the anomaly map of every test part at the size of the samples.",
+            help="Folder for one run's figures, and for a picture and the anomaly map of every test part at the size of the samples. With"
+            " --category, which must then pick one run, the figures are printed as for --run.",
             show_default=False,
         ),
     ] = None,
@@ -194,8 +195,7 @@ def _check_call(
         raise UsageError(
             f"--maps {maps}: takes one --run at a time, but {len(models or [])} are given; call das3d once for each"
         )
-    if len(models or []) > 1:
-        _check_shown(pictures, report, models or [], "are given")
+    _check_shown(pictures, report, models or [], "are given")
     if report and report.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"--report {report}: the name must end in .html")
     if report and not (pictures and real(report.parent) == real(pictures)):

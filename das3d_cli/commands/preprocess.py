@@ -106,6 +106,9 @@ def _told(forms: Mapping[str, Form], settings: PreprocessSettings) -> list[str]:
             lines.setdefault(f"coordinates taken to be in {form.unit}", []).append(category)
         if form.plane_distance_m < settings.plane_distance_m():
             cut = f"{form.plane_distance_m * 1000:.2g} mm"
-            told = f"low parts: what is less than {cut} above the table counts as table; if these are mats or trays, use --set {_DISTANCE}"
+            told = (
+                f"low parts: what is less than {cut} above the table counts as table; if these are mats or trays lower than"
+                f" {PLANE_DISTANCE_MM:g} mm, use --set {_DISTANCE}"
+            )
             lines.setdefault(told, []).append(category)
     return [f"{text}: {', '.join(names)}" for text, names in lines.items()]

@@ -12,7 +12,7 @@ import numpy as np
 
 from das3d_cli.data.capture import GOOD, Foreground, Form
 from das3d_cli.data.layouts import Entry, Failure
-from das3d_cli.data.preprocess import OTHER_SCALE, Extent, extent_of
+from das3d_cli.data.preprocess import OTHER_SCALE, Extent, check_capture, extent_of
 from das3d_cli.data.readers import guess_unit, kind_of_photo, read_capture
 from das3d_cli.data.thin import fitting_distance
 from das3d_cli.data.workers import completed
@@ -200,13 +200,13 @@ def _few(times: Mapping[Path, float], most: float) -> set[Path]:
 
 def _probe(job: tuple[Entry, Form, PreprocessSettings, bool]) -> _Probed:
     entry, form, settings, fitting_sought = job
-    first, fitting = entry.files[0], None
+    distance, axis, fitting = form.plane_distance_m, settings.depth_axis, None
     try:
         capture = read_capture(entry.rgb, entry.xyz, entry.camera, entry.limits, form.unit)
+        check_capture(capture)
         if fitting_sought and capture.xyz is not None:
-            fitting = fitting_distance(capture.xyz, form.plane_distance_m)
-        distance, axis = form.plane_distance_m, settings.depth_axis
+            fitting = fitting_distance(capture.xyz, distance)
         extent = extent_of(capture, foreground=form.foreground, plane_distance_m=distance, depth_axis=axis)
-        return _Probed(first, extent, fitting)
+        return _Probed(entry.files[0], extent, fitting)
     except Exception as error:  # noqa: BLE001  (making its sample meets it again and lists it)
-        return _Probed(first, str(Failure.of(entry.category, entry.files, error)), fitting)
+        return _Probed(entry.files[0], str(Failure.of(entry.category, entry.files, error)), fitting)

@@ -16,9 +16,12 @@ _MEASURED = 0.5  # share of a part's pixels with a point: below it, most of its 
 _CLIPPED = 0.1  # share of its points; less may be a bump beyond the range, which is detected as a defect
 _OTHER_PITCH = 1.1  # factor beyond the largest or smallest pitch
 _WIDER, _WIDER_M = 1.5, 2e-3  # factor and margin over the widest gap
-_OTHER_LIGHT, _LIGHT = 1.5, 10  # factor and margin (of 255) beyond the darkest part
-_TOO_LIGHT = 1.4  # factor beyond the brightest part; nor may one come more than half the way from there to white
-_WHITE = 255
+_OTHER_LIGHT, _TOO_LIGHT, _LIGHT = (
+    1.5,
+    1.4,
+    10,
+)  # factors beyond the darkest and the brightest part, and a margin (of 255)
+_WHITE = 255  # half the way there is too bright as well
 _BLACK = 1 / 3  # share of the darkest part: the stricter limit where parts are dark
 _ASPECT = 1.1
 _OTHER_TILT = 10.0  # degrees beyond the training captures'
@@ -124,10 +127,10 @@ def oddities(geometry: Geometry, form: Form, usual: Usual, window_m: float | Non
 
 
 def of_defects(outlined: NDArray[np.bool_]) -> list[str]:
-    """Return a note if most that is outlined on an anomalous part can hardly be a defect.
+    """Return a note if what is outlined on a part can hardly be a defect.
 
     Args:
-        outlined: (N,): which of the part's pixels would be outlined.
+        outlined: (N,): which of the part's pixels are outlined.
     """
     if (share := float(outlined.mean())) < _ALL_OVER:
         return []
@@ -228,12 +231,13 @@ def _of_photo(geometry: Geometry, form: Form, usual: Usual) -> list[str]:
     if usual.brightness and geometry.brightness is not None:
         darkest, brightest = usual.brightness
         least = max(darkest / _OTHER_LIGHT - _LIGHT, darkest * _BLACK)
-        most = min(brightest * _TOO_LIGHT + _LIGHT, (brightest + _WHITE) / 2)
+        most = max(min(brightest * _TOO_LIGHT + _LIGHT, (brightest + _WHITE) / 2), brightest + _LIGHT)
         if not least <= geometry.brightness <= most:
             told.append(
                 f"the part's mean brightness is {geometry.brightness:.0f} of 255, but {darkest:.0f} to {brightest:.0f} for training parts;"
                 " check that it was exposed as they were"
             )
+    # A photo that is nearly black or white has no colours either.
     if not told and usual.grey is not None and geometry.grey is not None and usual.grey != geometry.grey:
         own_kind, others = ("is grey", "have colours") if geometry.grey else ("has colours", "are grey")
         told.append(f"the photo {own_kind}, but training photos {others}; take it as they were taken")
@@ -258,6 +262,6 @@ def _of_photo(geometry: Geometry, form: Form, usual: Usual) -> list[str]:
 
 
 def _are_exchanged(tint: float, usual: tuple[float, float]) -> bool:
-    """Whether parts are redder than blue in all training photos and this one is bluer by as much, or the reverse."""
+    """Whether parts are redder than blue in all training photos and this one is bluer by half as much, or the reverse."""
     least, most = usual
     return (least > _TINT and tint < -_TINT / 2 - least / 2) or (most < -_TINT and tint > _TINT / 2 - most / 2)

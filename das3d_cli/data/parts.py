@@ -121,7 +121,10 @@ def find_parts(
 
 def _holds_parts(where: Path, needs: Modality, lights: Sequence[str], layout: str) -> bool:
     with contextlib.suppress(DataError, OSError):
-        return where.is_dir() and bool(_in_folder(where, needs, lights, layout))
+        return where.is_dir() and any(
+            not part.problem and all(path.is_file() for path in part.paths)
+            for part in _in_folder(where, needs, lights, layout)
+        )
     return False
 
 

@@ -87,7 +87,7 @@ def extent_of(
     Raises:
         DataError: as `preprocess`, or the capture has no points.
     """
-    _check(capture)
+    check_capture(capture)
     if capture.xyz is None:
         raise DataError("holds no points from which to measure the part")
     table = find_foreground(capture.xyz, foreground, plane_distance_m=plane_distance_m)
@@ -138,7 +138,7 @@ def preprocess(
     """
     several = by_type or {}
     truths = [*([] if ground_truth is None else [ground_truth]), *several.values()]
-    _check(capture, *truths)
+    check_capture(capture, *truths)
     if capture.xyz is None:
         part = _whole_image(capture.shape)
     else:
@@ -206,7 +206,8 @@ def _within(part: NDArray[np.bool_]) -> bool:
     return not (part[[0, -1]].any() or part[:, [0, -1]].any())
 
 
-def _check(capture: RawCapture, *truths: NDArray[np.bool_]) -> None:
+def check_capture(capture: RawCapture, *truths: NDArray[np.bool_]) -> None:
+    """Raise a DataError unless the arrays fit each other and are large enough to show a part."""
     shapes = [array.shape for array in (capture.rgb, capture.xyz) if array is not None]
     if any(len(shape) != 3 or shape[2] != 3 for shape in shapes):
         raise DataError(f"rgb and xyz must be (H, W, 3), got {' and '.join(map(str, shapes))}")

@@ -187,8 +187,8 @@ def as_rgb(image: ArrayLike, name: str) -> NDArray[np.uint8]:
         raise DataError(f"{name}: is {_extent(image.shape)} and holds no pixels")
     if image.dtype != np.uint8:
         raise DataError(f"{name}: holds {image.dtype} values; convert it to 8-bit RGB (uint8)")
-    if image.ndim == 2:
-        return np.repeat(image[..., None], 3, axis=2)
+    if image.ndim == 2 or image.shape[2:] == (1,):
+        return np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2)
     if image.ndim != 3 or image.shape[2] != 3:
         raise DataError(
             f"{name}: has channels other than red, green and blue, such as alpha; convert it to 8-bit RGB without transparency"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from das3d_cli.batch import Batch, Parts
 from das3d_cli.data.cache import Cache, Inputs, fingerprints, load_split
-from das3d_cli.data.capture import GOOD, is_grey
+from das3d_cli.data.capture import GOOD
 from das3d_cli.engine.feed import placed
 from das3d_cli.errors import DataError, UsageError
 from das3d_cli.settings import Settings
@@ -87,7 +87,7 @@ def load_data(settings: Settings, cache: Cache, device: torch.device) -> Data:
     s = settings.synthesis
     make = procedural_textures if s.textures is None else lambda *args: folder_textures(s.textures, *args)
     textures = torch.from_numpy(make(s.texture_count, size, settings.seed)).permute(0, 3, 1, 2).contiguous()
-    if is_grey(train[0]):  # else any colour would give a synthetic defect away, and real ones have none
+    if cache.manifest.usual.grey:  # else any colour would give a synthetic defect away, and real ones have none
         textures = textures.float().mean(dim=1, keepdim=True).round().to(torch.uint8).expand_as(textures).contiguous()
     seen = (*fingerprints(train), *fingerprints(validation))
     stacked = [Parts.stack(*arrays, size=size, device=torch.device("cpu")) for arrays in (train, validation)]

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from das3d_cli.batch import Batch, background_depth
+from das3d_cli.synthesis.patches import pixels_of
 from das3d_cli.synthesis.perlin import perlin
 from das3d_cli.synthesis.random import ItemRandom
 
@@ -29,12 +30,13 @@ class Cut(NamedTuple):
 def cut_off(batch: Batch, random: ItemRandom, *, share: float) -> Cut:
     """Break a piece off some parts, and move these so that what is left lies where a part would.
 
-    Preprocessing centres parts, so a piece missing from one that stays where it was would show by its place.
+    Preprocessing centres parts, so a piece missing from one that stays where it was would show by its place. A part that
+    reaches the border is not moved: it was not centred, and beyond the border nothing is known.
 
     Args:
         batch: float32, see `Batch`.
         random: one stream per item.
-        share: chance that a part loses a piece; it keeps it if the piece would be too small or too large.
+        share: chance that a line is drawn. About a fifth of the pieces are too small or too large, and are left.
     """
     part = batch.foreground
     if share == 0:
@@ -43,7 +45,9 @@ def cut_off(batch: Batch, random: ItemRandom, *, share: float) -> Cut:
     lost = missing.flatten(1).sum(dim=1) / part.flatten(1).sum(dim=1).clamp_min(1)
     chosen = random.bernoulli(probability=share) & (lost > _LEAST) & (lost < _MOST)
     missing &= chosen[:, None, None, None]
-    moved = (_middle(part) - _middle(part & ~missing)).round().long()
+    edges = torch.stack((part[:, 0, 0], part[:, 0, -1], part[:, 0, :, 0], part[:, 0, :, -1]), dim=1)
+    at_border = edges.flatten(1).any(dim=1)
+    moved = torch.where(at_border[:, None], 0.0, _middle(part) - _middle(part & ~missing)).round().long()
     rgb, depth, part, missing = (_moved(image, moved) for image in (batch.rgb, batch.depth, part, missing))
     left = part & ~missing
     return Cut(
@@ -56,8 +60,7 @@ def cut_off(batch: Batch, random: ItemRandom, *, share: float) -> Cut:
 def _beyond_line(part: Tensor, random: ItemRandom) -> Tensor:
     """How far each pixel lies beyond a random line through the part, (B, 1, S, S), in pixels."""
     size = part.shape[-1]
-    rank = part.flatten(1).cumsum(dim=1, dtype=torch.int32)
-    at = torch.searchsorted(rank, (random.uniform(1) * rank[:, -1:]).int() + 1).clamp_max(size * size - 1)
+    at = pixels_of(random, part, 1)
     axis = torch.arange(size, device=part.device, dtype=torch.float32)
     weight = part[:, 0].float()
     total = weight.sum(dim=(1, 2)).clamp_min(1)

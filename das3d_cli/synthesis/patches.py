@@ -14,13 +14,17 @@ def ellipses(
     random: ItemRandom, mask: Tensor, count: int, radius_min: float, radius_max: float, aspect_max: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Draw centres in the mask (flat indices), half lengths in pixels, aspect ratios and angles, (B, count) each."""
-    size = mask.shape[-1]
-    rank = mask.flatten(1).cumsum(dim=1, dtype=torch.int32)
-    ticket = (random.uniform(count) * rank[:, -1:]).int() + 1
-    centre = torch.searchsorted(rank, ticket).clamp_max(size * size - 1)
+    size, centre = mask.shape[-1], pixels_of(random, mask, count)
     radius = random.log_uniform(count, low=radius_min * size, high=radius_max * size)
     aspect = random.log_uniform(count, low=1.0, high=aspect_max)
     return centre, radius, aspect, random.uniform(count, high=math.pi)
+
+
+def pixels_of(random: ItemRandom, mask: Tensor, count: int) -> Tensor:
+    """Draw pixels of each mask, (B, ..., S, S): flat indices, (B, count)."""
+    rank = mask.flatten(1).cumsum(dim=1, dtype=torch.int32)
+    ticket = (random.uniform(count) * rank[:, -1:]).int() + 1
+    return torch.searchsorted(rank, ticket).clamp_max(mask.shape[-1] ** 2 - 1)
 
 
 def within(picked: Tensor, centre: Tensor, radius: Tensor, aspect: Tensor, angle: Tensor, used: Tensor) -> Tensor:
