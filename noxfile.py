@@ -35,7 +35,7 @@ def demo(session: nox.Session) -> None:
         "das3d", "preprocess", str(ROOT / "sample_data" / "mvtec3d"), "out", "--category", "tire", "--size", "128"
     )
     session.run("das3d", "synth-preview", "--out", "preview")
-    session.run("das3d", "train", "--category", "tire", "--preset", "cpu", "--gpus", "cpu", "--steps", "1400")
+    session.run("das3d", "train", "--category", "tire", "--preset", "cpu", "--gpus", "cpu", "--steps", "2000")
     session.run("das3d", "evaluate", "--pictures", "evaluation")
     for label, name in DEMO_PARTS:
         part = ROOT / "sample_data" / "mvtec3d" / "tire" / "test" / label
