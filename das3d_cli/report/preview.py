@@ -11,8 +11,9 @@ from torch import Tensor
 
 from das3d_cli.batch import Batch
 from das3d_cli.data.cache import Cache
-from das3d_cli.engine.samples import check_preprocessing, load_data, synthesised
+from das3d_cli.engine.samples import Data, check_preprocessing, load_data, synthesised
 from das3d_cli.files import make_folder
+from das3d_cli.model import Das3d
 from das3d_cli.report.draw import Picture
 from das3d_cli.report.own_png import check_replaceable, write_png
 from das3d_cli.report.pictures import (
@@ -64,11 +65,20 @@ def write_preview(folder: Path, cache: Cache, settings: Settings, count: int) ->
     make_folder(folder)
     indices = torch.arange(count)
     batch = data.train.pick(indices % len(data.train))
-    batch, made = synthesised(batch, indices, 0, data.textures, settings, normal_share=0.0, compared=False)
+    compared = _are_compared(settings, data)
+    batch, made = synthesised(batch, indices, 0, data.textures, settings, normal_share=0.0, compared=compared)
     write_png(paths[0], _samples_sheet(cache.manifest.category, batch, made, settings))
     one = Batch(*(tensor[:1] for tensor in data.train.pick(torch.arange(1))))
     write_png(paths[1], _settings_sheet(cache.manifest.category, one, data.textures, settings))
     return paths
+
+
+def _are_compared(settings: Settings, data: Data) -> bool:
+    """Whether training would compare these parts with a mean part."""
+    network = Das3d(**settings.model.model_dump())
+    if network.template is not None:
+        network.template.learn(*data.train)
+    return network.compares
 
 
 def _samples_sheet(category: str, batch: Batch, made: Augmented, settings: Settings) -> Picture:
@@ -81,7 +91,7 @@ def _samples_sheet(category: str, batch: Batch, made: Augmented, settings: Setti
     note = (
         "Ternary mask M_t (Eq. 1 and 2): blue will move towards the camera, red away from it. Change of depth p_z Δ_Z: the same"
         " colours; its peak is a share of the depth range. Defect mask: the refined mask M* (Eq. 7), material added beside the part or in"
-        " a hole, and pieces broken off, which training does only where parts share no shape. RGB and depth with defects (Eq. 8 and 6)"
+        " a hole, and pieces broken off, if parts share no shape. RGB and depth with defects (Eq. 8 and 6)"
         " are shown after augmentation dropout (Eq. 12); the row's title says which of them kept a defect. Depth colours span each row's"
         " own range, from its nearest to its farthest point. Relief: the depth, lit from the upper left."
     )
