@@ -140,7 +140,8 @@ def run(
         count += 1
         failed += judged.error is not None
         anomalous += judged.found is not None and judged.found.anomalous
-        noted += bool(judged.found and _notes(judged.found, judged.part, detector))
+        if fail_on_note and judged.found:
+            noted += bool(_notes(judged.found, judged.part, detector))
         if judged.error and not parts:
             raise judged.error
     if parts:
@@ -149,7 +150,7 @@ def run(
         raise typer.Exit(1)
     if anomalous and fail_on_anomaly:
         raise typer.Exit(ANOMALOUS)
-    if noted and fail_on_note:
+    if noted:
         raise typer.Exit(NOTED)
 
 

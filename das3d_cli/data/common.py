@@ -12,9 +12,9 @@ import numpy as np
 
 from das3d_cli.data.capture import GOOD, Foreground, Form
 from das3d_cli.data.layouts import Entry, Failure
+from das3d_cli.data.low import fitting_distance
 from das3d_cli.data.preprocess import OTHER_SCALE, Extent, check_capture, extent_of
 from das3d_cli.data.readers import guess_unit, kind_of_photo, read_capture
-from das3d_cli.data.thin import fitting_distance
 from das3d_cli.data.workers import completed
 from das3d_cli.errors import DataError, UsageError
 from das3d_cli.settings import PreprocessSettings

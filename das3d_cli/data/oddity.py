@@ -16,12 +16,8 @@ _MEASURED = 0.5  # share of a part's pixels with a point: below it, most of its 
 _CLIPPED = 0.1  # share of its points; less may be a bump beyond the range, which is detected as a defect
 _OTHER_PITCH = 1.1  # factor beyond the largest or smallest pitch
 _WIDER, _WIDER_M = 1.5, 2e-3  # factor and margin over the widest gap
-_OTHER_LIGHT, _TOO_LIGHT, _LIGHT = (
-    1.5,
-    1.4,
-    10,
-)  # factors beyond the darkest and the brightest part, and a margin (of 255)
-_WHITE = 255  # half the way there is too bright as well
+_TOO_DARK, _TOO_BRIGHT = 1.5, 1.4  # factors beyond the darkest and the brightest part
+_LIGHT, _WHITE = 10, 255  # margin beyond both; half the way from the brightest part to white is too bright as well
 _BLACK = 1 / 3  # share of the darkest part: the stricter limit where parts are dark
 _ASPECT = 1.1
 _OTHER_TILT = 10.0  # degrees beyond the training captures'
@@ -230,8 +226,8 @@ def _of_photo(geometry: Geometry, form: Form, usual: Usual) -> list[str]:
     told, own = [], (geometry.raw_width, geometry.raw_height)
     if usual.brightness and geometry.brightness is not None:
         darkest, brightest = usual.brightness
-        least = max(darkest / _OTHER_LIGHT - _LIGHT, darkest * _BLACK)
-        most = max(min(brightest * _TOO_LIGHT + _LIGHT, (brightest + _WHITE) / 2), brightest + _LIGHT)
+        least = max(darkest / _TOO_DARK - _LIGHT, darkest * _BLACK)
+        most = max(min(brightest * _TOO_BRIGHT + _LIGHT, (brightest + _WHITE) / 2), brightest + _LIGHT)
         if not least <= geometry.brightness <= most:
             told.append(
                 f"the part's mean brightness is {geometry.brightness:.0f} of 255, but {darkest:.0f} to {brightest:.0f} for training parts;"

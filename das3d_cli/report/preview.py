@@ -91,9 +91,9 @@ def _samples_sheet(category: str, batch: Batch, made: Augmented, settings: Setti
     note = (
         "Ternary mask M_t (Eq. 1 and 2): blue will move towards the camera, red away from it. Change of depth p_z Δ_Z: the same"
         " colours; its peak is a share of the depth range. Defect mask: the refined mask M* (Eq. 7), material added beside the part or in"
-        " a hole, and pieces broken off, if parts share no shape. RGB and depth with defects (Eq. 8 and 6)"
-        " are shown after augmentation dropout (Eq. 12); the row's title says which of them kept a defect. Depth colours span each row's"
-        " own range, from its nearest to its farthest point. Relief: the depth, lit from the upper left."
+        " a hole, and pieces broken off, if parts share no shape. RGB and depth with defects (Eq. 8 and 6) are shown after augmentation"
+        " dropout (Eq. 12); the row's title says which of them kept a defect. Depth colours span each row's own range, from its nearest to"
+        " its farthest point. Relief: the depth, lit from the upper left."
     )
     return contact_sheet(
         rows,

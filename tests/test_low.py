@@ -18,8 +18,8 @@ from test_plane import Box, Scene, iou
 
 from das3d_cli.cli import main
 from das3d_cli.data.cache import open_cache, read_sample
+from das3d_cli.data.low import fitting_distance, flat_height
 from das3d_cli.data.plane import find_part
-from das3d_cli.data.thin import fitting_distance, flat_height
 from das3d_cli.detector import Detector
 
 # The noise is 0.08 mm on the table.
