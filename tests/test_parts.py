@@ -231,6 +231,18 @@ class TestEyecandies:
             (tmp_path / "001_depth.png", tmp_path / "001_image_4.png"),
         ]  # fmt: skip
 
+    def test_a_part_under_other_lights_alone_lacks_its_image(self, tmp_path: Path):
+        touch(tmp_path, "000_image_4.png", "000_info_depth.yaml", "001_image_0.png", "001_image_1.png")
+        assert pairs(tmp_path, "rgb") == [(None, tmp_path / f"{part}_image_4.png") for part in ("000", "001")]
+
+
+def test_a_part_of_real_iad_under_other_lights_alone_lacks_its_image(tmp_path: Path):
+    touch(tmp_path, "rgb/a/cam_L05_RGB.jpg", "rgb/b/cam_L02_RGB.jpg", "rgb/b/cam_L03_RGB.jpg")
+    assert pairs(tmp_path, "rgb") == [
+        (None, tmp_path / "rgb/a/cam_L05_RGB.jpg"),
+        (None, tmp_path / "rgb/b (L05)"),
+    ]
+
 
 def test_a_label_of_real_iad(tmp_path: Path):
     touch(tmp_path, *(f"rgb/{part}/cam_{light}_RGB.jpg" for part in "ab" for light in ("L01", "L05")), "xyz/a.tiff")

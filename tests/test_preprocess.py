@@ -473,6 +473,18 @@ class TestWindow:
         usual = (0.99 * PITCH_M, 1.01 * PITCH_M)
         assert prepared(capture, window_m=80 * PITCH_M, pitch_m=usual).geometry.side == pytest.approx(side, abs=1)
 
+    @pytest.mark.parametrize(
+        ("times", "told"),
+        [(10, "10 times what"), (1000, "1000 times what"), (0.1, "1/10 of what"), (1e-3, "1/1000 of what")],
+    )
+    def test_points_in_another_unit_are_told_so(self, times: float, told: str) -> None:
+        """In too small a unit nothing rises above the table, in too large a one everything does."""
+        capture = relief(disc((160, 160), 30))
+        assert capture.xyz is not None
+        wrong = RawCapture(capture.rgb, capture.xyz * np.float32(times))
+        with pytest.raises(DataError, match=f"^a pixel shows about {told} it shows .* another unit"):
+            prepared(wrong, window_m=80 * PITCH_M, pitch_m=(PITCH_M, PITCH_M))
+
     @pytest.mark.parametrize("table_m", [0.3, 0.37, 0.45])
     def test_a_part_looks_the_same_from_nearer_and_from_farther(self, table_m: float) -> None:
         usual = prepared(relief(disc((160, 160), 30, hole=12)), window_m=80 * PITCH_M)

@@ -23,6 +23,7 @@ _TAIL_PERCENT = 0.5  # of the part's points, left out of the depth range at each
 _MIN_SPAN_M = 1e-3
 # A point this far in depth from all its neighbours is stray: share of the depth range, and the least in metres.
 _STRAY, _STRAY_M = 0.1, 1e-3
+_OTHER_UNIT = 5.0  # times the usual pitch: no other camera or distance, as units differ by a factor of ten at least
 OTHER_SCALE = 1.4  # factor beyond the largest or smallest pitch: another resolution or camera, not a part farther away
 _NO_DEPTH = 0.5  # depth of a part without points: the synthesis can then change it either way
 _NO_COLOUR = 128
@@ -142,6 +143,8 @@ def preprocess(
     if capture.xyz is None:
         part = _whole_image(capture.shape)
     else:
+        if pitch_m:
+            _check_unit(capture.xyz, pitch_m)
         table = find_foreground(capture.xyz, foreground, plane_distance_m=plane_distance_m)
         part = _on_table(capture.rgb, capture.xyz, table, depth_axis, depth_range_m)
     if pitch_m and part.pitch_m:
@@ -227,6 +230,22 @@ def _shown_as(pitch_m: float, usual: tuple[float, float] | None) -> float:
     """The pixel pitch to use: the usual one if it hardly differs, so that nearly equal scales are resampled alike."""
     middle = sum(usual) / 2 if usual else pitch_m
     return middle if max(pitch_m / middle, middle / pitch_m) < _HARDLY else pitch_m
+
+
+def _check_unit(xyz: NDArray[np.float32], usual: tuple[float, float]) -> None:
+    """Raise a DataError if the scene is shown at so odd a scale that its points must be in another unit.
+
+    To be called before the part is sought, which is not found in the wrong unit, or is not all that is found.
+    """
+    times = pixel_pitch(xyz, ~np.isnan(xyz[..., 2])) / math.sqrt(usual[0] * usual[1])
+    if not 1 / _OTHER_UNIT < times < _OTHER_UNIT:
+        factor = max(times, 1 / times)
+        about = round(factor, -int(math.log10(factor)))
+        share = f"about {about:.0f} times" if times > 1 else f"about 1/{about:.0f} of"
+        raise DataError(
+            f"a pixel shows {share} what it shows in the captures that set the scale; the points are probably in another unit: convert"
+            " them to the unit of those"
+        )
 
 
 def _check_scale(pitch_m: float, usual: tuple[float, float]) -> None:

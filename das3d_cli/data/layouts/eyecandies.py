@@ -73,9 +73,19 @@ def unlabelled(folder: Path, lights: Sequence[str]) -> Unlabelled | None:
     if not _limits_in(folder):
         return None
     items = {"xyz": _DEPTH, "rgb": f"{_chosen(lights)[0]}.png"}
-    files = {kind: {path.name.partition("_")[0]: [path] for path in files_in(folder)
-                    if path.name.partition("_")[2] == item} for kind, item in items.items()}  # fmt: skip
-    return Unlabelled(files["xyz"], files["rgb"], lambda kind, index: folder / f"{index}_{items[kind]}")
+
+    def partner(kind: str, index: str) -> Path:
+        return folder / f"{index}_{items[kind]}"
+
+    indices = {item: [path.name.partition("_")[0] for path in files_in(folder) if path.name.partition("_")[2] == item]
+               for item in (_DEPTH, *(f"{light}.png" for light in _LIGHTS))}  # fmt: skip
+    # A part with images under other lights alone is one as well, so that its image is reported as missing.
+    pictured = {index for item, those in indices.items() for index in those if item != _DEPTH}
+    return Unlabelled(
+        {index: [partner("xyz", index)] for index in indices[_DEPTH]},
+        {index: [partner("rgb", index)] for index in pictured},
+        partner,
+    )
 
 
 def _limits_in(folder: Path) -> Path | None:

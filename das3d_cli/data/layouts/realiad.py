@@ -73,7 +73,12 @@ def unlabelled(folder: Path, lights: Sequence[str]) -> Unlabelled | None:
         return None
     light = _chosen(lights)[0]
     files = _files(folder, light)
-    return Unlabelled(files["xyz"], files["rgb"], lambda kind, name: folder / _partner(kind, name, light))
+    # A part with images under other lights alone is one as well, so that its image is reported as missing.
+    others = {_light(path) for path in _below(folder / "rgb")} - {"", light}
+    lacking = {
+        name: [folder / _partner("rgb", name, light)] for other in others for name in _files(folder, other)["rgb"]
+    }
+    return Unlabelled(files["xyz"], lacking | files["rgb"], lambda kind, name: folder / _partner(kind, name, light))
 
 
 def _chosen(lights: Sequence[str]) -> list[str]:
