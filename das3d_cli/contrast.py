@@ -88,7 +88,7 @@ def _summed_means(image: Tensor, *reaches: int) -> list[Tensor]:
         first, last = farthest - reach, farthest + reach + 1
         rows = total.narrow(-2, last, size) - total.narrow(-2, first, size)
         squares = rows.narrow(-1, last, size) - rows.narrow(-1, first, size)
-        means.append(squares * (1 / (steps * (2 * reach + 1) ** 2)))
+        means.append(squares.to(image.dtype) * (1 / (steps * (2 * reach + 1) ** 2)))
     return means
 
 

@@ -117,7 +117,7 @@ class Detector:
             if settings.model.modality == "depth"
             else usual
         )
-        self.network = Das3d(**settings.model.model_dump())
+        self.network = Das3d(**settings.model.model_dump()).float()  # whatever the program's default dtype is
         try:
             self.network.load_state_dict(model_file["network"])
         except RuntimeError as error:  # as a ValueError, since device errors are RuntimeErrors too

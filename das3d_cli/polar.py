@@ -15,9 +15,9 @@ _WIDEST = 6  # degrees on either side of a match that still belong to it: closer
 
 def polar_spectra(images: Tensor, centre: Tensor | None = None) -> Tensor:
     """Spectra of images (B, C, S, S) on circles about a centre (B, 2), else the middle: (B, C, frequencies, radii)."""
-    angle = torch.arange(_ANGLES, device=images.device) * (2 * math.pi / _ANGLES)
+    angle = torch.arange(_ANGLES, device=images.device, dtype=images.dtype) * (2 * math.pi / _ANGLES)
     radii = min(images.shape[-1] // 2, _RADII)
-    radius = (torch.arange(radii, device=images.device) + 0.5) / radii
+    radius = (torch.arange(radii, device=images.device, dtype=images.dtype) + 0.5) / radii
     grid = torch.stack((angle.cos()[:, None] * radius, angle.sin()[:, None] * radius), dim=-1)
     grid = grid.expand(len(images), -1, -1, -1) if centre is None else grid + centre[:, None, None]
     polar = F.grid_sample(images, grid, align_corners=False)
@@ -59,7 +59,7 @@ def _magnitude(spectra: Tensor) -> Tensor:
 
 def best_angle(matches: Tensor) -> Tensor:
     """How far each part is turned, from its matches (B, angles): (B,), radians."""
-    return matches.argmax(dim=1) * (-2 * math.pi / _ANGLES)
+    return matches.argmax(dim=1).to(matches.dtype) * (-2 * math.pi / _ANGLES)
 
 
 def best_angles(matches: Tensor, count: int) -> Tensor:

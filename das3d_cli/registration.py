@@ -146,7 +146,7 @@ def _refined(parts: Tensor, mean: Tensor, pose: Pose) -> Pose:
     weighed = slopes / (1 + (apart / _LARGE) ** 2)[:, None]
     normal = _product(weighed, slopes.mT)
     damping = (1e-4 * normal.diagonal(dim1=1, dim2=2).sum(1)).clamp_min(1e-6)  # a round part has no angle to find
-    normal = normal + damping[:, None, None] * torch.eye(3, device=x.device)
+    normal = normal + damping[:, None, None] * torch.eye(3, device=x.device, dtype=x.dtype)
     step = _solved(normal, (weighed * apart[:, None]).sum(dim=2)).clamp(-0.05, 0.05)
     return Pose(pose.angle + step[:, 0], pose.shift + step[:, 1:])
 

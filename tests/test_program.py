@@ -314,3 +314,14 @@ class TestCommand:
         assert 0 < len(records) < 300 and (first + rest).endswith("\n")
         assert {path.name for path in tmp_path.iterdir()} >= {f"{record['name']}.png" for record in records}
         assert not [path for path in tmp_path.iterdir() if path.suffix != ".png"]
+
+
+def test_a_program_may_have_another_default_dtype(run: Path, detector: Detector, ring: RawCapture):
+    expected = detector.predict(ring.rgb, ring.xyz).score
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert detector.predict(ring.rgb, ring.xyz).score == expected
+        assert Detector.load(run, "cpu").predict(ring.rgb, ring.xyz).score == expected
+    finally:
+        torch.set_default_dtype(usual)
