@@ -22,6 +22,10 @@ class DataError(Das3dError):
     """A file, a capture, a cache or a run cannot be used."""
 
 
+class NothingFoundError(DataError):
+    """A capture in which no table, or no part on it, was found: there is none, or it is not as large as expected."""
+
+
 def unforeseen(error: Exception) -> str:
     """Describe an unexpected error in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"

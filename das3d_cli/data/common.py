@@ -16,7 +16,7 @@ from das3d_cli.data.low import fitting_distance
 from das3d_cli.data.preprocess import OTHER_SCALE, Extent, check_capture, extent_of
 from das3d_cli.data.readers import guess_unit, kind_of_photo, read_capture
 from das3d_cli.data.workers import completed
-from das3d_cli.errors import DataError, UsageError
+from das3d_cli.errors import DataError, NothingFoundError, UsageError
 from das3d_cli.settings import PreprocessSettings
 
 _PROBES = 32  # train captures that a category's depth range and window are measured on
@@ -58,11 +58,21 @@ def preprocessing(
 
 
 class _Probed(NamedTuple):
-    """A probe's first file, its extent or why that cannot be measured, and the plane distance that fits it, metres, if lower."""
+    """What a probe shows.
+
+    Attributes:
+        path: of its first file.
+        extent: of the part; None if it cannot be measured.
+        fitting_m: the plane distance that fits it, metres; None if that is the one tried.
+        problem: why it cannot be measured.
+        empty: because nothing was found in it.
+    """
 
     path: Path
-    extent: Extent | str
+    extent: Extent | None
     fitting_m: float | None
+    problem: str = ""
+    empty: bool = False
 
 
 def pick_probes(entries: Sequence[Entry]) -> list[Entry]:
@@ -166,17 +176,16 @@ def _fitting_most(found: Sequence[_Probed]) -> float | None:
 
 
 def _measured(found: Sequence[_Probed], unit: str) -> dict[Path, Extent]:
-    extents = {probed.path: probed.extent for probed in found if isinstance(probed.extent, Extent)}
+    extents = {probed.path: probed.extent for probed in found if probed.extent}
     if not found:
         raise DataError("no train/good captures to measure the size of the parts; add some,"
                         " or set preprocess.scaling=capture and preprocess.frame=image")  # fmt: skip
     if not extents:
         first = min(found, key=lambda probed: probed.path)
-        nothing = any(f"no {what} found:" in str(first.extent) for what in ("table", "part"))
-        unit_advice = ". If the unit is another one, name it with --set preprocess.units" if nothing else ""
+        unit_advice = ". If the unit is another one, name it with --set preprocess.units" if first.empty else ""
         raise DataError(
             f"none of the {len(found)} train/good captures, read in {unit}, can be used to measure the size of the parts;"
-            f" the first: {first.extent}{unit_advice}"
+            f" the first: {first.problem}{unit_advice}"
         )
     return extents
 
@@ -209,4 +218,5 @@ def _probe(job: tuple[Entry, Form, PreprocessSettings, bool]) -> _Probed:
         extent = extent_of(capture, foreground=form.foreground, plane_distance_m=distance, depth_axis=axis)
         return _Probed(entry.files[0], extent, fitting)
     except Exception as error:  # noqa: BLE001  (making its sample meets it again and lists it)
-        return _Probed(entry.files[0], str(Failure.of(entry.category, entry.files, error)), fitting)
+        why = str(Failure.of(entry.category, entry.files, error))
+        return _Probed(entry.files[0], None, fitting, why, empty=isinstance(error, NothingFoundError))

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from das3d_cli.data.capture import Foreground
 from das3d_cli.data.plane import Table, cut_out, find_part, height_over, without_specks
-from das3d_cli.errors import DataError
+from das3d_cli.errors import DataError, NothingFoundError
 
 _FRAME = 1 / 50  # width of the border, share of the image's shorter side
 _ROUNDS = 20  # refits of the border's plane without outliers
@@ -53,7 +53,7 @@ def _before_border(xyz: NDArray[np.float32], measured: NDArray[np.bool_], distan
     before = measured & (height > max(distance, _UNEVEN * uneven))
     part = without_specks(before, before)
     if not part.any():
-        raise DataError(
+        raise NothingFoundError(
             f"no part found: nothing is more than {distance * 1000:g} mm in front of the surface at the image's border; check that a part"
             " is there, all of it within the image"
         )

@@ -24,7 +24,7 @@ from das3d_cli.data.candidates import (
 )
 from das3d_cli.data.fill import enclosed, stray
 from das3d_cli.data.parallax import are_parallel
-from das3d_cli.errors import DataError
+from das3d_cli.errors import DataError, NothingFoundError
 
 _FILLED = 0.8  # share of the image: more than a part without background takes
 _JUMP = 1.02  # neighbours whose depths differ by more than 2 % belong to two surfaces
@@ -119,7 +119,7 @@ def _found(xyz: NDArray[np.float32], measured: NDArray[np.bool_], plane_distance
     if _is_cut_out(cells, measured, table):
         return cut_out(xyz, measured)
     if table is None:
-        raise DataError(
+        raise NothingFoundError(
             "no table found: there is no flat area with a part on it and nothing below it; capture the part on a table that"
             " is visible around it, or preprocess all parts with --set preprocess.foreground=whole or border"
         )
@@ -130,7 +130,7 @@ def _found(xyz: NDArray[np.float32], measured: NDArray[np.bool_], plane_distance
         known = (
             f", and no point lies farther from it than {farthest * 1000:.2g} mm" if farthest < plane_distance_m else ""
         )
-        raise DataError(
+        raise NothingFoundError(
             f"no part found: nothing rises more than {plane_distance_m * 1000:g} mm above the table{known}; check that a part is"
             " there. If parts are thin, preprocess all with a lower --set preprocess.plane_distance_mm; if they have no background,"
             " with --set preprocess.foreground=whole"
@@ -162,7 +162,7 @@ def cut_out(xyz: NDArray[np.float32], measured: NDArray[np.bool_]) -> Table:
     """
     part = without_specks(measured, measured)
     if not part.any():
-        raise DataError("no part found: only a few scattered points were measured; capture the part again")
+        raise NothingFoundError("no part found: only a few scattered points were measured; capture the part again")
     z = np.where(part, xyz[..., 2], np.float32(np.nan))
     carried = part & ~stray(z, _ALIKE_M)
     farthest = np.abs(z[carried if carried.any() else part]).max()
