@@ -477,13 +477,19 @@ class TestWindow:
         ("times", "told"),
         [(10, "10 times what"), (1000, "1000 times what"), (0.1, "1/10 of what"), (1e-3, "1/1000 of what")],
     )
-    def test_points_in_another_unit_are_told_so(self, times: float, told: str) -> None:
+    def test_points_in_another_unit_are_told(self, times: float, told: str) -> None:
         """In too small a unit nothing rises above the table, in too large a one everything does."""
         capture = relief(disc((160, 160), 30))
         assert capture.xyz is not None
         wrong = RawCapture(capture.rgb, capture.xyz * np.float32(times))
         with pytest.raises(DataError, match=f"^a pixel shows about {told} it shows .* another unit"):
             prepared(wrong, window_m=80 * PITCH_M, pitch_m=(PITCH_M, PITCH_M))
+
+    def test_the_unit_of_a_small_part_cut_out_of_a_large_capture_is_right(self) -> None:
+        capture = relief(disc((400, 400), 6))
+        xyz = np.where(disc((400, 400), 6)[..., None] > 0, capture.xyz, np.float32(np.nan))
+        found = prepared(RawCapture(capture.rgb, xyz), window_m=80 * PITCH_M, pitch_m=(PITCH_M, PITCH_M))
+        assert found.geometry.pitch_m == pytest.approx(PITCH_M, rel=0.1)
 
     @pytest.mark.parametrize("table_m", [0.3, 0.37, 0.45])
     def test_a_part_looks_the_same_from_nearer_and_from_farther(self, table_m: float) -> None:

@@ -237,7 +237,10 @@ def _check_unit(xyz: NDArray[np.float32], usual: tuple[float, float]) -> None:
 
     To be called before the part is sought, which is not found in the wrong unit, or is not all that is found.
     """
-    times = pixel_pitch(xyz, ~np.isnan(xyz[..., 2])) / math.sqrt(usual[0] * usual[1])
+    measured = ~np.isnan(xyz[..., 2])
+    every = math.ceil(math.sqrt(np.count_nonzero(measured)) / 50)  # a rough figure will do
+    few = np.s_[::every, ::every]
+    times = pixel_pitch(xyz[few], measured[few]) / every / math.sqrt(usual[0] * usual[1])
     if not 1 / _OTHER_UNIT < times < _OTHER_UNIT:
         factor = max(times, 1 / times)
         about = round(factor, -int(math.log10(factor)))
