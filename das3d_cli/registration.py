@@ -123,10 +123,19 @@ def _most_alike(parts: Tensor, mean: Tensor, tried: Pose) -> Pose:
         tried: `_TRIED` * B poses; first the first one of every part, then the second ones, and so on.
     """
     model = laid(mean.expand(len(tried.angle), -1, -1, -1), tried)
-    apart = model.view(_TRIED, *parts.shape) - parts
-    loss = (apart / _LARGE).square().log1p().mean(dim=(2, 3, 4))  # Cauchy's, as in `_refined`
+    loss = _loss(model.view(_TRIED, *parts.shape) - parts)
     best = loss.argmin(dim=0) * len(parts) + torch.arange(len(parts), device=parts.device)
     return Pose(tried.angle[best], tried.shift[best])
+
+
+def unlikeness(parts: Tensor, mean: Tensor, pose: Pose) -> Tensor:
+    """How unlike the mean part (C, S, S), laid as they lie, the marks of parts (B, C, S, S) are: (B,)."""
+    return _loss(laid(mean.expand(len(parts), -1, -1, -1), pose) - parts)
+
+
+def _loss(apart: Tensor) -> Tensor:
+    """Cauchy's loss, as in `_refined`, of differences of marks (..., C, S, S)."""
+    return (apart / _LARGE).square().log1p().mean(dim=(-3, -2, -1))
 
 
 def _refined(parts: Tensor, mean: Tensor, pose: Pose) -> Pose:

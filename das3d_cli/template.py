@@ -1,7 +1,8 @@
 """The golden template: the average good part of a category, turned to the pose of the part at hand.
 
 Rigid parts look alike once they are turned back; where one then differs from the mean by more than good parts do, it is
-worth a look. Where parts share no shape, such as potatoes, there is nothing to compare with.
+worth a look. Where parts lie in several ways, as on either face, there is a mean part for each. Where parts share no
+shape, such as potatoes, there is nothing to compare with.
 """
 
 from __future__ import annotations
@@ -17,14 +18,13 @@ from das3d_cli.contrast import local_contrast
 from das3d_cli.registration import (
     Pose,
     displacements,
-    find_pose,
     in_chunks,
     laid,
     laid_back,
-    lay_together,
     marked_side,
     marks,
 )
+from das3d_cli.ways import Ways, find_ways, matched
 
 _SHAPE = 0.9  # least median overlap (intersection over union) of parts that share a shape with their mean part
 _FLOORS = (0.03, 0.03, 0.03, 0.01)  # least spread of R, G, B and depth: sensor noise, in units of the images
@@ -55,11 +55,12 @@ class Comparison(NamedTuple):
 
 
 class _Posed(NamedTuple):
-    """Good parts, their poses and their `displacements`."""
+    """Good parts, how they lie and their `displacements`."""
 
     rgb: Tensor
     depth: Tensor
     foreground: Tensor
+    way: Tensor
     pose: Pose
     moved: Tensor | None
 
@@ -88,8 +89,8 @@ class Template(nn.Module):
         uses_rgb, uses_depth: which images, beside the foreground, poses are found by and deviations are given for.
     """
 
-    mean_marks: Tensor  # (C, s, s), what poses are found against
-    images: Tensor  # (13, S, S): the mean RGB and depth, the spread of the good parts' `apart`, and the coverage
+    mean_marks: Tensor  # (W, C, s, s), what poses are found against, for each of the ways in which parts lie
+    images: Tensor  # (W, 13, S, S): the mean RGB and depth, the spread of the good parts' `apart`, and the coverage
     floors: Tensor  # (8, 1, 1), sensor noise that is added to that spread in quadrature
     shared: Tensor  # (), 1 where the parts share a shape, else 0
     above: Tensor  # (), 1 where they are compared as seen from above, 0 where the view is too oblique for that
@@ -98,13 +99,14 @@ class Template(nn.Module):
         super().__init__()
         self.uses_rgb, self.uses_depth = uses_rgb, uses_depth
         side = marked_side(size)
-        self.register_buffer("mean_marks", torch.zeros(1 + uses_rgb + uses_depth, side, side))
-        self.register_buffer("images", torch.zeros(13, size, size))
+        self.register_buffer("mean_marks", torch.zeros(1, 1 + uses_rgb + uses_depth, side, side))
+        self.register_buffer("images", torch.zeros(1, 13, size, size))
         floors = torch.tensor([*_FLOORS, *(_LOCAL_FLOOR * floor for floor in _FLOORS)])
         self.register_buffer("floors", floors[:, None, None], persistent=False)
         self.register_buffer("shared", torch.zeros(()))
         self.register_buffer("above", torch.ones(()))
         self.compares = False  # as `shared`, on the host, so that no GPU is waited for
+        self.register_load_state_dict_pre_hook(_make_room)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_post_hook(_compare_as_loaded)  # type: ignore[no-untyped-call]
 
     def compare(self, wanted: bool) -> None:
@@ -128,30 +130,38 @@ class Template(nn.Module):
 
         self.above.copy_(parallax.float().norm(dim=1).median() <= _OBLIQUE)
         parts = torch.cat([marks(*self._used(*chunk[:3]), self._displacements(*chunk[1:])) for chunk in chunks()])
-        together = lay_together(parts, heights=self.uses_depth)
-        self.mean_marks.copy_(together.mean)
-        overlap = [
-            _overlap(laid_back(some, Pose(*pose))[:, 0], together.mean[0])
-            for some, *pose in in_chunks(parts[:, :1], *together.pose)
-        ]
-        self.compare(bool(torch.cat(overlap).median() >= _SHAPE))
+        ways = find_ways(parts, heights=self.uses_depth)
+        self.mean_marks = ways.means
+        self.images = self.images.new_zeros(len(ways.means), *self.images.shape[1:])
+        self.compare(bool(_overlaps(parts, ways).median() >= _SHAPE))
 
         def posed() -> Iterator[_Posed]:
-            for (colour, height, part, view), pose in zip(chunks(), in_chunks(*together.pose), strict=True):
-                yield _Posed(colour, height, part, Pose(*pose), self._displacements(height, part, view))
+            for (colour, height, part, view), (way, *pose) in zip(
+                chunks(), in_chunks(ways.way, *ways.pose), strict=True
+            ):
+                yield _Posed(colour, height, part, way, Pose(*pose), self._displacements(height, part, view))
 
-        self._learn_mean(posed, len(rgb))
+        self._learn_mean(posed)
         if self.compares and bool(foreground.all()):  # without an outline the overlap says nothing
             self.compare(self._tells(posed))
         self._learn_spread(posed)
 
-    def _learn_mean(self, posed: Callable[[], Iterator[_Posed]], count: int) -> None:
+    def _learn_mean(self, posed: Callable[[], Iterator[_Posed]]) -> None:
         light = torch.cat([_mean_colour(some.rgb, some.foreground) for some in posed()]).mean(dim=0)
-        total = torch.zeros_like(self.images[:5])
-        for rgb, depth, part, pose, moved in posed():
+        total, count = torch.zeros_like(self.images[:, :5]), torch.zeros_like(self.images[:, 0, 0, 0])
+        for rgb, depth, part, way, pose, moved in posed():
             colour = rgb * (light / _mean_colour(rgb, part))
-            total += laid_back(torch.cat((colour * part, depth * part, part), dim=1), pose, moved).sum(dim=0)
-        self.images[:4], self.images[12:] = total[:4] / total[4:].clamp_min(1e-6), total[4:] / count
+            of_each = laid_back(torch.cat((colour * part, depth * part, part), dim=1), pose, moved)
+            self._add(total, of_each, way)
+            count += torch.bincount(way, minlength=len(count))
+        self.images[:, :4] = total[:, :4] / total[:, 4:].clamp_min(1e-6)
+        self.images[:, 12:] = total[:, 4:] / count[:, None, None, None]
+
+    @staticmethod
+    def _add(total: Tensor, of_each: Tensor, way: Tensor) -> None:
+        """Add images of parts (B, C, S, S) to the sums (W, C, S, S) of their ways."""
+        for number, of_way in enumerate(total):
+            of_way += of_each[way == number].sum(dim=0)
 
     def _tells(self, posed: Callable[[], Iterator[_Posed]]) -> bool:
         """Whether the mean part predicts the parts better than the surroundings of each pixel do."""
@@ -167,12 +177,13 @@ class Template(nn.Module):
         return bool(torch.cat(share).median() <= _TELLING)
 
     def _learn_spread(self, posed: Callable[[], Iterator[_Posed]]) -> None:
-        total = torch.zeros_like(self.images[:9])
+        total = torch.zeros_like(self.images[:, :9])
         for some in posed():
             beside = self._beside(*some)
             both = some.foreground * beside.images[:, 12:]
-            total += laid_back(torch.cat((beside.apart**2, both), dim=1), some.pose, some.moved).sum(dim=0)
-        self.images[4:12] = (total[:8] / total[8:].clamp_min(1e-6)).sqrt()
+            of_each = laid_back(torch.cat((beside.apart**2, both), dim=1), some.pose, some.moved)
+            self._add(total, of_each, some.way)
+        self.images[:, 4:12] = (total[:, :8] / total[:, 8:].clamp_min(1e-6)).sqrt()
 
     @torch.no_grad()
     def forward(self, rgb: Tensor, depth: Tensor, foreground: Tensor, parallax: Tensor) -> Comparison:
@@ -182,8 +193,8 @@ class Template(nn.Module):
         with torch.autocast(rgb.device.type, enabled=False):
             rgb, depth, foreground, parallax = (given.float() for given in (rgb, depth, foreground, parallax))
             moved = self._displacements(depth, foreground, parallax)
-            pose = find_pose(marks(*self._used(rgb, depth, foreground), moved), self.mean_marks)
-            beside = self._beside(rgb, depth, foreground, pose, moved)
+            way, pose = matched(marks(*self._used(rgb, depth, foreground), moved), self.mean_marks)
+            beside = self._beside(rgb, depth, foreground, way, pose, moved)
             mean, spread, coverage = torch.split(beside.images, [4, 8, 1], dim=1)
             outline = _LIMIT * (foreground - coverage)
             apart = self._of_used(beside.apart * (spread**2 + self.floors**2).rsqrt())
@@ -191,8 +202,11 @@ class Template(nn.Module):
             beyond = (1 - coverage) * background_depth(depth * foreground)
             return Comparison(deviations, mean[:, :3] / beside.light * coverage, mean[:, 3:] * coverage + beyond)
 
-    def _beside(self, rgb: Tensor, depth: Tensor, foreground: Tensor, pose: Pose, moved: Tensor | None) -> _Beside:
-        images = laid(self.images.expand(len(rgb), -1, -1, -1), pose, moved)
+    def _beside(
+        self, rgb: Tensor, depth: Tensor, foreground: Tensor, way: Tensor, pose: Pose, moved: Tensor | None
+    ) -> _Beside:
+        several = len(self.images) > 1
+        images = laid(self.images[way] if several else self.images.expand(len(rgb), -1, -1, -1), pose, moved)
         mean, both = images[:, :4], foreground * images[:, 12:]
         light = (_mean_colour(mean[:, :3], both) / _mean_colour(rgb, both)).clamp(0.5, 2)
         apart = torch.cat((rgb * light, depth), dim=1) - mean
@@ -217,6 +231,15 @@ class Template(nn.Module):
         return rgb if self.uses_rgb else None, depth if self.uses_depth else None, foreground
 
 
+def _make_room(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """Make room for as many mean parts as were saved."""
+    assert isinstance(module, Template)
+    for name in ("mean_marks", "images"):
+        own, saved = getattr(module, name), state.get(prefix + name)
+        if saved is not None and saved.shape[1:] == own.shape[1:]:
+            setattr(module, name, own.new_zeros(saved.shape))
+
+
 def _compare_as_loaded(module: nn.Module, _: object) -> None:
     assert isinstance(module, Template)
     module.compare(bool(module.shared))
@@ -228,6 +251,12 @@ def _mean_colour(rgb: Tensor, weight: Tensor) -> Tensor:
     return total / weight.sum(dim=(2, 3), keepdim=True).clamp_min(1e-6) + 1e-3
 
 
-def _overlap(parts: Tensor, mean: Tensor) -> Tensor:
-    """Intersection over union of soft foregrounds (N, s, s) with that of the mean part (s, s): (N,)."""
-    return torch.minimum(parts, mean).sum(dim=(1, 2)) / torch.maximum(parts, mean).sum(dim=(1, 2)).clamp_min(1e-6)
+def _overlaps(parts: Tensor, ways: Ways) -> Tensor:
+    """Intersection over union of the parts' soft foregrounds, by marks (N, C, s, s), with those of their mean parts: (N,)."""
+    found = []
+    for some, way, *pose in in_chunks(parts[:, :1], ways.way, *ways.pose):
+        own, mean = laid_back(some, Pose(*pose)), ways.means[way, :1]
+        found.append(
+            torch.minimum(own, mean).sum(dim=(1, 2, 3)) / torch.maximum(own, mean).sum(dim=(1, 2, 3)).clamp_min(1e-6)
+        )
+    return torch.cat(found)

@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 
 from das3d_cli.batch import background_depth
-from das3d_cli.registration import Pose, laid
+from das3d_cli.registration import Pose, laid, marks
 from das3d_cli.template import Template
+from das3d_cli.ways import find_ways
 
 SIZE = 96
 
@@ -72,9 +73,9 @@ def test_parts_under_other_light_teach_the_same():
     light = torch.tensor([0.7, 1.3, 0.7])[torch.arange(len(rgb)) % 3].view(-1, 1, 1, 1)
     template = Template(SIZE, uses_rgb=True, uses_depth=True)
     template.learn((rgb * light * 255).round().byte(), depth, part, straight(part))
-    mean, spread, coverage = torch.split(template.images, [4, 8, 1])
+    mean, spread, coverage = torch.split(template.images[0], [4, 8, 1])
     whole = coverage[0] > 0.99
-    plain, usual, _ = torch.split(learnt().images, [4, 8, 1])
+    plain, usual, _ = torch.split(learnt().images[0], [4, 8, 1])
     assert (mean[:3] / plain[:3])[:, whole].mean() == pytest.approx(0.9, abs=0.01)
     assert (spread[:3] / usual[:3])[:, whole].median() < 1.3
     deviations = template(rgb * 1.3, depth, part.float(), straight(part)).deviations
@@ -90,7 +91,7 @@ def test_what_few_parts_show_has_the_light_of_all():
     light = torch.where(bright, 1.4, 0.7).view(-1, 1, 1, 1)
     template = Template(SIZE, uses_rgb=True, uses_depth=True)
     template.learn((rgb * light * part * 255).round().byte(), torch.where(part, depth, 0.5), part, straight(part))
-    green, coverage = template.images[1], template.images[12]
+    green, coverage = template.images[0, 1], template.images[0, 12]
     of_all, of_some = green[coverage > 0.95], green[(coverage > 0.55) & (coverage < 0.75)]
     assert len(of_some) > 500
     assert float(of_some.mean()) == pytest.approx(float(of_all.mean()), rel=0.03)
@@ -205,7 +206,7 @@ def test_a_round_part_is_turned_by_what_is_printed_on_it(mark):
     rgb, depth, part = discs(torch.linspace(0, 6, 10), mark)
     template = Template(SIZE, uses_rgb=True, uses_depth=True)
     template.learn((rgb * 255).round().byte(), depth, part, straight(part))
-    expected = template.images[0]
+    expected = template.images[0, 0]
     assert expected.max() - expected[SIZE // 2, SIZE // 2] > 0.6 * mark  # if turned wrongly, the mark would blur away
 
 
@@ -277,6 +278,68 @@ def test_parts_without_a_common_shape_are_not_compared():
     assert (compared.rgb[:, :, 47:49, 47:49] < 0.2).all()  # a spot is expected to look like its surroundings
     assert torch.allclose(compared.depth, depth, atol=1e-4)
     assert learnt().shared == 1
+
+
+def on_either_face(count, seed, *, over):
+    """Brackets of which those chosen by `over`, bool (count,), lie on their other face and so are seen mirrored."""
+    return [torch.where(over[:, None, None, None], image.flip(3), image) for image in bracket(count, seed)]
+
+
+OVER = torch.arange(24) % 3 == 1
+
+
+@functools.cache
+def learnt_on_either_face():
+    template = Template(SIZE, uses_rgb=True, uses_depth=True)
+    rgb, depth, part = on_either_face(24, 0, over=OVER)
+    template.learn((rgb * 255).round().byte(), depth, part, straight(part))
+    return template
+
+
+class TestSeveralWays:
+    def test_parts_on_either_face_are_each_compared_with_their_like(self):
+        template = learnt_on_either_face()
+        assert len(template.images) == len(template.mean_marks) == 2 and template.compares
+        rgb, depth, part = on_either_face(8, 9, over=torch.arange(8) < 4)
+        before = template(rgb, depth, part.float(), straight(part)).deviations
+        usual = learnt()(*bracket(8, 9)[:2], bracket(8, 9)[2].float(), straight(part)).deviations
+        assert before.abs().mean() < 1.3 * usual.abs().mean()
+        depth[:, :, 44:50, 30:36] += 0.08
+        marked = (template(rgb, depth, part.float(), straight(part)).deviations - before)[:, 6]
+        inside = part[:, 0].clone()
+        inside[:, :44], inside[:, 50:], inside[..., :30], inside[..., 36:] = False, False, False, False
+        for of_way in (slice(0, 4), slice(4, 8)):
+            assert inside[of_way].any() and marked[of_way][inside[of_way]].mean() > 2
+
+    def test_the_parts_of_each_way_are_told_apart(self):
+        template = learnt_on_either_face()
+        rgb, depth, part = on_either_face(24, 0, over=OVER)
+        way = find_ways(marks(rgb, depth, part.float()), heights=True).way
+        assert torch.equal(way == way[1], OVER)
+        assert template.images[:, 12].amax(dim=(1, 2)).min() > 0.99  # each mean is of its own parts alone
+
+    def test_a_saved_template_has_as_many_mean_parts(self):
+        rgb, depth, part = on_either_face(3, 9, over=torch.tensor([True, False, True]))
+        again = Template(SIZE, uses_rgb=True, uses_depth=True)
+        again.load_state_dict(learnt_on_either_face().state_dict())
+        for one, other in zip(
+            *(made(rgb, depth, part.float(), straight(part)) for made in (learnt_on_either_face(), again)), strict=True
+        ):
+            assert torch.equal(one, other)
+
+    def test_a_template_for_other_images_is_refused(self):
+        with pytest.raises(RuntimeError, match="size mismatch"):
+            Template(2 * SIZE, uses_rgb=True, uses_depth=True).load_state_dict(learnt_on_either_face().state_dict())
+
+    @pytest.mark.parametrize("odd", [0, 1, 2])
+    def test_a_few_odd_parts_are_no_way(self, odd):
+        rgb, depth, part = on_either_face(24, 2, over=torch.arange(24) < odd)
+        assert len(find_ways(marks(rgb, depth, part.float()), heights=True).means) == 1
+
+    def test_few_parts_lie_in_one_way(self):
+        for count in (1, 2, 7):
+            rgb, depth, part = on_either_face(count, 3, over=torch.arange(count) % 2 > 0)
+            assert len(find_ways(marks(rgb, depth, part.float()), heights=True).means) == 1
 
 
 class TestImagesWithoutOutlines:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from das3d_cli import __version__, losses, runs
-from das3d_cli.batch import Batch
+from das3d_cli.batch import Batch, Parts
 from das3d_cli.device import autocast, make_ready, short_of_memory, within_memory
 from das3d_cli.engine import checkpoint, distributed
 from das3d_cli.engine.ahead import Ahead
@@ -26,6 +26,7 @@ from das3d_cli.files import to_json
 from das3d_cli.model import Das3d, Output
 from das3d_cli.settings import LossSettings, Settings
 from das3d_cli.synthesis.augment import Augmented
+from das3d_cli.template import Template
 
 _REPORT_EVERY = 20  # steps between lines of metrics.jsonl
 _WARM_UP = 0.1  # share of the steps in which the learning rate rises
@@ -52,12 +53,11 @@ class Trainer:
         make_ready(self.device)
         torch.manual_seed(settings.seed)
         self.network = Das3d(**settings.model.model_dump()).to(self.device)
-        if self.network.template is not None:
-            self.network.template.learn(*data.train)
+        if (template := self.network.template) is not None:
+            # Others might find another number of mean parts, which would stop the training.
+            template.load_state_dict(distributed.from_first(lambda: _learnt(template, data.train)))
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.parallel = distributed.parallel(self.network)
-        if self.network.template is not None and distributed.size() > 1:
-            self.network.template.compare(bool(self.network.template.shared))  # same choice as the first process
         self._as_graph = settings.hardware.cuda_graphs and self.device.type == "cuda" and distributed.size() == 1
         # A recorded step can read changing values only from the GPU.
         self._learning_rate = (
@@ -330,3 +330,9 @@ def learning_rate(step: int, steps: int, peak: float) -> float:
     if step < warm_up:
         return peak * (0.04 + 0.96 * step / warm_up)
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
+
+
+def _learnt(template: Template, train: Parts) -> dict[str, Tensor]:
+    """The state, in main memory, of a template that has learnt from these parts."""
+    template.learn(*train)
+    return {name: value.cpu() for name, value in template.state_dict().items()}
