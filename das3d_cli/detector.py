@@ -113,7 +113,7 @@ class Detector:
         self.form, usual = Form.of_saved(model_file["form"]), Usual(**model_file["usual"])
         # A detector that looks at depth alone uses photos only to find the part, so they are not checked.
         self.usual = (
-            replace(usual, brightness=None, grey=None, tint=None, photos="", photo_offset=None)
+            replace(usual, brightness=None, grey=None, tint=None, sharpness=None, photos="", photo_offset=None)
             if settings.model.modality == "depth"
             else usual
         )

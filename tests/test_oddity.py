@@ -6,21 +6,24 @@ import re
 from dataclasses import replace
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from das3d_cli.data.capture import Camera, Form, Geometry
 from das3d_cli.data.oddity import Usual, oddities, of_all, of_defects, usual_of
+from das3d_cli.data.sharpness import sharpness
 
 FORM = Form(plane_distance_m=0.005, pitch_m=(4e-4, 4.2e-4))
 USUAL = Usual(
     within=True, gap_m=0.003, brightness=(80.0, 120.0), grey=False, size=(400, 300), photo_offset=(-0.1, 0.3, 0.2),
-    tilt_deg=(0.0, 3.0), tint=(0.1, 0.2),
+    tilt_deg=(0.0, 3.0), tint=(0.1, 0.2), sharpness=0.02,
 )  # fmt: skip
 WINDOW_M = 0.1
 PART = Geometry(
     (0.0, 0.0, -1.0, 0.4), 0.0, -0.03, 0.0, 300, 400, 250, 20, 60, 0.01, (0.0, 0.0), within=True, measured_fraction=0.97,
-    clipped_fraction=0.005, pitch_m=4.1e-4, span_m=0.085, gap_m=0.004, brightness=100.0, grey=False, tint=0.12,
+    clipped_fraction=0.005, pitch_m=4.1e-4, span_m=0.085, gap_m=0.004, brightness=100.0, grey=False, tint=0.12, sharpness=0.024,
     photo_offset=(0.3, 0.1),
 )  # fmt: skip
 
@@ -48,6 +51,7 @@ def test_nothing_is_said_of_a_part_like_others() -> None:
         ({"brightness": 200.0}, r"^the part's mean brightness is 200 of 255"),
         ({"brightness": 181.0}, r"^the part's mean brightness is 181 of 255, but 80 to 120"),
         ({"tilt_deg": 14.0}, r"^the table is seen at 14 degrees to its normal, but at 0 to 3 in training captures;"),
+        ({"sharpness": 0.014}, r"^the photo shows 70% of the fine detail .* check focus, lens and motion$"),
         ({"tint": -0.15}, r"^red and blue seem to be exchanged, compared with training photos;"),
         ({"grey": True}, r"^the photo is grey, but training photos have colours; take it as they were taken$"),
         (
@@ -62,12 +66,59 @@ def test_what_is_unlike_others_is_told_once(changes: dict[str, Any], told: str) 
 
 
 def test_a_slightly_other_view_light_or_colour_is_not_told() -> None:
-    for changes in ({"tilt_deg": 12.0}, {"tint": -0.05}, {"tint": 0.4}, {"brightness": 175.0}):
+    for changes in (
+        {"tilt_deg": 12.0},
+        {"tint": -0.05},
+        {"tint": 0.4},
+        {"brightness": 175.0},
+        {"sharpness": 0.016},
+        {"sharpness": 0.1},
+    ):
         assert oddities(replace(PART, **changes), FORM, USUAL, WINDOW_M) == []
     bright = replace(USUAL, brightness=(200.0, 230.0))
     assert oddities(replace(PART, brightness=240.0), FORM, bright, WINDOW_M) == []
     (note,) = oddities(replace(PART, brightness=244.0), FORM, bright, WINDOW_M)
     assert note.startswith("the part's mean brightness is 244 of 255, but 200 to 230 for training parts")
+
+
+def test_a_dark_photo_is_not_called_blurred_as_well() -> None:
+    (note,) = oddities(replace(PART, brightness=5.0, sharpness=0.001), FORM, USUAL, WINDOW_M)
+    assert note.startswith("the part's mean brightness")
+
+
+class TestSharpness:
+    @staticmethod
+    def photo(*, blur: float = 0.0, noise: float = 0.0, light: float = 1.0) -> NDArray[np.uint8]:
+        """A grainy disc on a black ground."""
+        random = np.random.default_rng(0)
+        grain = cv2.GaussianBlur(random.normal(0, 40, (128, 128)).astype(np.float32), (0, 0), 0.8)
+        rows, columns = np.mgrid[:128, :128] - 63.5
+        image = (120 + grain) * (np.hypot(rows, columns) < 50)
+        image = cv2.GaussianBlur(image, (0, 0), blur) if blur else image
+        image = light * image + random.normal(0, noise, image.shape)
+        return np.repeat(np.clip(image, 0, 255).astype(np.uint8)[..., None], 3, axis=2)
+
+    PART = np.asarray(np.hypot(*(np.mgrid[:128, :128] - 63.5)) < 48)
+
+    def test_blur_takes_it_away_and_noise_and_light_hardly_change_it(self) -> None:
+        sharp = sharpness(self.photo(), self.PART)
+        assert sharp
+        assert sharpness(self.photo(light=0.6), self.PART) == pytest.approx(sharp, rel=0.05)
+        assert sharpness(self.photo(noise=2), self.PART) == pytest.approx(sharp, rel=0.1)
+        for noise in (0, 2):
+            blurred = [sharpness(self.photo(blur=sigma, noise=noise), self.PART) for sigma in (1.5, 3)]
+            assert blurred[1] and blurred[0] and blurred[1] < 0.3 * sharp < blurred[0] < 0.75 * sharp
+
+    def test_the_surroundings_do_not_count(self) -> None:
+        image, other = self.photo(), self.photo()
+        other[~self.PART] = 255
+        assert sharpness(other, self.PART) == sharpness(image, self.PART)
+
+    def test_of_nothing_it_says_nothing(self) -> None:
+        few = np.zeros((128, 128), np.bool_)
+        few[60:68, 60:68] = True
+        assert sharpness(self.photo(), few) is None
+        assert sharpness(np.zeros((128, 128, 3), np.uint8), self.PART) is None
 
 
 @pytest.mark.parametrize(("usual", "own"), [((-0.3, -0.1), 0.2), ((0.1, 0.3), -0.2)])
@@ -118,9 +169,23 @@ def test_where_pixels_show_more_or_less_it_is_told_whether_the_image_has_another
 
 
 def test_usual_is_what_most_good_parts_are_like() -> None:
-    parts = [replace(PART, within=i > 0, gap_m=i * 1e-3, brightness=90.0 + i) for i in range(12)]
+    parts = [
+        replace(PART, within=i > 0, gap_m=i * 1e-3, brightness=90.0 + i, sharpness=0.03 - i * 1e-3) for i in range(12)
+    ]
     assert usual_of(parts, 0.03, 1.2, "PNG") == Usual(
-        True, 0.011, 0.03, 1.2, True, (90.0, 101.0), (400, 300), "PNG", (0.3, 0.1, 0.0), False, (0.0, 0.0), (0.12, 0.12)
+        True,
+        0.011,
+        0.03,
+        1.2,
+        True,
+        (90.0, 101.0),
+        (400, 300),
+        "PNG",
+        (0.3, 0.1, 0.0),
+        False,
+        (0.0, 0.0),
+        (0.12, 0.12),
+        pytest.approx(0.019),
     )
     mixed = [*parts, replace(PART, raw_width=500, within=False)]
     assert usual_of([*parts, replace(PART, grey=True)], 0.0, 1.0, "").grey is None

@@ -482,7 +482,9 @@ class TestWindow:
         capture = relief(disc((160, 160), 30))
         assert capture.xyz is not None
         wrong = RawCapture(capture.rgb, capture.xyz * np.float32(times))
-        with pytest.raises(DataError, match=f"^a pixel shows about {told} it shows .* another unit"):
+        with pytest.raises(
+            DataError, match=f"^a pixel shows about {told} it shows .* check that the points are in the unit of those"
+        ):
             prepared(wrong, window_m=80 * PITCH_M, pitch_m=(PITCH_M, PITCH_M))
 
     def test_the_unit_of_a_small_part_cut_out_of_a_large_capture_is_right(self) -> None:

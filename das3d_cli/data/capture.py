@@ -118,6 +118,7 @@ class Geometry:
             `das3d_cli.data.alignment`; None if it cannot be told, or without points or colour image.
         grey: the image has no colours; None without one.
         tint: (red - blue) / (red + green + blue) of the part's mean colour; None without a colour image.
+        sharpness: see `das3d_cli.data.sharpness`; None without a colour image, or where it cannot be told.
     """
 
     plane: tuple[float, float, float, float] | None
@@ -141,6 +142,7 @@ class Geometry:
     photo_offset: tuple[float, float] | None = None
     grey: bool | None = None
     tint: float | None = None
+    sharpness: float | None = None
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ _LIGHT, _WHITE = 10, 255  # margin beyond both; half the way from the brightest 
 _BLACK = 1 / 3  # share of the darkest part: the stricter limit where parts are dark
 _ASPECT = 1.1
 _OTHER_TILT = 10.0  # degrees beyond the training captures'
+_BLURRED = 0.75  # of the least sharp; defects do not take more than a tenth away, blur of 1.5 pixels a quarter to half
 _TINT = 0.05  # of (red - blue) / (red + green + blue): less says nothing about the order of the channels
 _NO_TABLE = (
     "no table is visible around the part, so depths are measured along the camera's axis and sizes across it, which come out too"
@@ -51,6 +52,7 @@ class Usual:
         grey: whether images have no colours; None without images, or where only some have none.
         tilt_deg: least and largest angle between the table's normal and the optical axis, degrees; None without a table.
         tint: least and largest `Geometry.tint`; None without images.
+        sharpness: least `Geometry.sharpness`; None without images.
     """
 
     within: bool = False
@@ -65,6 +67,7 @@ class Usual:
     grey: bool | None = None
     tilt_deg: tuple[float, float] | None = None
     tint: tuple[float, float] | None = None
+    sharpness: float | None = None
 
 
 def usual_of(geometries: Sequence[Geometry], low_fraction: float, aspect: float, photos: str) -> Usual:
@@ -75,6 +78,7 @@ def usual_of(geometries: Sequence[Geometry], low_fraction: float, aspect: float,
     lights = [one.brightness for one in geometries if one.brightness is not None]
     tilts = [one.tilt_deg for one in geometries if one.tilt_deg is not None]
     tints = [one.tint for one in geometries if one.tint is not None]
+    sharp = [one.sharpness for one in geometries if one.sharpness is not None]
     sizes, greys = {(one.raw_width, one.raw_height) for one in geometries}, {one.grey for one in geometries}
     return Usual(
         within=sum(not one.within for one in geometries) <= max(_FEW * len(geometries), len(geometries) >= _FEW_IN),
@@ -89,6 +93,7 @@ def usual_of(geometries: Sequence[Geometry], low_fraction: float, aspect: float,
         grey=greys.pop() if len(greys) == 1 else None,
         tilt_deg=_range(tilts),
         tint=_range(tints),
+        sharpness=min(sharp, default=None),
     )
 
 
@@ -233,8 +238,15 @@ def _of_photo(geometry: Geometry, form: Form, usual: Usual) -> list[str]:
                 f"the part's mean brightness is {geometry.brightness:.0f} of 255, but {darkest:.0f} to {brightest:.0f} for training parts;"
                 " check that it was exposed as they were"
             )
-    # A photo that is nearly black or white has no colours either.
-    if not told and usual.grey is not None and geometry.grey is not None and usual.grey != geometry.grey:
+    exposed = not told  # a photo that is nearly black or white has neither details nor colours
+    if exposed and usual.sharpness and geometry.sharpness is not None:
+        share = geometry.sharpness / usual.sharpness
+        if share < _BLURRED:
+            told.append(
+                f"the photo shows {share:.0%} of the fine detail that the least sharp training photo shows, so scratches may be lost in it;"
+                " check focus, lens and motion"
+            )
+    if exposed and usual.grey is not None and geometry.grey is not None and usual.grey != geometry.grey:
         own_kind, others = ("is grey", "have colours") if geometry.grey else ("has colours", "are grey")
         told.append(f"the photo {own_kind}, but training photos {others}; take it as they were taken")
     if usual.tint and geometry.tint is not None and _are_exchanged(geometry.tint, usual.tint):

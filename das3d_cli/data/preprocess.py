@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import cv2
@@ -15,6 +16,7 @@ from das3d_cli.data.fill import enclosed, fill, part_coloured, stray
 from das3d_cli.data.foreground import find_foreground
 from das3d_cli.data.parallax import displacement, pixel_aspect, pixel_pitch
 from das3d_cli.data.plane import Table, away, height_over
+from das3d_cli.data.sharpness import sharpness
 from das3d_cli.data.square import check_shown, cut_square, resized, resized_truth
 from das3d_cli.errors import DataError
 
@@ -165,6 +167,7 @@ def preprocess(
     else:
         colour = resized(cut_square(capture.rgb, geometry) * weight[..., None], size, _SHARP) / share[..., None]
         rgb = np.where(inside[..., None], np.rint(np.clip(colour, 0, 255)), 0).astype(np.uint8)
+        geometry = replace(geometry, sharpness=sharpness(rgb, inside))
     for given in truths:
         check_shown(given, geometry)
     truth = None if ground_truth is None else resized_truth(ground_truth, geometry, size)
@@ -246,8 +249,8 @@ def _check_unit(xyz: NDArray[np.float32], usual: tuple[float, float]) -> None:
         about = round(factor, -int(math.log10(factor)))
         share = f"about {about:.0f} times" if times > 1 else f"about 1/{about:.0f} of"
         raise DataError(
-            f"a pixel shows {share} what it shows in the captures that set the scale; the points are probably in another unit: convert"
-            " them to the unit of those"
+            f"a pixel shows {share} what it shows in the captures that set the scale; check that the points are in the unit of those, and"
+            " that its camera is the right one"
         )
 
 
