@@ -1,7 +1,8 @@
-"""The ways in which rigid parts lie: those that rest on either of two faces look like two different parts."""
+"""The ways in which rigid parts lie: those that rest on different faces look like different parts."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -9,16 +10,17 @@ from torch import Tensor
 
 from das3d_cli.registration import Pose, Together, find_pose, in_chunks, laid_back, lay_together, unlikeness
 
-_LOOKED_AT = 64  # parts at most by which it is decided whether there are several ways
+_MOST = 4  # ways that are looked for
+_LOOKED_AT = 64  # parts at most by which it is decided how many there are
 _LEAST, _FEW = 4, 0.1  # parts, and share of them: a smaller group is of odd parts
-_FAR = 0.9  # rank of the part that stands for another way, by how unlike the usual one it is; the last may be odd
-# So many times as unlike the other group's mean part as their own must nine of ten parts be: 1.6 times if they lie on
-# two faces, 1.2 at most if not. Less is asked for while single parts, which differ among themselves, stand for the means.
+_FAR = 0.9  # rank of the part that stands for a further way, by how unlike those found it is; the last may be odd
+# So many times as unlike any other mean part as their own must nine of ten parts be: 1.6 times if they lie on two faces,
+# 1.2 at most if not. Less is asked for while single parts, which differ among themselves, stand for the means.
 _APART, _FIRST_APART = 1.35, 1.1
 
 
 class Ways(NamedTuple):
-    """N parts, each in one of W ways, one or two.
+    """N parts, each in one of W ways.
 
     Attributes:
         means: (W, C, S, S), the mean marks of the parts that lie in each way.
@@ -40,12 +42,12 @@ def find_ways(parts: Tensor, *, heights: bool = True) -> Ways:
     together = lay_together(parts, heights=heights)
     chosen = torch.linspace(0, len(parts) - 1, min(len(parts), _LOOKED_AT), device=parts.device).round().long()
     of_chosen = Together(together.mean, Pose(*(tensor[chosen] for tensor in together.pose)))
-    pair = _two_means(parts[chosen], of_chosen, heights)
-    if pair is None:
+    found = _several_means(parts[chosen], of_chosen, heights)
+    if found is None:
         way = torch.zeros(len(parts), dtype=torch.long, device=parts.device)
         return Ways(together.mean[None], way, together.pose)
-    way, _ = _all_matched(parts, pair)
-    means = torch.stack([lay_together(parts[way == one], heights=heights).mean for one in (0, 1)])
+    way, _ = _all_matched(parts, found)
+    means = _means_of(parts, way, len(found), heights)
     return Ways(means, *_all_matched(parts, means))
 
 
@@ -66,32 +68,41 @@ def _all_matched(parts: Tensor, means: Tensor) -> tuple[Tensor, Pose]:
     return way, Pose(*pose)
 
 
-def _two_means(parts: Tensor, together: Together, heights: bool) -> Tensor | None:
-    """The means of two groups of parts that are far apart, (2, C, S, S); None if there are no such groups."""
+def _several_means(parts: Tensor, together: Together, heights: bool) -> Tensor | None:
+    """The mean marks of as many groups of parts as are far apart, (W, C, S, S); None if there are no such groups."""
     if len(parts) < 2 * _LEAST:
         return None
-    usual = int(_unlike(parts, together.mean, together.pose).argmin())
-    from_usual = _laid_on(parts, _alone(parts, together.pose, usual))[1]
-    other = int(from_usual.argsort()[int(_FAR * (len(parts) - 1))])
-    from_both = torch.stack((from_usual, _laid_on(parts, _alone(parts, together.pose, other))[1]))
-    if not _are_apart(from_both, _FIRST_APART, (usual, other)):
-        return None
-    first = from_both.argmin(dim=0) == 0
-    means = torch.stack([lay_together(group, heights=heights).mean for group in (parts[first], parts[~first])])
-    from_both = torch.stack([_laid_on(parts, mean)[1] for mean in means])
-    return means if _are_apart(from_both, _APART) else None
+    standing = [int(_unlike(parts, together.mean, together.pose).argmin())]
+    unlike, found = _laid_on(parts, _alone(parts, together.pose, standing[0]))[None], None
+    for count in range(2, _MOST + 1):
+        standing.append(int(unlike.amin(dim=0).argsort()[int(_FAR * (len(parts) - 1))]))
+        unlike = torch.cat((unlike, _laid_on(parts, _alone(parts, together.pose, standing[-1]))[None]))
+        if _are_apart(unlike, _FIRST_APART, standing):
+            means = _means_of(parts, unlike.argmin(dim=0), count, heights)
+            if _are_apart(torch.stack([_laid_on(parts, mean) for mean in means]), _APART):
+                found = means
+    return found
 
 
-def _are_apart(unlike: Tensor, times: float, besides: tuple[int, ...] = ()) -> bool:
-    """Whether parts that are so `unlike` the one and the other of two, (2, N), make two groups, these two not counted."""
-    counted = torch.ones(unlike.shape[1], dtype=torch.bool, device=unlike.device)
-    counted[list(besides)] = False
-    least = max(_LEAST, _FEW * unlike.shape[1])
-    sizes = torch.bincount(unlike.argmin(dim=0), minlength=2)
-    if int(sizes.min()) < least:
+def _means_of(parts: Tensor, way: Tensor, count: int, heights: bool) -> Tensor:
+    return torch.stack([lay_together(parts[way == one], heights=heights).mean for one in range(count)])
+
+
+def _are_apart(unlike: Tensor, times: float, standing: Sequence[int] = ()) -> bool:
+    """Whether parts make groups.
+
+    Args:
+        unlike: (W, N), how unlike what stands for each group they are.
+        times: how far apart the groups must be, see `_APART`.
+        standing: the parts that stand for groups, which are not counted.
+    """
+    sizes = torch.bincount(unlike.argmin(dim=0), minlength=len(unlike))
+    if int(sizes.min()) < max(_LEAST, _FEW * unlike.shape[1]):
         return False
-    ratio = unlike.amax(dim=0) / unlike.amin(dim=0).clamp_min(1e-9)
-    return bool(ratio[counted].quantile(0.1) > times)
+    counted = torch.ones(unlike.shape[1], dtype=torch.bool, device=unlike.device)
+    counted[list(standing)] = False
+    own, next_best = unlike[:, counted].sort(dim=0).values[:2]
+    return bool((next_best / own.clamp_min(1e-9)).quantile(0.1) > times)
 
 
 def _alone(parts: Tensor, pose: Pose, place: int) -> Tensor:
@@ -100,11 +111,9 @@ def _alone(parts: Tensor, pose: Pose, place: int) -> Tensor:
     return laid_back(parts[one], Pose(pose.angle[one], pose.shift[one]))[0]
 
 
-def _laid_on(parts: Tensor, mean: Tensor) -> tuple[Pose, Tensor]:
-    """The poses of parts on a mean part (C, S, S), and how unlike it they are, (N,)."""
-    found = [find_pose(some, mean) for (some,) in in_chunks(parts)]
-    pose = Pose(*(torch.cat(tensors) for tensors in zip(*found, strict=True)))
-    return pose, _unlike(parts, mean, pose)
+def _laid_on(parts: Tensor, mean: Tensor) -> Tensor:
+    """How unlike a mean part (C, S, S) the parts are in their best poses on it, (N,)."""
+    return torch.cat([unlikeness(some, mean, find_pose(some, mean)) for (some,) in in_chunks(parts)])
 
 
 def _unlike(parts: Tensor, mean: Tensor, pose: Pose) -> Tensor:

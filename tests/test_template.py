@@ -331,6 +331,17 @@ class TestSeveralWays:
         with pytest.raises(RuntimeError, match="size mismatch"):
             Template(2 * SIZE, uses_rgb=True, uses_depth=True).load_state_dict(learnt_on_either_face().state_dict())
 
+    def test_three_ways(self):
+        """A third of the parts lie on their other face, a third stand on edge."""
+        third = torch.arange(36) % 3
+        rgb, depth, part = on_either_face(36, 1, over=third == 1)
+        flat = torch.cat((rgb, depth * part, part.float()), dim=1)
+        narrow = F.pad(F.interpolate(flat, size=(SIZE, SIZE // 4)), (3 * SIZE // 8, 3 * SIZE // 8))
+        images = torch.where((third == 2)[:, None, None, None], narrow, flat)
+        way = find_ways(marks(images[:, :3], images[:, 3:4], (images[:, 4:] > 0.5).float()), heights=True).way
+        assert way.bincount().tolist() == [12, 12, 12]
+        assert all(len(way[third == one].unique()) == 1 for one in range(3))
+
     @pytest.mark.parametrize("odd", [0, 1, 2])
     def test_a_few_odd_parts_are_no_way(self, odd):
         rgb, depth, part = on_either_face(24, 2, over=torch.arange(24) < odd)
