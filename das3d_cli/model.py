@@ -261,6 +261,11 @@ class Das3d(nn.Module):
         """Whether parts are compared with the mean part."""
         return self.template is not None and self.template.compares
 
+    @property
+    def mean_parts(self) -> int:
+        """Number of mean parts that parts are compared with, one for each way in which they lie; 0 if not at all."""
+        return len(self.template.images) if self.template is not None and self.compares else 0
+
     def forward(self, rgb: Tensor, depth: Tensor, foreground: Tensor, parallax: Tensor) -> Output:
         """Run the three networks.
 

@@ -366,3 +366,19 @@ def test_many_odd_captures_are_told_in_few_lines(tmp_path: Path, das3d: Das3d) -
     assert "30 more notes like these; --json lists all" in done.stderr
     done = ok(das3d("preprocess", "raw", "out", "--size", 32, "--workers", 1, "--json", cwd=tmp_path))
     assert len(json.loads(done.stdout)["notes"]) == 50
+
+
+def test_parts_that_lie_in_two_ways_are_compared_with_their_like(tmp_path: Path, das3d: Das3d) -> None:
+    """Discs and rings stand for the two faces of a part."""
+    for number in range(12):
+        capture = render("ring" if number % 2 else "disc", seed=number).capture
+        save_image(tmp_path / f"mydata/valve/good/{number:03d}.png", capture.rgb)
+        save_tiff(tmp_path / f"mydata/valve/good/{number:03d}.tiff", capture.xyz)
+    ok(das3d("preprocess", "mydata", "out", "--size", 32, "--workers", 1, cwd=tmp_path))
+    told = ok(das3d("train", *TINY, cwd=tmp_path)).stderr
+    assert "valve: good parts lie in 2 different ways; each is compared with the mean of those like it" in told
+    (run,) = (tmp_path / "runs").iterdir()
+    assert Detector.load(run, "cpu").network.mean_parts == 2
+    folder = tmp_path / "mydata/valve/good"
+    judged = ok(das3d("predict", folder / "000.tiff", folder / "000.png", "--gpus", "cpu", "--json", cwd=tmp_path))
+    assert 0 <= json.loads(judged.stdout)["score"] <= 1

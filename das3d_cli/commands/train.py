@@ -254,6 +254,8 @@ def _finish(trainer: Trainer, data: Path, gpus: str, *, bar: bool) -> dict[str, 
         + (f" and {distributed.size() - 1} more" if distributed.size() > 1 else "")
         + f", preset {trainer.settings.preset}"
     )
+    if (ways := trainer.network.mean_parts) > 1:
+        say(f"{name}: good parts lie in {ways} different ways; each is compared with the mean of those like it")
     with console.progress("train", shown=bar and distributed.is_first()) as shown:
         task = shown.add_task(name, total=total, completed=trainer.step, note="")
 
