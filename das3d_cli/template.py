@@ -147,15 +147,17 @@ class Template(nn.Module):
         self._learn_spread(posed)
 
     def _learn_mean(self, posed: Callable[[], Iterator[_Posed]]) -> None:
-        light = torch.cat([_mean_colour(some.rgb, some.foreground) for some in posed()]).mean(dim=0)
-        total, count = torch.zeros_like(self.images[:, :5]), torch.zeros_like(self.images[:, 0, 0, 0])
+        ways, colours = (
+            torch.cat(tensors)
+            for tensors in zip(*((some.way, _mean_colour(some.rgb, some.foreground)) for some in posed()), strict=True)
+        )
+        light = torch.stack([colours[ways == one].mean(dim=0) for one in range(len(self.images))])
+        total = torch.zeros_like(self.images[:, :5])
         for rgb, depth, part, way, pose, moved in posed():
-            colour = rgb * (light / _mean_colour(rgb, part))
-            of_each = laid_back(torch.cat((colour * part, depth * part, part), dim=1), pose, moved)
-            self._add(total, of_each, way)
-            count += torch.bincount(way, minlength=len(count))
+            colour = rgb * (light[way] / _mean_colour(rgb, part))
+            self._add(total, laid_back(torch.cat((colour * part, depth * part, part), dim=1), pose, moved), way)
         self.images[:, :4] = total[:, :4] / total[:, 4:].clamp_min(1e-6)
-        self.images[:, 12:] = total[:, 4:] / count[:, None, None, None]
+        self.images[:, 12:] = total[:, 4:] / ways.bincount()[:, None, None, None]
 
     @staticmethod
     def _add(total: Tensor, of_each: Tensor, way: Tensor) -> None:

@@ -43,12 +43,13 @@ def find_ways(parts: Tensor, *, heights: bool = True) -> Ways:
     chosen = torch.linspace(0, len(parts) - 1, min(len(parts), _LOOKED_AT), device=parts.device).round().long()
     of_chosen = Together(together.mean, Pose(*(tensor[chosen] for tensor in together.pose)))
     found = _several_means(parts[chosen], of_chosen, heights)
-    if found is None:
-        way = torch.zeros(len(parts), dtype=torch.long, device=parts.device)
-        return Ways(together.mean[None], way, together.pose)
-    way, _ = _all_matched(parts, found)
-    means = _means_of(parts, way, len(found), heights)
-    return Ways(means, *_all_matched(parts, means))
+    if found is not None:
+        way, _ = _all_matched(parts, found)
+        means = _means_of(parts, way, len(found), heights)
+        way, pose = _all_matched(parts, means)
+        if _sizes(way, len(means)).min() >= _LEAST:
+            return Ways(means, way, pose)
+    return Ways(together.mean[None], torch.zeros(len(parts), dtype=torch.long, device=parts.device), together.pose)
 
 
 def matched(parts: Tensor, means: Tensor) -> tuple[Tensor, Pose]:
@@ -96,13 +97,16 @@ def _are_apart(unlike: Tensor, times: float, standing: Sequence[int] = ()) -> bo
         times: how far apart the groups must be, see `_APART`.
         standing: the parts that stand for groups, which are not counted.
     """
-    sizes = torch.bincount(unlike.argmin(dim=0), minlength=len(unlike))
-    if int(sizes.min()) < max(_LEAST, _FEW * unlike.shape[1]):
+    if _sizes(unlike.argmin(dim=0), len(unlike)).min() < max(_LEAST, _FEW * unlike.shape[1]):
         return False
     counted = torch.ones(unlike.shape[1], dtype=torch.bool, device=unlike.device)
     counted[list(standing)] = False
     own, next_best = unlike[:, counted].sort(dim=0).values[:2]
     return bool((next_best / own.clamp_min(1e-9)).quantile(0.1) > times)
+
+
+def _sizes(way: Tensor, count: int) -> Tensor:
+    return torch.bincount(way, minlength=count)
 
 
 def _alone(parts: Tensor, pose: Pose, place: int) -> Tensor:

@@ -318,6 +318,15 @@ class TestSeveralWays:
         assert torch.equal(way == way[1], OVER)
         assert template.images[:, 12].amax(dim=(1, 2)).min() > 0.99  # each mean is of its own parts alone
 
+    def test_one_face_may_be_much_darker_than_the_other(self):
+        template = Template(SIZE, uses_rgb=True, uses_depth=True)
+        dark = torch.where(OVER, 0.15, 1.0)[:, None, None, None]
+        rgb, depth, part = on_either_face(24, 0, over=OVER)
+        template.learn((rgb * dark * 255).round().byte(), depth, part, straight(part))
+        found = template(rgb * dark, depth, part.float(), straight(part)).deviations
+        usual = learnt_on_either_face()(rgb, depth, part.float(), straight(part)).deviations
+        assert len(template.images) == 2 and found.abs().mean() < 1.1 * usual.abs().mean()
+
     def test_a_saved_template_has_as_many_mean_parts(self):
         rgb, depth, part = on_either_face(3, 9, over=torch.tensor([True, False, True]))
         again = Template(SIZE, uses_rgb=True, uses_depth=True)
