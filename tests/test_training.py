@@ -595,12 +595,18 @@ def test_the_best_state_is_kept_and_of_equals_the_latest(cache, tmp_path, monkey
     assert json.loads((run / "summary.json").read_text())["best"]["step"] == best
 
 
-def test_nothing_in_a_step_waits_for_the_device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+@pytest.mark.parametrize("ways", [1, 2])
+def test_nothing_in_a_step_waits_for_the_device(ways: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """Tensors on the meta device take a GPU's path through the code but have no values: code that reads one fails."""
     meta = torch.device("meta")
     with pytest.raises((RuntimeError, NotImplementedError)):
         bool(torch.ones((), device=meta) > 0)
-    monkeypatch.setattr(Template, "learn", lambda self, *parts: self.compare(True))
+
+    def learn(self: Template, *parts: torch.Tensor) -> None:
+        self.images, self.mean_marks = (one.expand(ways, -1, -1, -1) for one in (self.images, self.mean_marks))
+        self.compare(True)
+
+    monkeypatch.setattr(Template, "learn", learn)
     monkeypatch.setattr(torch, "autocast", lambda *args, **options: contextlib.nullcontext())
     monkeypatch.setattr(torch.optim, "AdamW", lambda weights, **options: torch.optim.SGD(weights, lr=0.1))
     parts = Parts(

@@ -53,7 +53,9 @@ class Trainer:
         make_ready(self.device)
         torch.manual_seed(settings.seed)
         self.network = Das3d(**settings.model.model_dump()).to(self.device)
-        if (template := self.network.template) is not None:
+        if (template := self.network.template) is not None and distributed.size() == 1:
+            template.learn(*data.train)
+        elif template is not None:
             # Others might find another number of mean parts, which would stop the training.
             template.load_state_dict(distributed.from_first(lambda: _learnt(template, data.train)))
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
