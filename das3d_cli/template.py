@@ -8,7 +8,7 @@ shape, such as potatoes, there is nothing to compare with.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -108,6 +108,12 @@ class Template(nn.Module):
         self.compares = False  # as `shared`, on the host, so that no GPU is waited for
         self.register_load_state_dict_pre_hook(_make_room)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_post_hook(_compare_as_loaded)  # type: ignore[no-untyped-call]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        # The network's channels come to lie last in memory; these images are looked at channel by channel.
+        self.images, self.mean_marks = self.images.contiguous(), self.mean_marks.contiguous()
+        return self
 
     def compare(self, wanted: bool) -> None:
         """Switch the comparison with the mean part on or off."""
