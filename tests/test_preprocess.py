@@ -473,6 +473,16 @@ class TestWindow:
         usual = (0.99 * PITCH_M, 1.01 * PITCH_M)
         assert prepared(capture, window_m=80 * PITCH_M, pitch_m=usual).geometry.side == pytest.approx(side, abs=1)
 
+    def test_a_crumb_elsewhere_on_the_table_does_not_move_the_part(self) -> None:
+        scene = disc((240, 240), 30)
+        crumbed = scene.copy()
+        crumbed[225:228, 225:228] = 0.01
+        usual, found = (prepared(relief(heights), window_m=70 * PITCH_M) for heights in (scene, crumbed))
+        assert found.geometry.side == usual.geometry.side == pytest.approx(70, abs=1)
+        assert np.array_equal(found.foreground, usual.foreground)
+        crumbed[100:140, 200:230] = 0.02  # as large as a part is no crumb
+        assert prepared(relief(crumbed), window_m=70 * PITCH_M).geometry.side > 100
+
     @pytest.mark.parametrize(
         ("times", "told"),
         [(10, "10 times what"), (1000, "1000 times what"), (0.1, "1/10 of what"), (1e-3, "1/1000 of what")],

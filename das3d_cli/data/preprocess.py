@@ -27,6 +27,7 @@ _MIN_SPAN_M = 1e-3
 _STRAY, _STRAY_M = 0.1, 1e-3
 _OTHER_UNIT = 5.0  # times the usual pitch: no other camera or distance, as units differ by a factor of ten at least
 OTHER_SCALE = 1.4  # factor beyond the largest or smallest pitch: another resolution or camera, not a part farther away
+_CRUMB = 0.01  # share of the part's area
 _NO_DEPTH = 0.5  # depth of a part without points: the synthesis can then change it either way
 _NO_COLOUR = 128
 # A pitch within this factor of the usual counts as usual: resampling from sizes a pixel or two apart makes parts look
@@ -365,6 +366,13 @@ def _circle(part: NDArray[np.bool_]) -> tuple[float, float, float]:
     return float(row), float(column), float(radius) + 0.5  # from the centre of the outermost pixel to its edge
 
 
+def _without_crumbs(part: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The part without pieces that are far smaller than its largest one."""
+    _, pieces, found, _ = cv2.connectedComponentsWithStats(part.astype(np.uint8), connectivity=8)
+    areas = np.concatenate(([0], found[1:, cv2.CC_STAT_AREA]))
+    return np.asarray(areas[pieces] > _CRUMB * areas.max())
+
+
 def _frame(part: NDArray[np.bool_], window_px: float | None) -> tuple[int, int, int, float | None]:
     """Side of the square, its rows and columns before the image, and diameter of the circle around the part, pixels."""
     height, width = part.shape
@@ -372,5 +380,7 @@ def _frame(part: NDArray[np.bool_], window_px: float | None) -> tuple[int, int, 
     if window_px is None:
         return whole, (whole - height) // 2, (whole - width) // 2, None
     row, column, radius = _circle(part)
+    if 2 * radius > window_px:  # a crumb elsewhere on the table must not push the part aside or make it look small
+        row, column, radius = _circle(_without_crumbs(part))
     side = max(round(window_px), math.ceil(2 * radius))
     return side, round(side / 2 - row), round(side / 2 - column), 2 * radius
