@@ -33,6 +33,9 @@ _SURROUNDINGS = 8  # reach of that local mean, as a divisor of the image side
 # Without outlines, a mean part is of use if parts differ from it by no more than this share of their local contrast.
 _TELLING = 0.8
 _LIMIT = 3.0  # that deviations are clipped to
+_LIGHTS = (0.5, 2.0)  # that a part's channel is made as bright as the mean part's by; an unlit part must stand out
+# Good parts of several colours widen that, by all but the most extreme of them and a little more.
+_NEARLY_ALL, _MARGIN = 0.98, 1.25
 _OBLIQUE = 0.15  # half sides: with a larger median parallax, sides of parts are seen rather than the top
 
 
@@ -91,6 +94,7 @@ class Template(nn.Module):
 
     mean_marks: Tensor  # (W, C, s, s), what poses are found against, for each of the ways in which parts lie
     images: Tensor  # (W, 13, S, S): the mean RGB and depth, the spread of the good parts' `apart`, and the coverage
+    lights: Tensor  # (2, 3, 1, 1), the least and the most that each colour channel is multiplied by
     floors: Tensor  # (8, 1, 1), sensor noise that is added to that spread in quadrature
     shared: Tensor  # (), 1 where the parts share a shape, else 0
     above: Tensor  # (), 1 where they are compared as seen from above, 0 where the view is too oblique for that
@@ -101,6 +105,7 @@ class Template(nn.Module):
         side = marked_side(size)
         self.register_buffer("mean_marks", torch.zeros(1, 1 + uses_rgb + uses_depth, side, side))
         self.register_buffer("images", torch.zeros(1, 13, size, size))
+        self.register_buffer("lights", torch.tensor(_LIGHTS).view(2, 1, 1, 1).repeat(1, 3, 1, 1))
         floors = torch.tensor([*_FLOORS, *(_LOCAL_FLOOR * floor for floor in _FLOORS)])
         self.register_buffer("floors", floors[:, None, None], persistent=False)
         self.register_buffer("shared", torch.zeros(()))
@@ -158,12 +163,18 @@ class Template(nn.Module):
             for tensors in zip(*((some.way, _mean_colour(some.rgb, some.foreground)) for some in posed()), strict=True)
         )
         light = torch.stack([colours[ways == one].mean(dim=0) for one in range(len(self.images))])
+        self._learn_lights(light[ways] / colours)
         total = torch.zeros_like(self.images[:, :5])
         for rgb, depth, part, way, pose, moved in posed():
             colour = rgb * (light[way] / _mean_colour(rgb, part))
             self._add(total, laid_back(torch.cat((colour * part, depth * part, part), dim=1), pose, moved), way)
         self.images[:, :4] = total[:, :4] / total[:, 4:].clamp_min(1e-6)
         self.images[:, 12:] = total[:, 4:] / ways.bincount()[:, None, None, None]
+
+    def _learn_lights(self, lights: Tensor) -> None:
+        """Learn by how much colour channels are multiplied from what N good parts need, (N, 3, 1, 1)."""
+        least, most = (lights.quantile(share, dim=0) for share in (1 - _NEARLY_ALL, _NEARLY_ALL))
+        self.lights[0], self.lights[1] = (least / _MARGIN).clamp_max(_LIGHTS[0]), (most * _MARGIN).clamp_min(_LIGHTS[1])
 
     @staticmethod
     def _add(total: Tensor, of_each: Tensor, way: Tensor) -> None:
@@ -216,7 +227,7 @@ class Template(nn.Module):
         several = len(self.images) > 1
         images = laid(self.images[way] if several else self.images.expand(len(rgb), -1, -1, -1), pose, moved)
         mean, both = images[:, :4], foreground * images[:, 12:]
-        light = (_mean_colour(mean[:, :3], both) / _mean_colour(rgb, both)).clamp(0.5, 2)
+        light = (_mean_colour(mean[:, :3], both) / _mean_colour(rgb, both)).clamp(*self.lights)
         apart = torch.cat((rgb * light, depth), dim=1) - mean
         against = local_contrast(apart, both, apart.shape[-1] // _SURROUNDINGS)
         return _Beside(images, light, torch.cat((apart * both, against), dim=1))

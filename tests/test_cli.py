@@ -226,6 +226,15 @@ class TestMainPath:
         for path in done.stdout.split():
             assert cv2.imread(path).std() > 10
 
+    def test_previews_of_two_categories_lie_side_by_side(self, place: Path):
+        written = [
+            Path(line)
+            for category in ("tire", "cookie")
+            for line in ok(das3d("synth-preview", "--category", category, "-n", 1, cwd=place)).stdout.splitlines()
+        ]
+        assert {path.parent for path in written} == {Path("preview/tire"), Path("preview/cookie")}
+        assert all((place / path).is_file() for path in written) and len(set(written)) == 4
+
     def test_an_interrupted_preprocess_says_how_to_go_on(
         self, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ):

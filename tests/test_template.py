@@ -107,6 +107,29 @@ def test_light_beyond_doubling_is_a_deviation():
         assert share < allowed if allowed else share > 0.9, factor
 
 
+def test_parts_may_come_in_several_colours():
+    """A part of a colour that was learnt is compared as that of one colour is, and a foreign colour still deviates."""
+    colours = torch.tensor([(1, 0.15, 0.1), (0.15, 1, 0.2), (0.1, 0.2, 1), (1, 1, 1)]).view(-1, 3, 1, 1)
+    rgb, depth, part = bracket(count=24)
+    template = Template(SIZE, uses_rgb=True, uses_depth=True)
+    template.learn((rgb * colours[torch.arange(24) % 4] * 255).round().byte(), depth, part, straight(part))
+    assert template.images[:, 4:7].mean() < 0.04
+
+    rgb, depth, part = bracket(count=3, seed=5)
+    for colour, deviates in ((colours[2], False), (colours[3], False), (torch.full((3, 1, 1), 0.05), True)):
+        found = template(rgb * colour, depth, part.float(), straight(part)).deviations[:, :3]
+        share = (found.abs() > 1.5).float().mean() / part.float().mean()
+        assert share > 0.9 if deviates else share < 0.2, colour
+
+
+def test_one_odd_photo_does_not_teach_that_parts_may_be_unlit():
+    rgb, depth, part = bracket(count=60)
+    rgb[7] *= 0.1
+    template = Template(SIZE, uses_rgb=True, uses_depth=True)
+    template.learn((rgb * 255).round().byte(), depth, part, straight(part))
+    assert template.lights[1].max() < 3
+
+
 def test_a_good_part_hardly_deviates_and_a_defect_does():
     template = learnt()
     rgb, depth, part = bracket(count=4, seed=9)

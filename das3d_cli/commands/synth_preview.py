@@ -29,7 +29,10 @@ def run(
         typer.Option("--category", help="Category, if the cache holds several.", show_default=False),
     ] = None,
     samples: Annotated[int, typer.Option("-n", "--samples", min=1, max=64, help="Rows of the sheet.")] = 8,
-    out: Annotated[Path, typer.Option("--out", help="Folder for the two sheets.")] = Path("preview"),
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder for the two sheets. (default: preview/CATEGORY)", show_default=False),
+    ] = None,
     seed: Seed = None,
     preset: PresetName = None,
     modality: ModalityName = None,
@@ -43,5 +46,5 @@ def run(
     from das3d_cli.report.preview import write_preview
 
     name = chosen_category(categories(data), category, data)
-    for path in write_preview(out, open_cache(data, name), settings, samples):
+    for path in write_preview(out or Path("preview") / name, open_cache(data, name), settings, samples):
         console.result(str(path))

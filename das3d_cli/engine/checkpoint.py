@@ -17,7 +17,7 @@ from das3d_cli.device import within_memory
 from das3d_cli.errors import DataError
 from das3d_cli.files import reason, write_whole
 
-FORMAT = 5
+FORMAT = 6
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
