@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from das3d_cli.batch import background_depth
 from das3d_cli.contrast import local_contrast
+from das3d_cli.modes import MODES, explained, principal_modes
 from das3d_cli.registration import (
     Pose,
     displacements,
@@ -32,10 +33,12 @@ _LOCAL_FLOOR = 0.5  # share of these floors, for differences minus their local m
 _SURROUNDINGS = 8  # reach of that local mean, as a divisor of the image side
 # Without outlines, a mean part is of use if parts differ from it by no more than this share of their local contrast.
 _TELLING = 0.8
+_MEAN, _SPREAD, _COVERAGE, _MODES = slice(0, 4), slice(4, 12), slice(12, 13), slice(13, 13 + 4 * MODES)  # of `images`
 _LIMIT = 3.0  # that deviations are clipped to
 _LIGHTS = (0.5, 2.0)  # that a part's channel is made as bright as the mean part's by; an unlit part must stand out
 # Good parts of several colours widen that, by all but the most extreme of them and a little more.
 _NEARLY_ALL, _MARGIN = 0.98, 1.25
+_VARYING = 128  # parts, about, from which modes are learnt: all of their images are in memory at a time
 _OBLIQUE = 0.15  # half sides: with a larger median parallax, sides of parts are seen rather than the top
 
 
@@ -69,17 +72,19 @@ class _Posed(NamedTuple):
 
 
 class _Beside(NamedTuple):
-    """The mean part in the pose of each of B parts, and how these differ from it.
+    """The mean part in the pose of each of B parts, varied by its modes to be most like it, and how the parts differ.
 
     Attributes:
-        images: (B, 13, S, S), `Template.images` in the parts' poses.
+        mean, spread, coverage: (B, 4, S, S), (B, 8, S, S) and (B, 1, S, S), as `Template.images` has them.
         light: (B, 3, 1, 1), how many times as bright as the part the mean part is.
         apart: (B, 8, S, S), the part's RGB, made as bright, and depth minus the mean part's; then the same minus their
             local mean. Where a part bulges or is lit a little differently, the first four differ everywhere, and only
             the second four show small defects. All are weighted by foreground and coverage.
     """
 
-    images: Tensor
+    mean: Tensor
+    spread: Tensor
+    coverage: Tensor
     light: Tensor
     apart: Tensor
 
@@ -93,7 +98,9 @@ class Template(nn.Module):
     """
 
     mean_marks: Tensor  # (W, C, s, s), what poses are found against, for each of the ways in which parts lie
-    images: Tensor  # (W, 13, S, S): the mean RGB and depth, the spread of the good parts' `apart`, and the coverage
+    images: (
+        Tensor  # (W, 29, S, S): the mean RGB and depth, the spread of good parts' `apart`, the coverage and the modes
+    )
     lights: Tensor  # (2, 3, 1, 1), the least and the most that each colour channel is multiplied by
     floors: Tensor  # (8, 1, 1), sensor noise that is added to that spread in quadrature
     shared: Tensor  # (), 1 where the parts share a shape, else 0
@@ -104,7 +111,7 @@ class Template(nn.Module):
         self.uses_rgb, self.uses_depth = uses_rgb, uses_depth
         side = marked_side(size)
         self.register_buffer("mean_marks", torch.zeros(1, 1 + uses_rgb + uses_depth, side, side))
-        self.register_buffer("images", torch.zeros(1, 13, size, size))
+        self.register_buffer("images", torch.zeros(1, _MODES.stop, size, size))
         self.register_buffer("lights", torch.tensor(_LIGHTS).view(2, 1, 1, 1).repeat(1, 3, 1, 1))
         floors = torch.tensor([*_FLOORS, *(_LOCAL_FLOOR * floor for floor in _FLOORS)])
         self.register_buffer("floors", floors[:, None, None], persistent=False)
@@ -156,6 +163,8 @@ class Template(nn.Module):
         if self.compares and bool(foreground.all()):  # without an outline the overlap says nothing
             self.compare(self._tells(posed))
         self._learn_spread(posed)
+        self._learn_modes(posed, -(-len(rgb) // _VARYING))
+        self._learn_spread(posed)
 
     def _learn_mean(self, posed: Callable[[], Iterator[_Posed]]) -> None:
         ways, colours = (
@@ -168,8 +177,8 @@ class Template(nn.Module):
         for rgb, depth, part, way, pose, moved in posed():
             colour = rgb * (light[way] / _mean_colour(rgb, part))
             self._add(total, laid_back(torch.cat((colour * part, depth * part, part), dim=1), pose, moved), way)
-        self.images[:, :4] = total[:, :4] / total[:, 4:].clamp_min(1e-6)
-        self.images[:, 12:] = total[:, 4:] / ways.bincount()[:, None, None, None]
+        self.images[:, _MEAN] = total[:, :4] / total[:, 4:].clamp_min(1e-6)
+        self.images[:, _COVERAGE] = total[:, 4:] / ways.bincount()[:, None, None, None]
 
     def _learn_lights(self, lights: Tensor) -> None:
         """Learn by how much colour channels are multiplied from what N good parts need, (N, 3, 1, 1)."""
@@ -188,21 +197,33 @@ class Template(nn.Module):
         used = slice(0 if self.uses_rgb else 3, 4 if self.uses_depth else 3)
         for some in posed():
             beside = self._beside(*some)
-            both = some.foreground * beside.images[:, 12:]
+            both = some.foreground * beside.coverage
             images = torch.cat((some.rgb, some.depth), dim=1)
             against = local_contrast(images, both, both.shape[-1] // _SURROUNDINGS)
             left, beyond = (image[:, used].abs().sum(dim=(1, 2, 3)) for image in (beside.apart[:, :4], against * both))
             share.append(left / beyond.clamp_min(1e-6))
         return bool(torch.cat(share).median() <= _TELLING)
 
+    def _learn_modes(self, posed: Callable[[], Iterator[_Posed]], every: int) -> None:
+        found: list[list[Tensor]] = [[] for _ in self.images]
+        for some in posed():
+            apart = laid_back(self._beside(*some).apart[:, :4], some.pose, some.moved)
+            for number, of_way in enumerate(found):
+                of_way += apart[some.way == number][::every].unbind()
+        for images, of_way in zip(self.images, found, strict=True):
+            spread = images[_SPREAD][:4]
+            modes = principal_modes(torch.stack(of_way), (spread**2 + self.floors[:4] ** 2).sqrt())
+            images[_MODES] = modes.flatten(0, 1)
+            spread.copy_((spread**2 - modes.square().sum(dim=0)).clamp_min(0).sqrt())
+
     def _learn_spread(self, posed: Callable[[], Iterator[_Posed]]) -> None:
         total = torch.zeros_like(self.images[:, :9])
         for some in posed():
             beside = self._beside(*some)
-            both = some.foreground * beside.images[:, 12:]
+            both = some.foreground * beside.coverage
             of_each = laid_back(torch.cat((beside.apart**2, both), dim=1), some.pose, some.moved)
             self._add(total, of_each, some.way)
-        self.images[:, 4:12] = (total[:, :8] / total[:, 8:].clamp_min(1e-6)).sqrt()
+        self.images[:, _SPREAD] = (total[:, :8] / total[:, 8:].clamp_min(1e-6)).sqrt()
 
     @torch.no_grad()
     def forward(self, rgb: Tensor, depth: Tensor, foreground: Tensor, parallax: Tensor) -> Comparison:
@@ -214,9 +235,9 @@ class Template(nn.Module):
             moved = self._displacements(depth, foreground, parallax)
             way, pose = matched(marks(*self._used(rgb, depth, foreground), moved), self.mean_marks)
             beside = self._beside(rgb, depth, foreground, way, pose, moved)
-            mean, spread, coverage = torch.split(beside.images, [4, 8, 1], dim=1)
+            mean, coverage = beside.mean, beside.coverage
             outline = _LIMIT * (foreground - coverage)
-            apart = self._of_used(beside.apart * (spread**2 + self.floors**2).rsqrt())
+            apart = self._of_used(beside.apart * (beside.spread**2 + self.floors**2).rsqrt())
             deviations = torch.cat((*apart, outline), dim=1).clamp_(-_LIMIT, _LIMIT)
             beyond = (1 - coverage) * background_depth(depth * foreground)
             return Comparison(deviations, mean[:, :3] / beside.light * coverage, mean[:, 3:] * coverage + beyond)
@@ -226,11 +247,15 @@ class Template(nn.Module):
     ) -> _Beside:
         several = len(self.images) > 1
         images = laid(self.images[way] if several else self.images.expand(len(rgb), -1, -1, -1), pose, moved)
-        mean, both = images[:, :4], foreground * images[:, 12:]
+        mean, spread, coverage = images[:, _MEAN], images[:, _SPREAD], images[:, _COVERAGE]
+        both = foreground * coverage
         light = (_mean_colour(mean[:, :3], both) / _mean_colour(rgb, both)).clamp(*self.lights)
         apart = torch.cat((rgb * light, depth), dim=1) - mean
+        modes = images[:, _MODES].view(len(rgb), MODES, *apart.shape[1:])
+        varied = explained(apart, modes, spread[:, :4] ** 2 + self.floors[:4] ** 2, both)
+        mean, apart = mean + varied, apart - varied
         against = local_contrast(apart, both, apart.shape[-1] // _SURROUNDINGS)
-        return _Beside(images, light, torch.cat((apart * both, against), dim=1))
+        return _Beside(mean, spread, coverage, light, torch.cat((apart * both, against), dim=1))
 
     def _of_used(self, apart: Tensor) -> list[Tensor]:
         """The channels of the images in use."""

@@ -1059,12 +1059,12 @@ class TestStructure:
     # Lowest layer first; each may import from itself and the layers below it.
     LAYERS = (
         ("errors", "presets", "modality"), ("files", "sources"), ("settings", "configure", "runs"),
-        ("data", "device", "memory", "affine", "batch", "contrast", "polar", "registration", "ways",
+        ("data", "device", "memory", "affine", "batch", "contrast", "polar", "registration", "ways", "modes",
          "template", "model", "losses", "synthesis", "scoring", "curves", "metrics", "intervals",
          "measure"),
         ("engine", "detector", "evaluation", "benchmark"), ("report",), ("commands", "cli", "console"), ("__main__",),
     )  # fmt: skip
-    PLAIN = ("synthesis", "affine.py", "contrast.py", "polar.py", "registration.py", "ways.py",
+    PLAIN = ("synthesis", "affine.py", "contrast.py", "polar.py", "registration.py", "ways.py", "modes.py",
              "template.py", "model.py", "losses.py", "scoring.py", "curves.py", "metrics.py",
              "intervals.py", "measure.py", "batch.py", "data", "data/layouts")  # fmt: skip
     # The modules of data/ that may know the settings: they make caches by them and store them there.

@@ -73,9 +73,9 @@ def test_parts_under_other_light_teach_the_same():
     light = torch.tensor([0.7, 1.3, 0.7])[torch.arange(len(rgb)) % 3].view(-1, 1, 1, 1)
     template = Template(SIZE, uses_rgb=True, uses_depth=True)
     template.learn((rgb * light * 255).round().byte(), depth, part, straight(part))
-    mean, spread, coverage = torch.split(template.images[0], [4, 8, 1])
+    mean, spread, coverage, _ = torch.split(template.images[0], [4, 8, 1, 16])
     whole = coverage[0] > 0.99
-    plain, usual, _ = torch.split(learnt().images[0], [4, 8, 1])
+    plain, usual, *_ = torch.split(learnt().images[0], [4, 8, 1, 16])
     assert (mean[:3] / plain[:3])[:, whole].mean() == pytest.approx(0.9, abs=0.01)
     assert (spread[:3] / usual[:3])[:, whole].median() < 1.3
     deviations = template(rgb * 1.3, depth, part.float(), straight(part)).deviations
@@ -183,9 +183,16 @@ def test_one_modality_looks_at_its_own_image_alone(uses, channels):
     assert torch.equal(found, other)
 
 
-def test_a_small_defect_stands_out_although_good_parts_differ_everywhere():
+def without_modes(apart, _):
+    return apart.new_zeros(4, *apart.shape[1:])
+
+
+@pytest.mark.parametrize("modes", [False, True])
+def test_a_small_defect_stands_out_although_good_parts_differ_everywhere(modes, monkeypatch):
     """Good parts are tinted by up to 0.1 and lie up to 0.06 higher or lower: less than that counts little by itself,
-    but much against its surroundings."""
+    but much against its surroundings; and where it is known how they differ, it counts by itself, too."""
+    if not modes:
+        monkeypatch.setattr("das3d_cli.template.principal_modes", without_modes)
     generator = torch.Generator().manual_seed(6)
     rgb, depth, part = bracket(count=20, seed=6)
     tint = torch.linspace(0.1, -0.1, 3)[None, :, None, None] * (2 * torch.rand(20, 1, 1, 1, generator=generator) - 1)
@@ -200,8 +207,11 @@ def test_a_small_defect_stands_out_although_good_parts_differ_everywhere():
     marked = (template(rgb, depth, part.float(), straight(part)).deviations - before)[:, :, 30:36, 30:36]
     inside = part[:, 0, 30:36, 30:36]
     red, red_local, deep, deep_local = (marked[:, channel][inside].mean() for channel in (0, 3, 6, 7))
-    assert deep_local > 1.5 and deep_local > 1.5 * deep
-    assert red_local > 1 and red_local > 1.5 * red
+    assert deep_local > 1.5 and red_local > 1
+    if modes:
+        assert deep > 1.5 and red > 0.7
+    else:
+        assert deep_local > 1.5 * deep and red_local > 1.5 * red
 
 
 def test_learning_is_of_the_parts_not_of_their_chunks(monkeypatch):
@@ -263,7 +273,8 @@ def posts(count, seed):
     return rgb.clamp(0, 1), torch.where(part, 1 - heights[:, None] + noise[:, 3:], 1.0).clamp(0, 1), part, lean
 
 
-def test_a_tall_part_is_expected_to_look_as_from_where_it_is_seen():
+def test_a_tall_part_is_expected_to_look_as_from_where_it_is_seen(monkeypatch):
+    monkeypatch.setattr("das3d_cli.template.principal_modes", without_modes)  # they would learn how the views differ
     outline, height = {}, {}
     for known in (1, 0, -1):
         template = Template(SIZE, uses_rgb=True, uses_depth=True)
