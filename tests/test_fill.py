@@ -59,6 +59,20 @@ def test_colours_that_tell_nothing_add_nothing(apart: int) -> None:
     assert not part_coloured(rgb, ~missing, disc & ~missing).any()
 
 
+@pytest.mark.parametrize(("noise", "surely"), [(15, False), (4, True)])
+def test_what_looks_like_the_part_in_its_shadow_is_a_rim_alone_unless_colours_differ_for_sure(
+    noise: int, surely: bool
+) -> None:
+    _, disc = scene()
+    missing = missing_right(disc)
+    grey = np.where(disc | missing, 90, 125)[..., None] + np.random.default_rng(2).normal(0, noise, (*disc.shape, 1))
+    rgb = np.repeat(np.clip(grey, 0, 255).astype(np.uint8), 3, axis=2)
+    known = disc & ~missing
+    found = part_coloured(rgb, ~missing, known)
+    away = cv2.distanceTransform((~known).astype(np.uint8), cv2.DIST_L2, 5)[found]
+    assert found.any() and (away.max() > 5 if surely else away.max() <= 1.5)
+
+
 @pytest.mark.parametrize("everything", [True, False], ids=["all part", "no part"])
 def test_without_a_part_or_a_table_nothing_is_added(everything: bool) -> None:
     rgb, disc = scene()

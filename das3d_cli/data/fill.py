@@ -11,6 +11,9 @@ _SIDE = 256  # pixels: limit of the longer side of GrabCut's image, as its time 
 _MARGIN = 0.05  # of the part's length: the margin around it where the table's colours are learnt
 _NEAR = 6  # pixels of that image: known pixels this near to unknown ones must be told apart
 _TOLD_APART = 0.7  # least share of these that colour alone must classify correctly, for part and table each
+# Where less than this share is, as with a grey part on a grey table, the table in the part's shadow looks like the part in
+# places; so only a rim is taken as the part's, as wide as this share of the part's length, but at least these pixels.
+_SURELY, _RIM, _RIM_PIXELS = 0.93, 0.01, 1.5
 _COMPONENTS = 5  # of GrabCut's Gaussian mixtures, each with a weight, a mean and a covariance
 
 
@@ -40,7 +43,8 @@ def part_coloured(
     """Missing pixels that look like the part and touch it, bool (H, W): a rim in the projector's shadow, for instance.
 
     GrabCut (Rother, Kolmogorov and Blake 2004) learns the colours of part and table from pixels with points and classifies
-    those without. If these colours fail to tell apart the known pixels nearby, no missing pixel is assigned to the part.
+    those without. If these colours fail to tell apart the known pixels nearby, no missing pixel is assigned to the part;
+    if they hardly do, only those beside it are.
 
     Args:
         rgb: uint8, (H, W, 3).
@@ -52,12 +56,20 @@ def part_coloured(
     missing, part = ~measured[box], foreground[box]
     if not missing.any():
         return found
-    coloured = _told_apart(rgb[box], part, measured[box] & ~part)
+    coloured, surely = _told_apart(rgb[box], part, measured[box] & ~part)
+    if not surely:
+        length = max(line.stop - line.start for line in tight)
+        coloured &= _within(part, max(_RIM_PIXELS, _RIM * length))
     count, regions = cv2.connectedComponents((part | coloured & missing).astype(np.uint8), connectivity=4)
     touching = np.zeros(count, np.bool_)
     touching[regions[part]] = True
     found[box] = missing & touching[regions]
     return found
+
+
+def _within(mask: NDArray[np.bool_], distance: float) -> NDArray[np.bool_]:
+    """Pixels, bool (H, W), no farther from the mask than that."""
+    return np.asarray(cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5) <= distance)
 
 
 def _box(mask: NDArray[np.bool_], margin: int = 0) -> tuple[slice, slice]:
@@ -70,8 +82,13 @@ def _box(mask: NDArray[np.bool_], margin: int = 0) -> tuple[slice, slice]:
     )
 
 
-def _told_apart(rgb: NDArray[np.uint8], part: NDArray[np.bool_], table: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Pixels, bool (H, W), of the part's colours rather than the table's; none if the colours do not tell them apart."""
+def _told_apart(
+    rgb: NDArray[np.uint8], part: NDArray[np.bool_], table: NDArray[np.bool_]
+) -> tuple[NDArray[np.bool_], bool]:
+    """Pixels, bool (H, W), of the part's colours rather than the table's, and whether these surely tell them apart.
+
+    None where they hardly do.
+    """
     height, width = part.shape
     shrink = max(1.0, max(height, width) / _SIDE)
     size = (max(1, round(width / shrink)), max(1, round(height / shrink)))
@@ -79,7 +96,7 @@ def _told_apart(rgb: NDArray[np.uint8], part: NDArray[np.bool_], table: NDArray[
         cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0.99 for mask in (part, table)
     )
     if not known_part.any() or not known_table.any():
-        return np.zeros_like(part)
+        return np.zeros_like(part), False
     labels = np.full(known_part.shape, cv2.GC_PR_BGD, np.uint8)
     labels[known_part], labels[known_table] = cv2.GC_FGD, cv2.GC_BGD
     image = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
@@ -89,13 +106,15 @@ def _told_apart(rgb: NDArray[np.uint8], part: NDArray[np.bool_], table: NDArray[
     coloured = (labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)
     unknown = (~known_part & ~known_table).astype(np.uint8)
     near = cv2.dilate(unknown, np.ones((2 * _NEAR + 1,) * 2, np.uint8)) > 0
+    surely = True
     for known, own, other in ((known_part, of_part, of_table), (known_table, of_table, of_part)):
         colours = image[known & near].astype(np.float64)
         rightly = _likelihood(colours, own) > _likelihood(colours, other)
         if rightly.sum() < _TOLD_APART * len(rightly):
-            return np.zeros_like(part)
+            return np.zeros_like(part), False
+        surely &= bool(rightly.sum() >= _SURELY * len(rightly))
     share = cv2.resize(coloured.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
-    return np.asarray(share > 0.5)
+    return np.asarray(share > 0.5), surely
 
 
 def _likelihood(colours: NDArray[np.float64], mixture: NDArray[np.float64]) -> NDArray[np.float64]:
