@@ -38,7 +38,8 @@ _LIMIT = 3.0  # that deviations are clipped to
 _LIGHTS = (0.5, 2.0)  # that a part's channel is made as bright as the mean part's by; an unlit part must stand out
 # Good parts of several colours widen that, by all but the most extreme of them and a little more.
 _NEARLY_ALL, _MARGIN = 0.98, 1.25
-_VARYING = 128  # parts, about, from which modes are learnt: all of their images are in memory at a time
+# Pixels of the parts, about, from which modes are learnt, as all of these are in memory at a time; and parts at least.
+_VARYING, _FEW = 128 * 256**2, 32
 _OBLIQUE = 0.15  # half sides: with a larger median parallax, sides of parts are seen rather than the top
 
 
@@ -163,8 +164,9 @@ class Template(nn.Module):
         if self.compares and bool(foreground.all()):  # without an outline the overlap says nothing
             self.compare(self._tells(posed))
         self._learn_spread(posed)
-        self._learn_modes(posed, -(-len(rgb) // _VARYING))
-        self._learn_spread(posed)
+        if self.compares:
+            self._learn_modes(posed, -(-len(rgb) // max(_FEW, _VARYING // rgb[0, 0].numel())))
+            self._learn_spread(posed)
 
     def _learn_mean(self, posed: Callable[[], Iterator[_Posed]]) -> None:
         ways, colours = (
@@ -209,7 +211,7 @@ class Template(nn.Module):
         for some in posed():
             apart = laid_back(self._beside(*some).apart[:, :4], some.pose, some.moved)
             for number, of_way in enumerate(found):
-                of_way += apart[some.way == number][::every].unbind()
+                of_way += apart[(some.way == number).nonzero()[::every, 0]].unbind()
         for images, of_way in zip(self.images, found, strict=True):
             spread = images[_SPREAD][:4]
             modes = principal_modes(torch.stack(of_way), (spread**2 + self.floors[:4] ** 2).sqrt())
