@@ -29,6 +29,9 @@ from das3d_cli.errors import DataError, NothingFoundError
 _FILLED = 0.8  # share of the image: more than a part without background takes
 _JUMP = 1.02  # neighbours whose depths differ by more than 2 % belong to two surfaces
 _ALIKE_M = 1e-3  # neighbours this close in depth belong to one surface
+_DEEPEST = (
+    0.02  # share of a cut-out part's points that may lie below what its heights are counted from; a hole takes less
+)
 _AWAY_M = 1.0  # how far beyond the points a trial origin lies
 _NEAR = 0.08  # share of the table's extent
 _3X3 = np.ones((3, 3), np.uint8)
@@ -153,9 +156,9 @@ def _is_cut_out(cells: Cells, measured: NDArray[np.bool_], table: Candidate | No
 
 
 def cut_out(xyz: NDArray[np.float32], measured: NDArray[np.bool_]) -> Table:
-    """All that was measured except specks, over a frontal plane through its farthest point, as the table is unknown.
+    """All that was measured except specks, over a frontal plane through its farthest points, as the table is unknown.
 
-    Stray points beside missing ones do not count as the farthest: a single one would shift all depths.
+    Neither stray points beside missing ones nor the very farthest of the others count: a hole would shift all depths.
 
     Raises:
         DataError: nothing but specks was measured.
@@ -165,7 +168,7 @@ def cut_out(xyz: NDArray[np.float32], measured: NDArray[np.bool_]) -> Table:
         raise NothingFoundError("no part found: only a few scattered points were measured; capture the part again")
     z = np.where(part, xyz[..., 2], np.float32(np.nan))
     carried = part & ~stray(z, _ALIKE_M)
-    farthest = np.abs(z[carried if carried.any() else part]).max()
+    farthest = np.quantile(np.abs(z[carried if carried.any() else part]), 1 - _DEEPEST)
     plane = (0.0, 0.0, -float(np.sign(np.median(z[part]))), float(farthest))
     return Table(plane, part, measured & ~part, seen=False)
 
