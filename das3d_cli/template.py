@@ -99,9 +99,7 @@ class Template(nn.Module):
     """
 
     mean_marks: Tensor  # (W, C, s, s), what poses are found against, for each of the ways in which parts lie
-    images: (
-        Tensor  # (W, 29, S, S): the mean RGB and depth, the spread of good parts' `apart`, the coverage and the modes
-    )
+    images: Tensor  # (W, 29, S, S): the mean RGB and depth, the spread of good parts' `apart`, coverage, modes
     lights: Tensor  # (2, 3, 1, 1), the least and the most that each colour channel is multiplied by
     floors: Tensor  # (8, 1, 1), sensor noise that is added to that spread in quadrature
     shared: Tensor  # (), 1 where the parts share a shape, else 0

@@ -44,7 +44,7 @@ def part_coloured(
 
     GrabCut (Rother, Kolmogorov and Blake 2004) learns the colours of part and table from pixels with points and classifies
     those without. If these colours fail to tell apart the known pixels nearby, no missing pixel is assigned to the part;
-    if they hardly do, only those beside it are.
+    if they do so less than surely, only those beside it are.
 
     Args:
         rgb: uint8, (H, W, 3).
@@ -85,9 +85,9 @@ def _box(mask: NDArray[np.bool_], margin: int = 0) -> tuple[slice, slice]:
 def _told_apart(
     rgb: NDArray[np.uint8], part: NDArray[np.bool_], table: NDArray[np.bool_]
 ) -> tuple[NDArray[np.bool_], bool]:
-    """Pixels, bool (H, W), of the part's colours rather than the table's, and whether these surely tell them apart.
+    """Pixels, bool (H, W), of the part's colours rather than the table's, and whether these tell them apart for sure.
 
-    None where they hardly do.
+    If they do not even do so mostly, no pixels.
     """
     height, width = part.shape
     shrink = max(1.0, max(height, width) / _SIDE)

@@ -29,9 +29,7 @@ from das3d_cli.errors import DataError, NothingFoundError
 _FILLED = 0.8  # share of the image: more than a part without background takes
 _JUMP = 1.02  # neighbours whose depths differ by more than 2 % belong to two surfaces
 _ALIKE_M = 1e-3  # neighbours this close in depth belong to one surface
-_DEEPEST = (
-    0.02  # share of a cut-out part's points that may lie below what its heights are counted from; a hole takes less
-)
+_DEEPEST = 0.02  # share of a cut-out part's points that may lie below the zero of its heights; a hole takes less
 _AWAY_M = 1.0  # how far beyond the points a trial origin lies
 _NEAR = 0.08  # share of the table's extent
 _3X3 = np.ones((3, 3), np.uint8)
