@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 MODES = 4  # for colour, and as many for depth
 # A mode that says how these parts differ, but not how others do, makes good parts trained on look better than new ones. So
 # modes found in half of the parts must explain this share of how the other half differs.
-_TELLING = 0.1
+_SHARED = 0.1
 _SIDE = 64  # pixels that are looked at along either side: with as few, the share of a mode is known well
 _CLIP = 3.0  # spreads that a single pixel's difference counts for at most, so that a defect moves no mode far
 _REACH = 3.0  # standard deviations of the good parts that a mode reaches to
@@ -53,7 +53,7 @@ def _count(rows: Tensor) -> int:
     for own, other in (halves, halves[::-1]):
         main = _main(own)
         found[: len(main)] += (other @ main.T).square().sum(dim=0)
-    return int((found >= _TELLING * rows.square().sum().clamp_min(1e-9)).cumprod(dim=0).sum())
+    return int((found >= _SHARED * rows.square().sum().clamp_min(1e-9)).cumprod(dim=0).sum())
 
 
 def explained(apart: Tensor, modes: Tensor, noise: Tensor, weight: Tensor) -> Tensor:

@@ -56,8 +56,10 @@ def part_coloured(
     missing, part = ~measured[box], foreground[box]
     if not missing.any():
         return found
-    coloured, surely = _told_apart(rgb[box], part, measured[box] & ~part)
-    if not surely:
+    coloured, told_apart = _part_like(rgb[box], part, measured[box] & ~part)
+    if told_apart < _TOLD_APART:
+        return found
+    if told_apart < _SURELY:
         length = max(line.stop - line.start for line in tight)
         coloured &= _within(part, max(_RIM_PIXELS, _RIM * length))
     count, regions = cv2.connectedComponents((part | coloured & missing).astype(np.uint8), connectivity=4)
@@ -82,12 +84,13 @@ def _box(mask: NDArray[np.bool_], margin: int = 0) -> tuple[slice, slice]:
     )
 
 
-def _told_apart(
+def _part_like(
     rgb: NDArray[np.uint8], part: NDArray[np.bool_], table: NDArray[np.bool_]
-) -> tuple[NDArray[np.bool_], bool]:
-    """Pixels, bool (H, W), of the part's colours rather than the table's, and whether these tell them apart for sure.
+) -> tuple[NDArray[np.bool_], float]:
+    """Pixels, bool (H, W), of the part's colours rather than the table's.
 
-    If they do not even do so mostly, no pixels.
+    Also the share of known pixels near unknown ones that these colours classify correctly, of part or table, whichever
+    is less.
     """
     height, width = part.shape
     shrink = max(1.0, max(height, width) / _SIDE)
@@ -96,7 +99,7 @@ def _told_apart(
         cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0.99 for mask in (part, table)
     )
     if not known_part.any() or not known_table.any():
-        return np.zeros_like(part), False
+        return np.zeros_like(part), 0.0
     labels = np.full(known_part.shape, cv2.GC_PR_BGD, np.uint8)
     labels[known_part], labels[known_table] = cv2.GC_FGD, cv2.GC_BGD
     image = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
@@ -106,15 +109,13 @@ def _told_apart(
     coloured = (labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)
     unknown = (~known_part & ~known_table).astype(np.uint8)
     near = cv2.dilate(unknown, np.ones((2 * _NEAR + 1,) * 2, np.uint8)) > 0
-    surely = True
+    least = 1.0
     for known, own, other in ((known_part, of_part, of_table), (known_table, of_table, of_part)):
         colours = image[known & near].astype(np.float64)
         rightly = _likelihood(colours, own) > _likelihood(colours, other)
-        if rightly.sum() < _TOLD_APART * len(rightly):
-            return np.zeros_like(part), False
-        surely &= bool(rightly.sum() >= _SURELY * len(rightly))
+        least = min(least, float(rightly.mean()) if len(rightly) else 1.0)
     share = cv2.resize(coloured.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
-    return np.asarray(share > 0.5), surely
+    return np.asarray(share > 0.5), least
 
 
 def _likelihood(colours: NDArray[np.float64], mixture: NDArray[np.float64]) -> NDArray[np.float64]:
