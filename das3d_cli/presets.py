@@ -16,6 +16,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "paper": {
         "preprocess.plane_distance_mm": 5.0,
+        "preprocess.fixture": "keep",
         "preprocess.depth_axis": "camera",
         "preprocess.frame": "image",
         "preprocess.scaling": "capture",

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from das3d_cli.data.capture import Camera, Form, Geometry
+from das3d_cli.data.capture import Camera, Fixture, Form, Geometry
 from das3d_cli.data.oddity import Usual, oddities, of_all, of_defects, usual_of
 from das3d_cli.data.sharpness import sharpness
 
@@ -79,6 +79,17 @@ def test_a_slightly_other_view_light_or_colour_is_not_told() -> None:
     assert oddities(replace(PART, brightness=240.0), FORM, bright, WINDOW_M) == []
     (note,) = oddities(replace(PART, brightness=244.0), FORM, bright, WINDOW_M)
     assert note.startswith("the part's mean brightness is 244 of 255, but 200 to 230 for training parts")
+
+
+def test_a_fixture_is_told_of_once_and_again_where_it_has_moved() -> None:
+    form = replace(FORM, fixture=Fixture(400, 300, (((10, 10), (30, 10), (30, 30), (10, 30)),), least_share=0.9))
+    (note,) = of_all(USUAL, form)
+    assert note.startswith(
+        "something stands in the same place in all captures, while the parts do not: it is taken for"
+    )
+    assert oddities(replace(PART, fixture_share=0.8), form, USUAL, WINDOW_M) == []
+    (note,) = oddities(replace(PART, fixture_share=0.7), form, USUAL, WINDOW_M)
+    assert note.startswith("the fixture does not stand where it stood in training captures,")
 
 
 def test_a_dark_photo_is_not_called_blurred_as_well() -> None:

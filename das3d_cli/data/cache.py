@@ -33,7 +33,7 @@ from das3d_cli.files import make_folder, reason, write_whole
 from das3d_cli.modality import Modality
 from das3d_cli.settings import PreprocessSettings
 
-VERSION = 14  # of the file format and of preprocessing; raise it on any change to either, to redo every sample
+VERSION = 15  # of the file format and of preprocessing; raise it on any change to either, to redo every sample
 MANIFEST = "manifest.json"
 _ARRAYS = ("rgb", "depth", "foreground", "valid")
 _TRUTH = "ground_truth"

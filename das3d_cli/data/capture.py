@@ -38,6 +38,21 @@ class Camera:
 
 
 @dataclass(frozen=True)
+class Fixture:
+    """What holds the parts and stands in the same place in all captures, all of `width` x `height` pixels.
+
+    Attributes:
+        outlines: polygons around it, each of corners (x, y) in pixels; one within another encloses what is not the fixture.
+        least_share: least share of the area within them that stands out of the table in any of the captures.
+    """
+
+    width: int
+    height: int
+    outlines: tuple[tuple[tuple[int, int], ...], ...]
+    least_share: float
+
+
+@dataclass(frozen=True)
 class Form:
     """What all captures of a category share, so that a new one can be read and preprocessed alike.
 
@@ -48,6 +63,7 @@ class Form:
         camera: of the depth images; None where the captures are point clouds or several cameras took them.
         pitch_m: least and greatest size of a pixel on the part, metres; None where samples show the whole image.
         plane_distance_m: points within this distance of the table belong to it, metres.
+        fixture: what stands on the table beside the part and is ignored; None without one.
     """
 
     plane_distance_m: float = field(kw_only=True)
@@ -56,11 +72,13 @@ class Form:
     unit: str = "m"
     camera: Camera | None = None
     pitch_m: tuple[float, float] | None = None
+    fixture: Fixture | None = None
 
     @classmethod
     def of_saved(cls, tree: Mapping[str, Any]) -> Form:
         """Restore a form from the tree that `dataclasses.asdict` made of it."""
-        return cls(**{**tree, "camera": tree["camera"] and Camera(**tree["camera"])})
+        camera, fixture = tree["camera"], tree["fixture"]
+        return cls(**{**tree, "camera": camera and Camera(**camera), "fixture": fixture and Fixture(**fixture)})
 
 
 @dataclass(frozen=True)
@@ -119,6 +137,7 @@ class Geometry:
         grey: the image has no colours; None without one.
         tint: (red - blue) / (red + green + blue) of the part's mean colour; None without a colour image.
         sharpness: see `das3d_cli.data.sharpness`; None without a colour image, or where it cannot be told.
+        fixture_share: share of the fixture's area that stands out of the table; None without a fixture.
     """
 
     plane: tuple[float, float, float, float] | None
@@ -143,6 +162,7 @@ class Geometry:
     grey: bool | None = None
     tint: float | None = None
     sharpness: float | None = None
+    fixture_share: float | None = None
 
 
 @dataclass(frozen=True)

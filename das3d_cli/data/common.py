@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from das3d_cli.data.capture import GOOD, Foreground, Form
+from das3d_cli.data.fixture import blanked, find_fixture
 from das3d_cli.data.layouts import Entry, Failure
 from das3d_cli.data.low import fitting_distance
 from das3d_cli.data.preprocess import OTHER_SCALE, Extent, check_capture, extent_of
@@ -54,6 +55,7 @@ def preprocessing(
         "window_m": window_m,
         "pitch_m": form.pitch_m,
         "foreground": form.foreground,
+        "fixture": form.fixture,
     }
 
 
@@ -147,13 +149,15 @@ def find_common(entries: Sequence[Entry], form: Form, settings: PreprocessSettin
     window_wanted = settings.frame == "part" and form.foreground != "whole"
     extent_wanted = window_wanted or settings.scaling == "category"
     fitting_sought = settings.plane_distance_mm == "auto" and form.foreground == "table"
-    if form.modalities == "rgb" or not (extent_wanted or fitting_sought):
+    fixture_sought = settings.fixture == "ignore" and form.foreground != "whole"
+    if form.modalities == "rgb" or not (extent_wanted or fitting_sought or fixture_sought):
         return Common(None, None, form)
-    probes = pick_probes(entries)
-    found = list(completed(pool, _probe, [(entry, form, settings, fitting_sought) for entry in probes]))
-    if fitting := _fitting_most(found):
-        form = replace(form, plane_distance_m=round(fitting, 5))
-        found = list(completed(pool, _probe, [(entry, form, settings, False) for entry in probes]))
+    fitted, found = _probed(entries, form, settings, pool, fitting_sought=fitting_sought)
+    standing = [probed.extent.standing for probed in found if probed.extent] if fixture_sought else []
+    if fixture := find_fixture(standing):
+        form = replace(form, fixture=fixture)
+        fitted, found = _probed(entries, form, settings, pool, fitting_sought=fitting_sought)
+    form = fitted
     if not extent_wanted:
         return Common(None, None, form)
     extents = _without_odd(_measured(found, form.unit))
@@ -167,6 +171,18 @@ def find_common(entries: Sequence[Entry], form: Form, settings: PreprocessSettin
     window = _MARGIN * max(extent.span_m for extent in extents)
     pitches = [extent.pitch_m for extent in extents]
     return Common(depth_range, window, replace(form, pitch_m=(min(pitches), max(pitches))), low, aspect)
+
+
+def _probed(
+    entries: Sequence[Entry], form: Form, settings: PreprocessSettings, pool: Executor | None, *, fitting_sought: bool
+) -> tuple[Form, list[_Probed]]:
+    """Look at the probes, again if most need a lower plane distance; return the form with the one used."""
+    probes = pick_probes(entries)
+    found = list(completed(pool, _probe, [(entry, form, settings, fitting_sought) for entry in probes]))
+    if fitting := _fitting_most(found):
+        form = replace(form, plane_distance_m=round(fitting, 5))
+        found = list(completed(pool, _probe, [(entry, form, settings, False) for entry in probes]))
+    return form, found
 
 
 def _fitting_most(found: Sequence[_Probed]) -> float | None:
@@ -214,8 +230,10 @@ def _probe(job: tuple[Entry, Form, PreprocessSettings, bool]) -> _Probed:
         capture = read_capture(entry.rgb, entry.xyz, entry.camera, entry.limits, form.unit)
         check_capture(capture)
         if fitting_sought and capture.xyz is not None:
-            fitting = fitting_distance(capture.xyz, distance)
-        extent = extent_of(capture, foreground=form.foreground, plane_distance_m=distance, depth_axis=axis)
+            fitting = fitting_distance(blanked(capture.xyz, form.fixture), distance)
+        extent = extent_of(
+            capture, foreground=form.foreground, plane_distance_m=distance, depth_axis=axis, fixture=form.fixture
+        )
         return _Probed(entry.files[0], extent, fitting)
     except Exception as error:  # noqa: BLE001  (making its sample meets it again and lists it)
         why = str(Failure.of(entry.category, entry.files, error))

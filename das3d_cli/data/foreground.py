@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from das3d_cli.data.capture import Foreground
+from das3d_cli.data.capture import Fixture, Foreground
+from das3d_cli.data.fixture import without_fixture
 from das3d_cli.data.plane import Table, cut_out, find_part, height_over, without_specks
 from das3d_cli.errors import DataError, NothingFoundError
 
@@ -15,7 +16,9 @@ _UNEVEN = 4.0  # times the median height at the border: how far a surface that i
 _LEAST_BORDER = 100  # measured points needed at the border
 
 
-def find_foreground(xyz: NDArray[np.float32], rule: Foreground, *, plane_distance_m: float) -> Table:
+def find_foreground(
+    xyz: NDArray[np.float32], rule: Foreground, *, plane_distance_m: float, fixture: Fixture | None = None
+) -> Table:
     """Find the part and the surface that its heights are measured from.
 
     Args:
@@ -23,10 +26,16 @@ def find_foreground(xyz: NDArray[np.float32], rule: Foreground, *, plane_distanc
         rule: "table": what stands on a table, see `find_part`; "border": what is nearer to the camera than the surface
             at the image's border; "whole": all that was measured.
         plane_distance_m: points within this distance of the table, or of the border's surface, are background.
+        fixture: is background, too.
 
     Raises:
-        DataError: nothing was measured, there is no such surface, or nothing in front of it.
+        DataError: nothing was measured, there is no such surface, or nothing in front of it; or as `without_fixture`.
     """
+    found = _found(xyz, rule, plane_distance_m)
+    return found if fixture is None else without_fixture(found, fixture)
+
+
+def _found(xyz: NDArray[np.float32], rule: Foreground, plane_distance_m: float) -> Table:
     measured = ~np.isnan(xyz[..., 2])
     if not measured.any():
         raise DataError("all points are missing; capture the part again")

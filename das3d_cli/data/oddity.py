@@ -31,6 +31,9 @@ _LOW = 0.2  # share of a part's area; the foot of any part takes less
 _FEW, _FEW_IN = 0.1, 3  # share of the parts that counts as few; of 3 or more parts, one always does
 _OFFSET, _OFFSET_SHARE = 2.0, 0.00125  # factor on the usual deviation, and margin as a share of the window's side
 _ALL_OVER = 0.3  # share of a part's pixels; a defect seldom takes as much, and a wrong part or photo nearly always more
+_MOVED = (
+    0.85  # of the least share of the fixture's area that stands out of the table; more is missing where it has moved
+)
 _OFFSETS = 8  # parts; fewer do not show what is usual
 
 
@@ -145,6 +148,11 @@ def of_defects(outlined: NDArray[np.bool_]) -> list[str]:
 def of_all(usual: Usual, form: Form) -> list[str]:
     """Return notes that concern all parts of a category."""
     told = []
+    if form.fixture:
+        told.append(
+            "something stands in the same place in all captures, while the parts do not: it is taken for a fixture and ignored"
+            " (--set preprocess.fixture=keep counts it as part of the parts)"
+        )
     if usual.low_fraction > _LOW:
         told.append(
             f"{usual.low_fraction:.0%} of a typical part's area rises by less than {form.plane_distance_m * 1000:.2g} mm above the table"
@@ -199,6 +207,15 @@ def _of_view(geometry: Geometry, form: Form, usual: Usual, window_m: float | Non
                 f"the table is seen at {geometry.tilt_deg:.0f} degrees to its normal, but at {least:.0f} to {most:.0f} in training"
                 " captures; capture it from where these were taken"
             )
+    if (
+        form.fixture
+        and geometry.fixture_share is not None
+        and geometry.fixture_share < _MOVED * form.fixture.least_share
+    ):
+        told.append(
+            "the fixture does not stand where it stood in training captures, and what sticks out counts as the part; check whether it"
+            " or the camera has moved"
+        )
     if usual.within and not geometry.within:
         told.append("the part reaches the image's border, unlike most others; check that all of it is in view")
     return told

@@ -45,12 +45,14 @@ class Table:
         specks: bool, (H, W): measured pixels that would be the part's if more of them were together. They are so only
             where the missing ones around them are.
         seen: the table was measured; otherwise the plane stands in for it.
+        fixture_share: as in `Geometry`.
     """
 
     plane: tuple[float, float, float, float]
     foreground: NDArray[np.bool_]
     specks: NDArray[np.bool_]
     seen: bool = True
+    fixture_share: float | None = None
 
     @property
     def tilt_deg(self) -> float | None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from das3d_cli.data.alignment import photo_offset
-from das3d_cli.data.capture import Foreground, Geometry, Masks, RawCapture, Sample, is_grey
+from das3d_cli.data.capture import Fixture, Foreground, Geometry, Masks, RawCapture, Sample, is_grey
 from das3d_cli.data.fill import enclosed, fill, part_coloured, stray
 from das3d_cli.data.foreground import find_foreground
 from das3d_cli.data.parallax import displacement, pixel_aspect, pixel_pitch
@@ -48,6 +48,7 @@ class Extent(NamedTuple):
         pitch_m: pixel pitch on the part, metres.
         low_fraction: share of the part that is too low to be told from the table; see `_low_fraction`.
         aspect: ratio of a pixel's longer to its shorter side.
+        standing: bool, (H, W): what was measured of the part.
     """
 
     near_m: float
@@ -56,6 +57,7 @@ class Extent(NamedTuple):
     pitch_m: float
     low_fraction: float
     aspect: float
+    standing: NDArray[np.bool_]
 
 
 class _Part(NamedTuple):
@@ -81,10 +83,16 @@ class _Part(NamedTuple):
     clipped: float
     pitch_m: float | None
     gap_m: float | None
+    fixture_share: float | None
 
 
 def extent_of(
-    capture: RawCapture, *, plane_distance_m: float, depth_axis: DepthAxis, foreground: Foreground = "table"
+    capture: RawCapture,
+    *,
+    plane_distance_m: float,
+    depth_axis: DepthAxis,
+    foreground: Foreground = "table",
+    fixture: Fixture | None = None,
 ) -> Extent:
     """Measure the part in a capture with points.
 
@@ -94,11 +102,12 @@ def extent_of(
     check_capture(capture)
     if capture.xyz is None:
         raise DataError("holds no points from which to measure the part")
-    table = find_foreground(capture.xyz, foreground, plane_distance_m=plane_distance_m)
+    table = find_foreground(capture.xyz, foreground, plane_distance_m=plane_distance_m, fixture=fixture)
     near, far = _range_of(_depth(capture.xyz, table, depth_axis)[table.foreground])
     part = table.foreground | _missing_part(capture.rgb, capture.xyz, table)
     pitch, low = pixel_pitch(capture.xyz, table.foreground), _low_fraction(capture.xyz, table, plane_distance_m)
-    return Extent(near, far, 2 * _circle(part)[2] * pitch, pitch, low, pixel_aspect(capture.xyz, table.foreground))
+    span, aspect = 2 * _circle(part)[2] * pitch, pixel_aspect(capture.xyz, table.foreground)
+    return Extent(near, far, span, pitch, low, aspect, table.foreground)
 
 
 def preprocess(
@@ -111,6 +120,7 @@ def preprocess(
     window_m: float | None,
     pitch_m: tuple[float, float] | None = None,
     foreground: Foreground = "table",
+    fixture: Fixture | None = None,
     ground_truth: NDArray[np.bool_] | None = None,
     by_type: Masks | None = None,
 ) -> Sample:
@@ -129,7 +139,7 @@ def preprocess(
         window_m: side in metres of a square window around the part, so that parts are shown at one scale from any
             distance; it grows if the part does not fit. None: the whole image, padded to a square.
         pitch_m: smallest and largest pixel pitch on the parts that `window_m` was measured on, metres; None: unknown.
-        foreground: how the part is told from its surroundings, see `find_foreground`.
+        foreground, fixture: how the part is told from its surroundings, see `find_foreground`.
         ground_truth: bool, (H, W), or None.
         by_type: for a part with several types of defect, the mask of each, bool, (H, W).
 
@@ -148,7 +158,7 @@ def preprocess(
     else:
         if pitch_m:
             _check_unit(capture.xyz, pitch_m)
-        table = find_foreground(capture.xyz, foreground, plane_distance_m=plane_distance_m)
+        table = find_foreground(capture.xyz, foreground, plane_distance_m=plane_distance_m, fixture=fixture)
         part = _on_table(capture.rgb, capture.xyz, table, depth_axis, depth_range_m)
     if pitch_m and part.pitch_m:
         _check_scale(part.pitch_m, pitch_m)
@@ -201,6 +211,7 @@ def _geometry(capture: RawCapture, part: _Part, window_px: float | None) -> Geom
         pitch_m=part.pitch_m,
         span_m=span_px and part.pitch_m and span_px * part.pitch_m,
         gap_m=part.gap_m,
+        fixture_share=part.fixture_share,
         brightness=None if colour is None else sum(colour) / 3,
         grey=None if rgb is None else is_grey(rgb),
         tint=None if colour is None else (colour[0] - colour[2]) / max(1.0, sum(colour)),
@@ -279,6 +290,7 @@ def _whole_image(shape: tuple[int, int]) -> _Part:
         clipped=0.0,
         pitch_m=None,
         gap_m=None,
+        fixture_share=None,
     )
 
 
@@ -314,6 +326,7 @@ def _on_table(
         clipped=float(((scaled < 0) | (scaled > 1))[measured].mean()) if measured.any() else 0.0,
         pitch_m=pitch_m,
         gap_m=_gap_px(mask & ~measured) * pitch_m,
+        fixture_share=table.fixture_share,
     )
 
 
