@@ -80,6 +80,13 @@ def test_where_too_little_outline_shows_nothing_is_told(part: tuple[slice, slice
     assert photo_offset(photo(shape(1), 60, 150, 2), mask) is None
 
 
+def test_an_outline_that_fits_as_well_elsewhere_tells_nothing() -> None:
+    bar, longer = np.zeros((2, HEIGHT, WIDTH), np.float32)
+    bar[80:100, 40:180], longer[80:100] = 1, 1
+    assert photo_offset(photo(longer, 60, 150, 4), bar > 0) is None
+    assert photo_offset(photo(bar, 60, 150, 4), bar > 0) == pytest.approx((0, 0), abs=0.35)
+
+
 @pytest.mark.parametrize("tone", [0, 128, 255])
 def test_a_photo_without_a_change_tells_nothing(tone: int) -> None:
     assert photo_offset(np.full((HEIGHT, WIDTH, 3), tone, np.uint8), shape(1) >= 0.5) is None

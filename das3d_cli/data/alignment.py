@@ -14,6 +14,8 @@ _POINTS = 600  # outline points used at most, evenly spread
 _LEAST = 50  # outline points; fewer are not enough to judge by
 _SURE = 0.6  # least measured share around an outline point; where a shadow begins at the part, half is measured
 _BLUR = 1.0  # sigma in these pixels: smooths the steps of a pixelated outline
+_ALIKE = 0.9  # of the best shift's lead over the median: another one that fits as well makes both uncertain
+_APART = 2  # pixels of shift from the best, beyond which another one is sought
 _LEVEL = 8.0  # value of `_slopes` for a slope of one grey level per pixel
 
 
@@ -29,7 +31,8 @@ def photo_offset(
 
     Returns:
         x and y in pixels of `rgb`, from the outline of `part` to that in the photo, each at most `_REACH` pixels of the
-        shrunk image; None where the photo shows too little of the outline.
+        shrunk image; None where the photo shows too little of the outline, or changes as much at another shift, as where
+        a part has straight edges or its own shadow beside it.
     """
     left, top, width, height = cv2.boundingRect(part.astype(np.uint8))
     if not width:
@@ -54,6 +57,8 @@ def photo_offset(
     # Logarithmic, or half an outline on a bright rim or a shadow's edge would outweigh a whole one in the right place.
     change = np.log1p(change[told] / _LEVEL).mean(axis=0)
     row, column = (int(place) for place in np.unravel_index(change.argmax(), change.shape))
+    if _is_uncertain(change, row, column):
+        return None
     return (
         (column - _REACH + _between(change[row], column)) / scale,
         (row - _REACH + _between(change[:, column], row)) / scale,
@@ -82,6 +87,14 @@ def _outline(mask: NDArray[np.float32], sure: NDArray[np.bool_]) -> tuple[NDArra
     points = points[:: max(1, -(-len(points) // _POINTS))]
     slopes = _slopes(mask)[:, points[:, 1], points[:, 0]].T
     return slopes / np.maximum(np.linalg.norm(slopes, axis=1, keepdims=True), np.float32(1e-9)), points
+
+
+def _is_uncertain(change: NDArray[np.float32], row: int, column: int) -> bool:
+    """Whether the best of the shifts, at this row and column, has a rival: another peak nearly as high, and not close by."""
+    others = change == cv2.dilate(change, np.ones((3, 3), np.uint8))
+    others[max(0, row - _APART) : row + _APART + 1, max(0, column - _APART) : column + _APART + 1] = False
+    lead = change - np.median(change)
+    return bool(others.any() and lead[others].max() >= _ALIKE * lead[row, column])
 
 
 def _between(values: NDArray[np.float32], at: int) -> float:
