@@ -17,7 +17,7 @@ from das3d_cli.data.foreground import find_foreground
 from das3d_cli.data.parallax import displacement, pixel_aspect, pixel_pitch
 from das3d_cli.data.plane import Table, away, height_over
 from das3d_cli.data.sharpness import sharpness
-from das3d_cli.data.square import check_shown, cut_square, resized, resized_truth
+from das3d_cli.data.square import check_shown, circle_around, cut_square, place_square, resized, resized_truth
 from das3d_cli.errors import DataError
 
 DepthAxis = Literal["camera", "plane"]
@@ -27,7 +27,6 @@ _MIN_SPAN_M = 1e-3
 _STRAY, _STRAY_M = 0.1, 1e-3
 _OTHER_UNIT = 5.0  # times the usual pitch: no other camera or distance, as units differ by a factor of ten at least
 OTHER_SCALE = 1.4  # factor beyond the largest or smallest pitch: another resolution or camera, not a part farther away
-_CRUMB = 0.01  # share of the part's area
 _NO_DEPTH = 0.5  # depth of a part without points: the synthesis can then change it either way
 _NO_COLOUR = 128
 # A pitch within this factor of the usual counts as usual: resampling from sizes a pixel or two apart makes parts look
@@ -106,7 +105,7 @@ def extent_of(
     near, far = _range_of(_depth(capture.xyz, table, depth_axis)[table.foreground])
     part = table.foreground | _missing_part(capture.rgb, capture.xyz, table)
     pitch, low = pixel_pitch(capture.xyz, table.foreground), _low_fraction(capture.xyz, table, plane_distance_m)
-    span, aspect = 2 * _circle(part)[2] * pitch, pixel_aspect(capture.xyz, table.foreground)
+    span, aspect = 2 * circle_around(part)[2] * pitch, pixel_aspect(capture.xyz, table.foreground)
     return Extent(near, far, span, pitch, low, aspect, table.foreground)
 
 
@@ -189,7 +188,7 @@ def preprocess(
 
 
 def _geometry(capture: RawCapture, part: _Part, window_px: float | None) -> Geometry:
-    side, top, left, span_px = _frame(part.mask, window_px)
+    side, top, left, span_px = place_square(part.mask, window_px)
     height, width = capture.shape
     rgb, xyz = capture.rgb, capture.xyz
     colour = None if rgb is None else cv2.mean(rgb, part.mask.astype(np.uint8))[:3]
@@ -370,30 +369,3 @@ def _range_of(depth: NDArray[np.float32]) -> tuple[float, float]:
     near, far = (float(v) for v in np.percentile(depth, [_TAIL_PERCENT, 100 - _TAIL_PERCENT]))
     lacking = max(0.0, _MIN_SPAN_M - (far - near))
     return near - lacking / 2, far + lacking / 2
-
-
-def _circle(part: NDArray[np.bool_]) -> tuple[float, float, float]:
-    """(row, column, radius) of the smallest circle around the part, pixels."""
-    outlines, _ = cv2.findContours(part.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    (column, row), radius = cv2.minEnclosingCircle(np.concatenate(outlines))
-    return float(row), float(column), float(radius) + 0.5  # from the centre of the outermost pixel to its edge
-
-
-def _without_crumbs(part: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The part without pieces that are far smaller than its largest one."""
-    _, pieces, found, _ = cv2.connectedComponentsWithStats(part.astype(np.uint8), connectivity=8)
-    areas = np.concatenate(([0], found[1:, cv2.CC_STAT_AREA]))
-    return np.asarray(areas[pieces] > _CRUMB * areas.max())
-
-
-def _frame(part: NDArray[np.bool_], window_px: float | None) -> tuple[int, int, int, float | None]:
-    """Side of the square, its rows and columns before the image, and diameter of the circle around the part, pixels."""
-    height, width = part.shape
-    whole = max(height, width)
-    if window_px is None:
-        return whole, (whole - height) // 2, (whole - width) // 2, None
-    row, column, radius = _circle(part)
-    if 2 * radius > window_px:  # a crumb elsewhere on the table must not push the part aside or make it look small
-        row, column, radius = _circle(_without_crumbs(part))
-    side = max(round(window_px), math.ceil(2 * radius))
-    return side, round(side / 2 - row), round(side / 2 - column), 2 * radius

@@ -1,7 +1,8 @@
-"""The square that a sample shows: cut out of the raw image, resized, and mapped back to it."""
+"""The square that a sample shows: placed around the part, cut out of the raw image, resized, and mapped back to it."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import cv2
@@ -10,6 +11,35 @@ from numpy.typing import NDArray
 
 from das3d_cli.data.capture import Geometry
 from das3d_cli.errors import DataError
+
+_CRUMB = 0.01  # share of the part's area
+
+
+def place_square(part: NDArray[np.bool_], window_px: float | None) -> tuple[int, int, int, float | None]:
+    """Place the square around the part, bool, (H, W), with this side in pixels, or more if the part does not fit.
+
+    Without a side, it is the whole image, padded.
+
+    Returns:
+        Side of the square, its rows and columns before the image, and diameter of the circle around the part, pixels;
+        the last is None if the whole image is shown.
+    """
+    height, width = part.shape
+    whole = max(height, width)
+    if window_px is None:
+        return whole, (whole - height) // 2, (whole - width) // 2, None
+    row, column, radius = circle_around(part)
+    if 2 * radius > window_px:  # a crumb elsewhere on the table must not push the part aside or make it look small
+        row, column, radius = circle_around(_without_crumbs(part))
+    side = max(round(window_px), math.ceil(2 * radius))
+    return side, round(side / 2 - row), round(side / 2 - column), 2 * radius
+
+
+def circle_around(part: NDArray[np.bool_]) -> tuple[float, float, float]:
+    """Row, column and radius of the smallest circle around a part, bool, (H, W), that is not empty; in pixels."""
+    outlines, _ = cv2.findContours(part.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    (column, row), radius = cv2.minEnclosingCircle(np.concatenate(outlines))
+    return float(row), float(column), float(radius) + 0.5  # from the centre of the outermost pixel to its edge
 
 
 def cut_square(image: NDArray[Any], geometry: Geometry) -> NDArray[np.float32]:
@@ -101,3 +131,10 @@ def _is_kept(covered: NDArray[np.bool_], rows: NDArray[np.intp], columns: NDArra
     own[rows, columns] = True
     kept = (own & covered)[box].astype(np.uint8)
     return bool(kept.sum() >= area / 2) and cv2.connectedComponents(kept, connectivity=8)[0] == 2
+
+
+def _without_crumbs(part: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The part without pieces that are far smaller than its largest one."""
+    _, pieces, found, _ = cv2.connectedComponentsWithStats(part.astype(np.uint8), connectivity=8)
+    areas = np.concatenate(([0], found[1:, cv2.CC_STAT_AREA]))
+    return np.asarray(areas[pieces] > _CRUMB * areas.max())
