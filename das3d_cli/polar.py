@@ -62,13 +62,14 @@ def best_angle(matches: Tensor) -> Tensor:
     return matches.argmax(dim=1).to(matches.dtype) * (-2 * math.pi / _ANGLES)
 
 
-def best_angles(matches: Tensor, count: int) -> Tensor:
-    """The angles of the `count` best matches (B, angles), best first: (count, B), radians."""
-    found = []
+def best_angles(matches: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The angles of the `count` best matches (B, angles), best first, radians, and their leads over the mean: (count, B)."""
+    angles, leads, mean = [], [], matches.mean(dim=1)
     for _ in range(count):
-        found.append(best_angle(matches))
+        angles.append(best_angle(matches))
+        leads.append(matches.amax(dim=1) - mean)
         matches = _others(matches)
-    return torch.stack(found)
+    return torch.stack(angles), torch.stack(leads)
 
 
 def _others(matches: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ _ROUNDS = 3  # of aligning all parts with their mean to subpixel accuracy and av
 _SURE = 0.65  # least `certainty`, median, of a mean that is not by chance: those are 0.1 to 0.5, others 0.8 to 6
 _SIDE = 128  # least side of the marks, pixels: finer ones find no better pose
 _TRIED = 3  # matches, the best ones: a defect that covers what tells two angles apart may put the right one second
+_RIVAL = 0.7  # share of the best match's lead over the mean, from which another one is tried
 _COARSE = 64  # least side of the images for the first Gauss-Newton steps, before those at `_SIDE`
 _TWO_GROUPS = 10.0  # standard deviations between groups of parts: of parts that lie alike, halves are 3 to 6 apart
 _OPPOSITE = -0.3  # likeness of a difference to itself half a turn on: 0 for one at one place, -1 if it changes sides
@@ -106,24 +107,26 @@ def find_pose(parts: Tensor, mean: Tensor) -> Pose:
     accuracy, and the one in which the mean part is most like the part is kept.
     """
     centroid = _centroid(parts)
-    angles = best_angles(matches_of(polar_spectra(parts, centroid), polar_spectra(mean[None])), _TRIED)
+    matches = matches_of(polar_spectra(parts, centroid), polar_spectra(mean[None]))
+    angles, leads = best_angles(matches, _TRIED)
     tried = Pose(angles.flatten(), centroid.repeat(_TRIED, 1))
     some, model = _shrunk(parts, _COARSE).repeat(_TRIED, 1, 1, 1), _shrunk(mean[None], _COARSE)
     for _ in range(2):
         tried = _refined(some, model, tried)
     parts, mean = _shrunk(parts, _SIDE), _shrunk(mean[None], _SIDE)
-    return _refined(parts, mean, _most_alike(parts, mean, tried))
+    return _refined(parts, mean, _most_alike(parts, mean, tried, leads >= _RIVAL * leads[0]))
 
 
-def _most_alike(parts: Tensor, mean: Tensor, tried: Pose) -> Pose:
+def _most_alike(parts: Tensor, mean: Tensor, tried: Pose, rivals: Tensor) -> Pose:
     """Which of the poses tried for each part makes the mean part most like it.
 
     Args:
         parts, mean: (B, C, S, S) and (1, C, S, S).
         tried: `_TRIED` * B poses; first the first one of every part, then the second ones, and so on.
+        rivals: bool, (`_TRIED`, B), which of them may be chosen.
     """
     model = laid(mean.expand(len(tried.angle), -1, -1, -1), tried)
-    loss = _loss(model.view(_TRIED, *parts.shape) - parts)
+    loss = _loss(model.view(_TRIED, *parts.shape) - parts).masked_fill(~rivals, torch.inf)
     best = loss.argmin(dim=0) * len(parts) + torch.arange(len(parts), device=parts.device)
     return Pose(tried.angle[best], tried.shift[best])
 

@@ -151,6 +151,33 @@ def test_a_spot_on_a_part_does_not_have_it_laid_another_way(seed):
     assert torch.angle(apart).abs().max() < math.radians(2)
 
 
+def cap(angle, slot, noise):
+    """A hexagon under a disc with a faint word and a deep slot at any angle, and a shadow that stays: rgb, depth, foreground."""
+    y, x = grid(SIZE)
+    here, radius = torch.atan2(y, x), torch.hypot(x, y)
+    around = here - angle
+    part = radius * torch.cos((around + math.pi / 6) % (math.pi / 3) - math.pi / 6) < 0.72
+    away = (around + math.pi) % (2 * math.pi) - math.pi
+    word = (away.abs() < 1.6) & ((radius - 0.4).abs() < 0.05) & (torch.sin(17 * away + 2 * away**2) > 0)
+    cut = ((x * slot.cos() + y * slot.sin()).abs() < 0.05) & (radius < 0.2)
+    shadow = ((here - 0.8).abs() < 0.9) & ((radius - 0.64).abs() < 0.06)
+    rgb = (0.5 - 0.45 * shadow - 0.03 * word - 0.2 * cut + 0.01 * noise[:3]).clamp(0, 1) * part
+    depth = torch.where(radius < 0.58, 0.2, 0.6) - 0.02 * word + 0.3 * cut
+    return rgb, torch.where(part, depth + 0.006 * noise[3:], 0.9), part[None].float()
+
+
+@pytest.mark.parametrize("seed", [3, 4])
+def test_a_clear_match_is_not_given_up_for_the_sake_of_a_shadow(seed):
+    """Of six ways that fit the outline, one fits the word, and others may fit slot and shadow."""
+    generator = torch.Generator().manual_seed(seed)
+    angles, slots = 2 * math.pi * torch.rand(2, 40, generator=generator)
+    noise = torch.randn(40, 4, SIZE, SIZE, generator=generator)
+    parts = marks(*(torch.stack(images) for images in zip(*map(cap, angles, slots, noise), strict=True)))
+    mean = laid_back(parts, Pose(angles, torch.zeros(40, 2))).mean(dim=0)
+    apart = torch.angle(torch.exp(1j * (find_pose(parts, mean).angle - angles)))
+    assert apart.abs().max() < math.radians(2)
+
+
 @pytest.mark.parametrize("make", [gear, flange])
 @pytest.mark.parametrize("spread", [0.0, 0.2])
 def test_parts_that_lie_about_the_same_way_are_laid_so(make, spread):
