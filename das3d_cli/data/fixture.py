@@ -19,7 +19,7 @@ _ALONE = 0.5  # share in which hardly anything stands around a piece of it; part
 _AROUND = 0.1  # share of a piece's surroundings that may stand out of the table: its outline varies by noise
 _MARGIN = 0.004  # share of the image's longer side: width of these surroundings, and how far outlines vary anyway
 _SMALLEST = 2e-4  # share of the image
-_PART = 0.25  # least share of all that stands on the table that is left as the part
+_MOST = 0.75  # share of all that stands on the table; the rest is the part
 
 
 def find_fixture(standing: Sequence[NDArray[np.bool_]]) -> Fixture | None:
@@ -38,14 +38,15 @@ def find_fixture(standing: Sequence[NDArray[np.bool_]]) -> Fixture | None:
     large = (piece for piece in range(1, count) if stats[piece, cv2.CC_STAT_AREA] >= _SMALLEST * always.size)
     fixed = [piece for piece in large if _stands_alone(pieces == piece, standing)]
     fixture = np.isin(pieces, fixed)
-    part = ~_grown(fixture)
-    if not fixed or np.median([(mask & part).sum() / max(1, mask.sum()) for mask in standing]) < _PART:
+    area = _grown(fixture)
+    taken = float(np.median([(mask & area).sum() / max(1, mask.sum()) for mask in standing]))
+    if not fixed or taken > _MOST:
         return None
     outlines, _ = cv2.findContours(fixture.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     corners = (cv2.approxPolyDP(outline, 1.0, True)[:, 0].tolist() for outline in outlines)
     polygons = tuple(tuple((x, y) for x, y in polygon) for polygon in corners)
     height, width = fixture.shape
-    return Fixture(width, height, polygons, min(float(mask[fixture].mean()) for mask in standing))
+    return Fixture(width, height, polygons, min(float(mask[fixture].mean()) for mask in standing), taken)
 
 
 def _grown(area: NDArray[np.bool_]) -> NDArray[np.bool_]:
