@@ -38,6 +38,13 @@ def box(row: int, column: int, angle: float = 0.0) -> Mask:
     return cv2.fillPoly(np.zeros((HEIGHT, WIDTH), np.uint8), [np.rint(corners).astype(np.int32)], 1).astype(bool)
 
 
+def lid(column: int) -> Mask:
+    """A loose piece of 25 x 90 pixels beside the part."""
+    mask = np.zeros((HEIGHT, WIDTH), np.bool_)
+    mask[92:117, column : column + 90] = True
+    return mask
+
+
 def moved(count: int, reach: int = 6) -> list[Mask]:
     rng = np.random.default_rng(0)
     return [
@@ -82,7 +89,7 @@ def test_parts_that_lean_on_a_piece_do_not_hide_it() -> None:
 def test_the_inside_of_a_frame_is_not_the_fixture() -> None:
     frame = np.ones((HEIGHT, WIDTH), np.bool_)
     frame[:8] = frame[-8:] = frame[:, :8] = frame[:, -8:] = False
-    frame[16:-16, 16:-16] = False
+    frame[12:-12, 12:-12] = False
     found = find_fixture([part | frame for part in moved(12)])
     assert found
     table = find_foreground(scene(box(0, 0), frame), "table", plane_distance_m=0.005, fixture=found)
@@ -97,10 +104,20 @@ def test_the_inside_of_a_frame_is_not_the_fixture() -> None:
         [part | blocks() for part in moved(7)],
         [*(part | blocks() for part in moved(12)), np.ones((HEIGHT, 2 * WIDTH), np.bool_)],
         [box(0, 0)[:, ::-1] | blocks(at=(shift % 5 - 2, 3 * shift - 15)) for shift in range(12)],
+        [box(0, 0) | lid(5 * shift + 3) for shift in range(12)],
         [np.zeros((HEIGHT, WIDTH), np.bool_)] * 12,
         [],
     ],
-    ids=["no fixture", "nothing moves", "too few", "two sizes", "only the fixture moves", "nothing stands", "nothing"],
+    ids=[
+        "no fixture",
+        "nothing moves",
+        "too few",
+        "two sizes",
+        "only the fixture moves",
+        "a loose lid beside the part",
+        "nothing stands",
+        "nothing",
+    ],
 )
 def test_all_else_is_no_fixture(standing: list[Mask]) -> None:
     assert find_fixture(standing) is None
