@@ -48,7 +48,8 @@ def find_fixture(standing: Sequence[NDArray[np.bool_]]) -> Fixture | None:
     corners = (cv2.approxPolyDP(outline, 1.0, True)[:, 0].tolist() for outline in outlines)
     polygons = tuple(tuple((x, y) for x, y in polygon) for polygon in corners)
     height, width = fixture.shape
-    return Fixture(width, height, polygons, min(float(mask[fixture].mean()) for mask in standing), taken)
+    usual_share = float(np.quantile([mask[fixture].mean() for mask in standing], 0.1))
+    return Fixture(width, height, polygons, usual_share, taken)
 
 
 def _grown(area: NDArray[np.bool_]) -> NDArray[np.bool_]:
