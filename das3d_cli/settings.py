@@ -50,7 +50,7 @@ class PreprocessSettings(Section):
         why="the paper's 0.005 m, made for parts of 20 mm and more; it would hide most of a cover, and all of a thin board")  # fmt: skip
     fixture: Literal["ignore", "keep"] = setting(
         "ignore", "what stands on the table in the same place in all captures, while the parts do not, is ignored, or kept as part of them",
-        why="of parts that lie differently in a fixture, neither can be laid on the mean part with it")  # fmt: skip
+        why="parts that lie differently in a fixture cannot be laid on a mean part that has it around it")  # fmt: skip
     depth_axis: Literal["camera", "plane"] = setting(
         "plane", "depth along the camera's optical axis, or straight down to the table plane",
         why="a table tilted from capture to capture tilts the part's camera depth, but not its height")  # fmt: skip

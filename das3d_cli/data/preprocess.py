@@ -147,7 +147,8 @@ def preprocess(
 
     Raises:
         DataError: the arrays do not fit each other, nothing was measured, there is no table, nothing stands on it, the
-            part is too small, its pixel pitch is far from `pitch_m`, or most of the ground truth is outside the square.
+            fixture was found in images of another size, the part is too small, its pixel pitch is far from `pitch_m`, or
+            most of the ground truth is outside the square.
     """
     several = by_type or {}
     truths = [*([] if ground_truth is None else [ground_truth]), *several.values()]
