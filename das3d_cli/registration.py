@@ -104,7 +104,8 @@ def find_pose(parts: Tensor, mean: Tensor) -> Pose:
     """Find the poses of parts from their marks (B, C, S, S) and those of the mean part (C, S, S), which is centred.
 
     The centroid and the best matches of the polar images around it give first poses. They are refined to subpixel
-    accuracy, and the one in which the mean part is most like the part is kept.
+    accuracy, and of those that match nearly as well as the best one, that is kept in which the mean part is most like the
+    part: what stays where it is, such as shadows, must not outweigh a clear match.
     """
     centroid = _centroid(parts)
     matches = matches_of(polar_spectra(parts, centroid), polar_spectra(mean[None]))

@@ -75,7 +75,7 @@ def test_pieces_that_stand_still_are_found_and_the_part_is_not() -> None:
     table = find_foreground(scene(box(3, -5), blocks()), "table", plane_distance_m=0.005, fixture=found)
     assert np.array_equal(table.foreground, box(3, -5))
     assert table.fixture_share
-    assert found.usual_share * 0.97 < table.fixture_share
+    assert table.fixture_share > 0.97
 
 
 def test_parts_that_lean_on_a_piece_do_not_hide_it() -> None:
@@ -103,7 +103,7 @@ def test_the_inside_of_a_frame_is_not_the_fixture() -> None:
         [blocks()] * 12,  # parts that all lie in the same place
         [part | blocks() for part in moved(7)],
         [*(part | blocks() for part in moved(12)), np.ones((HEIGHT, 2 * WIDTH), np.bool_)],
-        [box(0, 0)[:, ::-1] | blocks(at=(shift % 5 - 2, 3 * shift - 15)) for shift in range(12)],
+        [box(0, 0) | blocks(at=(shift % 5 - 2, 3 * shift - 15)) for shift in range(12)],
         [box(0, 0) | lid(5 * shift + 3) for shift in range(12)],
         [np.zeros((HEIGHT, WIDTH), np.bool_)] * 12,
         [],
@@ -133,8 +133,7 @@ def test_what_is_told_of_captures_that_do_not_fit() -> None:
     with pytest.raises(DataError, match=r"^the capture has 80 x 60 pixels, but .* have 160 x 120; capture it as"):
         find_foreground(scene(box(0, 0), blocks())[::2, ::2], "table", plane_distance_m=0.005, fixture=found)
     pushed = find_foreground(scene(box(0, 0), blocks(at=(3, 2))), "table", plane_distance_m=0.005, fixture=found)
-    assert pushed.fixture_share
-    assert pushed.fixture_share < 0.85 * found.usual_share
+    assert pushed.fixture_share == pytest.approx(7 * 12 / (10 * 14))  # what a block still covers of its place
 
 
 @pytest.mark.parametrize("height_m", [0.020, 0.003])

@@ -82,15 +82,15 @@ def test_a_slightly_other_view_light_or_colour_is_not_told() -> None:
 
 
 def test_a_fixture_is_told_of_once_and_again_where_it_has_moved() -> None:
-    form = replace(
-        FORM, fixture=Fixture(400, 300, (((10, 10), (30, 10), (30, 30), (10, 30)),), usual_share=0.9, taken=0.12)
-    )
-    (note,) = of_all(USUAL, form)
+    form = replace(FORM, fixture=Fixture(400, 300, (((10, 10), (30, 10), (30, 30), (10, 30)),), taken=0.12))
+    shares = [replace(PART, fixture_share=share) for share in (0.1, *[0.9] * 10, 0.95)]
+    usual = replace(USUAL, fixture_share=usual_of(shares, 0.0, 1.0, "").fixture_share)
+    (note,) = of_all(usual, form)
     assert note.startswith(
         "12% of what stands on the table is in the same place in all captures, unlike the rest: it is taken for"
     )
-    assert oddities(replace(PART, fixture_share=0.87), form, USUAL, WINDOW_M) == []
-    (note,) = oddities(replace(PART, fixture_share=0.84), form, USUAL, WINDOW_M)
+    assert oddities(replace(PART, fixture_share=0.87), form, usual, WINDOW_M) == []
+    (note,) = oddities(replace(PART, fixture_share=0.84), form, usual, WINDOW_M)
     assert note.startswith("the fixture does not stand where it stood in training captures,")
 
 

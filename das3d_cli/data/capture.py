@@ -43,14 +43,12 @@ class Fixture:
 
     Attributes:
         outlines: polygons around it, each of corners (x, y) in pixels; one within another encloses what is not the fixture.
-        usual_share: share of the area within them that stands out of the table, in nine of ten captures at least.
         taken: share of all that stands on the table, median of the captures.
     """
 
     width: int
     height: int
     outlines: tuple[tuple[tuple[int, int], ...], ...]
-    usual_share: float
     taken: float
 
 

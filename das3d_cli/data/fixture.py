@@ -48,8 +48,7 @@ def find_fixture(standing: Sequence[NDArray[np.bool_]]) -> Fixture | None:
     corners = (cv2.approxPolyDP(outline, 1.0, True)[:, 0].tolist() for outline in outlines)
     polygons = tuple(tuple((x, y) for x, y in polygon) for polygon in corners)
     height, width = fixture.shape
-    usual_share = float(np.quantile([mask[fixture].mean() for mask in standing], 0.1))
-    return Fixture(width, height, polygons, usual_share, taken)
+    return Fixture(width, height, polygons, taken)
 
 
 def _grown(area: NDArray[np.bool_]) -> NDArray[np.bool_]:

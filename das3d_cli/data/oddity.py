@@ -55,6 +55,7 @@ class Usual:
         tilt_deg: least and largest angle between the table's normal and the optical axis, degrees; None without a table.
         tint: least and largest `Geometry.tint`; None without images.
         sharpness: least `Geometry.sharpness`; None without images.
+        fixture_share: the `Geometry.fixture_share` that nine of ten exceed; None without a fixture.
     """
 
     within: bool = False
@@ -70,6 +71,7 @@ class Usual:
     tilt_deg: tuple[float, float] | None = None
     tint: tuple[float, float] | None = None
     sharpness: float | None = None
+    fixture_share: float | None = None
 
 
 def usual_of(geometries: Sequence[Geometry], low_fraction: float, aspect: float, photos: str) -> Usual:
@@ -81,6 +83,7 @@ def usual_of(geometries: Sequence[Geometry], low_fraction: float, aspect: float,
     tilts = [one.tilt_deg for one in geometries if one.tilt_deg is not None]
     tints = [one.tint for one in geometries if one.tint is not None]
     sharp = [one.sharpness for one in geometries if one.sharpness is not None]
+    held = [one.fixture_share for one in geometries if one.fixture_share is not None]
     sizes, greys = {(one.raw_width, one.raw_height) for one in geometries}, {one.grey for one in geometries}
     return Usual(
         within=sum(not one.within for one in geometries) <= max(_FEW * len(geometries), len(geometries) >= _FEW_IN),
@@ -96,6 +99,7 @@ def usual_of(geometries: Sequence[Geometry], low_fraction: float, aspect: float,
         tilt_deg=_range(tilts),
         tint=_range(tints),
         sharpness=min(sharp, default=None),
+        fixture_share=float(np.percentile(held, 10)) if held else None,
     )
 
 
@@ -206,11 +210,8 @@ def _of_view(geometry: Geometry, form: Form, usual: Usual, window_m: float | Non
                 f"the table is seen at {geometry.tilt_deg:.0f} degrees to its normal, but at {least:.0f} to {most:.0f} in training"
                 " captures; capture it from where these were taken"
             )
-    if (
-        form.fixture
-        and geometry.fixture_share is not None
-        and geometry.fixture_share < _MOVED * form.fixture.usual_share
-    ):
+    held = geometry.fixture_share
+    if usual.fixture_share is not None and held is not None and held < _MOVED * usual.fixture_share:
         told.append(
             "the fixture does not stand where it stood in training captures, and what sticks out counts as the part; check whether it"
             " or the camera has moved"
